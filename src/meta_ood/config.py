@@ -1,0 +1,416 @@
+"""params.yaml as frozen dataclasses: strict, read once, imports nothing heavy.
+
+Every section is a frozen dataclass; :func:`load` checks keys, types and ranges and names the
+offending key together with what was expected.
+"""
+
+from __future__ import annotations
+
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import yaml
+
+T = TypeVar("T")
+
+
+class ConfigError(ValueError):
+    """A params file is wrong; the message names the key and what was expected."""
+
+
+@dataclass(frozen=True)
+class Range:
+    """Closed bounds of a number."""
+
+    low: float = float("-inf")
+    high: float = float("inf")
+
+    def __str__(self) -> str:
+        """Say the bounds in words."""
+        if self.high == float("inf"):
+            return f"at least {self.low:g}"
+        if self.low == float("-inf"):
+            return f"at most {self.high:g}"
+        return f"in [{self.low:g}, {self.high:g}]"
+
+
+Fraction = Annotated[float, Range(0, 1)]
+Positive = Annotated[float, Range(1e-12)]
+NonNegative = Annotated[float, Range(0)]
+Count = Annotated[int, Range(0)]
+AtLeastOne = Annotated[int, Range(1)]
+Options = Mapping[str, Any]
+"""Keyword options of something pluggable, checked by what takes them."""
+
+
+@dataclass(frozen=True)
+class RolesParams:
+    """Which prepared dataset plays which part in training."""
+
+    training: str
+    validation: str
+    proxies: str
+
+
+@dataclass(frozen=True)
+class SynthesizeParams:
+    """The demo world: frame size [px] and number of frames of each dataset."""
+
+    height: Annotated[int, Range(64)]
+    width: Annotated[int, Range(128)]
+    cityscapes_train: AtLeastOne
+    cityscapes_val: AtLeastOne
+    coco: AtLeastOne
+    lost_and_found: AtLeastOne
+    fishyscapes: AtLeastOne
+
+
+@dataclass(frozen=True)
+class DatasetParams:
+    """One prepared dataset: a reader, its raw root, a split and the reader's options."""
+
+    reader: str
+    root: str
+    split: str
+    options: Options = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class OptimisationParams:
+    """What `pretrain` and `train` have in common."""
+
+    epochs: AtLeastOne
+    batch_size: AtLeastOne
+    crop: Annotated[int, Range(16)]
+    learning_rate: Positive
+    optimizer: Literal["adam", "adamw", "sgd"] = "adam"
+    weight_decay: NonNegative = 0.0
+    schedule: Literal["constant", "cosine", "poly"] = "constant"
+    scale_jitter: Annotated[float, Range(0, 0.9)] = 0.0
+    colour_jitter: Annotated[float, Range(0, 0.9)] = 0.0
+    gradient_clip: NonNegative = 0.0
+    accumulate: AtLeastOne = 1
+    ema: Fraction = 0.0
+    precision: Literal["float32", "bfloat16"] = "float32"
+    checkpoint_every: AtLeastOne = 100
+    validate_every: AtLeastOne = 1
+    keep: Literal["last", "best"] = "last"
+
+
+@dataclass(frozen=True)
+class PretrainParams(OptimisationParams):
+    """Cross entropy from scratch, where no published weights are imported."""
+
+
+@dataclass(frozen=True)
+class TrainParams(OptimisationParams):
+    """OoD training (METHOD.md G2)."""
+
+    loss: str = "entropy_maximization"
+    loss_options: Options = field(default_factory=dict)
+    ood_weight: Fraction = 0.9
+    proxy_ratio: NonNegative = 0.1
+    proxy_redraw: bool = True
+    proxy_style: Literal["whole", "pasted"] = "whole"
+    reset_optimizer: bool = False
+
+
+@dataclass(frozen=True)
+class NetworkParams:
+    """One network: an architecture, its options, and what differs from the common sections."""
+
+    architecture: str
+    options: Options = field(default_factory=dict)
+    pretrain: Options = field(default_factory=dict)
+    train: Options = field(default_factory=dict)
+    weights: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class InferParams:
+    """From images to stored logits."""
+
+    precision: Literal["float32", "bfloat16"] = "float32"
+    flip: bool = False
+    scales: tuple[Positive, ...] = (1.0,)
+    tile: Count = 0
+
+
+@dataclass(frozen=True)
+class SegmentsParams:
+    """Which score at which threshold makes OoD segments."""
+
+    score: str = "entropy"
+    threshold: float = 0.7
+
+
+@dataclass(frozen=True)
+class MetaParams:
+    """The meta classifier, its folds and its operating point."""
+
+    classifier: str = "logistic_regression"
+    classifier_options: Options = field(default_factory=dict)
+    folds: Literal["scene", "image", "leave_one_out", "published"] = "scene"
+    operating_point: Fraction = 0.5
+
+
+@dataclass(frozen=True)
+class EvaluateParams:
+    """Which scores and protocols are reported, and how many frames are pictured."""
+
+    scores: tuple[str, ...] = ("entropy",)
+    protocols: tuple[str, ...] = ("exact",)
+    bootstrap: Count = 200
+    pictures: Count = 4
+
+
+@dataclass(frozen=True)
+class ReportParams:
+    """The report's title."""
+
+    title: str = "meta-ood"
+
+
+@dataclass(frozen=True)
+class TrackingParams:
+    """Names in the tracking store."""
+
+    experiment: str = "meta-ood"
+
+
+@dataclass(frozen=True)
+class Params:
+    """All of params.yaml."""
+
+    seed: Count
+    networks: tuple[str, ...]
+    variants: tuple[Literal["baseline", "ood_trained"], ...]
+    evaluation_sets: tuple[str, ...]
+    roles: RolesParams
+    synthesize: SynthesizeParams
+    datasets: Mapping[str, DatasetParams]
+    network: Mapping[str, NetworkParams]
+    pretrain: PretrainParams
+    train: TrainParams
+    infer: InferParams
+    segments: SegmentsParams
+    meta: MetaParams
+    evaluate: EvaluateParams
+    report: ReportParams
+    tracking: TrackingParams
+
+    def __post_init__(self) -> None:
+        """Check the names that one key uses and another defines."""
+        for key, names, defined, where in (
+            ("networks", self.networks, self.network, "network"),
+            ("evaluation_sets", self.evaluation_sets, self.datasets, "datasets"),
+            ("roles.training", (self.roles.training,), self.datasets, "datasets"),
+            ("roles.validation", (self.roles.validation,), self.datasets, "datasets"),
+            ("roles.proxies", (self.roles.proxies,), self.datasets, "datasets"),
+        ):
+            for name in names:
+                if name not in defined:
+                    known = ", ".join(sorted(defined))
+                    raise ConfigError(f"{key}: {name!r} is not defined in {where}; known: {known}")
+        for name in self.network:
+            self.pretrain_of(name)
+            self.train_of(name)
+
+    def network_params(self, name: str) -> NetworkParams:
+        """Return the entry of network `name`; an unknown name lists the known ones."""
+        if name not in self.network:
+            known = ", ".join(sorted(self.network))
+            raise ConfigError(f"network: unknown name {name!r}; known: {known}")
+        return self.network[name]
+
+    def dataset_params(self, name: str) -> DatasetParams:
+        """Return the entry of dataset `name`; an unknown name lists the known ones."""
+        if name not in self.datasets:
+            known = ", ".join(sorted(self.datasets))
+            raise ConfigError(f"datasets: unknown name {name!r}; known: {known}")
+        return self.datasets[name]
+
+    def pretrain_of(self, network: str) -> PretrainParams:
+        """Return the pretrain section with the network's own values over it."""
+        own = self.network_params(network).pretrain
+        return _override(self.pretrain, own, f"network.{network}.pretrain")
+
+    def train_of(self, network: str) -> TrainParams:
+        """Return the train section with the network's own values over it."""
+        own = self.network_params(network).train
+        return _override(self.train, own, f"network.{network}.train")
+
+
+def _override(section: T, own: Options, key: str) -> T:
+    values = {f.name: getattr(section, f.name) for f in fields(typing.cast(Any, section))}
+    values.update(own)
+    return build(type(section), values, key)
+
+
+def build(kind: type[T], values: object, key: str = "") -> T:
+    """Build the frozen dataclass `kind` from plain YAML values, strictly.
+
+    Parameters
+    ----------
+    kind
+        A dataclass whose fields are annotated with the types below: bool, int, float, str,
+        ``Literal``, ``X | None``, ``tuple[X, ...]``, ``Mapping[str, X]``, ``Annotated[X, Range]``
+        and other dataclasses.
+    values
+        What YAML gave.
+    key
+        Dotted name of `values` in the file, for messages.
+
+    Raises
+    ------
+    ConfigError
+        Unknown or missing key, wrong type, value out of range.
+    """
+    if not isinstance(values, Mapping):
+        raise ConfigError(f"{key or 'the file'}: expected a mapping, got {_say(values)}")
+    hints = typing.get_type_hints(kind, include_extras=True)
+    known = {f.name: f for f in fields(typing.cast(Any, kind))}
+    for name in values:
+        if name not in known:
+            raise ConfigError(f"{_join(key, name)}: unknown key; known: {', '.join(known)}")
+    arguments = {}
+    for name, f in known.items():
+        if name in values:
+            arguments[name] = _convert(hints[name], values[name], _join(key, name))
+        elif f.default is MISSING and f.default_factory is MISSING:
+            raise ConfigError(f"{_join(key, name)}: missing; expected {_expected(hints[name])}")
+    return kind(**arguments)
+
+
+def _convert(hint: Any, value: object, key: str) -> Any:
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin is Annotated:
+        number = _convert(arguments[0], value, key)
+        bounds = arguments[1]
+        if not bounds.low <= number <= bounds.high:
+            raise ConfigError(f"{key}: {number!r} is out of range; expected {_expected(hint)}")
+        return number
+    if origin in (types.UnionType, typing.Union):
+        options = [a for a in arguments if a is not type(None)]
+        return None if value is None else _convert(options[0], value, key)
+    if origin is Literal:
+        if value not in arguments or isinstance(value, bool):
+            raise ConfigError(f"{key}: {_say(value)}; expected {_expected(hint)}")
+        return value
+    if origin is tuple:
+        if isinstance(value, str) or not isinstance(value, Sequence):
+            raise ConfigError(f"{key}: expected {_expected(hint)}, got {_say(value)}")
+        return tuple(_convert(arguments[0], v, f"{key}[{i}]") for i, v in enumerate(value))
+    if hint is Any:
+        return value
+    if origin is not None and issubclass(origin, Mapping):
+        if not isinstance(value, Mapping):
+            raise ConfigError(f"{key}: expected {_expected(hint)}, got {_say(value)}")
+        return {_text(k, key): _convert(arguments[1], v, _join(key, k)) for k, v in value.items()}
+    if is_dataclass(hint):
+        return build(typing.cast(type, hint), value, key)
+    return _scalar(hint, value, key)
+
+
+def _scalar(hint: Any, value: object, key: str) -> Any:
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if type(value) is hint:
+        if isinstance(value, float) and value != value:
+            raise ConfigError(f"{key}: nan; expected {_expected(hint)}")
+        return value
+    message = f"{key}: expected {_expected(hint)}, got {_say(value)}"
+    if hint in (int, float) and isinstance(value, str):
+        try:
+            number = float(value)
+        except ValueError:
+            raise ConfigError(message) from None
+        message += (
+            f" (YAML reads {value!r} as a string; write it with a decimal point and a signed "
+            f"exponent: {_yaml_float(number)})"
+        )
+    raise ConfigError(message)
+
+
+def _yaml_float(number: float) -> str:
+    mantissa, _, exponent = f"{number:e}".partition("e")
+    digits = mantissa.rstrip("0")
+    return f"{digits + '0' if digits.endswith('.') else digits}e{exponent}"
+
+
+def _text(key: object, where: str) -> str:
+    if not isinstance(key, str):
+        raise ConfigError(f"{where}: key {key!r} must be a string")
+    return key
+
+
+def _join(key: str, name: object) -> str:
+    return f"{key}.{name}" if key else str(name)
+
+
+def _say(value: object) -> str:
+    names = {Mapping: "a mapping", str: f"the string {value!r}"}
+    for kind, text in names.items():
+        if isinstance(value, kind):
+            return text
+    return "nothing" if value is None else f"{type(value).__name__} {value!r}"
+
+
+def _expected(hint: Any) -> str:
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin is Annotated:
+        return f"{_expected(arguments[0])} {arguments[1]}"
+    if origin is Literal:
+        return "one of " + ", ".join(str(a) for a in arguments)
+    if origin is tuple:
+        return f"a list of {_expected(arguments[0])}"
+    if origin in (types.UnionType, typing.Union):
+        return " or ".join("nothing" if a is type(None) else _expected(a) for a in arguments)
+    if (origin is not None and issubclass(origin, Mapping)) or is_dataclass(hint):
+        return "a mapping"
+    names = {int: "an integer", float: "a number", str: "a string", bool: "true or false"}
+    return names.get(hint, str(hint))
+
+
+def load(path: Path, overrides: Sequence[str] = ()) -> Params:
+    """Read a params file strictly.
+
+    Parameters
+    ----------
+    path
+        A YAML file with the schema of :class:`Params`.
+    overrides
+        ``key=value`` texts, dotted keys, YAML values: ``train.ood_weight=0.5``.
+
+    Raises
+    ------
+    ConfigError
+        Names the file, the key and what was expected.
+    """
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        for override in overrides:
+            _set(values, override)
+        return build(Params, values)
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such file") from None
+    except (yaml.YAMLError, ConfigError) as error:
+        raise ConfigError(f"{path}: {error}") from None
+
+
+def _set(values: Any, override: str) -> None:
+    dotted, equals, text = override.partition("=")
+    if not equals:
+        raise ConfigError(f"--set {override}: expected key=value")
+    *parents, last = dotted.split(".")
+    for depth, name in enumerate(parents):
+        if not isinstance(values, dict) or name not in values:
+            raise ConfigError(f"--set {'.'.join(parents[: depth + 1])}: no such section")
+        values = values[name]
+    if not isinstance(values, dict):
+        raise ConfigError(f"--set {dotted}: {'.'.join(parents)} is not a section")
+    values[last] = yaml.safe_load(text)

@@ -1,0 +1,106 @@
+"""Which stage reads and writes what below data/: the only module that knows.
+
+The keys of a stage's inputs and outputs are the keyword arguments of its function, and their paths
+are the deps and outs of dvc.yaml (``tests/test_pipeline.py`` holds the three together).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from meta_ood.config import Params
+from meta_ood.labels import lookup
+
+STAGES: dict[str, tuple[str, ...]] = {
+    "synthesize": (),
+    "prepare": ("dataset",),
+    "pretrain": ("network",),
+    "train": ("network",),
+    "infer": ("network", "variant", "dataset"),
+    "segments": ("network", "variant", "dataset"),
+    "meta": ("network", "variant", "dataset"),
+    "evaluate": ("network", "variant", "dataset"),
+    "report": (),
+}
+"""Stage name -> the keys that say which of its instances is meant."""
+
+DEMO = "data/raw/demo"
+
+
+@dataclass(frozen=True)
+class StagePaths:
+    """A stage's inputs and outputs by keyword, relative to the repository's root."""
+
+    inputs: dict[str, Path]
+    outputs: dict[str, Path]
+
+
+def stage_paths(
+    stage: str, params: Params, network: str = "", variant: str = "", dataset: str = ""
+) -> StagePaths:
+    """Return what an instance of `stage` reads and writes.
+
+    Raises
+    ------
+    ValueError
+        If the stage is unknown or a key that it needs is empty.
+    """
+    given = {"network": network, "variant": variant, "dataset": dataset}
+    for key in lookup("stage", STAGES, stage):
+        if not given[key]:
+            raise ValueError(f"stage {stage} needs --{key}")
+    data = Path("data")
+    cell = Path(network, variant, dataset)
+    prepared = {role: data / "prepare" / getattr(params.roles, role) for role in _ROLES}
+    networks = data / "networks" / network
+    predictions, segments = (
+        data / "infer" / cell,
+        data / "segments" / cell.with_name(f"{cell.name}.h5"),
+    )
+    meta, evaluation = data / "meta" / cell, data / "evaluate" / cell
+
+    if stage == "synthesize":
+        names = ("cityscapes", "coco", "lost_and_found", "fishyscapes")
+        return StagePaths({}, {name: Path(DEMO, name) for name in names})
+    if stage == "prepare":
+        root = Path(params.dataset_params(dataset).root)
+        return StagePaths({"root": root}, {"prepared": data / "prepare" / dataset})
+    if stage == "pretrain":
+        return StagePaths(
+            {role: prepared[role] for role in ("training", "validation")},
+            {"weights": networks / "baseline.safetensors", "metrics": networks / "baseline.json"},
+        )
+    if stage == "train":
+        return StagePaths(
+            {**prepared, "baseline": networks / "baseline.safetensors"},
+            {
+                "weights": networks / "ood_trained.safetensors",
+                "metrics": networks / "ood_trained.json",
+            },
+        )
+    if stage == "infer":
+        return StagePaths(
+            {
+                "prepared": data / "prepare" / dataset,
+                "weights": networks / f"{variant}.safetensors",
+            },
+            {"predictions": predictions},
+        )
+    if stage == "segments":
+        return StagePaths({"predictions": predictions}, {"segments": segments})
+    if stage == "meta":
+        return StagePaths({"segments": segments}, {"meta": meta})
+    if stage == "evaluate":
+        return StagePaths(
+            {"predictions": predictions, "segments": segments, "meta": meta},
+            {
+                "metrics": evaluation / "metrics.json",
+                "curves": evaluation / "curves",
+                "pictures": evaluation / "pictures",
+            },
+        )
+    return StagePaths({"evaluation": data / "evaluate"}, {"report": data / "report"})
+
+
+_ROLES = ("training", "validation", "proxies")

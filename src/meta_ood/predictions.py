@@ -1,0 +1,88 @@
+"""Prediction: what a network said about one image, with its target."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from meta_ood.labels import LabelMap
+
+FloatMap = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a network said about one image, at the network's own output stride.
+
+    Attributes
+    ----------
+    image_id
+        The image's name within its dataset.
+    logits
+        ``(C, h, w) float32``, finite, unless ``is_softmax``.
+    size
+        ``(H, W)`` of the image and the target [px].
+    align_corners
+        How the network's logits are up-sampled bilinearly to `size`.
+    target
+        ``(H, W) uint8``, see :mod:`meta_ood.labels`.
+    scene
+        Unit of grouped cross validation.
+    is_softmax
+        True if ``logits`` holds a given full-size ``(C, H, W)`` softmax, taken as it is.
+    """
+
+    image_id: str
+    logits: npt.NDArray[np.float32]
+    size: tuple[int, int]
+    align_corners: bool
+    target: LabelMap
+    scene: str = ""
+    is_softmax: bool = field(default=False)
+
+    def __post_init__(self) -> None:
+        """Check shapes and dtypes once, where data enters."""
+        if self.logits.ndim != 3:
+            raise ValueError(
+                f"{self.image_id}: logits must be (C, h, w), got shape {self.logits.shape}"
+            )
+        if self.target.dtype != np.uint8:
+            raise ValueError(f"{self.image_id}: target must be uint8, got {self.target.dtype}")
+        if self.target.shape != tuple(self.size):
+            raise ValueError(
+                f"{self.image_id}: target has shape {self.target.shape}, expected {self.size}"
+            )
+        if self.is_softmax and self.logits.shape[1:] != tuple(self.size):
+            raise ValueError(
+                f"{self.image_id}: a given softmax must have the full size {self.size}"
+            )
+
+    @classmethod
+    def from_softmax(
+        cls, image_id: str, softmax: npt.NDArray[np.floating], target: LabelMap, scene: str = ""
+    ) -> Prediction:
+        """Wrap a softmax made elsewhere.
+
+        Parameters
+        ----------
+        image_id
+            The image's name.
+        softmax
+            ``(C, H, W)`` probabilities in [0, 1], taken as they are.
+        target
+            ``(H, W) uint8``.
+        scene
+            Unit of grouped cross validation.
+        """
+        height, width = target.shape
+        return cls(
+            image_id=image_id,
+            logits=np.asarray(softmax, np.float32),
+            size=(height, width),
+            align_corners=True,
+            target=target,
+            scene=scene,
+            is_softmax=True,
+        )
