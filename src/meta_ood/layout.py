@@ -107,7 +107,12 @@ def _stage_paths(
         return StagePaths({"segments": segments}, {"meta": meta})
     if stage == "evaluate":
         return StagePaths(
-            {"predictions": predictions, "segments": segments, "meta": meta},
+            {
+                "prepared": data / "prepare" / dataset,
+                "predictions": predictions,
+                "segments": segments,
+                "meta": meta,
+            },
             {
                 "metrics": evaluation / "metrics.json",
                 "curves": evaluation / "curves",
