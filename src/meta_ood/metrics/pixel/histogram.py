@@ -1,10 +1,10 @@
-"""ScoreHistogram: the scores of any number of pixels, exact as long as they fit, bounded always.
+"""ScoreHistogram: the scores of any number of pixels, exact while they fit, bounded always.
 
-A ``float32`` becomes a ``uint32`` key of the same order; pixels are counted per key. Keys that share
-their upper 16 bits form a page; a page with many distinct keys is a dense row of counters, the others
-share one sorted list. When all that needs more than ``cells`` counters, the lowest bit of every key is
-dropped, again and again, until it fits. How many bits go depends on the multiset of pixels alone:
-frames, workers and machines add up in any order to the same bits.
+A ``float32`` becomes a ``uint32`` key of the same order; pixels are counted per key. Keys that
+share their upper 16 bits form a page; a page with many distinct keys is a dense row of counters,
+the others share one sorted list. When all that needs more than ``cells`` counters, the lowest bit
+of every key is dropped, again and again, until it fits. How many bits go depends on the multiset
+of pixels alone: frames, workers and machines add up in any order to the same bits.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ from meta_ood.labels import IGNORE, IN, NEUTRAL, OOD, LabelMap
 
 Keys = npt.NDArray[np.uint32]
 Counts = npt.NDArray[np.int64]
-Dense = npt.NDArray[np.uint32] | npt.NDArray[np.uint64]
 
 CELLS = 1 << 22
 """Default budget of counters; 8 bytes each while fewer than 2³² pixels are counted."""
@@ -127,7 +126,11 @@ class ScoreHistogram:
 
     @classmethod
     def of(
-        cls, score: npt.NDArray[Any], target: LabelMap, cells: int = CELLS, classes: int | None = None
+        cls,
+        score: npt.NDArray[Any],
+        target: LabelMap,
+        cells: int = CELLS,
+        classes: int | None = None,
     ) -> ScoreHistogram:
         """Return the histogram of one map.
 
@@ -194,17 +197,12 @@ class ScoreHistogram:
             raise ValueError(f"histograms of {self.cells} and {other.cells} cells do not add up")
         for name in ("frames", "positives", "negatives", "neutral", "ignored"):
             setattr(self, name, getattr(self, name) + getattr(other, name))
-        self._flush()
-        other._flush()
-        if other._shift > self._shift:
-            self._build(*self._all_cells(), other._shift)
-        if self._shift == other._shift and np.array_equal(self._dense_pages, other._dense_pages):
-            self._widen()
-            self._dense += other._dense
-            self._absorb(other._sparse_keys, other._sparse)
-        else:
-            keys, counts = other._all_cells()
-            self._absorb(keys, counts)
+        for mine, theirs in zip(self._buffer, other._buffer, strict=True):
+            mine.extend(theirs)
+        self._buffered += other._buffered
+        if self._buffered > _BUFFER:
+            self._flush()
+        self._join(other)
         return self
 
     def __add__(self, other: ScoreHistogram) -> ScoreHistogram:
@@ -259,7 +257,9 @@ class ScoreHistogram:
         self._offset = np.full(_PAGES, -1, np.int64)
         self._offset[pages] = self._starts[:-1]
         wide = self.negatives + self.positives >= 1 << 32
-        self._dense: Dense = np.zeros((2, int(self._starts[-1])), np.uint64 if wide else np.uint32)
+        self._dense: npt.NDArray[Any] = np.zeros(
+            (2, int(self._starts[-1])), np.uint64 if wide else np.uint32
+        )
 
     def _widen(self) -> None:
         if self._dense.dtype == np.uint32 and self.negatives + self.positives >= 1 << 32:
@@ -284,7 +284,7 @@ class ScoreHistogram:
             self._absorb(keys, counts)
 
     def _absorb(self, keys: Keys, counts: Counts) -> None:
-        """Count ``(2, n)`` pixels of rising `keys`, which are at most as coarse as the histogram."""
+        """Count ``(2, n)`` pixels of rising `keys`, at most as coarse as the histogram."""
         if not keys.size:
             return
         self._widen()
@@ -306,8 +306,21 @@ class ScoreHistogram:
             if (distinct > _room(self._shift)).any() or self._cost() > self.cells:
                 self._build(*self._all_cells(), self._shift)
 
+    def _join(self, other: ScoreHistogram) -> None:
+        """Add the cells of `other`, without its buffer."""
+        if not other._dense.size and not other._sparse_keys.size:
+            return
+        if other._shift > self._shift:
+            self._build(*self._all_cells(), other._shift)
+        if self._shift == other._shift and np.array_equal(self._dense_pages, other._dense_pages):
+            self._widen()
+            self._dense += other._dense
+            self._absorb(other._sparse_keys, other._sparse)
+        else:
+            self._absorb(*other._all_cells())
+
     def _cost(self) -> int:
-        return self._dense.shape[1] + 2 * self._sparse_keys.size
+        return int(self._dense.shape[1] + 2 * self._sparse_keys.size)
 
     def _all_cells(self) -> tuple[Keys, Counts]:
         """Return rising keys ``(n,)`` and ``(2, n)`` counts of all cells that hold a pixel."""
