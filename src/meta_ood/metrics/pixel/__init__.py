@@ -1,6 +1,7 @@
 """Pixel metrics: score histograms, protocols by name, curves and figures at thresholds."""
 
-from meta_ood.metrics.pixel.histogram import ScoreHistogram, key_scores, merge
+from meta_ood.metrics.pixel.histogram import ScoreHistogram, merge
+from meta_ood.metrics.pixel.keys import key_scores
 from meta_ood.metrics.pixel.protocols import (
     PROTOCOLS,
     AtThreshold,

@@ -11,7 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from meta_ood.labels import lookup
-from meta_ood.metrics.pixel.histogram import ScoreHistogram, key_scores
+from meta_ood.metrics.pixel.histogram import ScoreHistogram
+from meta_ood.metrics.pixel.keys import key_scores
 
 logger = logging.getLogger(__name__)
 
