@@ -10,15 +10,24 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from meta_ood.histogram import ScoreHistogram, key_scores, merge
 from meta_ood.labels import lookup
-
-__all__ = ["PROTOCOLS", "PixelMetrics", "ScoreHistogram", "merge", "pixel_metrics"]
+from meta_ood.metrics.pixel.histogram import ScoreHistogram
+from meta_ood.metrics.pixel.keys import key_scores
 
 logger = logging.getLogger(__name__)
 
 Floats = npt.NDArray[np.float64]
+Integers = npt.NDArray[np.int64]
 TPR = 0.95
+_FIGURES = (
+    "auroc",
+    "auprc",
+    "fpr95",
+    "threshold95",
+    "auroc_error",
+    "auprc_error",
+    "fpr95_error",
+)
 
 
 @dataclass(frozen=True)
@@ -105,7 +114,7 @@ def auroc_of(s: Sweep) -> tuple[float, float]:
     pairs = s.tp[-1] * s.fp[-1]
     wrong = float(np.sum(s.cell_tp * (above + s.cell_fp / 2)))
     open_pairs = float(np.sum((s.cell_tp * s.cell_fp)[s.coarse]))
-    return 1 - wrong / pairs, open_pairs / 2 / pairs
+    return float(1 - wrong / pairs), float(open_pairs / 2 / pairs)
 
 
 def auprc_of(s: Sweep) -> tuple[float, float]:
@@ -128,7 +137,7 @@ def auprc_of(s: Sweep) -> tuple[float, float]:
         best, worst = n * (tp + n) / (tp + n + fp), n * (tp + 1) / (tp + 1 + fp + m)
         sums[some] = np.clip(mixed, worst, best)
         error = float(np.sum(np.maximum(best - sums[some], sums[some] - worst)))
-    return float(np.sum(sums)) / total, error / total
+    return float(np.sum(sums) / total), float(error / total)
 
 
 def fpr_at_tpr(s: Sweep, tpr: float = TPR) -> tuple[float, float, float]:
@@ -167,16 +176,22 @@ def _pooled(histogram: ScoreHistogram, protocol: str) -> PixelMetrics:
     auprc, auprc_error = auprc_of(s)
     fpr95, threshold, fpr95_error = fpr_at_tpr(s)
     return _result(
-        histogram, protocol, (auroc, auprc, fpr95, threshold, auroc_error, auprc_error, fpr95_error)
+        histogram,
+        protocol,
+        auroc=auroc,
+        auprc=auprc,
+        fpr95=fpr95,
+        threshold95=threshold,
+        auroc_error=auroc_error,
+        auprc_error=auprc_error,
+        fpr95_error=fpr95_error,
     )
 
 
-def _result(
-    histogram: ScoreHistogram, protocol: str, figures: tuple[float, ...]
-) -> PixelMetrics:
+def _result(histogram: ScoreHistogram, protocol: str, **figures: float) -> PixelMetrics:
     return PixelMetrics(
-        protocol,
-        *figures,
+        protocol=protocol,
+        **{name: figures.get(name, math.nan) for name in _FIGURES},
         frames=histogram.frames,
         pixels=histogram.positives + histogram.negatives,
         positives=histogram.positives,
@@ -222,7 +237,7 @@ def pixel_metrics(histogram: ScoreHistogram, protocol: str = "exact") -> PixelMe
     if not histogram.positives or not histogram.negatives:
         missing = "OoD" if not histogram.positives else "in-distribution"
         logger.warning("protocol %s: no %s pixel, the metrics are NaN", protocol, missing)
-        return _result(histogram, protocol, (math.nan,) * 7)
+        return _result(histogram, protocol)
     return evaluate(histogram)
 
 
@@ -292,3 +307,27 @@ def best_f1(histogram: ScoreHistogram) -> AtThreshold:
 
 def _ratio(part: float, whole: float) -> float:
     return float(part / whole) if whole else math.nan
+
+
+def score_distribution(
+    histogram: ScoreHistogram, bins: int = 100
+) -> tuple[Floats, Integers, Integers]:
+    """Return ``(centre, negatives, positives)`` over equal bins between the extreme scores.
+
+    Infinite scores count in the outermost bins.
+    """
+    keys, negatives, positives, _ = histogram.counts()
+    scores = key_scores(keys).astype(np.float64)
+    finite = scores[np.isfinite(scores)]
+    if not finite.size:
+        return np.empty(0), np.empty(0, np.int64), np.empty(0, np.int64)
+    low, high = float(finite[0]), float(finite[-1])
+    width = (high - low) / bins or 1.0
+    index = ((np.clip(scores, low, high) - low) / width).astype(np.int64)
+    index = np.minimum(index, bins - 1)
+    centres: Floats = low + width * (np.arange(bins, dtype=np.float64) + 0.5)
+    below: Integers = np.zeros(bins, np.int64)
+    above: Integers = np.zeros(bins, np.int64)
+    np.add.at(below, index, negatives)
+    np.add.at(above, index, positives)
+    return centres, below, above

@@ -1,10 +1,10 @@
-"""ScoreHistogram: the scores of any number of pixels, exact as long as they fit, bounded always.
+"""ScoreHistogram: the scores of any number of pixels, exact while they fit, bounded always.
 
-A ``float32`` becomes a ``uint32`` key of the same order; pixels are counted per key. Keys that share
-their upper 16 bits form a page; a page with many distinct keys is a dense row of counters, the others
-share one sorted list. When all that needs more than ``cells`` counters, the lowest bit of every key is
-dropped, again and again, until it fits. How many bits go depends on the multiset of pixels alone:
-frames, workers and machines add up in any order to the same bits.
+A ``float32`` becomes a ``uint32`` key of the same order; pixels are counted per key. Keys that
+share their upper 16 bits form a page; a page with many distinct keys is a dense row of counters,
+the others share one sorted list. When all that needs more than ``cells`` counters, the lowest bit
+of every key is dropped, again and again, until it fits. How many bits go depends on the multiset
+of pixels alone: frames, workers and machines add up in any order to the same bits.
 """
 
 from __future__ import annotations
@@ -16,10 +16,9 @@ import numpy as np
 import numpy.typing as npt
 
 from meta_ood.labels import IGNORE, IN, NEUTRAL, OOD, LabelMap
+from meta_ood.metrics.pixel.keys import Keys, as_float32, check_maps, order_keys
 
-Keys = npt.NDArray[np.uint32]
 Counts = npt.NDArray[np.int64]
-Dense = npt.NDArray[np.uint32] | npt.NDArray[np.uint64]
 
 CELLS = 1 << 22
 """Default budget of counters; 8 bytes each while fewer than 2³² pixels are counted."""
@@ -28,75 +27,6 @@ _PAGES = 1 << 16
 _FINE = (0x407F, 0x4080, 0xBF7F, 0xBF80)
 """Pages around -1 and +1, where probabilities pile up: they drop their bits 8 steps later."""
 _FINE_BITS = 8
-
-
-def order_keys(scores: npt.NDArray[np.float32]) -> Keys:
-    """Return the ``uint32`` keys that sort like the ``float32`` scores (-0 and +0 are the same).
-
-    Examples
-    --------
-    >>> keys = order_keys(np.array([-np.inf, -1, -0.0, 0.0, 1e-45, 2], np.float32))
-    >>> bool((keys[1:] >= keys[:-1]).all()), bool(keys[2] == keys[3])
-    (True, True)
-    """
-    bits = (scores + np.float32(0)).view(np.int32)
-    flip = bits >> 31
-    flip |= np.int32(-(1 << 31))
-    bits ^= flip
-    return bits.view(np.uint32)
-
-
-def key_scores(keys: Keys) -> npt.NDArray[np.float32]:
-    """Return the ``float32`` scores of the keys: the inverse of :func:`order_keys`.
-
-    Examples
-    --------
-    >>> key_scores(order_keys(np.array([-2.5, 0, 3], np.float32)))
-    array([-2.5,  0. ,  3. ], dtype=float32)
-    """
-    sign = np.uint32(1 << 31)
-    bits = np.where(keys & sign, keys ^ sign, ~keys)
-    return bits.astype(np.uint32).view(np.float32)
-
-
-def as_float32(score: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
-    """Return the scores as ``float32``; finite values that do not fit are an error, not infinite.
-
-    Raises
-    ------
-    ValueError
-        If the dtype is not real, or a finite score is beyond the range of ``float32``.
-    """
-    if score.dtype == np.float32:
-        return score
-    if score.dtype.kind not in "fiub":
-        raise ValueError(f"scores must be real numbers, got {score.dtype}")
-    with np.errstate(over="ignore"):
-        narrow = score.astype(np.float32)
-    if bool((np.isinf(narrow) & np.isfinite(score)).any()):
-        raise ValueError("a score is beyond the range of float32 (3.4e38): rescale the scores")
-    return narrow
-
-
-def check_maps(
-    score: npt.NDArray[Any], target: LabelMap, classes: int | None = None, name: str = "the frame"
-) -> None:
-    """Check that a score map and a target fit together.
-
-    Raises
-    ------
-    ValueError
-        On different shapes, a target that is not ``uint8``, or a value that is neither one of the
-        `classes` train ids nor NEUTRAL, IN, OOD or IGNORE.
-    """
-    if score.shape != target.shape:
-        raise ValueError(f"{name}: scores {score.shape} and target {target.shape} differ in shape")
-    if target.dtype != np.uint8:
-        raise ValueError(f"{name}: the target must be uint8, got {target.dtype}")
-    if classes is not None and bool(((target >= classes) & (target < NEUTRAL)).any()):
-        wrong = sorted(set(np.unique(target).tolist()) & set(range(classes, NEUTRAL)))
-        known = f"0..{classes - 1}, NEUTRAL 252, IN 253, OOD 254, IGNORE 255"
-        raise ValueError(f"{name}: the target has the values {wrong}; known: {known}")
 
 
 class ScoreHistogram:
@@ -127,7 +57,11 @@ class ScoreHistogram:
 
     @classmethod
     def of(
-        cls, score: npt.NDArray[Any], target: LabelMap, cells: int = CELLS, classes: int | None = None
+        cls,
+        score: npt.NDArray[Any],
+        target: LabelMap,
+        cells: int = CELLS,
+        classes: int | None = None,
     ) -> ScoreHistogram:
         """Return the histogram of one map.
 
@@ -194,17 +128,12 @@ class ScoreHistogram:
             raise ValueError(f"histograms of {self.cells} and {other.cells} cells do not add up")
         for name in ("frames", "positives", "negatives", "neutral", "ignored"):
             setattr(self, name, getattr(self, name) + getattr(other, name))
-        self._flush()
-        other._flush()
-        if other._shift > self._shift:
-            self._build(*self._all_cells(), other._shift)
-        if self._shift == other._shift and np.array_equal(self._dense_pages, other._dense_pages):
-            self._widen()
-            self._dense += other._dense
-            self._absorb(other._sparse_keys, other._sparse)
-        else:
-            keys, counts = other._all_cells()
-            self._absorb(keys, counts)
+        for mine, theirs in zip(self._buffer, other._buffer, strict=True):
+            mine.extend(theirs)
+        self._buffered += other._buffered
+        if self._buffered > _BUFFER:
+            self._flush()
+        self._join(other)
         return self
 
     def __add__(self, other: ScoreHistogram) -> ScoreHistogram:
@@ -259,7 +188,9 @@ class ScoreHistogram:
         self._offset = np.full(_PAGES, -1, np.int64)
         self._offset[pages] = self._starts[:-1]
         wide = self.negatives + self.positives >= 1 << 32
-        self._dense: Dense = np.zeros((2, int(self._starts[-1])), np.uint64 if wide else np.uint32)
+        self._dense: npt.NDArray[Any] = np.zeros(
+            (2, int(self._starts[-1])), np.uint64 if wide else np.uint32
+        )
 
     def _widen(self) -> None:
         if self._dense.dtype == np.uint32 and self.negatives + self.positives >= 1 << 32:
@@ -284,7 +215,7 @@ class ScoreHistogram:
             self._absorb(keys, counts)
 
     def _absorb(self, keys: Keys, counts: Counts) -> None:
-        """Count ``(2, n)`` pixels of rising `keys`, which are at most as coarse as the histogram."""
+        """Count ``(2, n)`` pixels of rising `keys`, at most as coarse as the histogram."""
         if not keys.size:
             return
         self._widen()
@@ -306,8 +237,21 @@ class ScoreHistogram:
             if (distinct > _room(self._shift)).any() or self._cost() > self.cells:
                 self._build(*self._all_cells(), self._shift)
 
+    def _join(self, other: ScoreHistogram) -> None:
+        """Add the cells of `other`, without its buffer."""
+        if not other._dense.size and not other._sparse_keys.size:
+            return
+        if other._shift > self._shift:
+            self._build(*self._all_cells(), other._shift)
+        if self._shift == other._shift and np.array_equal(self._dense_pages, other._dense_pages):
+            self._widen()
+            self._dense += other._dense
+            self._absorb(other._sparse_keys, other._sparse)
+        else:
+            self._absorb(*other._all_cells())
+
     def _cost(self) -> int:
-        return self._dense.shape[1] + 2 * self._sparse_keys.size
+        return int(self._dense.shape[1] + 2 * self._sparse_keys.size)
 
     def _all_cells(self) -> tuple[Keys, Counts]:
         """Return rising keys ``(n,)`` and ``(2, n)`` counts of all cells that hold a pixel."""
