@@ -25,7 +25,8 @@ STAGES: dict[str, tuple[str, ...]] = {
 }
 """Stage name -> the keys that say which of its instances is meant."""
 
-DEMO = "data/raw/demo"
+DATA = Path("data")
+DEMO = DATA / "raw" / "demo"
 
 
 @dataclass(frozen=True)
@@ -37,9 +38,14 @@ class StagePaths:
 
 
 def stage_paths(
-    stage: str, params: Params, network: str = "", variant: str = "", dataset: str = ""
+    stage: str,
+    params: Params,
+    network: str = "",
+    variant: str = "",
+    dataset: str = "",
+    out: Path = DATA,
 ) -> StagePaths:
-    """Return what an instance of `stage` reads and writes.
+    """Return what an instance of `stage` reads below data/ and writes below `out`.
 
     Raises
     ------
@@ -50,7 +56,15 @@ def stage_paths(
     for key in lookup("stage", STAGES, stage):
         if not given[key]:
             raise ValueError(f"stage {stage} needs --{key}")
-    data = Path("data")
+    paths = _stage_paths(stage, params, network, variant, dataset)
+    moved = {name: out / path.relative_to(DATA) for name, path in paths.outputs.items()}
+    return StagePaths(paths.inputs, moved)
+
+
+def _stage_paths(
+    stage: str, params: Params, network: str, variant: str, dataset: str
+) -> StagePaths:
+    data = DATA
     cell = Path(network, variant, dataset)
     prepared = {role: data / "prepare" / getattr(params.roles, role) for role in _ROLES}
     networks = data / "networks" / network
@@ -62,7 +76,7 @@ def stage_paths(
 
     if stage == "synthesize":
         names = ("cityscapes", "coco", "lost_and_found", "fishyscapes")
-        return StagePaths({}, {name: Path(DEMO, name) for name in names})
+        return StagePaths({}, {name: DEMO / name for name in names})
     if stage == "prepare":
         root = Path(params.dataset_params(dataset).root)
         return StagePaths({"root": root}, {"prepared": data / "prepare" / dataset})
@@ -93,7 +107,12 @@ def stage_paths(
         return StagePaths({"segments": segments}, {"meta": meta})
     if stage == "evaluate":
         return StagePaths(
-            {"predictions": predictions, "segments": segments, "meta": meta},
+            {
+                "prepared": data / "prepare" / dataset,
+                "predictions": predictions,
+                "segments": segments,
+                "meta": meta,
+            },
             {
                 "metrics": evaluation / "metrics.json",
                 "curves": evaluation / "curves",

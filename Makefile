@@ -1,0 +1,55 @@
+# Two commands do everything on a fresh machine: `make demo` and `make test`.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV ?= .venv
+# dvc and mlflow start `python`: it must be the environment's own
+export PATH := $(abspath $(VENV))/bin:$(PATH)
+export MLFLOW_DISABLE_TELEMETRY := true
+export DO_NOT_TRACK := true
+
+SETUP := $(VENV)/.installed
+
+.PHONY: help setup demo test lint format benchmarks ui clean
+
+help:  ## show this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+
+setup: $(SETUP)  ## make .venv and install everything into it
+
+$(SETUP): pyproject.toml setup.py constraints.txt $(wildcard src/meta_ood/segments/*.pyx)
+	@test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
+	@if $(VENV)/bin/python -m pip install --quiet uv; then \
+	  $(VENV)/bin/uv pip install --quiet --python $(VENV)/bin/python -c constraints.txt -e '.[dev,export]'; \
+	else \
+	  $(VENV)/bin/python -m pip install --quiet -c constraints.txt -e '.[dev,export]'; \
+	fi
+	@touch $(SETUP)
+
+demo: $(SETUP)  ## run the whole pipeline on the embedded demo data
+	@start=$$SECONDS; dvc repro --quiet && cat data/report/results.txt && \
+	echo "The whole pipeline took $$((SECONDS - start)) s. Where to look next:" && \
+	echo "  report      open data/report/index.html in a browser" && \
+	echo "  runs        make ui, then open the address that it prints" && \
+	echo "  vary        $(VENV)/bin/dvc exp run -S train.ood_weight=0.5, then dvc exp show" && \
+	echo "  your data   docs/datasets.md"
+
+test: $(SETUP)  ## run all tests
+	@python -m pytest -q
+
+lint: $(SETUP)  ## ruff, mypy --strict, cython-lint
+	@ruff check . && ruff format --check . && mypy && cython-lint src
+
+format: $(SETUP)  ## format the code
+	@ruff check --fix-only --quiet . ; ruff format .
+
+ui: $(SETUP)  ## open the MLflow UI on the runs of this folder
+	@MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false mlflow server --workers 1 \
+	  --backend-store-uri sqlite:///$(CURDIR)/mlflow.db --port $${PORT:-5000}
+
+benchmarks: $(SETUP)  ## run every benchmark
+	@for script in benchmarks/*.py; do echo "== $$script"; python $$script || exit 1; done
+
+clean:  ## remove everything that stages wrote, and the environment
+	rm -rf $(VENV) build data/raw/demo data/prepare data/networks data/infer data/segments \
+	  data/meta data/evaluate data/report mlflow.db mlartifacts .meta_ood

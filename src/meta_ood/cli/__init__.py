@@ -1,0 +1,105 @@
+"""The command line: one command per stage, and a few tools. Commands resolve, track and call.
+
+Only this package imports click. Commands are loaded when they are called, so that ``--help``
+answers at once.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import sys
+from typing import Any
+
+import click
+
+from meta_ood import __version__
+
+STAGES: dict[str, str] = {
+    "synthesize": "Draw the demo world in the real datasets' folder layouts.",
+    "prepare": "Raw dataset -> frames.csv and encoded targets.",
+    "pretrain": "Baseline network: cross entropy from scratch, or imported weights.",
+    "train": "OoD training: entropy maximisation on proxy objects.",
+    "infer": "Images -> stored logits at the network's own stride.",
+    "segments": "Logits -> table of OoD segments with their features.",
+    "meta": "Meta classification: which segments are false alarms.",
+    "evaluate": "Metrics, curves and pictures of one network, variant and dataset.",
+    "report": "All results as one self-contained HTML page.",
+}
+"""Stage -> what it does; the order is that of the pipeline."""
+
+COMMANDS: dict[str, tuple[str, str]] = {}
+"""Tool -> (``module:attribute``, what it does)."""
+
+
+class InputError(click.ClickException):
+    """Wrong input: what a user can mend."""
+
+    exit_code = 2
+
+
+class LazyGroup(click.Group):
+    """A group that imports a command's module only when the command is called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Stages in pipeline order, then tools."""
+        return [*STAGES, *COMMANDS]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import and return the command, None if there is no such one."""
+        if cmd_name in STAGES:
+            from meta_ood.cli.stages import stage_command
+
+            return stage_command(cmd_name, STAGES[cmd_name])
+        if cmd_name in COMMANDS:
+            module, _, attribute = COMMANDS[cmd_name][0].partition(":")
+            command: click.Command = getattr(importlib.import_module(module), attribute)
+            return command
+        return None
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List stages with the parameter sections they read, then tools; import nothing heavy."""
+        from meta_ood.config import SECTIONS
+
+        with formatter.section("Stages (and the parameters that --set may change)"):
+            formatter.write_dl(
+                [
+                    (name, f"{text}  [{', '.join(SECTIONS[name]) or 'none'}]")
+                    for name, text in STAGES.items()
+                ]
+            )
+        if not COMMANDS:
+            return
+        with formatter.section("Tools"):
+            formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Turn what a user can mend into one clear line and exit code 2."""
+        try:
+            return super().invoke(ctx)
+        except (ValueError, OSError) as error:
+            if ctx.params.get("verbose"):
+                raise
+            raise InputError(str(error)) from error
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="meta-ood")
+@click.option("-v", "--verbose", is_flag=True, help="Debug messages, and tracebacks of errors.")
+@click.option("-q", "--quiet", is_flag=True, help="Warnings only, no progress bars.")
+def main(verbose: bool, quiet: bool) -> None:
+    """Semantic segmentation networks that know what they do not know.
+
+    Every stage takes --set KEY=VALUE for any value of params.yaml, as often as needed:
+    meta-ood train --network deeplabv3plus_mini --set train.ood_weight=0.5.
+    meta-ood STAGE --help lists a stage's parameters. The whole pipeline: dvc repro.
+
+    Exit codes: 0 done, 1 a defect (traceback), 2 wrong input or usage, 130 interrupted.
+    """
+    level = logging.DEBUG if verbose else logging.WARNING if quiet else logging.INFO
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(levelname).1s %(name)s: %(message)s"))
+    logger = logging.getLogger("meta_ood")
+    logger.handlers[:] = [handler]
+    logger.setLevel(level)
+    logger.propagate = False
