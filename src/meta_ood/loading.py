@@ -183,6 +183,26 @@ def mix_proxies(
     return np.random.default_rng((seed, epoch, 2)).permutation(together)
 
 
+def hold_out(
+    frames: Sequence[Frame], fraction: float, *, seed: int
+) -> tuple[list[Frame], list[Frame]]:
+    """Split frames at random into those to learn from and those to validate with.
+
+    Parameters
+    ----------
+    frames
+        At least one is learned from.
+    fraction
+        Share that is held out, rounded down.
+    seed
+        Decides the split.
+    """
+    order = np.random.default_rng((seed, 3)).permutation(len(frames))
+    held = set(order[: min(int(fraction * len(frames)), len(frames) - 1)].tolist())
+    learned = [frame for index, frame in enumerate(frames) if index not in held]
+    return learned, [frames[index] for index in sorted(held)]
+
+
 def load_batches(
     dataset: SegmentationDataset,
     plan: Plan,

@@ -100,10 +100,10 @@ def stop_requests() -> Iterator[Stop]:
         stop.signal = number
         signal.signal(number, previous[number])
 
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in (int(signal.SIGTERM), int(signal.SIGINT)):
         previous[number] = signal.signal(number, request)
     try:
         yield stop
     finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
+        for caught, handler in previous.items():
+            signal.signal(caught, handler)

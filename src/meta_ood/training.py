@@ -9,6 +9,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,8 +22,9 @@ from torch import Tensor, nn
 from meta_ood.config import OptimisationParams
 from meta_ood.context import Log, Machine, progress
 from meta_ood.loading import Batch, Plan, SegmentationDataset, load_batches
-from meta_ood.losses import Counts, count
+from meta_ood.losses import Counts, Objective, count
 from meta_ood.models import upsample
+from meta_ood.optimisation import follow, learning_rate, make_optimizer
 from meta_ood.resume import load_state, save_state, stop_requests
 from meta_ood.transforms import to_unit_range
 from meta_ood.validation import mean_iou, separation, validate
@@ -30,9 +32,6 @@ from meta_ood.validation import mean_iou, separation, validate
 logger = logging.getLogger(__name__)
 
 _LOG_EVERY = 10  # steps
-
-Objective = Callable[[Tensor, Tensor, Counts, float], Tensor]
-"""``objective(logits, target, counts, done)``: `done` in [0, 1] is how far training is."""
 
 
 class DivergedError(ValueError):
@@ -93,37 +92,12 @@ def launch(machine: Machine, precision: str = "float32") -> Fabric:
     return fabric
 
 
-def learning_rate(params: OptimisationParams, step: int, steps: int) -> float:
-    """Return the learning rate of a step: constant, half a cosine, or (1 - step/steps)^0.9.
-
-    Examples
-    --------
-    >>> params = OptimisationParams(1, 1, 16, learning_rate=0.1, schedule="cosine")
-    >>> round(learning_rate(params, 5, 10), 6)
-    0.05
-    """
-    done = step / steps
-    factor = {
-        "constant": 1.0,
-        "cosine": (1 + math.cos(math.pi * done)) / 2,
-        "poly": (1 - done) ** 0.9,
-    }[params.schedule]
-    return params.learning_rate * factor
-
-
-def make_optimizer(network: nn.Module, params: OptimisationParams) -> torch.optim.Optimizer:
-    """Return the optimizer; weight decay spares biases and normalisation."""
-    weights = [p for p in network.parameters() if p.ndim > 1]
-    others = [p for p in network.parameters() if p.ndim <= 1]
-    groups = [
-        {"params": weights, "weight_decay": params.weight_decay},
-        {"params": others, "weight_decay": 0.0},
-    ]
-    rate = params.learning_rate
-    if params.optimizer == "sgd":
-        return torch.optim.SGD(groups, rate, momentum=0.9, fused=True)
-    kind = torch.optim.AdamW if params.optimizer == "adamw" else torch.optim.Adam
-    return kind(groups, rate, fused=True)
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Draw fresh weights from `seed`, and leave torch's generator as it was."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        yield
 
 
 def fit(
@@ -139,6 +113,7 @@ def fit(
     log: Log,
     validation: Validation | None = None,
     resume: Path | None = None,
+    reset_optimizer: bool = False,
     what: str = "train",
 ) -> dict[str, float]:
     """Train a network in place.
@@ -168,6 +143,8 @@ def fit(
     resume
         Folder for states; a state in it is continued at the exact sample. Who calls forgets it
         once the weights are safe.
+    reset_optimizer
+        Forget the optimizer's moments at the start of every epoch, as published.
     what
         The progress bar's title.
 
@@ -204,6 +181,8 @@ def fit(
                     part=(fabric.global_rank, fabric.world_size),
                     workers=machine.workers,
                 )
+            if position == 0 and reset_optimizer:
+                run.optimizer.state.clear()
             group = [next(batches) for _ in range(params.accumulate)]
             torch.manual_seed(_mix(seed, step, fabric.global_rank))  # dropout
             stopping = run.take_step(group, objective, num_classes, bool(stop))
@@ -222,6 +201,24 @@ def fit(
     return run.finish()
 
 
+def evaluate_once(
+    network: nn.Module, validation: Validation, num_classes: int, machine: Machine
+) -> dict[str, float]:
+    """Return the figures of a network that is not trained here."""
+    device = torch.device(
+        "cuda" if machine.device != "cpu" and torch.cuda.is_available() else "cpu"
+    )
+    confusion, _ = validate(
+        network.to(device),
+        validation.dataset,
+        range(len(validation.dataset)),
+        num_classes,
+        device=device,
+    )
+    network.cpu()
+    return {"miou": mean_iou(confusion)}
+
+
 class _Run:
     """Network, optimizer and state of one training, and what a step does to them."""
 
@@ -237,7 +234,8 @@ class _Run:
         self.fabric, self.params, self.steps = fabric, params, steps
         self.resume, self.what = resume, what
         network = network.to(fabric.device)
-        self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        network.to(memory_format=torch.channels_last)
+        self.network = network
         self.optimizer = make_optimizer(self.network, params)
         self.average = copy.deepcopy(self.network) if params.ema else None
         self.state = State()
@@ -271,11 +269,11 @@ class _Run:
             with self.fabric.no_backward_sync(self.wrapped, enabled=number < len(group)):
                 logits = self.wrapped(images)
                 size = (targets.shape[1], targets.shape[2])
-                logits = upsample(logits, size, self.network.align_corners)
+                logits = upsample(logits, size, bool(self.network.align_corners))
                 share = objective(logits, targets, counts, self.state.step / self.steps)
                 self.fabric.backward(share * self.fabric.world_size)  # DDP takes the mean
             loss += share.detach()
-        value = float(self.fabric.all_reduce(loss, reduce_op="sum"))
+        value = float(_sum(self.fabric, loss))
         if not math.isfinite(value):
             names = ", ".join(name for batch in group for name in batch.image_ids)
             where = f"; last good state: {self.resume}" if self.resume else ""
@@ -289,7 +287,7 @@ class _Run:
             )
         self.stepper.step()
         if self.average is not None:
-            _follow(self.average, self.network, self.params.ema)
+            follow(self.average, self.network, self.params.ema)
         self.state.step += 1
         self.state.recent.append(value)
         return stopping
@@ -301,8 +299,8 @@ class _Run:
         confusion, histograms = validate(
             network, validation.dataset, frames, num_classes, device=self.fabric.device
         )
-        confusion = self.fabric.all_reduce(confusion, reduce_op="sum")
-        histograms = self.fabric.all_reduce(histograms, reduce_op="sum")
+        confusion = _sum(self.fabric, confusion)
+        histograms = _sum(self.fabric, histograms)
         looks = {"miou": mean_iou(confusion)}
         if validation.proxies:
             looks["separation"] = separation(histograms[0], histograms[1])
@@ -378,18 +376,16 @@ def _counts(
         dtype=torch.float64,
     )
     if fabric.world_size > 1:
-        sums = fabric.all_reduce(sums.to(fabric.device), reduce_op="sum").cpu()
+        sums = _sum(fabric, sums.to(fabric.device)).cpu()
     pixels, inside, ood, stopping = sums.tolist()
     return Counts(pixels, inside, ood), stopping > 0
 
 
-@torch.no_grad()
-def _follow(average: nn.Module, network: nn.Module, decay: float) -> None:
-    """Move an exponential moving average of the weights; take buffers as they are."""
-    own, new = list(average.parameters()), list(network.parameters())
-    torch._foreach_lerp_(own, new, 1 - decay)
-    for kept, buffer in zip(average.buffers(), network.buffers(), strict=True):
-        kept.copy_(buffer)
+def _sum(fabric: Fabric, values: Tensor) -> Tensor:
+    """Add up over the processes."""
+    total = fabric.all_reduce(values, reduce_op="sum")
+    assert isinstance(total, Tensor)
+    return total
 
 
 def _report(run: _Run, log: Log, bar: Any, params: OptimisationParams, seconds: float) -> None:

@@ -1,0 +1,1 @@
+"""One module a stage: file I/O around pure functions."""
