@@ -1,0 +1,267 @@
+"""HDF5 in and out: predictions, one file a frame, and segment tables. The only importer of h5py.
+
+The formats are written down in docs/formats.md. Files appear whole or not at all: they are written
+under a temporary name and then renamed, so that a killed writer leaves no half file behind a good
+name, and any number of writers can work in one folder.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, overload
+
+import h5py
+import numpy as np
+import numpy.typing as npt
+
+from meta_ood.predictions import Prediction
+from meta_ood.segments.table import SegmentTable
+
+PREDICTION_VERSION = 1
+TABLE_VERSION = 1
+_LARGEST_STEP = 2.0**-8
+_COUNTER = itertools.count()
+
+
+def write_prediction(
+    path: Path,
+    prediction: Prediction,
+    *,
+    class_names: Sequence[str],
+    network: str,
+    weights_sha256: str,
+) -> None:
+    """Write one frame atomically; the folder must exist.
+
+    Logits are stored in 16 bits: integers times a scale plus an offset, chosen per frame, so that
+    the error is at most half a step = range / 131070 everywhere. Where a frame's range is so large
+    that the step would exceed 2^-8, and for a given softmax, float32 is stored.
+
+    Parameters
+    ----------
+    path
+        ``.../<image_id>.h5``.
+    prediction
+        One frame.
+    class_names
+        C names.
+    network
+        Name of what made the prediction.
+    weights_sha256
+        Hash of its weights file.
+
+    Raises
+    ------
+    ValueError
+        NaN or infinity (the frame is named); a wrong number of class names.
+    """
+    logits = prediction.logits
+    if len(class_names) != logits.shape[0]:
+        raise ValueError(
+            f"{prediction.image_id}: {len(class_names)} class names for {logits.shape[0]} classes"
+        )
+    if not np.isfinite(logits).all():
+        raise ValueError(f"{prediction.image_id}: NaN or infinity in the prediction")
+    with _replacing(path) as file:
+        file.attrs["format"] = "meta-ood prediction"
+        file.attrs["version"] = PREDICTION_VERSION
+        file.attrs["image_id"] = prediction.image_id
+        file.attrs["scene"] = prediction.scene
+        file.attrs["size"] = np.asarray(prediction.size, np.int64)
+        file.attrs["align_corners"] = bool(prediction.align_corners)
+        file.attrs["is_softmax"] = bool(prediction.is_softmax)
+        file.attrs["class_names"] = list(class_names)
+        file.attrs["network"] = network
+        file.attrs["weights_sha256"] = weights_sha256
+        _write_logits(file, logits, exact=prediction.is_softmax)
+        file.create_dataset(
+            "target", data=prediction.target, chunks=True, compression="gzip", compression_opts=4
+        )
+
+
+def _write_logits(file: h5py.File, logits: npt.NDArray[np.float32], exact: bool) -> None:
+    low, high = float(logits.min()), float(logits.max())
+    step = (high - low) / 65535 or 1.0
+    if exact or step > _LARGEST_STEP:
+        file.create_dataset("logits", data=np.asarray(logits, np.float32))
+        return
+    offset = low + 32768 * step
+    stored = file.create_dataset("logits", logits.shape, np.int16)
+    for index, plane in enumerate(logits):
+        integers = np.rint((plane.astype(np.float64) - offset) / step)
+        stored[index] = np.clip(integers, -32768, 32767).astype(np.int16)
+    stored.attrs["scale"] = np.float64(step)
+    stored.attrs["offset"] = np.float64(offset)
+
+
+def read_prediction(path: Path) -> Prediction:
+    """Read one frame.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If the file is damaged or not a prediction of this version; the file is named.
+    """
+    with _opened(path, "meta-ood prediction", PREDICTION_VERSION) as file:
+        stored = file["logits"]
+        logits = np.empty(stored.shape, np.float32)
+        if stored.dtype == np.int16:
+            scale, offset = np.float32(stored.attrs["scale"]), np.float32(stored.attrs["offset"])
+            plane = np.empty(stored.shape[1:], np.int16)
+            for index in range(len(stored)):
+                stored.read_direct(plane, np.s_[index])
+                np.multiply(plane, scale, out=logits[index])
+                logits[index] += offset
+        else:
+            stored.read_direct(logits)
+        height, width = (int(v) for v in file.attrs["size"])
+        return Prediction(
+            image_id=str(file.attrs["image_id"]),
+            logits=logits,
+            size=(height, width),
+            align_corners=bool(file.attrs["align_corners"]),
+            target=file["target"][()],
+            scene=str(file.attrs["scene"]),
+            is_softmax=bool(file.attrs["is_softmax"]),
+        )
+
+
+@dataclass(frozen=True)
+class PredictionFolder(Sequence[Prediction]):
+    """The predictions of a folder in file-name order, read one at a time.
+
+    Attributes
+    ----------
+    paths
+        The files.
+    class_names, network, weights_sha256
+        What all of them have in common.
+    """
+
+    paths: tuple[Path, ...]
+    class_names: tuple[str, ...]
+    network: str
+    weights_sha256: str
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    @overload
+    def __getitem__(self, index: int) -> Prediction: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Prediction]: ...
+    def __getitem__(self, index: int | slice) -> Prediction | list[Prediction]:
+        if isinstance(index, slice):
+            return [read_prediction(path) for path in self.paths[index]]
+        return read_prediction(self.paths[index])
+
+    def __iter__(self) -> Iterator[Prediction]:
+        return map(read_prediction, self.paths)
+
+
+def open_predictions(folder: Path) -> PredictionFolder:
+    """Open all predictions of a folder and check that they belong together.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the folder is missing or holds no prediction.
+    ValueError
+        If a file is damaged, of another version, or differs in class names, network or weights.
+    """
+    paths = tuple(sorted(folder.glob("*.h5")))
+    if not paths:
+        raise FileNotFoundError(f"{folder}: no predictions (*.h5); run `infer` first")
+    common: tuple[tuple[str, ...], str, str] | None = None
+    for path in paths:
+        with _opened(path, "meta-ood prediction", PREDICTION_VERSION) as file:
+            names = tuple(str(name) for name in file.attrs["class_names"])
+            own = (names, str(file.attrs["network"]), str(file.attrs["weights_sha256"]))
+        common = common or own
+        if own != common:
+            raise ValueError(f"{path}: class names, network or weights differ from {paths[0]}")
+    assert common is not None
+    return PredictionFolder(paths, *common)
+
+
+def write_table(path: Path, table: SegmentTable, provenance: Mapping[str, str]) -> None:
+    """Write a segment table atomically, one dataset a field.
+
+    Parameters
+    ----------
+    path
+        The file; its folder is made.
+    table
+        The segments.
+    provenance
+        Whatever tells where the table comes from (network, weights, dataset, ...).
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with _replacing(path) as file:
+        file.attrs["format"] = "meta-ood segments"
+        file.attrs["version"] = TABLE_VERSION
+        for key, value in provenance.items():
+            file.attrs[f"provenance.{key}"] = value
+        for f in fields(SegmentTable):
+            value = getattr(table, f.name)
+            if isinstance(value, np.ndarray):
+                file.create_dataset(f.name, data=value)
+            elif isinstance(value, tuple):
+                file.create_dataset(f.name, data=list(value), dtype=h5py.string_dtype())
+            else:
+                file.attrs[f.name] = value
+
+
+def read_table(path: Path) -> SegmentTable:
+    """Read a segment table.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If the file is damaged or not a segment table of this version; the file is named.
+    """
+    with _opened(path, "meta-ood segments", TABLE_VERSION) as file:
+        values: dict[str, Any] = {}
+        for f in fields(SegmentTable):
+            if f.name not in file:
+                values[f.name] = file.attrs[f.name]
+            elif h5py.check_string_dtype(file[f.name].dtype) is not None:
+                values[f.name] = tuple(file[f.name].asstr()[()])
+            else:
+                values[f.name] = file[f.name][()]
+        values["score"], values["threshold"] = str(values["score"]), float(values["threshold"])
+        return SegmentTable(**values)
+
+
+@contextmanager
+def _replacing(path: Path) -> Iterator[h5py.File]:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{next(_COUNTER)}.tmp")
+    try:
+        with h5py.File(temporary, "w", libver=("v110", "v110")) as file:
+            yield file
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def _opened(path: Path, kind: str, version: int) -> Iterator[h5py.File]:
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file")
+    try:
+        with h5py.File(path, "r") as file:
+            found, number = file.attrs.get("format"), file.attrs.get("version")
+            if found != kind or number != version:
+                raise ValueError(f"expected {kind!r} version {version}, got {found!r} {number}")
+            yield file
+    except (OSError, KeyError, ValueError, RuntimeError) as error:
+        raise ValueError(f"{path}: damaged or not a file of ours: {error}") from error

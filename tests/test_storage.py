@@ -1,0 +1,135 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from meta_ood.predictions import Prediction
+from meta_ood.segments import SegmentTable, measure_segments
+from meta_ood.storage import (
+    open_predictions,
+    read_prediction,
+    read_table,
+    write_prediction,
+    write_table,
+)
+
+NAMES = ("road", "car", "sky")
+
+
+def _prediction(image_id: str = "a", seed: int = 0, scale: float = 5.0) -> Prediction:
+    rng = np.random.default_rng(seed)
+    return Prediction(
+        image_id=image_id,
+        logits=(scale * rng.standard_normal((3, 5, 7))).astype(np.float32),
+        size=(9, 13),
+        align_corners=bool(seed % 2),
+        target=rng.choice(np.array([0, 1, 2, 254, 255], np.uint8), (9, 13)),
+        scene="street",
+    )
+
+
+def _write(path: Path, prediction: Prediction, weights: str = "f00d") -> None:
+    write_prediction(path, prediction, class_names=NAMES, network="net", weights_sha256=weights)
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_a_prediction_comes_back_within_half_a_step(tmp_path: Path, seed: int) -> None:
+    written = _prediction(seed=seed)
+    _write(tmp_path / "a.h5", written)
+    read = read_prediction(tmp_path / "a.h5")
+    step = np.ptp(written.logits) / 65535
+    assert np.abs(read.logits - written.logits).max() <= 0.51 * step
+    assert (read.image_id, read.size, read.align_corners, read.scene, read.is_softmax) == (
+        "a",
+        (9, 13),
+        bool(seed % 2),
+        "street",
+        False,
+    )
+    np.testing.assert_array_equal(read.target, written.target)
+
+
+@pytest.mark.parametrize("value", [0.0, -3.5, 1e6])
+def test_constant_logits_come_back(tmp_path: Path, value: float) -> None:
+    written = _prediction()
+    written.logits[:] = value
+    _write(tmp_path / "a.h5", written)
+    np.testing.assert_allclose(read_prediction(tmp_path / "a.h5").logits, value, rtol=1e-6)
+
+
+def test_a_range_too_large_for_16_bits_is_stored_exactly(tmp_path: Path) -> None:
+    written = _prediction(scale=1e4)
+    _write(tmp_path / "a.h5", written)
+    np.testing.assert_array_equal(read_prediction(tmp_path / "a.h5").logits, written.logits)
+
+
+def test_a_given_softmax_is_stored_exactly(tmp_path: Path) -> None:
+    softmax = np.random.default_rng(0).dirichlet(np.ones(3), (4, 6)).transpose(2, 0, 1)
+    written = Prediction.from_softmax("s", softmax, np.zeros((4, 6), np.uint8))
+    _write(tmp_path / "s.h5", written)
+    read = read_prediction(tmp_path / "s.h5")
+    assert read.is_softmax
+    np.testing.assert_array_equal(read.logits, written.logits)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_a_value_that_is_not_finite_names_the_frame(tmp_path: Path, value: float) -> None:
+    written = _prediction("frame_7")
+    written.logits[1, 2, 3] = value
+    with pytest.raises(ValueError, match="frame_7"):
+        _write(tmp_path / "a.h5", written)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_is_read_in_file_name_order(tmp_path: Path) -> None:
+    for name in ("b", "c", "a"):
+        _write(tmp_path / f"{name}.h5", _prediction(name))
+    (tmp_path / ".d.h5.1.0.tmp").write_bytes(b"half a file")
+    folder = open_predictions(tmp_path)
+    assert [p.image_id for p in folder] == ["a", "b", "c"]
+    assert (len(folder), folder[1].image_id) == (3, "b")
+    assert (folder.class_names, folder.network, folder.weights_sha256) == (NAMES, "net", "f00d")
+
+
+@pytest.mark.parametrize("keep", [0, 100, 2000])
+def test_a_damaged_file_is_named(tmp_path: Path, keep: int) -> None:
+    for name in ("a", "b"):
+        _write(tmp_path / f"{name}.h5", _prediction(name))
+    whole = (tmp_path / "b.h5").read_bytes()
+    assert len(whole) > keep
+    (tmp_path / "b.h5").write_bytes(whole[:keep])
+    with pytest.raises(ValueError, match=r"b\.h5"):
+        open_predictions(tmp_path)
+
+
+def test_files_of_other_weights_do_not_mix(tmp_path: Path) -> None:
+    _write(tmp_path / "a.h5", _prediction("a"))
+    _write(tmp_path / "b.h5", _prediction("b"), weights="beef")
+    with pytest.raises(ValueError, match=r"b\.h5.*weights differ"):
+        open_predictions(tmp_path)
+
+
+def test_an_empty_folder_says_what_to_run(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="infer"):
+        open_predictions(tmp_path)
+
+
+def test_a_table_comes_back(tmp_path: Path) -> None:
+    tables = [measure_segments(_prediction(str(seed), seed), "entropy", 0.3) for seed in range(4)]
+    written = SegmentTable.concatenate(tables)
+    assert len(written.image) > 0
+    assert len(written.component_image) > 0
+    path = tmp_path / "deep" / "table.h5"
+    write_table(path, written, {"network": "net"})
+    read = read_table(path)
+    for name, value in vars(written).items():
+        np.testing.assert_array_equal(getattr(read, name), value, err_msg=name)
+    before = path.read_bytes()
+    write_table(path, written, {"network": "net"})
+    assert path.read_bytes() == before
+
+
+def test_a_table_is_no_prediction(tmp_path: Path) -> None:
+    write_table(tmp_path / "t.h5", measure_segments(_prediction()), {})
+    with pytest.raises(ValueError, match="meta-ood prediction"):
+        read_prediction(tmp_path / "t.h5")
