@@ -81,7 +81,7 @@ class World:
 
 _FRONTS: tuple[Colour, ...] = (
     (0.62, 0.55, 0.45),
-    (0.5, 0.36, 0.3),
+    (0.6, 0.5, 0.4),
     (0.66, 0.64, 0.6),
     (0.55, 0.5, 0.36),
     (0.45, 0.42, 0.42),
@@ -105,13 +105,13 @@ def _side(rng: np.random.Generator, road: float, wanted: Sequence[int], start: f
     tall = {BUILDING: (7, 16), WALL: (1.8, 3.2), FENCE: (1.5, 2.3), VEGETATION: (3, 7)}
     heights = [rng.uniform(*tall[kind]) for kind in kinds]
     green = np.array((0.18, 0.33, 0.13)) * rng.uniform(0.8, 1.25, (count, 1))
-    grey = np.array((0.55, 0.53, 0.5)) * rng.uniform(0.75, 1.15, (count, 1))
-    wire = np.array((0.36, 0.26, 0.2)) * rng.uniform(0.8, 1.3, (count, 1))
+    brick = np.array((0.56, 0.3, 0.24)) * rng.uniform(0.85, 1.15, (count, 1))
+    wire = np.array((0.42, 0.36, 0.2)) * rng.uniform(0.8, 1.3, (count, 1))
     fronts = np.array(_FRONTS)[rng.integers(0, len(_FRONTS), count)]
     fronts = fronts * rng.uniform(0.75, 1.2, (count, 1))
     colours = np.select(
         [np.equal(kinds, kind)[:, None] for kind in (VEGETATION, WALL, FENCE)],
-        [green, grey, wire],
+        [green, brick, wire],
         fronts,
     )
     strip = np.where(rng.uniform(0, 1, count) < 0.55, TERRAIN, SIDEWALK)
