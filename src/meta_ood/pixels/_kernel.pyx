@@ -33,6 +33,7 @@ cdef extern from "_softmax.h":
 chosen = best_instruction_set()
 
 INSTRUCTION_SETS = ("baseline", "avx2", "avx512")
+BEST = chosen
 
 
 def instruction_set():
