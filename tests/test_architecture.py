@@ -11,7 +11,7 @@ VALUES = {"labels", "frames", "predictions", "config", "context", "strict"}
 RAW = {"datasets"}
 TORCH = {"models", "losses", "transforms", "loading", "optimisation", "validation", "resume"}
 TORCH |= {"training", "inference"}
-NUMPY = {"_pixels", "scores", "segments", "meta_classification", "metrics", "figures", "storage"}
+NUMPY = {"pixels", "scores", "segments", "meta_classification", "metrics", "figures", "storage"}
 STAGE_PARTS = {"evaluation", "reporting"}  # the pure halves of the stages of the same work
 
 # part -> parts of ours that it may import besides itself
