@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from meta_ood import config, tracking
+from meta_ood import tracking
 from meta_ood.tracking import facts, recording, writer
 from meta_ood.tracking.journal import Journal, journals
 
@@ -52,16 +52,6 @@ def test_lock_hashes_reads_what_yaml_reads():
     assert facts.lock_hashes(text) == expected
     single = {"outs": [{"md5": "55.dir", "size": 1, "hash": "md5", "path": "raw"}]}
     assert facts.lock_hashes(yaml.safe_dump(single, sort_keys=False)) == {"raw": "55.dir"}
-
-
-def test_stage_params_name_what_the_stage_uses():
-    params = config.load(PARAMS)
-    flat = recording.stage_params("train", {"network": "dualgcn_mini"}, params)
-    assert flat["train.ood_weight"] == params.train.ood_weight
-    assert flat["seed"] == params.seed
-    assert not any(name.startswith(("pretrain.", "infer.", "evaluate.")) for name in flat)
-    with pytest.raises(config.ConfigError, match="known: deeplabv3plus_mini"):
-        recording.stage_params("train", {"network": "nope"}, params)
 
 
 def test_off_switch_leaves_nothing_behind(work, monkeypatch):
@@ -183,7 +173,7 @@ def test_runs_files_inputs_and_models_reach_the_store(work):
     listed = {f.path for f in store.list_artifacts(train.info.run_id)}
     assert listed == {"metrics.json", "pictures"}
     assert train.info.artifact_uri.startswith((work / "mlartifacts").as_uri())
-    assert store.get_registered_model("mini").aliases == {"ood_trained": "1"}
+    assert store.get_model_version_by_alias("mini", "ood_trained").run_id == train.info.run_id
     (version,) = store.search_model_versions("name = 'mini'")
     assert version.tags["weights.md5"] == facts.file_md5(weights)
     assert version.run_id == train.info.run_id

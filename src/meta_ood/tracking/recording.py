@@ -14,13 +14,12 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
 
-from meta_ood.config import Params
 from meta_ood.tracking import facts
 from meta_ood.tracking.journal import PLACE, Event, Journal, now
 
@@ -102,7 +101,7 @@ def run(
     stage: str,
     *,
     keys: Mapping[str, str],
-    params: Params | Mapping[str, Any],
+    params: Mapping[str, Any],
     inputs: Mapping[str, Path],
     experiment: str = "meta-ood",
     enabled: bool = True,
@@ -118,7 +117,7 @@ def run(
     stage, keys
         Which stage, and its network, variant and dataset as far as it has them.
     params
-        All parameters, or a flat mapping of those to be logged.
+        What the stage depends on, by dotted name.
     inputs
         What the stage reads, logged as datasets with their DVC hash.
     experiment
@@ -142,7 +141,6 @@ def run(
     root = facts.root()
     uri = facts.store_uri(root)
     preflight(uri)
-    flat = dict(params) if isinstance(params, Mapping) else stage_params(stage, given, params)
     below_dvc = "DVC_STAGE" in os.environ
     start = {
         "uri": uri,
@@ -150,9 +148,9 @@ def run(
         "experiment": os.environ.get("MLFLOW_EXPERIMENT_NAME") or experiment,
         "run_id": None if below_dvc else inherited,
         "parent": inherited if below_dvc else None,
-        "name": run_name(stage, given, flat),
+        "name": run_name(stage, given, params),
         "tags": {"stage": stage, **given, **facts.git_tags(), **facts.dvc_tags()},
-        "params": flat,
+        "params": dict(params),
         "inputs": [
             {"name": name, "path": str(inputs[name]), "digest": digest}
             for name, digest in facts.input_hashes(inputs).items()
@@ -191,27 +189,7 @@ def run_name(stage: str, keys: Mapping[str, str], params: Mapping[str, Any]) -> 
     return " ".join(words)
 
 
-def stage_params(stage: str, keys: Mapping[str, str], params: Params) -> dict[str, Any]:
-    """Return the parameters that a stage depends on, flat, each under its section's name."""
-    network, dataset = keys.get("network", ""), keys.get("dataset", "")
-    sections: dict[str, Any] = {"seed": params.seed}
-    if stage == "prepare":
-        sections[f"datasets.{dataset}"] = asdict(params.dataset_params(dataset))
-    elif stage in ("pretrain", "train"):
-        own = params.network_params(network)
-        section = params.pretrain_of(network) if stage == "pretrain" else params.train_of(network)
-        sections |= {stage: asdict(section), "roles": asdict(params.roles)}
-        sections["network"] = {"architecture": own.architecture, "options": own.options}
-    else:
-        sections[stage] = asdict(getattr(params, stage))
-        if stage in ("meta", "evaluate"):
-            sections["segments"] = asdict(params.segments)
-        if stage == "evaluate":
-            sections["meta"] = asdict(params.meta)
-    return _flat(sections, ".")
-
-
-def numbers(values: Any) -> dict[str, float]:
+def numbers(values: Any, prefix: str = "") -> dict[str, float]:
     """Return the numbers in nested JSON under names joined by ``/``.
 
     Examples
@@ -219,20 +197,13 @@ def numbers(values: Any) -> dict[str, float]:
     >>> numbers({"entropy": {"auroc": 0.9, "curve": [1, 2]}, "frames": 3, "note": "x"})
     {'entropy/auroc': 0.9, 'frames': 3.0}
     """
-    return {
-        name: float(value)
-        for name, value in _flat(values, "/").items()
-        if isinstance(value, int | float) and not isinstance(value, bool)
-    }
-
-
-def _flat(values: Any, joint: str, prefix: str = "") -> dict[str, Any]:
-    if not isinstance(values, Mapping):
-        return {prefix: values}
-    flat: dict[str, Any] = {}
-    for name, value in values.items():
-        flat |= _flat(value, joint, f"{prefix}{joint}{name}" if prefix else str(name))
-    return flat
+    if isinstance(values, Mapping):
+        found: dict[str, float] = {}
+        for name, value in values.items():
+            found |= numbers(value, f"{prefix}/{name}" if prefix else str(name))
+        return found
+    is_number = isinstance(values, int | float) and not isinstance(values, bool)
+    return {prefix: float(values)} if is_number else {}
 
 
 def preflight(uri: str) -> None:
