@@ -10,7 +10,7 @@ SRC = Path(__file__).parents[1] / "src" / "meta_ood"
 VALUES = {"labels", "frames", "predictions", "config", "context", "strict"}
 RAW = {"datasets"}
 TORCH = {"training", "inference", "loading", "transforms", "losses", "models", "resume"}
-NUMPY = {"scores", "segments", "meta_classification", "metrics", "figures", "storage"}
+NUMPY = {"_pixels", "scores", "segments", "meta_classification", "metrics", "figures", "storage"}
 STAGE_PARTS = {"evaluation", "reporting"}  # the pure halves of the stages of the same work
 
 # part -> parts of ours that it may import besides itself
