@@ -224,7 +224,7 @@ def test_metrics_are_sorted_json(tmp_path):
 
 
 def test_validation_is_additive(folder):
-    from meta_ood.validation import validate
+    from meta_ood.training.validation import validate
 
     torch.manual_seed(0)
     network = Tiny().train()
