@@ -237,14 +237,14 @@ def fit_rows(
     operating_point: float = 0.5,
     **options: Any,
 ) -> MetaClassifier:
-    """Do what :func:`fit` says with plain arrays ``(S, F)`` and ``(S,)``."""
+    """Do what :func:`fit` says with plain arrays ``(S, F)`` and ``(S,)``; `names` may be empty."""
     family = lookup("classifier", CLASSIFIERS, classifier)
     _check_options(classifier, family, options)
     scaling = Scaling.of(features)
     why = why_not_fitted(false)
     model: Model
     if why:
-        model = LinearModel(np.zeros(len(names)), 0.0)
+        model = LinearModel(np.zeros(features.shape[1]), 0.0)
         classifier = "logistic_regression"
     else:
         model = family.fit(scaling(features), false, **options)
