@@ -141,6 +141,8 @@ class MetaParams:
     classifier_options: Options = field(default_factory=dict)
     folds: Literal["scene", "image", "leave_one_out", "published"] = "scene"
     operating_point: Fraction = 0.5
+    max_lost: Fraction | None = None
+    bootstrap: Count = 100
 
 
 @dataclass(frozen=True)
