@@ -9,7 +9,11 @@ SRC = Path(__file__).parents[1] / "src" / "meta_ood"
 
 VALUES = {"labels", "frames", "predictions", "config", "context", "strict"}
 RAW = {"datasets"}
-TORCH = {"training", "inference", "loading", "transforms", "losses", "models"}
+TORCH = {"training", "inference", "loading", "transforms", "losses", "models"} | {
+    "optimisation",
+    "resume",
+    "validation",
+}
 NUMPY = {"scores", "segments", "meta_classification", "metrics", "figures", "storage"}
 STAGE_PARTS = {"evaluation", "reporting"}  # the pure halves of the stages of the same work
 

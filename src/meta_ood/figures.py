@@ -20,7 +20,7 @@ from matplotlib import colormaps
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from meta_ood.labels import CITYSCAPES, IGNORE, IN, NEUTRAL, OOD, LabelMap, LabelSpace
 
@@ -251,6 +251,31 @@ def write_png(path: Path, picture: Picture) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     temporary.write_bytes(encode_png(picture))
     temporary.replace(path)
+
+
+def thumbnail(path: Path, width: int) -> tuple[bytes, str]:
+    """Return a picture for a page: as it is if at most `width` [px] wide, else a smaller JPEG.
+
+    Returns
+    -------
+    The file's bytes and its media type, ``image/png`` or ``image/jpeg``.
+
+    Raises
+    ------
+    ValueError
+        If the file is no picture.
+    """
+    try:
+        with Image.open(path) as image:
+            if image.width <= width and image.format == "PNG":
+                return path.read_bytes(), "image/png"
+            height = max(1, round(image.height * width / image.width))
+            small = image.convert("RGB").resize((width, height), Image.Resampling.LANCZOS)
+    except UnidentifiedImageError:
+        raise ValueError(f"{path}: not a picture") from None
+    buffer = io.BytesIO()
+    small.save(buffer, "jpeg", quality=88)
+    return buffer.getvalue(), "image/jpeg"
 
 
 @dataclass(frozen=True)

@@ -159,9 +159,13 @@ class MetaClassifier:
                 f"the table has features {_some(table.feature_names)}, "
                 f"the meta classifier was fitted on {_some(self.feature_names)}"
             )
+        return self.probability_of(np.asarray(table.features, np.float64))
+
+    def probability_of(self, features: Floats) -> Floats:
+        """Do what :meth:`probability` does from ``(S, F)`` features in the classifier's order."""
         if self.keep_everything:
-            return np.zeros(len(table.features))
-        probability: Floats = expit(self.model.log_odds(self.scaling(table.features)))
+            return np.zeros(len(features))
+        probability: Floats = expit(self.model.log_odds(self.scaling(features)))
         return probability
 
     def removes(self, table: Segments) -> Flags:
@@ -288,6 +292,7 @@ def fit_rows(
 ) -> MetaClassifier:
     """Do what :func:`fit` says with plain arrays ``(S, F)`` and ``(S,)``."""
     family = lookup("classifier", CLASSIFIERS, classifier)
+    _check_options(classifier, family, options)
     scaling = Scaling.of(features)
     why = why_not_fitted(false)
     model: Model
@@ -295,7 +300,6 @@ def fit_rows(
         model = LinearModel(np.zeros(len(names)), 0.0)
         classifier = "logistic_regression"
     else:
-        _check_options(classifier, family, options)
         model = family.fit(scaling(features), false, **options)
     return MetaClassifier(names, scaling, model, classifier, operating_point, why)
 
