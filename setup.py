@@ -1,8 +1,8 @@
 """Compile the kernels; everything else about the package stands in pyproject.toml.
 
 Why a setup.py at all: the flags depend on the compiler at hand (OpenMP where it has it), which
-pyproject.toml cannot express. The instruction set is chosen when the module is loaded, by function
-multiversioning (see ``pixels.h``), so that one build runs on every x86-64 and still uses AVX-512.
+pyproject.toml cannot express. The instruction set is chosen when the module is loaded (see
+``_softmax.h``), so that one build runs on every x86-64 and still uses AVX-512.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from Cython.Build import cythonize
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
-SOURCES = ("meta_ood.segments._kernel",)
+MODULES = ("meta_ood._pixels", "meta_ood.segments._kernel")
+HEADERS = ("src/meta_ood/_softmax.h", "src/meta_ood/_softmax_rows.h")
 OPENMP = {"msvc": ["/openmp"], "unix": ["-fopenmp"]}
 OPTIMISE = {"msvc": ["/O2"], "unix": ["-O3", "-fno-math-errno", "-fno-trapping-math"]}
 
@@ -54,10 +55,12 @@ class BuildKernels(build_ext):
 
 def _extension(name: str) -> Extension:
     source = Path("src", *name.split(".")).with_suffix(".pyx")
-    return Extension(name, [source.as_posix()])
+    return Extension(
+        name, [source.as_posix()], include_dirs=["src/meta_ood"], depends=list(HEADERS)
+    )
 
 
 setup(
-    ext_modules=cythonize([_extension(name) for name in SOURCES], language_level=3),
+    ext_modules=cythonize([_extension(name) for name in MODULES], language_level=3),
     cmdclass={"build_ext": BuildKernels},
 )

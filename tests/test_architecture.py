@@ -9,12 +9,9 @@ SRC = Path(__file__).parents[1] / "src" / "meta_ood"
 
 VALUES = {"labels", "frames", "predictions", "config", "context", "strict"}
 RAW = {"datasets"}
-TORCH = {"training", "inference", "loading", "transforms", "losses", "models"} | {
-    "optimisation",
-    "resume",
-    "validation",
-}
-NUMPY = {"scores", "segments", "meta_classification", "metrics", "figures", "storage"}
+TORCH = {"models", "losses", "transforms", "loading", "optimisation", "validation", "resume"}
+TORCH |= {"training", "inference"}
+NUMPY = {"_pixels", "scores", "segments", "meta_classification", "metrics", "figures", "storage"}
 STAGE_PARTS = {"evaluation", "reporting"}  # the pure halves of the stages of the same work
 
 # part -> parts of ours that it may import besides itself

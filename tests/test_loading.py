@@ -21,7 +21,9 @@ def frames(tmp_path: Path) -> list[Frame]:
         target = np.full((20, 30), number, np.uint8)
         Image.fromarray(target).save(tmp_path / f"{number}_target.png")
         found.append(
-            Frame(str(number), tmp_path / f"{number}.png", "", tmp_path / f"{number}_target.png", "")
+            Frame(
+                str(number), tmp_path / f"{number}.png", "", tmp_path / f"{number}_target.png", ""
+            )
         )
     return found
 

@@ -152,7 +152,9 @@ def test_memory_layout_and_precision_do_not_matter(name: str, layout: str, monke
     value = LOSSES[name](other, target, 0.7)
     value.backward()
     tolerance = {"rtol": 1e-2, "atol": 1e-4} if layout == "bfloat16" else {"rtol": 1e-9}
-    np.testing.assert_allclose(float(value.detach()), expected[0], rtol=1e-5 if layout == "bfloat16" else 0)
+    np.testing.assert_allclose(
+        float(value.detach()), expected[0], rtol=1e-5 if layout == "bfloat16" else 0
+    )
     assert other.grad is not None
     np.testing.assert_allclose(other.grad.double().numpy(), expected[1], **tolerance)
 

@@ -6,25 +6,59 @@ the logits fills; the full-size ``(C, H, W)`` softmax is never built.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from meta_ood.labels import lookup
+from meta_ood import _pixels
+from meta_ood.labels import LabelMap, lookup
 from meta_ood.predictions import FloatMap, Prediction
 
-if TYPE_CHECKING:
-    from meta_ood.labels import LabelMap
+MAPS = ("entropy", "first", "second", "max_logit", "log_sum_exp", "arg_max")
+_OF_LOGITS = ("max_logit", "log_sum_exp")
 
-_BLOCK = 16  # [rows] up-sampled at a time
+
+class Workspace:
+    """Memory that is used again from frame to frame, by one thread at a time.
+
+    An array is good until the same name is asked for again.
+    """
+
+    def __init__(self) -> None:
+        self._memory: dict[str, npt.NDArray[np.uint8]] = {}
+
+    def array(self, name: str, shape: tuple[int, ...], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
+        """Return uninitialised memory of this shape, the same as last time where it fits."""
+        size = math.prod(shape) * np.dtype(dtype).itemsize
+        memory = self._memory.get(name)
+        if memory is None or memory.size < size:
+            memory = self._memory[name] = np.empty(size, np.uint8)
+        return memory[:size].view(dtype).reshape(shape)
+
+
+class Grid(NamedTuple):
+    """Which logits a pixel lies between: bilinear up-sampling as torch does it, in float32.
+
+    Rows: source rows `low` and `high`, ``(H,) int32``, `weight` of the latter; columns likewise.
+    """
+
+    low: npt.NDArray[np.int32]
+    high: npt.NDArray[np.int32]
+    weight: FloatMap
+    left: npt.NDArray[np.int32]
+    right: npt.NDArray[np.int32]
+    share: FloatMap
 
 
 @dataclass(frozen=True)
 class PixelMaps:
     """What the scores need to know of a pixel's softmax p and logits l over C classes.
+
+    Maps that were not asked for are None.
 
     Attributes
     ----------
@@ -33,145 +67,85 @@ class PixelMaps:
     first, second
         ``(H, W) float32``: the largest and the second largest probability, as given.
     max_logit, log_sum_exp
-        ``(H, W) float32``: max l and ln sum exp l; None for a given softmax.
+        ``(H, W) float32``: max l and ln sum exp l; never there for a given softmax.
     arg_max
-        ``(H, W) uint8``: class of the largest probability, the first one on ties.
+        ``(H, W) uint8``: class of the largest logit, the first one on ties.
     """
 
-    entropy: FloatMap
-    first: FloatMap
-    second: FloatMap
-    max_logit: FloatMap | None
-    log_sum_exp: FloatMap | None
-    arg_max: LabelMap
+    entropy: FloatMap | None = None
+    first: FloatMap | None = None
+    second: FloatMap | None = None
+    max_logit: FloatMap | None = None
+    log_sum_exp: FloatMap | None = None
+    arg_max: LabelMap | None = None
+
+    def the(self, name: str) -> FloatMap:
+        """Return the map `name`; a ValueError says why it is not there."""
+        values: FloatMap | None = getattr(self, name)
+        if values is None:
+            why = "needs logits, not a given softmax" if name in _OF_LOGITS else "was not asked for"
+            raise ValueError(f"the map {name} {why}")
+        return values
 
 
-Score = Callable[[PixelMaps | Prediction], FloatMap]
+@dataclass(frozen=True)
+class Score:
+    """A score, called with :class:`PixelMaps` or a prediction: ``(H, W) float32``.
 
-
-def pixel_maps(prediction: Prediction) -> PixelMaps:
-    """Reduce a prediction to :class:`PixelMaps`.
-
-    Raises
-    ------
-    ValueError
-        If a value is NaN or infinite; the frame is named.
+    Attributes
+    ----------
+    needs
+        The maps that it is made of.
+    formula
+        From the maps to the score.
     """
-    classes = prediction.logits.shape[0]
-    height, width = prediction.size
-    check_finite(prediction)
-    entropy, first, second, max_logit, log_sum_exp = (
-        np.empty((height, width), np.float32) for _ in range(5)
-    )
-    arg_max = np.empty((height, width), np.uint8)
-    for start in range(0, height, _BLOCK):
-        rows = slice(start, min(start + _BLOCK, height))
-        values = upsampled_rows(prediction, rows)  # (C, rows, W)
-        arg_max[rows] = values.argmax(0)
-        if classes > 1:
-            two = np.partition(values, classes - 2, axis=0)[-2:]
-        else:
-            two = np.stack([np.zeros_like(values[0]), values[0]])
-        if prediction.is_softmax:
-            first[rows], second[rows] = two[1], two[0]
-            normal = values / values.sum(0)
-            logarithm = np.log(normal, out=np.zeros_like(normal), where=normal > 0)
-            total = -(normal * logarithm).sum(0)
-        else:
-            shifted = values - two[1]
-            exponential = np.exp(shifted)
-            denominator = exponential.sum(0)
-            total = np.log(denominator) - (exponential * shifted).sum(0) / denominator
-            first[rows] = 1 / denominator
-            second[rows] = np.exp(two[0] - two[1]) / denominator if classes > 1 else 0
-            max_logit[rows] = two[1]
-            log_sum_exp[rows] = two[1] + np.log(denominator)
-        entropy[rows] = np.clip(total / max(np.log(classes), 1e-30), 0, 1)
-    if prediction.is_softmax:
-        return PixelMaps(entropy, first, second, None, None, arg_max)
-    return PixelMaps(entropy, first, second, max_logit, log_sum_exp, arg_max)
+
+    needs: tuple[str, ...]
+    formula: Callable[[PixelMaps], FloatMap]
+
+    def __call__(self, of: PixelMaps | Prediction) -> FloatMap:
+        """Return the score map of a prediction or of its pixel maps."""
+        return self.formula(pixel_maps(of, self.needs) if isinstance(of, Prediction) else of)
 
 
-def check_finite(prediction: Prediction) -> None:
-    """Raise a ValueError that names the frame if a logit is NaN or infinite."""
-    if not np.isfinite(prediction.logits).all():
-        what = "softmax" if prediction.is_softmax else "logits"
-        raise ValueError(f"{prediction.image_id}: the {what} hold NaN or infinity")
-
-
-def _positions(
-    small: int, large: int, align_corners: bool
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.float32]]:
-    index = np.arange(large, dtype=np.float64)
-    if align_corners:
-        position = index * ((small - 1) / (large - 1) if large > 1 else 0.0)
-    else:
-        position = np.maximum((index + 0.5) * (small / large) - 0.5, 0)
-    low = np.minimum(position.astype(np.int64), small - 1)
-    return low, np.minimum(low + 1, small - 1), (position - low).astype(np.float32)
-
-
-def upsampled_rows(prediction: Prediction, rows: slice) -> npt.NDArray[np.float32]:
-    """Return rows of the bilinearly up-sampled logits, ``(C, rows, W) float32``."""
-    logits = np.asarray(prediction.logits, np.float32)
-    height, width = prediction.size
-    if logits.shape[1:] == (height, width):
-        return logits[:, rows]
-    low, high, weight = _positions(logits.shape[1], height, prediction.align_corners)
-    left, right, share = _positions(logits.shape[2], width, prediction.align_corners)
-    above, below = logits[:, low[rows]], logits[:, high[rows]]
-    above = above[..., left] * (1 - share) + above[..., right] * share
-    below = below[..., left] * (1 - share) + below[..., right] * share
-    return above * (1 - weight[rows, None]) + below * weight[rows, None]
-
-
-def _maps(of: PixelMaps | Prediction) -> PixelMaps:
-    return of if isinstance(of, PixelMaps) else pixel_maps(of)
-
-
-def entropy(of: PixelMaps | Prediction) -> FloatMap:
+def entropy(maps: PixelMaps) -> FloatMap:
     """Softmax entropy over ln C, in [0, 1]; the score of the published method."""
-    return _maps(of).entropy
+    return maps.the("entropy")
 
 
-def max_softmax(of: PixelMaps | Prediction) -> FloatMap:
+def max_softmax(maps: PixelMaps) -> FloatMap:
     """1 - p1, in [0, 1 - 1/C] (variation ratio; Hendrycks & Gimpel 2017)."""
-    return np.float32(1) - _maps(of).first
+    return np.float32(1) - maps.the("first")
 
 
-def margin(of: PixelMaps | Prediction) -> FloatMap:
+def margin(maps: PixelMaps) -> FloatMap:
     """1 - p1 + p2, in [0, 1]: 1 = a tie of the two largest probabilities."""
-    maps = _maps(of)
-    return np.float32(1) - maps.first + maps.second
+    return np.float32(1) - maps.the("first") + maps.the("second")
 
 
-def max_logit(of: PixelMaps | Prediction) -> FloatMap:
+def max_logit(maps: PixelMaps) -> FloatMap:
     """Negated largest logit, any sign (Hendrycks et al. 2022)."""
-    return -_needs_logits(_maps(of).max_logit, "max_logit")
+    return np.negative(maps.the("max_logit"))
 
 
-def energy(of: PixelMaps | Prediction) -> FloatMap:
+def energy(maps: PixelMaps) -> FloatMap:
     """Negated ln sum exp of the logits, any sign (Liu et al. 2020, temperature one)."""
-    return -_needs_logits(_maps(of).log_sum_exp, "energy")
-
-
-def _needs_logits(values: FloatMap | None, name: str) -> FloatMap:
-    if values is None:
-        raise ValueError(f"score {name} needs logits, but the prediction is a given softmax")
-    return values
+    return np.negative(maps.the("log_sum_exp"))
 
 
 SCORES: dict[str, Score] = {
-    "entropy": entropy,
-    "max_softmax": max_softmax,
-    "max_logit": max_logit,
-    "energy": energy,
-    "margin": margin,
+    "entropy": Score(("entropy",), entropy),
+    "max_softmax": Score(("first",), max_softmax),
+    "max_logit": Score(("max_logit",), max_logit),
+    "energy": Score(("log_sum_exp",), energy),
+    "margin": Score(("first", "second"), margin),
 }
-"""Name -> score; each takes :class:`PixelMaps` or a prediction and gives ``(H, W) float32``."""
+"""Name -> score; higher = more out-of-distribution."""
 
 
-def score_maps(prediction: Prediction, names: Iterable[str]) -> dict[str, FloatMap]:
+def score_maps(
+    prediction: Prediction, names: Iterable[str], threads: int = 1
+) -> dict[str, FloatMap]:
     """Compute several scores of one frame in one pass over its logits.
 
     Parameters
@@ -180,6 +154,8 @@ def score_maps(prediction: Prediction, names: Iterable[str]) -> dict[str, FloatM
         One frame.
     names
         Keys of :data:`SCORES`.
+    threads
+        How many threads share the frame's rows, where the compiler had OpenMP.
 
     Returns
     -------
@@ -199,5 +175,87 @@ def score_maps(prediction: Prediction, names: Iterable[str]) -> dict[str, FloatM
     [[0.75, 0.75], [0.75, 0.75]]
     """
     scores = {name: lookup("score", SCORES, name) for name in names}
-    maps = pixel_maps(prediction)
+    needed = {need for score in scores.values() for need in score.needs}
+    maps = pixel_maps(prediction, needed, threads=threads)
     return {name: score(maps) for name, score in scores.items()}
+
+
+def pixel_maps(
+    prediction: Prediction,
+    wanted: Iterable[str] = MAPS,
+    workspace: Workspace | None = None,
+    threads: int = 1,
+) -> PixelMaps:
+    """Reduce a prediction to :class:`PixelMaps` in one pass.
+
+    Parameters
+    ----------
+    prediction
+        One frame.
+    wanted
+        Names of maps out of :data:`MAPS`; those of logits are left out for a given softmax.
+    workspace
+        Memory for the maps; they are good until it is used again.
+    threads
+        How many threads share the rows.
+
+    Raises
+    ------
+    ValueError
+        If a value is NaN or infinite; the frame is named.
+    """
+    workspace = workspace or Workspace()
+    logits, classes = as_planes(prediction), prediction.logits.shape[0]
+    if classes > 255:
+        raise ValueError(f"{prediction.image_id}: {classes} classes; at most 255 fit a class map")
+    maps: dict[str, npt.NDArray[Any] | None] = dict.fromkeys(MAPS)
+    for name in wanted:
+        if not (prediction.is_softmax and name in _OF_LOGITS):
+            dtype = np.uint8 if name == "arg_max" else np.float32
+            maps[name] = workspace.array(name, prediction.size, dtype)
+    scratch = _pixels.scratch_size(classes, prediction.size[1])
+    finite = _pixels.reduce(
+        logits,
+        *grid(prediction),
+        prediction.is_softmax,
+        entropy_scale(classes),
+        workspace.array("scratch", (threads, scratch), np.float32),
+        *maps.values(),
+    )
+    if not finite:
+        what = "softmax" if prediction.is_softmax else "logits"
+        raise ValueError(f"{prediction.image_id}: the {what} hold NaN or infinity")
+    return PixelMaps(**maps)
+
+
+def as_planes(prediction: Prediction) -> npt.NDArray[np.float32]:
+    """Return the logits as contiguous float32, copied only where they are not."""
+    return np.ascontiguousarray(prediction.logits, np.float32)
+
+
+def entropy_scale(classes: int) -> float:
+    """Return 1 / ln C, and 0 for a single class: nothing is uncertain there."""
+    return 1 / math.log(classes) if classes > 1 else 0.0
+
+
+def grid(prediction: Prediction) -> Grid:
+    """Return where the pixels of `prediction` lie between its logits."""
+    _, height, width = prediction.logits.shape
+    rows = _positions(height, prediction.size[0], prediction.align_corners)
+    return Grid(*rows, *_positions(width, prediction.size[1], prediction.align_corners))
+
+
+def _positions(
+    small: int, large: int, align_corners: bool
+) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32], FloatMap]:
+    index = np.arange(large, dtype=np.float32)
+    if align_corners:
+        scale = np.float32(small - 1) / np.float32(large - 1) if large > 1 else np.float32(0)
+        position = scale * index
+    else:
+        scale = np.float32(small) / np.float32(large)
+        half = np.float32(0.5)
+        position = np.maximum(scale * (index + half) - half, np.float32(0))
+    low = np.minimum(position.astype(np.int32), small - 1)
+    weight = np.clip(position - low.astype(np.float32), 0, 1).astype(np.float32)
+    return low.astype(np.int32), np.minimum(low + 1, small - 1).astype(np.int32), weight

@@ -1,172 +1,285 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
-"""Connected components and the sums over them; the API is measure.py."""
+"""Connected components of a mask as runs, and sums over them; the API is measure.py.
+
+A run is a maximal piece ``[start, end)`` of a row inside the mask. Runs are few where masks are
+sparse; labels, overlaps and contacts are computed on runs alone, pixel by pixel only the sums.
+"""
+
+from libc.string cimport memchr
 
 
-cdef inline int find(int[::1] parent, int label) noexcept nogil:
-    while parent[label] != label:
-        parent[label] = parent[parent[label]]
-        label = parent[label]
-    return label
+cdef extern from "_softmax.h":
+    enum:
+        POINTS
+    int chosen
+    ctypedef struct Grid:
+        const float *logits
+        int classes, height, width, rows, columns, is_softmax
+        float entropy_scale
+        const int *low
+        const int *high
+        const int *left
+        const int *right
+        const float *weight
+        const float *share
+    int best_instruction_set() noexcept nogil
+    void softmax_at(
+        const Grid *grid, int n, const int *row, const int *column, float *p, float *heat
+    ) noexcept nogil
+
+chosen = best_instruction_set()
+
+points = POINTS
 
 
-cdef inline int unite(int[::1] parent, int a, int b) noexcept nogil:
-    a = find(parent, a)
-    b = find(parent, b)
-    if a < b:
-        parent[b] = a
-        return a
-    parent[a] = b
-    return b
+def find_runs(
+    const unsigned char[:, ::1] mask not None,
+    int[::1] row_first not None,
+    int[::1] start not None,
+    int[::1] end not None,
+):
+    """List the runs of `mask` (0 or 1) row by row; return their number.
 
-
-def label(const unsigned char[:, ::1] mask, int[:, ::1] labels, int[::1] parent):
-    """Number the 8-connected components of `mask` from 1 in raster order of their first pixel."""
-    cdef Py_ssize_t height = mask.shape[0], width = mask.shape[1], row, column
-    cdef int last = 0, found, count = 0, i
+    Those of row y are ``row_first[y] .. row_first[y + 1] - 1``.
+    """
+    cdef Py_ssize_t height = mask.shape[0], width = mask.shape[1], row
+    cdef int count = 0
+    cdef const unsigned char *begin
+    cdef const unsigned char *stop
+    cdef const unsigned char *here
     with nogil:
         for row in range(height):
-            for column in range(width):
-                labels[row, column] = 0
-                if not mask[row, column]:
-                    continue
-                found = 0
-                if column > 0 and labels[row, column - 1]:
-                    found = labels[row, column - 1]
-                if row > 0:
-                    # a pixel above joins its two diagonal neighbours already
-                    if labels[row - 1, column]:
-                        i = labels[row - 1, column]
-                        found = unite(parent, found, i) if found else i
-                    else:
-                        if column > 0 and labels[row - 1, column - 1]:
-                            i = labels[row - 1, column - 1]
-                            found = unite(parent, found, i) if found else i
-                        if column + 1 < width and labels[row - 1, column + 1]:
-                            i = labels[row - 1, column + 1]
-                            found = unite(parent, found, i) if found else i
-                if not found:
-                    last += 1
-                    parent[last] = last
-                    found = last
-                labels[row, column] = found
-        # roots are the smallest of their set, so that a parent is final before its children
-        for i in range(1, last + 1):
-            if parent[i] == i:
+            row_first[row] = count
+            begin = &mask[row, 0]
+            stop = begin + width
+            here = <const unsigned char *> memchr(begin, 1, width)
+            while here != NULL:
+                start[count] = <int> (here - begin)
+                here = <const unsigned char *> memchr(here, 0, stop - here)
+                end[count] = <int> (width if here == NULL else here - begin)
                 count += 1
-                parent[i] = count
+                if here != NULL:
+                    here = <const unsigned char *> memchr(here, 1, stop - here)
+        row_first[height] = count
+    return count
+
+
+cdef inline int root(int[::1] parent, int i) noexcept nogil:
+    while parent[i] != i:
+        parent[i] = parent[parent[i]]
+        i = parent[i]
+    return i
+
+
+def label_runs(
+    const int[::1] row_first not None,
+    const int[::1] start not None,
+    const int[::1] end not None,
+    int[::1] label not None,
+):
+    """Number the 8-connected components of runs from 0, in raster order of their first pixel."""
+    cdef Py_ssize_t height = row_first.shape[0] - 1, row
+    cdef int above, here, last, a, b, count = 0
+    with nogil:
+        for here in range(row_first[height]):
+            label[here] = here
+        for row in range(1, height):
+            above = row_first[row - 1]
+            last = row_first[row]
+            here = last
+            while above < last and here < row_first[row + 1]:
+                if start[above] <= end[here] and start[here] <= end[above]:
+                    a = root(label, above)
+                    b = root(label, here)
+                    if a < b:
+                        label[b] = a
+                    else:
+                        label[a] = b
+                if end[above] < end[here]:
+                    above += 1
+                else:
+                    here += 1
+        # a root is the first run of its component: it is numbered before its other runs
+        for here in range(row_first[height]):
+            if label[here] == here:
+                label[here] = count
+                count += 1
             else:
-                parent[i] = parent[parent[i]]
+                label[here] = label[label[here]]
+    return count
+
+
+def paint_runs(
+    const int[::1] row_first not None,
+    const int[::1] start not None,
+    const int[::1] end not None,
+    const int[::1] label not None,
+    int[:, ::1] labels not None,
+):
+    """Write ``label + 1`` over the pixels of each run; the others stay as they are."""
+    cdef Py_ssize_t height = row_first.shape[0] - 1, row, column
+    cdef int run
+    with nogil:
         for row in range(height):
-            for column in range(width):
-                if labels[row, column]:
-                    labels[row, column] = parent[labels[row, column]]
+            for run in range(row_first[row], row_first[row + 1]):
+                for column in range(start[run], end[run]):
+                    labels[row, column] = label[run] + 1
+
+
+def meetings(
+    const int[::1] row_first not None,
+    const int[::1] start not None,
+    const int[::1] end not None,
+    const int[::1] label not None,
+    const int[::1] other_row_first not None,
+    const int[::1] other_start not None,
+    const int[::1] other_end not None,
+    const int[::1] other_label not None,
+    int reach,
+    long long[:, ::1] out not None,
+):
+    """List (label, other label, common pixels) of the runs that share or, reach 1, touch pixels.
+
+    Pairs occur as often as their runs meet. Returns the number of rows; those beyond the end of
+    `out` are counted, not stored.
+    """
+    cdef Py_ssize_t height = row_first.shape[0] - 1, row, other_row, count = 0
+    cdef Py_ssize_t room = out.shape[0]
+    cdef int a, b, common
+    with nogil:
+        for row in range(height):
+            if row_first[row] == row_first[row + 1]:
+                continue
+            for other_row in range(max(row - reach, 0), min(row + reach + 1, height)):
+                a = row_first[row]
+                b = other_row_first[other_row]
+                while a < row_first[row + 1] and b < other_row_first[other_row + 1]:
+                    common = min(end[a], other_end[b]) - max(start[a], other_start[b])
+                    if common > -reach:
+                        if count < room:
+                            out[count, 0] = label[a]
+                            out[count, 1] = other_label[b]
+                            out[count, 2] = common
+                        count += 1
+                    if end[a] < other_end[b]:
+                        a += 1
+                    else:
+                        b += 1
     return count
 
 
 def accumulate(
-    const int[:, ::1] labels,
-    const long long[::1] pixels,
-    const float[:, ::1] maps,
-    const float[:, ::1] probabilities,
-    double[:, ::1] sums,
-    double[:, ::1] inner_sums,
-    double[:, ::1] class_sums,
-    int[:, ::1] box,
+    const unsigned char[:, ::1] mask not None,
+    const int[::1] row_first not None,
+    const int[::1] start not None,
+    const int[::1] end not None,
+    const int[::1] label not None,
+    const float[:, :, ::1] logits not None,
+    const int[::1] low not None,
+    const int[::1] high not None,
+    const float[::1] weight not None,
+    const int[::1] left not None,
+    const int[::1] right not None,
+    const float[::1] share not None,
+    bint is_softmax,
+    float entropy_scale,
+    const float[:, ::1] score not None,
+    const unsigned char[:, ::1] arg_max not None,
+    float[:, ::1] p not None,
+    float[:, ::1] heat not None,
+    double[:, ::1] sums not None,
+    double[:, ::1] class_sums not None,
+    int[:, ::1] box not None,
+    long long[:, ::1] neighbours not None,
+    long long[:, ::1] histogram not None,
 ):
-    """Add `pixels` (flat, in raster order) to the sums of their segment.
+    """Sum over the pixels of each label, in raster order, in double precision.
 
-    Columns of `sums` and `inner_sums`: 1, row, column, then each map, then each map squared.
+    Columns of `sums`: size, inner size, row, column, score, then for each of E, D and V the sum and
+    the sum of squares over all pixels and over the inner ones. `neighbours` counts the pairs (pixel,
+    8-neighbour outside the mask) by the class of the neighbour, `histogram` the pixels by class;
+    each is left alone if it has no row. `p` (C, points) and `heat` (3, points) are scratch memory.
     """
-    cdef Py_ssize_t height = labels.shape[0], width = labels.shape[1], n = pixels.shape[0]
-    cdef Py_ssize_t i, row, column, other_row, other_column, m, c
-    cdef Py_ssize_t map_count = maps.shape[1], classes = probabilities.shape[1]
-    cdef int k
-    cdef bint boundary
-    cdef double value
+    cdef Grid grid
+    cdef int row_of[POINTS]
+    cdef int column_of[POINTS]
+    cdef int piece_label[POINTS]
+    cdef int piece_begin[POINTS + 1]
+    cdef int classes = <int> logits.shape[0], height = <int> mask.shape[0]
+    cdef int width = <int> mask.shape[1], count = row_first[height]
+    cdef int run = 0, offset = 0, row = 0, n, pieces, take, i, k, c, m, x, y, piece
+    cdef int other_row, other_column, first_row, last_row, first_column, last_column
+    cdef bint inner
+    cdef bint want_neighbours = neighbours.shape[0] > 0, want_histogram = histogram.shape[0] > 0
+    cdef double value, total
+    grid.logits = &logits[0, 0, 0]
+    grid.classes, grid.height, grid.width = logits.shape[0], logits.shape[1], logits.shape[2]
+    grid.rows, grid.columns = height, width
+    grid.is_softmax = is_softmax
+    grid.entropy_scale = entropy_scale
+    grid.low, grid.high, grid.weight = &low[0], &high[0], &weight[0]
+    grid.left, grid.right, grid.share = &left[0], &right[0], &share[0]
     with nogil:
-        for i in range(n):
-            row = pixels[i] // width
-            column = pixels[i] % width
-            k = labels[row, column] - 1
-            if k < 0:
-                continue
-            boundary = False
-            for other_row in range(max(row - 1, 0), min(row + 2, height)):
-                for other_column in range(max(column - 1, 0), min(column + 2, width)):
-                    if labels[other_row, other_column] == 0:
-                        boundary = True
-            sums[k, 0] += 1
-            sums[k, 1] += row
-            sums[k, 2] += column
-            for m in range(map_count):
-                value = maps[i, m]
-                sums[k, 3 + m] += value
-                sums[k, 3 + map_count + m] += value * value
-            if not boundary:
-                inner_sums[k, 0] += 1
-                for m in range(map_count):
-                    value = maps[i, m]
-                    inner_sums[k, 3 + m] += value
-                    inner_sums[k, 3 + map_count + m] += value * value
-            for c in range(classes):
-                class_sums[k, c] += probabilities[i, c]
-            box[k, 0] = min(box[k, 0], <int> row)
-            box[k, 1] = min(box[k, 1], <int> column)
-            box[k, 2] = max(box[k, 2], <int> row + 1)
-            box[k, 3] = max(box[k, 3], <int> column + 1)
-
-
-def neighbours(
-    const int[:, ::1] labels,
-    const long long[::1] pixels,
-    const unsigned char[:, ::1] arg_max,
-    long long[:, ::1] counts,
-):
-    """Count, per segment and class, the ordered pairs (pixel of it, 8-neighbour outside)."""
-    cdef Py_ssize_t height = labels.shape[0], width = labels.shape[1], n = pixels.shape[0]
-    cdef Py_ssize_t i, row, column, other_row, other_column
-    cdef int k
-    with nogil:
-        for i in range(n):
-            row = pixels[i] // width
-            column = pixels[i] % width
-            k = labels[row, column] - 1
-            if k < 0:
-                continue
-            for other_row in range(max(row - 1, 0), min(row + 2, height)):
-                for other_column in range(max(column - 1, 0), min(column + 2, width)):
-                    if labels[other_row, other_column] == 0:
-                        counts[k, arg_max[other_row, other_column]] += 1
-
-
-def contacts(
-    const int[:, ::1] labels,
-    const long long[::1] pixels,
-    const int[:, ::1] others,
-    long long[:, ::1] pairs,
-):
-    """List the pairs (label, label in `others`) that are 8-adjacent; repeats occur.
-
-    Returns the number of pairs; those beyond the end of `pairs` are counted, not stored.
-    """
-    cdef Py_ssize_t height = labels.shape[0], width = labels.shape[1], n = pixels.shape[0]
-    cdef Py_ssize_t i, row, column, other_row, other_column, count = 0, room = pairs.shape[0]
-    cdef int k, other, last_k = 0, last_other = 0
-    with nogil:
-        for i in range(n):
-            row = pixels[i] // width
-            column = pixels[i] % width
-            k = labels[row, column]
-            if k == 0:
-                continue
-            for other_row in range(max(row - 1, 0), min(row + 2, height)):
-                for other_column in range(max(column - 1, 0), min(column + 2, width)):
-                    other = others[other_row, other_column]
-                    if other and (k != last_k or other != last_other):
-                        if count < room:
-                            pairs[count, 0] = k
-                            pairs[count, 1] = other
-                        count += 1
-                        last_k = k
-                        last_other = other
-    return count
+        while run < count:
+            n = 0
+            pieces = 0
+            while run < count and n < POINTS:
+                while run >= row_first[row + 1]:
+                    row += 1
+                take = min(end[run] - start[run] - offset, POINTS - n)
+                piece_label[pieces] = label[run]
+                piece_begin[pieces] = n
+                pieces += 1
+                for i in range(take):
+                    row_of[n + i] = row
+                    column_of[n + i] = start[run] + offset + i
+                n += take
+                offset += take
+                if start[run] + offset == end[run]:
+                    run += 1
+                    offset = 0
+            piece_begin[pieces] = n
+            softmax_at(&grid, n, row_of, column_of, &p[0, 0], &heat[0, 0])
+            for piece in range(pieces):
+                k = piece_label[piece]
+                y = row_of[piece_begin[piece]]
+                first_row = max(y - 1, 0)
+                last_row = min(y + 1, height - 1)
+                for i in range(piece_begin[piece], piece_begin[piece + 1]):
+                    x = column_of[i]
+                    first_column = max(x - 1, 0)
+                    last_column = min(x + 1, width - 1)
+                    inner = True
+                    for other_row in range(first_row, last_row + 1):
+                        for other_column in range(first_column, last_column + 1):
+                            if not mask[other_row, other_column]:
+                                inner = False
+                                if want_neighbours:
+                                    neighbours[k, arg_max[other_row, other_column]] += 1
+                    sums[k, 1] += inner
+                    sums[k, 4] += score[y, x]
+                    for m in range(3):
+                        value = heat[m, i]
+                        sums[k, 5 + 4 * m] += value
+                        sums[k, 6 + 4 * m] += value * value
+                        if inner:
+                            sums[k, 7 + 4 * m] += value
+                            sums[k, 8 + 4 * m] += value * value
+                    if want_histogram:
+                        histogram[k, arg_max[y, x]] += 1
+                take = piece_begin[piece + 1] - piece_begin[piece]
+                x = column_of[piece_begin[piece]]
+                sums[k, 0] += take
+                sums[k, 2] += <double> y * take
+                sums[k, 3] += <double> x * take + 0.5 * (<double> take * (take - 1))
+                for c in range(classes):
+                    total = 0
+                    for i in range(piece_begin[piece], piece_begin[piece + 1]):
+                        total += p[c, i]
+                    class_sums[k, c] += total
+                if sums[k, 0] == take:
+                    box[k, 0] = y
+                    box[k, 1] = x
+                box[k, 1] = min(box[k, 1], x)
+                box[k, 2] = y + 1
+                box[k, 3] = max(box[k, 3], x + take)

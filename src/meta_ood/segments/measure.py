@@ -1,22 +1,41 @@
 """From a prediction to the table of its OoD segments: the API over the compiled kernel.
 
 Formulas: METHOD.md G1. The published measures divide by the number of boundary pixels, which is
-zero for a segment that covers a whole image without void; here the ratio S / S_bd then counts as S.
+zero for a segment that covers a whole image without void; here S_bd counts as 1 in the ratios then,
+so that S_rel = S, and means over the empty boundary are 0 as they are over an empty inside.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
 import numpy as np
 import numpy.typing as npt
 
-from meta_ood.labels import IGNORE, OOD, lookup
+from meta_ood.labels import IGNORE, OOD, LabelMap, lookup
 from meta_ood.predictions import FloatMap, Prediction
-from meta_ood.scores import SCORES, pixel_maps, upsampled_rows
+from meta_ood.scores import (
+    SCORES,
+    Workspace,
+    as_planes,
+    entropy_scale,
+    grid,
+    pixel_maps,
+)
 from meta_ood.segments import _kernel
+from meta_ood.segments.features import (
+    SCORE,
+    SIZE,
+    SUMS,
+    component_feature_names,
+    component_features,
+    feature_names,
+    segment_features,
+)
 from meta_ood.segments.table import FloatArray, IntArray, SegmentTable
 
-_EPSILON = np.float32(2.0**-23)
-_HEATS = ("E", "D", "V")
+Mask = npt.NDArray[np.bool_]
 
 
 def measure_segments(
@@ -24,6 +43,8 @@ def measure_segments(
     score: str = "entropy",
     threshold: float = 0.7,
     label_ids: npt.NDArray[np.integer] | None = None,
+    workspace: Workspace | None = None,
+    threads: int = 1,
 ) -> SegmentTable:
     """Measure the segments where `score` reaches `threshold`, and the true components.
 
@@ -37,6 +58,10 @@ def measure_segments(
         Segments are the 8-connected components of score >= float32(threshold) outside void.
     label_ids
         ``(H, W)`` raw label ids, for ``component_label_id``.
+    workspace
+        Memory to use again from frame to frame.
+    threads
+        How many threads share the pass over the pixels, where the compiler had OpenMP.
 
     Returns
     -------
@@ -47,198 +72,195 @@ def measure_segments(
     ValueError
         Unknown score; NaN or infinity in the prediction (the frame is named).
     """
-    lookup("score", SCORES, score)
-    maps = pixel_maps(prediction)
-    score_map = SCORES[score](maps)
-    target = np.ascontiguousarray(prediction.target)
-    predicted = (score_map >= np.float32(threshold)) & (target != IGNORE)
-    true = target == OOD
-    segments, segment_count = _label(predicted)
-    components, component_count = _label(true)
+    return measure_thresholds(prediction, score, [threshold], label_ids, workspace, threads)[0]
 
-    classes = prediction.logits.shape[0]
-    both = np.flatnonzero(predicted | true)
-    probabilities, heats = _pixels(prediction, both, score_map)
-    of_segments = _Sums(segments, segment_count, both, heats, probabilities)
-    of_components = _Sums(components, component_count, both, heats[:, :0], probabilities)
 
-    neighbours = np.zeros((segment_count, classes), np.int64)
-    _kernel.neighbours(segments, both, maps.arg_max, neighbours)
-    histogram = np.zeros((component_count, classes), np.int64)
-    inside = np.flatnonzero(true)
-    np.add.at(histogram, (components.flat[inside] - 1, maps.arg_max.flat[inside]), 1)
+def measure_thresholds(
+    prediction: Prediction,
+    score: str,
+    thresholds: Sequence[float],
+    label_ids: npt.NDArray[np.integer] | None = None,
+    workspace: Workspace | None = None,
+    threads: int = 1,
+) -> list[SegmentTable]:
+    """Measure one frame at several thresholds with one pass over its pixels.
 
-    overlaps = _overlaps(segments, components, both)
-    iou = _adjusted_iou(segments, segment_count, true & ~predicted, both, overlaps[:, [0, 2]])
-    component_iou = _adjusted_iou(
-        components, component_count, predicted & ~true, both, overlaps[:, [1, 2]]
+    Parameters and errors are those of :func:`measure_segments`; one table a threshold.
+    """
+    workspace = workspace or Workspace()
+    needs = lookup("score", SCORES, score).needs
+    maps = pixel_maps(prediction, {*needs, "arg_max"}, workspace, threads)
+    assert maps.arg_max is not None
+    frame = _Frame(prediction, SCORES[score](maps), maps.arg_max, workspace)
+    valid = prediction.target != IGNORE
+    true = prediction.target == OOD
+    components = frame.regions("component", true)
+    return [
+        replace(
+            _table(frame, (frame.score >= np.float32(value)) & valid, components, label_ids),
+            score=score,
+            threshold=float(value),
+        )
+        for value in thresholds
+    ]
+
+
+@dataclass(frozen=True)
+class _Runs:
+    """A mask as runs, the label of each run from 0, and the number of labels."""
+
+    mask: Mask
+    row_first: npt.NDArray[np.int32]
+    start: npt.NDArray[np.int32]
+    end: npt.NDArray[np.int32]
+    label: npt.NDArray[np.int32]
+    count: int
+
+    @property
+    def size(self) -> IntArray:
+        """Pixels of each label."""
+        return _sum_by(self.label, self.end - self.start, self.count)
+
+
+@dataclass(frozen=True)
+class _Regions:
+    """Labelled runs with the sums over their pixels."""
+
+    runs: _Runs
+    sums: FloatArray
+    probabilities: FloatArray
+    box: IntArray
+    neighbours: IntArray
+    histogram: IntArray
+
+
+def _runs(mask: Mask, name: str, workspace: Workspace) -> _Runs:
+    height, width = mask.shape
+    room = height * ((width + 1) // 2)
+    row_first = np.empty(height + 1, np.int32)
+    start, end, label = (
+        workspace.array(f"{name} {part}", (room,), np.int32) for part in ("start", "end", "label")
     )
-    recall = np.bincount(overlaps[:, 1], overlaps[:, 2], component_count) / of_components.size
-    features = _features(of_segments, neighbours)
-    names = sorted(features)
-    component_features = _component_features(of_components, histogram)
-    first = np.unique(components.flat[inside], return_index=True)[1]
+    used = _kernel.find_runs(mask.view(np.uint8), row_first, start, end)
+    count = _kernel.label_runs(row_first, start, end, label)
+    return _Runs(mask, row_first, start[:used], end[:used], label[:used], count)
+
+
+@dataclass(frozen=True)
+class _Frame:
+    """What all thresholds of a frame have in common."""
+
+    prediction: Prediction
+    score: FloatMap
+    arg_max: LabelMap
+    workspace: Workspace
+
+    def regions(self, name: str, mask: Mask) -> _Regions:
+        """Label `mask` and sum over its components."""
+        runs = _runs(mask, name, self.workspace)
+        classes = self.prediction.logits.shape[0]
+        sums = np.zeros((runs.count, SUMS))
+        probabilities = np.zeros((runs.count, classes))
+        box = np.zeros((runs.count, 4), np.int32)
+        is_segment = name == "segment"
+        neighbours = np.zeros((runs.count if is_segment else 0, classes), np.int64)
+        histogram = np.zeros((0 if is_segment else runs.count, classes), np.int64)
+        _kernel.accumulate(
+            mask.view(np.uint8),
+            runs.row_first,
+            runs.start,
+            runs.end,
+            runs.label,
+            as_planes(self.prediction),
+            *grid(self.prediction),
+            self.prediction.is_softmax,
+            entropy_scale(classes),
+            self.score,
+            self.arg_max,
+            self.workspace.array("p", (classes, _kernel.points), np.float32),
+            self.workspace.array("heat", (3, _kernel.points), np.float32),
+            sums,
+            probabilities,
+            box,
+            neighbours,
+            histogram,
+        )
+        return _Regions(runs, sums, probabilities, box.astype(np.int64), neighbours, histogram)
+
+
+def _table(
+    frame: _Frame,
+    predicted: Mask,
+    components: _Regions,
+    label_ids: npt.NDArray[np.integer] | None,
+) -> SegmentTable:
+    segments, true = frame.regions("segment", predicted), components.runs.mask
+    segment_count, component_count = segments.runs.count, components.runs.count
+    component_size = components.sums[:, SIZE].astype(np.int64)
+    overlaps = _overlaps(segments.runs, components.runs)
+    missed = _runs(true & ~predicted, "rest", frame.workspace)
+    iou = _adjusted_iou(segments, missed, overlaps[:, [0, 2]])
+    false = _runs(predicted & ~true, "rest", frame.workspace)
+    component_iou = _adjusted_iou(components, false, overlaps[:, [1, 2]])
+    classes = frame.prediction.logits.shape[0]
     return SegmentTable(
-        image_ids=(prediction.image_id,),
-        scenes=(prediction.scene,),
+        image_ids=(frame.prediction.image_id,),
+        scenes=(frame.prediction.scene,),
         image=np.zeros(segment_count, np.int64),
-        features=np.stack([features[name] for name in names], axis=1),
-        feature_names=tuple(names),
+        features=segment_features(segments.sums, segments.probabilities, segments.neighbours),
+        feature_names=feature_names(classes),
         iou=iou,
         component_image=np.zeros(component_count, np.int64),
-        component_size=of_components.size.astype(np.int64),
+        component_size=component_size,
         overlaps=overlaps,
-        segment_box=of_segments.box.astype(np.int64),
-        segment_score=of_segments.mean(len(_HEATS)),
-        component_box=of_components.box.astype(np.int64),
+        segment_box=segments.box,
+        segment_score=segments.sums[:, SCORE] / segments.sums[:, SIZE],
+        component_box=components.box,
         component_iou=component_iou,
-        component_recall=recall,
-        component_label_id=(
-            np.full(component_count, -1, np.int64)
-            if label_ids is None
-            else np.asarray(label_ids).flat[inside[first]].astype(np.int64)
+        component_recall=_sum_by(overlaps[:, 1], overlaps[:, 2], component_count) / component_size,
+        component_label_id=_first_label_id(components.runs, label_ids),
+        component_features=component_features(
+            components.sums, components.probabilities, components.histogram
         ),
-        component_features=np.stack(list(component_features.values()), axis=1),
-        component_feature_names=tuple(component_features),
-        score=score,
-        threshold=float(threshold),
+        component_feature_names=component_feature_names(classes),
     )
 
 
-def _label(mask: npt.NDArray[np.bool_]) -> tuple[npt.NDArray[np.int32], int]:
-    height, width = mask.shape
-    labels = np.empty((height, width), np.int32)
-    parent = np.empty(((height + 1) // 2) * ((width + 1) // 2) * 2 + 2, np.int32)
-    return labels, _kernel.label(np.ascontiguousarray(mask).view(np.uint8), labels, parent)
+def _meetings(a: _Runs, b: _Runs, reach: int) -> IntArray:
+    """Return the ``(n, 3)`` label pairs and common pixels of runs that meet, each pair once."""
+    runs = (a.row_first, a.start, a.end, a.label, b.row_first, b.start, b.end, b.label)
+    room = _kernel.meetings(*runs, reach, np.empty((0, 3), np.int64))
+    found = np.empty((room, 3), np.int64)
+    _kernel.meetings(*runs, reach, found)
+    keys, inverse = np.unique(found[:, 0] * max(b.count, 1) + found[:, 1], return_inverse=True)
+    common = _sum_by(inverse, found[:, 2], len(keys))
+    return np.stack([*np.divmod(keys, max(b.count, 1)), common], axis=1)
 
 
-def _pixels(
-    prediction: Prediction, pixels: IntArray, score_map: FloatMap
-) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-    """Return the softmax ``(n, C)`` and E, D, V and the score ``(n, 4)`` at `pixels`."""
-    classes, width = prediction.logits.shape[0], prediction.size[1]
-    values = np.empty((len(pixels), classes), np.float32)
-    rows, columns = np.divmod(pixels, width)
-    for row in np.unique(rows):
-        chosen = slice(*np.searchsorted(rows, [row, row + 1]))
-        values[chosen] = upsampled_rows(prediction, slice(row, row + 1))[:, 0, columns[chosen]].T
-    if not prediction.is_softmax:
-        values = np.exp(values - values.max(1, keepdims=True, initial=-np.inf))
-        values /= values.sum(1, keepdims=True)
-    ordered = np.sort(values, axis=1)
-    first = ordered[:, -1]
-    second = ordered[:, -2] if classes > 1 else np.zeros_like(first)
-    heat = -(values * np.log(values + _EPSILON)).sum(1) / max(np.log(classes), 1e-30)
-    heats = np.stack([heat, 1 - first + second, 1 - first, score_map.flat[pixels]], axis=1)
-    return values, heats.astype(np.float32)
+def _overlaps(segments: _Runs, components: _Runs) -> IntArray:
+    return _meetings(segments, components, 0)
 
 
-class _Sums:
-    """Sums over the pixels of each labelled region, and what follows from them at once."""
-
-    def __init__(
-        self,
-        labels: npt.NDArray[np.int32],
-        count: int,
-        pixels: IntArray,
-        maps: npt.NDArray[np.float32],
-        probabilities: npt.NDArray[np.float32],
-    ) -> None:
-        self.maps = maps.shape[1]
-        self.all = np.zeros((count, 3 + 2 * self.maps))
-        self.inner = np.zeros_like(self.all)
-        self.probabilities = np.zeros((count, probabilities.shape[1]))
-        self.box = np.zeros((count, 4), np.int32)
-        self.box[:, :2] = np.iinfo(np.int32).max
-        _kernel.accumulate(
-            labels,
-            pixels,
-            np.ascontiguousarray(maps),
-            probabilities,
-            self.all,
-            self.inner,
-            self.probabilities,
-            self.box,
-        )
-        self.size, self.inner_size = self.all[:, 0], self.inner[:, 0]
-        self.boundary_size = self.size - self.inner_size
-
-    def mean(self, index: int) -> FloatArray:
-        """Return the mean of map `index` over each region."""
-        return self.all[:, 3 + index] / self.size
-
-
-def _features(sums: _Sums, neighbours: IntArray) -> dict[str, FloatArray]:
-    size, inner, boundary = sums.size, sums.inner_size, sums.boundary_size
-    relative = size / np.maximum(boundary, 1)
-    relative_inner = inner / np.maximum(boundary, 1)
-    features = {
-        "S": size,
-        "S_in": inner,
-        "S_bd": boundary,
-        "S_rel": relative,
-        "S_rel_in": relative_inner,
-        "mean_x": sums.all[:, 1] / size,
-        "mean_y": sums.all[:, 2] / size,
-    }
-    for index, heat in enumerate(_HEATS):
-        for suffix, part, count in (
-            ("", sums.all, size),
-            ("_in", sums.inner, inner),
-            ("_bd", sums.all - sums.inner, boundary),
-        ):
-            mean = part[:, 3 + index] / np.maximum(count, 1)
-            square = part[:, 3 + sums.maps + index] / np.maximum(count, 1)
-            features[f"{heat}{suffix}"] = mean
-            features[f"{heat}_var{suffix}"] = square - mean * mean
-        for name in (heat, f"{heat}_var"):
-            features[f"{name}_rel"] = features[name] * relative
-            features[f"{name}_rel_in"] = features[f"{name}_in"] * relative_inner
-    pairs = np.maximum(neighbours.sum(1), 1)
-    for c in range(neighbours.shape[1]):
-        features[f"cprob{c}"] = sums.probabilities[:, c] / size
-        features[f"ndist{c}"] = neighbours[:, c] / pairs
-    return features
-
-
-def _component_features(sums: _Sums, histogram: IntArray) -> dict[str, FloatArray]:
-    features = {
-        "mean_x": sums.all[:, 1] / sums.size,
-        "mean_y": sums.all[:, 2] / sums.size,
-        "S_in": sums.inner_size,
-        "S_bd": sums.boundary_size,
-    }
-    for c in range(histogram.shape[1]):
-        features[f"S_{c}"] = histogram[:, c].astype(np.float64)
-        features[f"cprob{c}"] = sums.probabilities[:, c] / sums.size
-    return features
-
-
-def _overlaps(
-    segments: npt.NDArray[np.int32], components: npt.NDArray[np.int32], pixels: IntArray
-) -> IntArray:
-    pairs = np.stack([segments.flat[pixels], components.flat[pixels]], axis=1).astype(np.int64)
-    pairs = pairs[(pairs > 0).all(1)] - 1
-    unique, counts = np.unique(pairs, axis=0, return_counts=True)
-    return np.concatenate([unique, counts[:, None]], axis=1).astype(np.int64)
-
-
-def _adjusted_iou(
-    labels: npt.NDArray[np.int32],
-    count: int,
-    rest: npt.NDArray[np.bool_],
-    pixels: IntArray,
-    common: IntArray,
-) -> FloatArray:
-    """Return I / (size + what of `rest` is reachable from the region), 0 where I = 0."""
-    intersection = np.bincount(common[:, 0], common[:, 1], count)
-    size = np.bincount(labels.flat[pixels], minlength=count + 1)[1:]
-    others, _ = _label(rest)
-    other_size = np.bincount(others.ravel())
-    pairs = np.empty((0, 2), np.int64)
-    pairs = np.empty((_kernel.contacts(labels, pixels, others, pairs), 2), np.int64)
-    _kernel.contacts(labels, pixels, others, pairs)
-    unique = np.unique(pairs, axis=0)
-    reached = np.bincount(unique[:, 0], other_size[unique[:, 1]], count + 1)[1:]
-    iou: FloatArray = intersection / np.maximum(size + reached, 1) * (intersection > 0)
+def _adjusted_iou(regions: _Regions, rest: _Runs, common: IntArray) -> FloatArray:
+    """Return I / (size + the pieces of `rest` that touch the region), 0 where I = 0."""
+    size = regions.sums[:, SIZE]
+    intersection = _sum_by(common[:, 0], common[:, 1], len(size))
+    touching = _meetings(regions.runs, rest, 1)
+    reached = _sum_by(touching[:, 0], rest.size[touching[:, 1]], len(size))
+    iou: FloatArray = np.where(intersection > 0, intersection / (size + reached), 0.0)
     return iou
+
+
+def _sum_by(
+    index: npt.NDArray[np.integer], values: npt.NDArray[np.integer], count: int
+) -> IntArray:
+    """Return the integer sums of `values` for each index; exact below 2^53."""
+    return np.bincount(index, values, count).astype(np.int64)
+
+
+def _first_label_id(runs: _Runs, label_ids: npt.NDArray[np.integer] | None) -> IntArray:
+    if label_ids is None:
+        return np.full(runs.count, -1, np.int64)
+    first = np.unique(runs.label, return_index=True)[1]
+    row = np.searchsorted(runs.row_first, first, side="right") - 1
+    return np.asarray(label_ids)[row, runs.start[first]].astype(np.int64)

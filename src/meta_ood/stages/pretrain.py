@@ -45,7 +45,7 @@ def run(
         (training / "frames.csv", validation / "frames.csv"),
     )
     if published := own.weights.get("baseline"):
-        net = checkpoint.import_published(Path(published), own.architecture, num_classes)
+        net, _ = checkpoint.load(Path(published), own.architecture)
         figures = evaluate_once(net, looked_at, num_classes, machine)
     else:
         with seeded(params.seed):

@@ -1,0 +1,128 @@
+/* Softmax statistics of pixels, for the instruction set of the machine at hand.
+
+   The loops stand in _softmax_rows.h and are compiled for baseline, AVX2 and AVX-512; `chosen` is
+   set to the best that the processor has when the module is loaded. Compilers or processors that
+   know none of this get the baseline. */
+
+#ifndef META_OOD_SOFTMAX_H
+#define META_OOD_SOFTMAX_H
+
+#include <float.h>
+#include <stdint.h>
+#include <string.h>
+
+#define BLOCK 64    /* pixels of a row that are reduced together: fits the first-level cache */
+#define POINTS 1024 /* single pixels that are computed together */
+
+typedef struct {
+    const float *logits; /* (classes, height, width), or a softmax of full size */
+    int classes, height, width, rows, columns, is_softmax;
+    float entropy_scale;            /* 1 / ln classes */
+    const int *low, *high;          /* (rows) source rows */
+    const int *left, *right;        /* (columns) source columns */
+    const float *weight, *share;    /* (rows), (columns) weight of high and of right */
+} Grid;
+
+typedef struct { /* (rows, columns) each, or NULL: not wanted */
+    float *entropy, *first, *second, *max_logit, *log_sum_exp;
+    unsigned char *arg_max;
+} Maps;
+
+static inline uint32_t bits_of(float x)
+{
+    uint32_t bits;
+    memcpy(&bits, &x, sizeof bits);
+    return bits;
+}
+
+static inline float of_bits(uint32_t bits)
+{
+    float x;
+    memcpy(&x, &bits, sizeof x);
+    return x;
+}
+
+#define NAME(function) function##_baseline
+#include "_softmax_rows.h"
+#undef NAME
+
+#if defined(__x86_64__) && (defined(__GNUC__) || defined(__clang__))
+#define META_OOD_X86 1
+#define NAME(function) function##_avx2
+#ifdef __clang__
+#pragma clang attribute push(__attribute__((target("avx2,fma"))), apply_to = function)
+#else
+#pragma GCC push_options
+#pragma GCC target("avx2,fma")
+#endif
+#include "_softmax_rows.h"
+#ifdef __clang__
+#pragma clang attribute pop
+#else
+#pragma GCC pop_options
+#endif
+#undef NAME
+
+#define NAME(function) function##_avx512
+#ifdef __clang__
+#pragma clang attribute push(                                                                      \
+    __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,prefer-vector-width=512"))), \
+    apply_to = function)
+#else
+#pragma GCC push_options
+#pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,prefer-vector-width=512")
+#endif
+#include "_softmax_rows.h"
+#ifdef __clang__
+#pragma clang attribute pop
+#else
+#pragma GCC pop_options
+#endif
+#undef NAME
+#endif
+
+enum { BASELINE = 0, AVX2 = 1, AVX512 = 2 };
+
+static int chosen = BASELINE;
+
+static inline int best_instruction_set(void)
+{
+#ifdef META_OOD_X86
+    __builtin_cpu_init();
+    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw")
+        && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl"))
+        return AVX512;
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
+        return AVX2;
+#endif
+    return BASELINE;
+}
+
+static inline int reduce_rows(const Grid *grid, int begin, int end, float *scratch, const Maps *maps)
+{
+#ifdef META_OOD_X86
+    if (chosen == AVX512)
+        return reduce_rows_avx512(grid, begin, end, scratch, maps);
+    if (chosen == AVX2)
+        return reduce_rows_avx2(grid, begin, end, scratch, maps);
+#endif
+    return reduce_rows_baseline(grid, begin, end, scratch, maps);
+}
+
+static inline void softmax_at(
+    const Grid *grid, int n, const int *row, const int *column, float *p, float *heat)
+{
+#ifdef META_OOD_X86
+    if (chosen == AVX512) {
+        softmax_at_avx512(grid, n, row, column, p, heat);
+        return;
+    }
+    if (chosen == AVX2) {
+        softmax_at_avx2(grid, n, row, column, p, heat);
+        return;
+    }
+#endif
+    softmax_at_baseline(grid, n, row, column, p, heat);
+}
+
+#endif

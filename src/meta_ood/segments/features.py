@@ -1,0 +1,116 @@
+"""From the sums over segments and components to their published features (METHOD.md G1).
+
+Segment features for C classes, F = 37 + 2 C, in the table sorted by name:
+
+- ``S``, ``S_in``, ``S_bd`` [px]: pixels of the segment, inner ones, boundary ones. A boundary pixel
+  has an 8-neighbour inside the image that is in no segment.
+- ``S_rel``, ``S_rel_in``: ``S / S_bd``, ``S_in / S_bd``.
+- ``mean_x``, ``mean_y`` [px]: mean row and mean column (the published names say x for rows).
+- for a heat map h out of ``E`` (entropy over ln C), ``D`` (1 - p1 + p2, margin) and ``V`` (1 - p1,
+  variation ratio): ``h``, ``h_in``, ``h_bd`` mean over the segment, its inside, its boundary;
+  ``h_var``, ``h_var_in``, ``h_var_bd`` mean of squares minus square of the mean (a tiny negative
+  number is possible); ``h_rel = h S_rel``, ``h_rel_in = h_in S_rel_in``, likewise ``h_var_rel``
+  and ``h_var_rel_in``.
+- ``cprobc``: mean softmax of class c over the segment.
+- ``ndistc``: of all pairs (pixel of the segment, 8-neighbour outside), the share whose neighbour
+  has its largest softmax at class c.
+
+Empty means (no inner pixels, no boundary pixels, no pairs) are 0; where there is no boundary pixel
+the ratios take ``S_bd`` as 1.
+
+Component features, G = 4 + 2 C: ``mean_x``, ``mean_y``, ``S_in``, ``S_bd`` as above, ``S_c`` [px]
+the pixels whose largest softmax is class c, ``cprobc`` as above.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
+Names = tuple[str, ...]
+
+HEATS = ("E", "D", "V")
+_HEAT_SUFFIXES = (
+    "", "_in", "_bd", "_rel", "_rel_in", "_var", "_var_in", "_var_bd", "_var_rel", "_var_rel_in",
+)  # fmt: skip
+SIZE, INNER, ROW, COLUMN, SCORE, HEAT = range(6)
+"""Columns of the sums; from HEAT on four a heat map: sum, squares, inner sum, inner squares."""
+SUMS = HEAT + 4 * len(HEATS)
+
+
+def feature_names(classes: int) -> Names:
+    """Return the names of the segment features in the order of the table's columns.
+
+    Examples
+    --------
+    >>> len(feature_names(19))
+    75
+    """
+    names = ["S", "S_in", "S_bd", "S_rel", "S_rel_in", "mean_x", "mean_y"]
+    names += [f"{heat}{suffix}" for heat in HEATS for suffix in _HEAT_SUFFIXES]
+    names += [f"{kind}{c}" for kind in ("cprob", "ndist") for c in range(classes)]
+    return tuple(sorted(names))
+
+
+def component_feature_names(classes: int) -> Names:
+    """Return the names of the component features in the order of the table's columns."""
+    per_class = [name for c in range(classes) for name in (f"S_{c}", f"cprob{c}")]
+    return ("mean_x", "mean_y", "S_in", "S_bd", *per_class)
+
+
+def segment_features(
+    sums: FloatArray, probabilities: FloatArray, neighbours: IntArray
+) -> FloatArray:
+    """Return the ``(S, F)`` features.
+
+    Parameters
+    ----------
+    sums
+        ``(S, SUMS)``, what the kernel's `accumulate` filled.
+    probabilities
+        ``(S, C)`` sums of the softmax.
+    neighbours
+        ``(S, C)`` pairs by the neighbour's class.
+    """
+    names = feature_names(probabilities.shape[1])
+    features = np.empty((len(sums), len(names)))
+    column = {name: features[:, index] for index, name in enumerate(names)}
+    size, inner = sums[:, SIZE], sums[:, INNER]
+    boundary = size - inner
+    relative, relative_inner = size / np.maximum(boundary, 1), inner / np.maximum(boundary, 1)
+    column["S"][:], column["S_in"][:], column["S_bd"][:] = size, inner, boundary
+    column["S_rel"][:], column["S_rel_in"][:] = relative, relative_inner
+    column["mean_x"][:], column["mean_y"][:] = sums[:, ROW] / size, sums[:, COLUMN] / size
+    for index, heat in enumerate(HEATS):
+        total, squares, inner_total, inner_squares = sums[:, HEAT + 4 * index :].T[:4]
+        for suffix, first, second, count in (
+            ("", total, squares, size),
+            ("_in", inner_total, inner_squares, inner),
+            ("_bd", total - inner_total, squares - inner_squares, boundary),
+        ):
+            mean = first / np.maximum(count, 1)
+            column[f"{heat}{suffix}"][:] = mean
+            column[f"{heat}_var{suffix}"][:] = second / np.maximum(count, 1) - mean * mean
+        for name in (heat, f"{heat}_var"):
+            column[f"{name}_rel"][:] = column[name] * relative
+            column[f"{name}_rel_in"][:] = column[f"{name}_in"] * relative_inner
+    pairs = np.maximum(neighbours.sum(1), 1)
+    for c in range(probabilities.shape[1]):
+        column[f"cprob{c}"][:] = probabilities[:, c] / size
+        column[f"ndist{c}"][:] = neighbours[:, c] / pairs
+    return features
+
+
+def component_features(
+    sums: FloatArray, probabilities: FloatArray, histogram: IntArray
+) -> FloatArray:
+    """Return the ``(T, G)`` features; `histogram`: ``(T, C)`` pixels by their class."""
+    size, inner = sums[:, SIZE], sums[:, INNER]
+    features = np.empty((len(sums), 4 + 2 * probabilities.shape[1]))
+    features[:, 0], features[:, 1] = sums[:, ROW] / size, sums[:, COLUMN] / size
+    features[:, 2], features[:, 3] = inner, size - inner
+    features[:, 4::2] = histogram
+    features[:, 5::2] = probabilities / size[:, None]
+    return features
