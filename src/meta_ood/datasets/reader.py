@@ -178,7 +178,7 @@ def listed(template: str, root: Path) -> Iterator[tuple[dict[str, str], Path]]:
     fits = re.compile(pattern + r"\Z")
     for path in sorted(root.glob(re.sub(r"\{\w+\}", "*", template))):
         match = fits.match(path.relative_to(root).as_posix())
-        if match:
+        if match and not path.name.startswith("."):  # as macOS leaves them in archives
             yield match.groupdict(), path
 
 

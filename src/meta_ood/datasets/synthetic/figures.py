@@ -15,7 +15,7 @@ PERSON, RIDER, CAR, TRUCK, BUS, TRAIN, MOTORCYCLE, BICYCLE = 24, 25, 26, 27, 28,
 
 GLASS = Material((0.12, 0.16, 0.2), (0.3, 0.36, 0.42), "diagonal", 1.1)
 RUBBER = Material((0.07, 0.07, 0.08))
-STEEL = Material((0.2, 0.23, 0.27), shade=0.0)
+STEEL = Material((0.13, 0.3, 0.33), shade=0.0)
 SKIN = Material((0.78, 0.58, 0.47))
 CLOTHES: tuple[Colour, ...] = (
     (0.62, 0.12, 0.2),

@@ -160,11 +160,11 @@ def sample_world(
     items = _items(rng, kinds, left, right, things, traffic)
     clear = rng.uniform(0, 1)
     sky = (
-        (0.45 + 0.2 * clear, 0.58 + 0.12 * clear, 0.72 + 0.14 * clear),
-        (0.82, 0.85, 0.88),
+        (0.42 + 0.2 * clear, 0.58 + 0.12 * clear, 0.8 + 0.12 * clear),
+        (0.76, 0.85, 0.95),
     )
     if rng.uniform() < 0.35:
-        sky = ((0.66, 0.68, 0.7), (0.85, 0.85, 0.85))
+        sky = ((0.7, 0.74, 0.8), (0.84, 0.87, 0.92))
     rails = -left.road * 0.55 if any(item.kind == "train" for item in items) else 0.0
     return World(
         (left, right),
@@ -227,10 +227,10 @@ def _items(
             if kind == "person" and rng.uniform() < 0.6:
                 add(kind, x + 0.7, items[-1].z + float(rng.uniform(0, 1.5)))
     for flank, sign in ((left, -1), (right, 1)):
-        for z in np.arange(rng.uniform(8, 14), 80, rng.uniform(14, 22)):
+        for z in np.arange(rng.uniform(9, 16), 60, rng.uniform(16, 24)):
             add("pole", sign * (flank.road + 0.4), float(z))
         for z in np.arange(rng.uniform(9, 30), 80, rng.uniform(15, 25)):
-            if rng.uniform() < 0.5:
+            if rng.uniform() < 0.4:
                 add("tree", sign * (flank.kerb + 0.5), float(z))
         if rng.uniform() < 0.3:
             add("person", sign * (flank.kerb - 0.5), float(rng.uniform(15, 40)))

@@ -260,7 +260,7 @@ def write_coco(
             "license": 1,
         }
     )
-    names = dict(tuple(PROXIES)) | _STREET_CATEGORIES
+    names = dict(tuple(PROXIES)) | _STREET_CATEGORIES | {13: "stop sign"}
     instances = {
         "info": {"description": "demo world", "version": "1.0"},
         "licenses": [{"id": 1, "name": "Apache-2.0", "url": ""}],
