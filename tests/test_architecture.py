@@ -39,7 +39,7 @@ ALLOWED = {
     **dict.fromkeys(STAGE_PARTS, VALUES | NUMPY),
     "stages": VALUES | RAW | TORCH | NUMPY | STAGE_PARTS,
     "tracking": VALUES | {"layout"},
-    "cli": VALUES | {"layout", "tracking", "stages"},
+    "cli": VALUES | {"layout", "tracking", "stages", "models"},
     "__main__": {"cli"},
     "__init__": set(),
 }

@@ -72,7 +72,8 @@ def load_trunk(network: nn.Module, path: Path) -> Report:
     state = network.state_dict()
     expected = {key: value for key, value in state.items() if key.startswith(tuple(prefixes))}
     if len(prefixes) == 1 and not any(key.startswith(prefixes[0]) for key in found):
-        found = {prefixes[0] + key: value for key, value in found.items()}
+        # torchvision: "layer1.0..." or "features.0..." in a classifier, "backbone.…" here
+        found = {prefixes[0] + k.removeprefix("features."): v for k, v in found.items()}
     dropped = tuple(key for key in found if _is_classifier(key.removeprefix(prefixes[0])))
     found = {key: value for key, value in found.items() if key not in set(dropped)}
     report = match(
