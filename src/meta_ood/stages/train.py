@@ -52,6 +52,7 @@ def run(
             seed=params.seed,
             epoch=epoch,
             redraw=settings.proxy_redraw,
+            style=settings.proxy_style,
         ),
         ood_objective(settings),
         settings,
