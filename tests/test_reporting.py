@@ -4,6 +4,7 @@ import base64
 import csv
 import io
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -119,14 +120,21 @@ def test_page_names_every_cell(page):
         assert name in words
 
 
-def test_report_when_inputs_are_the_same(evaluation, written, tmp_path):
-    report.run(
-        PARAMS, evaluation=evaluation, report=tmp_path, log=log_nothing, machine=Machine(workers=7)
-    )
-    names = {path.name for path in tmp_path.iterdir()}
+def test_report_when_inputs_are_the_same(evaluation, tmp_path):
+    params = replace(PARAMS, networks=NETWORKS[:1])
+    for name, workers in (("first", 1), ("second", 7)):
+        report.run(
+            params,
+            evaluation=evaluation,
+            report=tmp_path / name,
+            log=log_nothing,
+            machine=Machine(workers=workers),
+        )
+    names = {path.name for path in (tmp_path / "first").iterdir()}
     assert names == {"index.html", "results.csv", "results.md", "results.txt"}
     for name in names:
-        assert (tmp_path / name).read_bytes() == (written / name).read_bytes()
+        first, second = (tmp_path / folder / name for folder in ("first", "second"))
+        assert first.read_bytes() == second.read_bytes()
 
 
 def test_report_when_cells_are_missing(tmp_path, caplog):
