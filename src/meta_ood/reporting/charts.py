@@ -11,12 +11,14 @@ import numpy as np
 
 from meta_ood import figures
 from meta_ood.figures import Axis, Line, Style
-from meta_ood.reporting.results import Cell, Columns
+from meta_ood.reporting.results import Cell, Columns, Results
 
 COLOURS = {"baseline": "#7486a8", "ood_trained": "#e06c00"}
 """Variant -> colour on light and dark ground; the baseline is dashed too."""
 OTHER = "#1f9e77"
 """Colour of any other variant."""
+NETWORKS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
+"""Colours of networks, after Okabe and Ito: told apart also by the colour-blind."""
 KINDS: dict[str, Style] = {"in_distribution": "dotted", "ood": "solid"}
 NAMES = {"in_distribution": "known pixels", "ood": "OoD pixels"}
 
@@ -152,6 +154,48 @@ def _reliability(cells: Sequence[Cell], prefix: str) -> Chart | None:
     svg = figures.curves(lines, Axis("confidence", (0, 1)), Axis("accuracy", (0, 1.01)))
     words = "; ".join(f"{cell.variant}: {_said(cell, 'calibration_error')}" for cell, _ in found)
     return Chart("Reliability, calibration error", inline(svg, prefix, f"Reliability. {words}."))
+
+
+def cost_charts(results: Results, prefix: str) -> list[Chart]:
+    """Plot gain against cost: AUPRC on each OoD set over mIoU, baseline to OoD-trained.
+
+    Returns
+    -------
+    One plot for each set for which a network has all four figures; a network's mIoU is the mean
+    over the sets whose known classes are labelled.
+    """
+    found: list[Chart] = []
+    for dataset in results.datasets:
+        lines, words = [], []
+        for index, network in enumerate(results.networks):
+            pair, miou = results.pair(network, dataset), _mean_miou(results, network)
+            values = [cell.value("auprc") for cell in pair] if pair else [None]
+            if None in values or miou is None:
+                continue
+            y = np.array(values, np.float64)
+            x = np.array(miou, np.float64)
+            end = (100 * float(x[1]), 100 * float(y[1]))
+            colour = NETWORKS[index % len(NETWORKS)]
+            lines.append(Line(network, 100 * x, 100 * y, colour, "solid", mark=end))
+            words.append(
+                f"{network}: mIoU {100 * x[0]:.1f} to {end[0]:.1f} %, "
+                f"AUPRC {100 * y[0]:.1f} to {end[1]:.1f} %"
+            )
+        if lines:
+            svg = figures.curves(lines, Axis("mIoU [%]"), Axis("AUPRC [%]", (0, 100)))
+            text = f"Gain against cost on {dataset}. {'; '.join(words)}."
+            found.append(Chart(dataset, inline(svg, f"{prefix}-{len(found)}", text)))
+    return found
+
+
+def _mean_miou(results: Results, network: str) -> tuple[float, float] | None:
+    """Return the network's mIoU before and after, over the sets that have both."""
+    pairs = [pair for d in results.datasets if (pair := results.pair(network, d))]
+    values = [(b.value("miou"), a.value("miou")) for b, a in pairs]
+    known = [(b, a) for b, a in values if b is not None and a is not None]
+    if not known:
+        return None
+    return sum(b for b, _ in known) / len(known), sum(a for _, a in known) / len(known)
 
 
 def _said(cell: Cell, *keys: str) -> str:

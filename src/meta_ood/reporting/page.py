@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from html import escape
 
-from meta_ood.reporting.charts import charts
+from meta_ood.reporting.charts import charts, cost_charts
 from meta_ood.reporting.gallery import pictures_section
 from meta_ood.reporting.markup import WORDS, unbroken
 from meta_ood.reporting.results import Results
@@ -52,6 +52,7 @@ def html_page(title: str, results: Results, provenance: Mapping[str, str]) -> st
         results_section(results) if results.cells else "",
         pictures_section(results),
         _curves(results),
+        _cost(results),
         scores_section(results),
         components_section(results),
         closed_section(results),
@@ -119,6 +120,20 @@ def _curves(results: Results) -> str:
         '<li><span class="variant baseline"></span>baseline</li>'
         '<li><span class="variant ood_trained"></span>ood_trained</li>'
         "<li>● operating point of meta classification</li></ul>" + "".join(blocks)
+    )
+
+
+def _cost(results: Results) -> str:
+    plots = "".join(
+        f"<figure><figcaption>{escape(chart.title)}</figcaption>{chart.svg}</figure>"
+        for chart in cost_charts(results, "cost")
+    )
+    if not plots:
+        return ""
+    return (
+        '<h2 id="cost">Gain and cost</h2><p class="soft">From the baseline to the OoD-trained '
+        "network (dot): up is better detection, left is worse segmentation of the known classes."
+        f'</p><div class="charts">{plots}</div>'
     )
 
 
