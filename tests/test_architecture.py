@@ -19,6 +19,7 @@ TORCH = {
     "inference",
 }
 NUMPY = {
+    "submissions",
     "pixels",
     "scores",
     "segments",
@@ -39,7 +40,7 @@ ALLOWED = {
     **dict.fromkeys(STAGE_PARTS, VALUES | NUMPY),
     "stages": VALUES | RAW | TORCH | NUMPY | STAGE_PARTS,
     "tracking": VALUES | {"layout"},
-    "cli": VALUES | {"layout", "tracking", "stages", "models"},
+    "cli": VALUES | RAW | NUMPY | {"layout", "tracking", "stages", "models"},
     "__main__": {"cli"},
     "__init__": set(),
 }

@@ -29,6 +29,8 @@ STAGES: dict[str, str] = {
 """Stage -> what it does; the order is that of the pipeline."""
 
 COMMANDS: dict[str, tuple[str, str]] = {
+    "data": ("meta_ood.cli.data:data", "Check, link and audit raw datasets; write miniatures."),
+    "submit": ("meta_ood.cli.submit:submit", "Score maps in the formats of benchmark servers."),
     "networks": ("meta_ood.cli.networks:networks", "Architectures, and what they cost."),
     "weights": ("meta_ood.cli.weights:weights", "Import released weights; look at a file."),
 }
