@@ -19,6 +19,7 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
+from meta_ood.pixels import Workspace
 from meta_ood.predictions import Prediction
 from meta_ood.segments.table import SegmentTable
 
@@ -99,8 +100,15 @@ def _write_logits(file: h5py.File, logits: npt.NDArray[np.float32], exact: bool)
     stored.attrs["offset"] = np.float64(offset)
 
 
-def read_prediction(path: Path) -> Prediction:
+def read_prediction(path: Path, workspace: Workspace | None = None) -> Prediction:
     """Read one frame.
+
+    Parameters
+    ----------
+    path
+        A file of :func:`write_prediction`.
+    workspace
+        Memory for the logits; they are good until it is used again.
 
     Raises
     ------
@@ -111,7 +119,8 @@ def read_prediction(path: Path) -> Prediction:
     """
     with _opened(path, "meta-ood prediction", PREDICTION_VERSION) as file:
         stored = file["logits"]
-        logits = np.empty(stored.shape, np.float32)
+        workspace = workspace or Workspace()
+        logits = workspace.array("stored logits", stored.shape, np.float32)
         if stored.dtype == np.int16:
             scale, offset = np.float32(stored.attrs["scale"]), np.float32(stored.attrs["offset"])
             plane = np.empty(stored.shape[1:], np.int16)
