@@ -137,7 +137,7 @@ _memory = Workspace()
 def file_to_table(path: Path, threads: int = 1, workspace: Workspace | None = None) -> int:
     """Measure one stored frame; return the number of segments."""
     workspace = workspace or _memory
-    prediction = read_prediction(path, workspace)
+    prediction = read_prediction(path, workspace.allocator("logits"))
     return len(measure_segments(prediction, workspace=workspace, threads=threads).image)
 
 
@@ -176,7 +176,8 @@ def peak_memory(path: Path) -> float:
         "import sys; from pathlib import Path; from meta_ood.pixels import Workspace;"
         "from meta_ood.storage import read_prediction;"
         "from meta_ood.segments import measure_segments; w = Workspace();"
-        "[measure_segments(read_prediction(Path(sys.argv[1]), w), workspace=w) for _ in range(5)];"
+        "read = lambda: read_prediction(Path(sys.argv[1]), w.allocator('logits'));"
+        "[measure_segments(read(), workspace=w) for _ in range(5)];"
         "print(Path('/proc/self/status').read_text().split('VmHWM:')[1].split()[0])"
     )
     out = subprocess.run([sys.executable, "-c", code, path], capture_output=True, check=True)
@@ -217,7 +218,7 @@ def report(paths: list[Path], published: float, repeats: int, exps: float, copie
     limit = CLASSES * pixels / exps + (prediction.logits.nbytes + 5 * pixels) / copied
     row(
         "read (limit: copy)",
-        seconds(lambda: read_prediction(paths[0], memory), repeats),
+        seconds(lambda: read_prediction(paths[0], memory.allocator("logits")), repeats),
         limit=1.5 * prediction.logits.nbytes / copied,
     )
     row(

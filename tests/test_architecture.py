@@ -9,7 +9,8 @@ SRC = Path(__file__).parents[1] / "src" / "meta_ood"
 
 VALUES = {"labels", "frames", "predictions", "config", "context", "strict"}
 RAW = {"datasets"}
-TORCH = {"training", "inference", "loading", "transforms", "losses", "models"}
+TORCH = {"models", "losses", "transforms", "loading", "optimisation", "validation", "resume"}
+TORCH |= {"training", "inference"}
 NUMPY = {"pixels", "scores", "segments", "meta_classification", "metrics", "figures", "storage"}
 STAGE_PARTS = {"evaluation", "reporting"}  # the pure halves of the stages of the same work
 

@@ -12,6 +12,7 @@ import yaml
 from meta_ood import cli, config, layout
 from meta_ood.cli.stages import run_stage
 from meta_ood.context import Machine
+from test_architecture import SRC, imports
 
 ROOT = Path(__file__).parents[1]
 PARAMS = config.load(ROOT / "params.yaml")
@@ -105,6 +106,39 @@ def test_a_network_s_training_does_not_touch_its_baseline() -> None:
     params = DVC["pretrain"]["params"]
     assert "train" not in params
     assert not [p for p in params if p.endswith(".train") or p == "network.${item.network}"]
+
+
+UNVERSIONED = {"config", "strict", "context", "stages"}  # their values are params or facts
+UNUSED = {"infer": {"segments", "scores", "pixels"}}  # storage also writes tables; infer writes none
+
+
+def closure(module: str) -> set[str]:
+    """Return every module of ours that `module` imports, directly or not."""
+    found: set[str] = set()
+    queue = [module]
+    while queue:
+        name = queue.pop()
+        if name in found:
+            continue
+        found.add(name)
+        path = SRC.joinpath(*name.split("."))
+        path = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+        for target in imports(path):
+            parts = target.split(".")[1:] if target.startswith("meta_ood.") else []
+            for end in range(1, len(parts) + 1):
+                place = SRC.joinpath(*parts[:end])
+                if place.is_dir() or place.with_suffix(".py").is_file():
+                    queue.append(".".join(parts[:end]))
+    return found
+
+
+@pytest.mark.parametrize("stage", layout.STAGES)
+def test_code_deps_are_what_a_stage_imports(stage: str) -> None:
+    deps = {d for d in declared(stage, cells(stage)[0], "deps") if d.startswith("src/")}
+    parts = {name.split(".")[0] for name in closure(f"stages.{stage}")} - UNVERSIONED
+    parts -= UNUSED.get(stage, set())
+    needed = {f"src/meta_ood/{p}{'' if (SRC / p).is_dir() else '.py'}" for p in parts}
+    assert deps == needed | {f"src/meta_ood/stages/{stage}.py"}
 
 
 # --- actual reads and writes -----------------------------------------------------------------

@@ -94,9 +94,13 @@ class TrainParams(OptimisationParams):
     loss: str = "entropy_maximization"
     loss_options: Options = field(default_factory=dict)
     ood_weight: Fraction = 0.9
+    ood_weight_ramp: Fraction = 0.0
+    """Share of the training over which λ rises from 0."""
     proxy_ratio: NonNegative = 0.1
     proxy_redraw: bool = True
     proxy_style: Literal["whole", "pasted"] = "whole"
+    proxy_holdout: Fraction = 0.1
+    """Share of the proxies that validation looks at instead of training."""
     reset_optimizer: bool = False
 
 

@@ -68,10 +68,8 @@ def _stage_paths(
     cell = Path(network, variant, dataset)
     prepared = {role: data / "prepare" / getattr(params.roles, role) for role in _ROLES}
     networks = data / "networks" / network
-    predictions, segments = (
-        data / "infer" / cell,
-        data / "segments" / cell.with_name(f"{cell.name}.h5"),
-    )
+    predictions = data / "infer" / cell
+    segments = data / "segments" / network / variant / f"{dataset}.h5"
     meta, evaluation = data / "meta" / cell, data / "evaluate" / cell
 
     if stage == "synthesize":

@@ -1,0 +1,178 @@
+"""COCO as OoD proxies: what is annotated is OoD; images with a street class are left out."""
+
+from __future__ import annotations
+
+import json
+import logging
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from meta_ood.datasets.reader import RawFrame, one_of
+from meta_ood.labels import IGNORE, OOD, LabelMap
+
+logger = logging.getLogger(__name__)
+
+BACKGROUNDS = {"ignore": IGNORE, "road": 0, "ood": OOD}
+"""Option `background` -> target value of pixels without annotation; 0 is the train id of road."""
+
+_PUBLISHED = (
+    "person",
+    "bicycle",
+    "car",
+    "motorcycle",
+    "bus",
+    "truck",
+    "traffic light",
+    "stop sign",
+)
+EXCLUDES: dict[str, tuple[str, ...]] = {
+    "street": (*_PUBLISHED, "train"),
+    "published": _PUBLISHED,
+}
+"""Preset of option `exclude` -> category names; an image with any of them is left out."""
+
+Json = Mapping[str, Any]
+
+
+def coco(
+    root: Path,
+    split: str,
+    *,
+    min_side: int = 480,
+    background: str = "ignore",
+    exclude: str | Sequence[str] = "street",
+    include: Sequence[str] = (),
+) -> Iterator[RawFrame]:
+    """Read a split of COCO, or of any dataset with a json in COCO's format.
+
+    Parameters
+    ----------
+    root
+        Folder with the image folder ``{split}`` and ``annotations/instances_{split}.json``.
+    split
+        ``train2017``, ``val2017`` or the name of another image folder.
+    min_side
+        Images with a shorter side [px] are left out.
+    background
+        What pixels without annotation become: ``ignore`` (void), ``road`` (published) or ``ood``.
+    exclude
+        ``street``, ``published`` (the same without train), or category names: an image with an
+        annotation of one of them, crowds too, is left out.
+    include
+        Category names whose annotations make proxies; all of them if empty.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the json or the image folder is missing.
+    ValueError
+        If an option is wrong, a category is unknown or the json is not in COCO's format.
+    """
+    fill = BACKGROUNDS[one_of("coco", "background", background, tuple(BACKGROUNDS))]
+    if isinstance(min_side, bool) or not isinstance(min_side, int) or min_side < 0:
+        raise ValueError(f"coco reader: option min_side: expected pixels >= 0, got {min_side!r}")
+    instances = read_instances(root, split)
+    categories = {category["name"]: category["id"] for category in instances["categories"]}
+    if isinstance(exclude, str):
+        one_of("coco", "exclude", exclude, tuple(EXCLUDES))
+        dropped = {categories[name] for name in EXCLUDES[exclude] if name in categories}
+    else:
+        dropped = {_category(categories, "exclude", name) for name in exclude}
+    kept = {_category(categories, "include", name) for name in include} or set(categories.values())
+
+    annotations: dict[int, list[Json]] = {}
+    excluded = set()
+    for annotation in instances["annotations"]:
+        if annotation["category_id"] in dropped:
+            excluded.add(annotation["image_id"])
+        elif annotation["category_id"] in kept:
+            annotations.setdefault(annotation["image_id"], []).append(annotation["segmentation"])
+    for image in on_disk(root, split, instances["images"]):
+        size = image["height"], image["width"]
+        if image["id"] in excluded or min(size) < min_side:
+            continue
+        path = root / split / image["file_name"]
+        target = partial(rasterise, annotations.get(image["id"], ()), size, fill)
+        yield RawFrame(path.stem, path, path.stem, target)
+
+
+def _category(categories: Mapping[str, int], option: str, name: str) -> int:
+    if name not in categories:
+        known = ", ".join(sorted(categories))
+        raise ValueError(f"coco reader: option {option}: no category {name!r}; known: {known}")
+    return categories[name]
+
+
+def read_instances(root: Path, split: str) -> Json:
+    """Read ``annotations/instances_{split}.json``, or say what is wrong with it."""
+    path = root / "annotations" / f"instances_{split}.json"
+    if not path.is_file():
+        raise FileNotFoundError(f"COCO: {path} is missing; expected it beside {root / split}/*.jpg")
+    try:
+        instances = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise ValueError(f"{path}: not a complete json file ({error})") from None
+    for key in ("images", "annotations", "categories"):
+        if not isinstance(instances, dict) or not isinstance(instances.get(key), list):
+            raise ValueError(f"{path}: expected a list under {key!r}, as in COCO's format")
+    return dict(instances)
+
+
+def on_disk(root: Path, split: str, images: Sequence[Json]) -> list[Json]:
+    """Return the json's images that lie on disk, by file name; differences are logged."""
+    folder = root / split
+    if not folder.is_dir():
+        raise FileNotFoundError(f"COCO: the image folder {folder} is missing")
+    names = {path.name for path in folder.iterdir() if path.is_file()}
+    listed = {image["file_name"] for image in images}
+    for what, odd in (
+        ("on disk but not in the json", names - listed),
+        ("in the json but not on disk", listed - names),
+    ):
+        if odd:
+            some = ", ".join(sorted(odd)[:3]) + (", ..." if len(odd) > 3 else "")
+            logger.warning("%s: skipped %d %s: %s", folder, len(odd), what, some)
+    present = [image for image in images if image["file_name"] in names]
+    if not present:
+        raise FileNotFoundError(f"COCO: no image of the json lies in {folder}")
+    return sorted(present, key=lambda image: str(image["file_name"]))
+
+
+def rasterise(segmentations: Sequence[Any], size: tuple[int, int], background: int) -> LabelMap:
+    """Draw annotations: ``OOD`` wherever any of them covers, `background` elsewhere.
+
+    Parameters
+    ----------
+    segmentations
+        COCO segmentations: a list of polygons, or an RLE, compressed or not.
+    size
+        Height and width [px].
+    background
+        Target value elsewhere.
+
+    Returns
+    -------
+    ``(H, W) uint8`` target.
+    """
+    from pycocotools import mask
+
+    target = np.full(size, background, np.uint8)
+    height, width = size
+    runs: list[Any] = []
+    for segmentation in segmentations:
+        if isinstance(segmentation, list):
+            runs.extend(mask.frPyObjects(segmentation, height, width))
+        elif isinstance(segmentation["counts"], list):
+            runs.append(mask.frPyObjects(segmentation, height, width))
+        else:
+            runs.append(segmentation)
+    if runs:
+        with warnings.catch_warnings():  # pycocotools 2.0 has not caught up with NumPy 2
+            warnings.filterwarnings("ignore", "__array__ implementation", DeprecationWarning)
+            target[mask.decode(mask.merge(runs)).astype(bool)] = OOD
+    return target

@@ -1,0 +1,1 @@
+"""The demo world: procedural datasets in the layouts of the real ones."""

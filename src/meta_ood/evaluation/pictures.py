@@ -1,0 +1,98 @@
+"""Pictures of a few frames: target, score, classes and segments beside the image."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+from scipy import ndimage
+
+from meta_ood import figures
+from meta_ood.labels import IGNORE
+from meta_ood.predictions import Prediction
+from meta_ood.scores import SCORES, pixel_maps
+from meta_ood.segments.table import SegmentTable
+
+Flags = npt.NDArray[np.bool_]
+
+MAX_WIDTH = 1024
+"""Pictures are thinned to at most so many columns [px]."""
+UNIT = ("entropy", "max_softmax", "margin")
+"""Scores whose pictures span [0, 1]; the others span their own range."""
+
+
+def choose_pictures(table: SegmentTable, count: int) -> list[int]:
+    """Choose frames for pictures: with OoD first, evenly spread, by the true components alone.
+
+    The same frames are chosen for every network and variant.
+
+    Returns
+    -------
+    Rising indices into ``table.image_ids``.
+    """
+    with_ood = set(table.component_image.tolist())
+    chosen: list[int] = []
+    for wanted in (True, False):
+        pool = [i for i in range(len(table.image_ids)) if (i in with_ood) is wanted]
+        n = min(count - len(chosen), len(pool))
+        chosen += [pool[(2 * k + 1) * len(pool) // (2 * n)] for k in range(n)]
+    return sorted(chosen)
+
+
+def write_pictures(
+    folder: Path,
+    prediction: Prediction,
+    image: Path,
+    removed: Flags,
+    score: str,
+    threshold: float,
+) -> None:
+    """Write ``<image_id>_{image,target,score,classes,segments}.png``, at most 1024 columns wide.
+
+    Parameters
+    ----------
+    folder
+        Where to.
+    prediction, image
+        One frame and its image file; a missing image file leaves its picture out.
+    removed
+        ``(S,) bool`` of the frame's segments, in raster order of their first pixel.
+    score, threshold
+        What makes the segments.
+
+    Raises
+    ------
+    ValueError
+        If the frame has another number of segments.
+    """
+    maps = pixel_maps(prediction)
+    score_map = SCORES[score](maps)
+    target = prediction.target
+    mask = (score_map >= np.float32(threshold)) & (target != IGNORE)
+    labels, count = ndimage.label(mask, np.ones((3, 3), bool))
+    if count != len(removed):
+        raise ValueError(
+            f"{prediction.image_id}: {count} segments, but the table has {len(removed)}"
+        )
+    step = -(-target.shape[1] // MAX_WIDTH)
+    small = (slice(None, None, step),) * 2
+    picture = None
+    if image.is_file():
+        with Image.open(image) as file:
+            picture = np.asarray(file.convert("RGB"))[small]
+    valid = score_map[target != IGNORE]
+    low, high = (0.0, 1.0) if score in UNIT else (float(valid.min()), float(valid.max()))
+    panels = {
+        "target": figures.label_map(target[small]),
+        "score": figures.score_map(score_map[small], low, high if high > low else low + 1),
+        "classes": figures.label_map(maps.arg_max[small]),
+        "segments": figures.segments_map(
+            picture, labels[small].astype(np.int32), removed, target[small]
+        ),
+    }
+    if picture is not None:
+        panels["image"] = picture
+    for kind, panel in panels.items():
+        figures.write_png(folder / f"{prediction.image_id}_{kind}.png", panel)

@@ -1,0 +1,188 @@
+"""From counts and tables to the figures of metrics.json and the curves."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from meta_ood.evaluation.counting import Counts
+from meta_ood.metrics import component, pixel, segment, semantic
+from meta_ood.segments.table import SegmentTable
+
+Flags = npt.NDArray[np.bool_]
+Floats = npt.NDArray[np.float64]
+
+HEADLINES = ("auroc", "auprc", "fpr95")
+
+
+def read_removed(meta: Path, table: SegmentTable) -> tuple[Floats, Flags]:
+    """Read ``probabilities.csv`` of the stage `meta`.
+
+    Returns
+    -------
+    probability
+        ``(S,)`` out-of-fold probability of being false.
+    removed
+        ``(S,) bool``.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the stage has not run.
+    ValueError
+        If the file does not fit the table.
+    """
+    path = meta / "probabilities.csv"
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is missing: run `meta` first")
+    with path.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    images = [table.image_ids[i] for i in table.image]
+    if [row.get("image_id") for row in rows] != images:
+        raise ValueError(f"{path}: {len(rows)} rows do not fit the table's {len(images)} segments")
+    try:
+        probability = np.array([float(row["probability"]) for row in rows], np.float64)
+    except (KeyError, ValueError) as error:
+        raise ValueError(f"{path}: expected a number in every `probability`: {error}") from None
+    removed = np.array([row.get("removed") in ("1", "true", "True") for row in rows], bool)
+    return probability, removed
+
+
+def measure(
+    counts: Counts,
+    table: SegmentTable,
+    removed: Flags,
+    *,
+    score: str,
+    protocols: Sequence[str],
+) -> dict[str, Any]:
+    """Compute all figures of one network, variant and dataset.
+
+    Parameters
+    ----------
+    counts
+        Sum over all frames.
+    table, removed
+        Segments of the set and what meta classification removes, ``(S,) bool``.
+    score
+        The score whose figures are the headline.
+    protocols
+        Keys of :data:`meta_ood.metrics.pixel.PROTOCOLS`; ``exact`` is always there.
+
+    Returns
+    -------
+    Plain values for metrics.json; NaN where undefined.
+    """
+    results = {
+        protocol: {
+            name: asdict(pixel.pixel_metrics(histogram, protocol))
+            for name, histogram in counts.histograms.items()
+        }
+        for protocol in dict.fromkeys(("exact", *protocols))
+    }
+    main = counts.histograms[score]
+    errors = asdict(segment.segment_errors(table, removed))
+    segments, components = errors.pop("segments"), errors.pop("components")
+    before = component.component_metrics(component.of_table(table))
+    after = component.component_metrics(component.of_table(table, ~removed))
+    return {
+        **{name: results["exact"][score][name] for name in HEADLINES},
+        "score": score,
+        "frames": main.frames,
+        "scenes": len(set(table.scenes)),
+        "pixels": main.positives + main.negatives,
+        "positives": main.positives,
+        "ignored": main.ignored,
+        "neutral": main.neutral,
+        "segments": segments,
+        "components": components,
+        "true_segments_removed": errors["true_segments_removed"],
+        **{f"segment_{k}": v for k, v in errors.items() if k.startswith("false")},
+        "segments_removed": errors["removed"],
+        "published_false_positives_after_meta": errors["published_false_positives_after_meta"],
+        "component_f1": before.f1,
+        "component_f1_after_meta": after.f1,
+        "component": {"before": asdict(before), "after_meta": asdict(after)},
+        "miou": semantic.mean_iou(counts.confusion),
+        "calibration_error": counts.reliability.error,
+        "scores": results["exact"],
+        "protocols": results,
+    }
+
+
+def plain(value: Any) -> Any:
+    """Return `value` for JSON: NaN and infinities become None, NumPy numbers plain ones.
+
+    Examples
+    --------
+    >>> plain({"a": [float("nan"), np.float64(0.5)], "b": np.int64(3)})
+    {'a': [None, 0.5], 'b': 3}
+    """
+    if isinstance(value, Mapping):
+        return {str(k): plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(v) for v in value]
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+def curve_tables(
+    counts: Counts, table: SegmentTable, probability: Floats, score: str
+) -> dict[str, dict[str, npt.NDArray[Any]]]:
+    """Return the curves of the headline score: file stem -> column -> values.
+
+    Without OoD pixels there is no ROC and no precision-recall curve: no rows.
+    """
+    histogram = counts.histograms[score]
+    both = bool(histogram.positives and histogram.negatives)
+    empty = (np.empty(0),) * 3
+    fpr, tpr, roc_threshold = pixel.roc_curve(histogram) if both else empty
+    recall, precision, pr_threshold = pixel.pr_curve(histogram) if both else empty
+    trade = segment.trade_off(table, probability)
+    confidence, accuracy, pixels = counts.reliability.curve()
+    edges, negatives, positives = pixel.score_distribution(histogram)
+    return {
+        "roc": {
+            "false_positive_rate": fpr,
+            "true_positive_rate": tpr,
+            "threshold": roc_threshold,
+        },
+        "pr": {"recall": recall, "precision": precision, "threshold": pr_threshold},
+        "histogram": {"score": edges, "in_distribution": negatives, "ood": positives},
+        "trade_off": {
+            "operating_point": trade.operating_point,
+            "false_positives": trade.false_positives,
+            "false_negatives": trade.false_negatives,
+            "true_segments_removed": trade.true_segments_removed,
+        },
+        "reliability": {"confidence": confidence, "accuracy": accuracy, "pixels": pixels},
+    }
+
+
+def write_columns(path: Path, columns: Mapping[str, npt.NDArray[Any]]) -> None:
+    """Write a CSV file atomically: a header and one row per index, numbers in 10 digits."""
+    temporary = path.with_name(f"{path.name}.tmp")
+    with temporary.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(columns)
+        for row in zip(*columns.values(), strict=True):
+            writer.writerow([f"{value:.10g}" for value in row])
+    temporary.replace(path)
+
+
+def write_json(path: Path, values: Mapping[str, Any]) -> None:
+    """Write plain values atomically."""
+    temporary = path.with_name(f"{path.name}.tmp")
+    temporary.write_text(json.dumps(values, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    temporary.replace(path)

@@ -1,0 +1,322 @@
+"""MetaClassifier: a fitted judge of segments, written as JSON that a person can read."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from scipy.special import expit
+
+from meta_ood.labels import lookup
+from meta_ood.meta_classification import logistic
+from meta_ood.meta_classification.features import (
+    Flags,
+    Floats,
+    Scaling,
+    Segments,
+    false_positives,
+)
+
+_FORMAT = "meta-ood meta classifier, version 1"
+
+
+class Model(Protocol):
+    """What stands behind a meta classifier: scaled features to log odds, and plain values."""
+
+    def log_odds(self, scaled: Floats) -> Floats:
+        """Return ``(S,)`` log odds of being a false positive from ``(S, F)`` scaled features."""
+
+    def to_values(self, names: tuple[str, ...]) -> dict[str, Any]:
+        """Return plain JSON values; `names` are the features' names."""
+
+
+@dataclass(frozen=True)
+class LinearModel:
+    """Log odds ``= x w + b``.
+
+    Attributes
+    ----------
+    weights
+        ``(F,) float64``.
+    bias
+        The constant term.
+    """
+
+    weights: Floats
+    bias: float
+
+    def log_odds(self, scaled: Floats) -> Floats:
+        """Return ``(S,)`` log odds from ``(S, F)`` scaled features."""
+        odds: Floats = scaled @ self.weights + self.bias
+        return odds
+
+    def to_values(self, names: tuple[str, ...]) -> dict[str, Any]:
+        """Return ``{"bias": b, "weights": {name: w}}``."""
+        weights = (float(w) for w in self.weights)
+        return {"bias": float(self.bias), "weights": dict(zip(names, weights, strict=True))}
+
+    @classmethod
+    def from_values(cls, values: Mapping[str, Any], names: tuple[str, ...]) -> LinearModel:
+        """Undo :meth:`to_values`."""
+        return cls(np.array([float(values["weights"][n]) for n in names]), float(values["bias"]))
+
+
+def fit_logistic_regression(scaled: Floats, false: Flags, *, penalty: float = 1.0) -> LinearModel:
+    """Fit the published classifier: L2, intercept penalised, C = 1 / penalty (METHOD.md G5)."""
+    weights = logistic.newton(logistic.with_ones(scaled), false, penalty=penalty)
+    return LinearModel(weights[:-1], float(weights[-1]))
+
+
+@dataclass(frozen=True)
+class Family:
+    """One kind of meta classifier: how to fit it and how to read it back."""
+
+    fit: Callable[..., Model]
+    from_values: Callable[[Mapping[str, Any], tuple[str, ...]], Model]
+
+
+CLASSIFIERS: dict[str, Family] = {
+    "logistic_regression": Family(fit_logistic_regression, LinearModel.from_values),
+}
+"""Name in params.yaml -> kind of meta classifier."""
+
+
+@dataclass(frozen=True)
+class MetaClassifier:
+    """Decides from its features whether a predicted OoD segment is a false positive.
+
+    Attributes
+    ----------
+    feature_names
+        F names, in the order of the table's columns.
+    scaling
+        Mean and scale of each feature over the training segments.
+    model
+        From scaled features to log odds.
+    classifier
+        The model's name in ``CLASSIFIERS``.
+    operating_point
+        A segment is removed if its probability of being a false positive is above.
+    keep_everything
+        Why nothing is ever removed, or "" for a classifier that was fitted; see :func:`fit`.
+    """
+
+    feature_names: tuple[str, ...]
+    scaling: Scaling
+    model: Model
+    classifier: str = "logistic_regression"
+    operating_point: float = 0.5
+    keep_everything: str = field(default="")
+
+    @property
+    def mean(self) -> Floats:
+        """``(F,)`` mean of each feature over the training segments."""
+        return self.scaling.mean
+
+    @property
+    def scale(self) -> Floats:
+        """``(F,)`` standard deviation of each feature; 0 = constant, without a say."""
+        return self.scaling.scale
+
+    @property
+    def weights(self) -> Floats:
+        """``(F,)`` weights of a linear model.
+
+        Raises
+        ------
+        ValueError
+            If the model is not linear.
+        """
+        return self._linear().weights
+
+    @property
+    def bias(self) -> float:
+        """Bias of a linear model; ValueError if it is none."""
+        return self._linear().bias
+
+    def _linear(self) -> LinearModel:
+        if not isinstance(self.model, LinearModel):
+            raise ValueError(f"a classifier {self.classifier!r} has no weights: it is not linear")
+        return self.model
+
+    def probability(self, table: Segments) -> Floats:
+        """Return ``(S,)`` probabilities in [0, 1] that the table's segments are false positives.
+
+        All 0 if the classifier keeps everything.
+
+        Raises
+        ------
+        ValueError
+            If the table's features are not those that the classifier was fitted on.
+        """
+        if tuple(table.feature_names) != self.feature_names:
+            raise ValueError(
+                f"the table has features {_some(table.feature_names)}, "
+                f"the meta classifier was fitted on {_some(self.feature_names)}"
+            )
+        return self.probability_of(np.asarray(table.features, np.float64))
+
+    def probability_of(self, features: Floats) -> Floats:
+        """Do what :meth:`probability` does from ``(S, F)`` features in the classifier's order."""
+        if self.keep_everything:
+            return np.zeros(len(features))
+        probability: Floats = expit(self.model.log_odds(self.scaling(features)))
+        return probability
+
+    def removes(self, table: Segments) -> Flags:
+        """Return ``(S,)``: which segments go, being false with more than the operating point."""
+        return self.probability(table) > self.operating_point
+
+    def to_json(self) -> str:
+        """Return JSON text: the same classifier gives the same bytes."""
+        features = [
+            {"name": name, "mean": float(mean), "scale": float(scale)}
+            for name, mean, scale in zip(self.feature_names, self.mean, self.scale, strict=True)
+        ]
+        values = {
+            "format": _FORMAT,
+            "classifier": self.classifier,
+            "operating_point": self.operating_point,
+            "keep_everything": self.keep_everything,
+            "features": features,
+            "model": self.model.to_values(self.feature_names),
+        }
+        return json.dumps(values, indent=1, allow_nan=False) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str, source: str = "the text") -> MetaClassifier:
+        """Read what :meth:`to_json` wrote; plain values only, nothing is executed.
+
+        Raises
+        ------
+        ValueError
+            If `text` is not a meta classifier; names `source`.
+        """
+        try:
+            values = json.loads(text)
+            if not isinstance(values, dict) or values.get("format") != _FORMAT:
+                raise ValueError(f"expected JSON with format {_FORMAT!r}")
+            names = tuple(str(f["name"]) for f in values["features"])
+            columns = [[float(f[key]) for f in values["features"]] for key in ("mean", "scale")]
+            name = str(values["classifier"])
+            family = lookup("classifier", CLASSIFIERS, name)
+            return cls(
+                feature_names=names,
+                scaling=Scaling(np.array(columns[0]), np.array(columns[1])),
+                model=family.from_values(values["model"], names),
+                classifier=name,
+                operating_point=float(values["operating_point"]),
+                keep_everything=str(values["keep_everything"]),
+            )
+        except KeyError as error:
+            raise ValueError(f"{source} is no meta classifier: {error} is missing") from None
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{source} is no meta classifier: {error}") from None
+
+    @classmethod
+    def read(cls, path: Path) -> MetaClassifier:
+        """Read a classifier.json."""
+        return cls.from_json(path.read_text(encoding="utf-8"), str(path))
+
+
+def why_not_fitted(false: Flags) -> str:
+    """Return why these training segments cannot be learnt from, or "".
+
+    Examples
+    --------
+    >>> why_not_fitted(np.array([True, True]))
+    'all 2 training segments are false positives'
+    >>> why_not_fitted(np.array([True, False]))
+    ''
+    """
+    if len(false) == 0:
+        return "no training segment"
+    if false.all():
+        return f"all {len(false)} training segments are false positives"
+    if not false.any():
+        return f"none of {len(false)} training segments is a false positive"
+    return ""
+
+
+def fit(
+    table: Segments,
+    classifier: str = "logistic_regression",
+    *,
+    operating_point: float = 0.5,
+    **options: Any,
+) -> MetaClassifier:
+    """Fit a meta classifier on all segments of a table.
+
+    Segments of one kind only (or none at all) cannot be learnt from. The answer is then a
+    classifier that keeps everything and says why: a detection is not thrown away on no evidence.
+
+    Parameters
+    ----------
+    table
+        Segments with features and adjusted IoU.
+    classifier
+        A name in ``CLASSIFIERS``.
+    operating_point
+        Probability in [0, 1] above which a segment is removed.
+    options
+        Keywords of the classifier; for ``logistic_regression``: ``penalty``.
+
+    Raises
+    ------
+    ValueError
+        Unknown classifier or option.
+    """
+    return fit_rows(
+        tuple(table.feature_names),
+        np.asarray(table.features, np.float64),
+        false_positives(table),
+        classifier,
+        operating_point=operating_point,
+        **options,
+    )
+
+
+def fit_rows(
+    names: tuple[str, ...],
+    features: Floats,
+    false: Flags,
+    classifier: str,
+    *,
+    operating_point: float = 0.5,
+    **options: Any,
+) -> MetaClassifier:
+    """Do what :func:`fit` says with plain arrays ``(S, F)`` and ``(S,)``."""
+    family = lookup("classifier", CLASSIFIERS, classifier)
+    _check_options(classifier, family, options)
+    scaling = Scaling.of(features)
+    why = why_not_fitted(false)
+    model: Model
+    if why:
+        model = LinearModel(np.zeros(len(names)), 0.0)
+        classifier = "logistic_regression"
+    else:
+        model = family.fit(scaling(features), false, **options)
+    return MetaClassifier(names, scaling, model, classifier, operating_point, why)
+
+
+def _check_options(classifier: str, family: Family, options: Mapping[str, Any]) -> None:
+    known = [
+        name
+        for name, parameter in inspect.signature(family.fit).parameters.items()
+        if parameter.kind is inspect.Parameter.KEYWORD_ONLY
+    ]
+    for name in options:
+        if name not in known:
+            raise ValueError(
+                f"{classifier}: unknown option {name!r}; known: {', '.join(known) or 'none'}"
+            )
+
+
+def _some(names: Any) -> str:
+    names = list(names)
+    return f"{', '.join(names[:3])}, … ({len(names)})" if len(names) > 3 else ", ".join(names)

@@ -1,0 +1,1 @@
+"""Metrics: pixels, segments, components and closed-set classes; pure functions on counts."""

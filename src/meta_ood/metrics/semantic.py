@@ -1,0 +1,160 @@
+"""Closed-set metrics: confusion matrix -> IoU and mIoU; reliability -> calibration error."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from meta_ood.labels import LabelMap
+
+Floats = npt.NDArray[np.float64]
+Integers = npt.NDArray[np.int64]
+
+BINS = 15
+_UNIT = 1 << 30
+
+
+def confusion_matrix(predicted: LabelMap, target: LabelMap, classes: int) -> Integers:
+    """Count pixels by target and predicted class.
+
+    Parameters
+    ----------
+    predicted
+        ``(H, W) uint8``, values ``0 .. C-1``.
+    target
+        ``(H, W) uint8``; pixels that hold no train id are left out.
+    classes
+        C.
+
+    Returns
+    -------
+    ``(C, C) int64``: row = target, column = predicted. Matrices of frames add up.
+
+    Raises
+    ------
+    ValueError
+        If the shapes differ or a predicted class is not below C.
+
+    Examples
+    --------
+    >>> confusion_matrix(np.array([[0, 1, 1]], np.uint8), np.array([[0, 0, 255]], np.uint8), 2)
+    array([[1, 1],
+           [0, 0]])
+    """
+    if predicted.shape != target.shape:
+        raise ValueError(f"predicted {predicted.shape} and target {target.shape} differ in shape")
+    valid = target < classes
+    if not valid.any():
+        return np.zeros((classes, classes), np.int64)
+    chosen = predicted[valid]
+    if int(chosen.max()) >= classes:
+        raise ValueError(f"predicted class {int(chosen.max())}; expected below {classes}")
+    index = target[valid].astype(np.int64) * classes + chosen
+    return np.bincount(index, minlength=classes * classes).reshape(classes, classes)
+
+
+def class_iou(confusion: Integers) -> Floats:
+    """Return the IoU of each class, ``(C,)``; NaN where a class is neither true nor predicted.
+
+    Examples
+    --------
+    >>> class_iou(np.array([[1, 1, 0], [0, 2, 0], [0, 0, 0]]))
+    array([0.5       , 0.66666667,        nan])
+    """
+    hits = np.diagonal(confusion).astype(np.float64)
+    union = confusion.sum(0) + confusion.sum(1) - hits
+    with np.errstate(invalid="ignore"):
+        return np.asarray(hits / union)
+
+
+def mean_iou(confusion: Integers) -> float:
+    """Return the mean IoU over the classes that occur in the target; NaN if there is none.
+
+    A class that is only predicted has IoU 0 but is no class of the set: it counts through the
+    pixels that it takes from the others.
+
+    Examples
+    --------
+    >>> mean_iou(np.array([[1, 1], [0, 0]]))
+    0.5
+    """
+    present = confusion.sum(1) > 0
+    return float(class_iou(confusion)[present].mean()) if present.any() else math.nan
+
+
+@dataclass(frozen=True)
+class Reliability:
+    """How often a network is right at each confidence; additive, exact to 2^-30.
+
+    Attributes
+    ----------
+    pixels, correct
+        ``(B,) int64`` per bin of confidence ``((b)/B, (b+1)/B]``.
+    confidence
+        ``(B,) int64`` summed confidence in units of 2^-30.
+    """
+
+    pixels: Integers
+    correct: Integers
+    confidence: Integers
+
+    def __add__(self, other: Reliability) -> Reliability:
+        """Return the counts of both."""
+        return Reliability(
+            self.pixels + other.pixels,
+            self.correct + other.correct,
+            self.confidence + other.confidence,
+        )
+
+    @property
+    def error(self) -> float:
+        """Expected calibration error: Σ share · |accuracy - mean confidence|; NaN without pixel."""
+        total = self.pixels.sum()
+        if not total:
+            return math.nan
+        return float(np.abs(self.correct - self.confidence / _UNIT).sum() / total)
+
+    def curve(self) -> tuple[Floats, Floats, Integers]:
+        """Return mean confidence, accuracy and pixels of the bins that hold a pixel."""
+        used = self.pixels > 0
+        pixels = self.pixels[used]
+        return self.confidence[used] / _UNIT / pixels, self.correct[used] / pixels, pixels
+
+
+def reliability(
+    confidence: npt.NDArray[np.float32],
+    predicted: LabelMap,
+    target: LabelMap,
+    classes: int,
+    bins: int = BINS,
+) -> Reliability:
+    """Count how often the predicted class is right, by confidence.
+
+    Parameters
+    ----------
+    confidence
+        ``(H, W) float32`` in [0, 1]: the largest softmax.
+    predicted, target
+        ``(H, W) uint8``; pixels without train id are left out.
+    classes, bins
+        C and number of equal bins.
+
+    Examples
+    --------
+    >>> one = np.array([[1.0, 0.75]], np.float32)
+    >>> reliability(one, np.uint8([[0, 1]]), np.uint8([[0, 0]]), 2).error
+    0.375
+    """
+    valid = target < classes
+    sure = np.clip(confidence[valid].astype(np.float64), 0, 1)
+    index = np.clip(np.ceil(sure * bins).astype(np.int64) - 1, 0, bins - 1)
+    right = predicted[valid] == target[valid]
+    units = np.rint(sure * _UNIT)  # sums below 2^53 are exact in float64
+    return Reliability(
+        np.bincount(index, minlength=bins),
+        np.bincount(index[right], minlength=bins),
+        np.bincount(index, units, bins).astype(np.int64),
+    )

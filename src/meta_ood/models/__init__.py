@@ -1,0 +1,72 @@
+"""Networks: ``(N, 3, H, W)`` images in [0, 1] -> ``(N, C, h, w)`` logits at their own stride."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from typing import Any
+
+from torch import nn
+
+from meta_ood.labels import lookup
+from meta_ood.models.deeplabv3plus import DeepLabV3Plus, deeplabv3plus_mini
+from meta_ood.models.dual_gcn import DualGCNNet, dualgcn_mini, dualgcnnet_r101
+from meta_ood.models.pixels import upsample
+
+__all__ = ["MODELS", "build", "upsample"]
+
+MODELS: dict[str, Callable[..., nn.Module]] = {
+    "deeplabv3plus_wrn38": DeepLabV3Plus,
+    "dualgcnnet_r50": DualGCNNet,
+    "dualgcnnet_r101": dualgcnnet_r101,
+    "deeplabv3plus_mini": deeplabv3plus_mini,
+    "dualgcn_mini": dualgcn_mini,
+}
+"""Architecture -> ``builder(num_classes, **options)``."""
+
+
+def build(name: str, num_classes: int, **options: Any) -> nn.Module:
+    """Build a network with fresh weights.
+
+    Parameters
+    ----------
+    name
+        A key of :data:`MODELS`, or ``package.module:builder`` for one's own.
+    num_classes
+        C.
+    **options
+        The builder's own options.
+
+    Returns
+    -------
+    A module that maps ``(N, 3, H, W)`` images in [0, 1] to ``(N, C, h, w)`` logits, with the
+    attributes ``align_corners`` (how its logits are up-sampled) and ``output_stride`` (H / h).
+
+    Raises
+    ------
+    ValueError
+        Unknown name, unknown option, or a builder that returns something else.
+    """
+    builder = _imported(name) if ":" in name else lookup("architecture", MODELS, name)
+    try:
+        network = builder(num_classes, **options)
+    except TypeError as error:
+        raise ValueError(f"architecture {name}: options {options}: {error}") from error
+    if not isinstance(network, nn.Module):
+        raise ValueError(f"architecture {name}: returned {type(network).__name__}, no nn.Module")
+    missing = [a for a in ("align_corners", "output_stride") if not hasattr(network, a)]
+    if missing:
+        raise ValueError(
+            f"architecture {name}: {type(network).__name__} has no attribute {', '.join(missing)}; "
+            "set align_corners (bool: how its logits are up-sampled) and output_stride (int)"
+        )
+    return network
+
+
+def _imported(name: str) -> Callable[..., Any]:
+    module_name, _, attribute = name.partition(":")
+    try:
+        builder: Callable[..., Any] = getattr(importlib.import_module(module_name), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ValueError(f"architecture {name}: expected package.module:builder: {error}") from None
+    return builder

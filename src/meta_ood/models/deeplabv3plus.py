@@ -1,0 +1,145 @@
+"""DeepLabv3+ on WideResNet38, METHOD.md G3: the published network, and smaller ones by options."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from meta_ood.models.pixels import IMAGENET_MEAN, IMAGENET_STD, Normalisation, upsample
+from meta_ood.models.wide_resnet38 import WideResNet38
+
+
+class AtrousSpatialPyramid(nn.Module):
+    """Image pooling, 1x1 and dilated 3x3 convolutions side by side, each with BatchNorm and ReLU.
+
+    Parameters
+    ----------
+    in_width
+        Channels of the input.
+    width
+        Channels of each branch.
+    rates
+        Dilations of the 3x3 convolutions.
+    """
+
+    def __init__(self, in_width: int, width: int, rates: Sequence[int]) -> None:
+        super().__init__()
+        self.features = nn.ModuleList([_branch(in_width, width, 1, 1)])
+        self.features.extend(_branch(in_width, width, 3, rate) for rate in rates)
+        self.img_conv = _branch(in_width, width, 1, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map ``(N, in_width, h, w)`` to ``(N, (2 + rates) * width, h, w)``, image pooling first.
+
+        Raises
+        ------
+        ValueError
+            For a batch of one in training mode.
+        """
+        if len(x) == 1 and self.img_conv.training and self.img_conv[1].training:
+            raise ValueError(
+                "DeepLabv3+ cannot train on a batch of one: the image pooling branch leaves one "
+                "value a channel, of which BatchNorm has no variance. Use a batch_size of at "
+                "least 2 and drop a last batch of one, or freeze that statistic by "
+                "network.aspp.img_conv.eval()"
+            )
+        pooled = self.img_conv(x.mean((2, 3), keepdim=True))  # (N, width, 1, 1)
+        branches = [pooled.expand(-1, -1, *x.shape[2:])]
+        branches += [feature(x) for feature in self.features]
+        return torch.cat(branches, 1)
+
+
+class DeepLabV3Plus(WideResNet38):
+    """DeepLabv3+ with a WideResNet38 trunk.
+
+    Parameters
+    ----------
+    num_classes
+        C.
+    aspp_width, rates
+        Width of the pyramid's branches, dilations of its 3x3 convolutions.
+    fine_width
+        Channels taken from `mod2`.
+    mean, std
+        Normalisation of the input.
+    **trunk
+        Options of :class:`WideResNet38`.
+
+    Attributes
+    ----------
+    output_stride
+        2 for the published network.
+    align_corners
+        True.
+    """
+
+    align_corners = True
+    trunk_prefixes = ("mod1.", "mod2.", "mod3.", "mod4.", "mod5.", "mod6.", "mod7.")
+
+    def __init__(
+        self,
+        num_classes: int,
+        aspp_width: int = 256,
+        rates: Sequence[int] = (12, 24, 36),
+        fine_width: int = 48,
+        mean: Sequence[float] = IMAGENET_MEAN,
+        std: Sequence[float] = IMAGENET_STD,
+        **trunk: Any,
+    ) -> None:
+        super().__init__(**trunk)
+        self.normalisation = Normalisation(mean, std)
+        self.output_stride = self.fine_stride
+        self.aspp = AtrousSpatialPyramid(self.trunk_width, aspp_width, rates)
+        mod2_width: int = self.get_submodule("mod3.block1.bn1.0").num_features  # type: ignore[assignment]
+        self.bot_fine = nn.Conv2d(mod2_width, fine_width, 1, bias=False)
+        self.bot_aspp = nn.Conv2d((2 + len(rates)) * aspp_width, aspp_width, 1, bias=False)
+        self.final = nn.Sequential(
+            nn.Conv2d(fine_width + aspp_width, aspp_width, 3, padding=1, bias=False),
+            nn.BatchNorm2d(aspp_width),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(aspp_width, aspp_width, 3, padding=1, bias=False),
+            nn.BatchNorm2d(aspp_width),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(aspp_width, num_classes, 1, bias=False),
+        )
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Map ``(N, 3, H, W)`` in [0, 1] to logits ``(N, C, H / stride, W / stride)``."""
+        x = self.fine(self.normalisation(image))
+        fine = self.bot_fine(x)
+        x = self.bot_aspp(self.aspp(self.coarse(x)))
+        x = upsample(x, (fine.shape[2], fine.shape[3]))
+        logits: Tensor = self.final(torch.cat((fine, x), 1))
+        return logits
+
+
+def _branch(in_width: int, width: int, kernel: int, rate: int) -> nn.Sequential:
+    padding = rate if kernel == 3 else 0
+    return nn.Sequential(
+        nn.Conv2d(in_width, width, kernel, padding=padding, dilation=rate, bias=False),
+        nn.BatchNorm2d(width),
+        nn.ReLU(inplace=True),
+    )
+
+
+MINI: dict[str, Any] = {
+    "stem_width": 16,
+    "stem_stride": 2,
+    "widths": ((24, 24), (48, 48), (64, 64), (64, 96), (48, 64, 128), (64, 96, 160)),
+    "blocks": (1, 1, 1, 1, 1, 1),
+    "strides": (1, 1, 1, 1, 1, 1),
+    "dilations": (1, 1, 1, 2, 2, 2),
+    "dropouts": (0.0, 0.0, 0.0, 0.0, 0.0, 0.1),
+    "aspp_width": 48,
+    "rates": (2, 4, 6),
+    "fine_width": 24,
+}
+"""The demo's network: stride 4, rates for feature maps of 16 x 16 and more."""
+
+
+def deeplabv3plus_mini(num_classes: int, **options: Any) -> DeepLabV3Plus:
+    """Build the demo's DeepLabv3+; `options` go over :data:`MINI`."""
+    return DeepLabV3Plus(num_classes, **{**MINI, **options})

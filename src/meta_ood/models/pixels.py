@@ -1,0 +1,77 @@
+"""What all networks do to pixels: normalise the input, up-sample the logits."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+"""Mean of red, green and blue over ImageNet, of values in [0, 1]."""
+IMAGENET_STD = (0.229, 0.224, 0.225)
+"""Their standard deviation."""
+
+
+def upsample(logits: Tensor, size: tuple[int, int], align_corners: bool = True) -> Tensor:
+    """Up-sample bilinearly; the one place that takes logits to full size.
+
+    Parameters
+    ----------
+    logits
+        ``(N, C, h, w)`` floating point.
+    size
+        ``(H, W)`` [px].
+    align_corners
+        As the network declares; the published networks all say True.
+
+    Returns
+    -------
+    ``(N, C, H, W)`` of the same dtype.
+
+    Examples
+    --------
+    >>> upsample(torch.tensor([[[[0.0, 2.0]]]]), (1, 3))
+    tensor([[[[0., 1., 2.]]]])
+    """
+    if tuple(logits.shape[-2:]) == tuple(size):
+        return logits
+    return functional.interpolate(logits, size, mode="bilinear", align_corners=align_corners)
+
+
+class Normalisation(nn.Module):
+    """(image - mean) / std by channel; its constants are in no state dict.
+
+    Parameters
+    ----------
+    mean, std
+        One number a channel, for images in [0, 1].
+    """
+
+    def __init__(
+        self, mean: Sequence[float] = IMAGENET_MEAN, std: Sequence[float] = IMAGENET_STD
+    ) -> None:
+        super().__init__()
+        if len(mean) != 3 or len(std) != 3 or min(std) <= 0:
+            raise ValueError(
+                f"normalisation: expected three means and three positive standard deviations, "
+                f"got {tuple(mean)} and {tuple(std)}"
+            )
+        self.mean: Tensor
+        self.std: Tensor
+        # On the CPU even below `torch.device("meta")`: no checkpoint would fill them.
+        for name, values in (("mean", mean), ("std", std)):
+            constant = torch.tensor(tuple(values), dtype=torch.float32, device="cpu")
+            self.register_buffer(name, constant.reshape(3, 1, 1), persistent=False)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Normalise ``(N, 3, H, W)`` in [0, 1]."""
+        return (image - self.mean) / self.std
+
+    def describe(self) -> dict[str, list[float]]:
+        """Return mean and std as plain numbers, for metadata."""
+        return {
+            name: [round(float(v), 6) for v in getattr(self, name).flatten()]
+            for name in ("mean", "std")
+        }

@@ -1,0 +1,125 @@
+"""ResNet with a deep stem and dilated upper layers, METHOD.md G3; the trunk of DualGCNNet.
+
+Parameter names, order and shapes are the published ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+EXPANSION = 4
+"""Output channels of a bottleneck over its inner channels."""
+PLANES = (64, 128, 256, 512)
+STRIDES = (1, 2, 1, 1)
+DILATIONS = (1, 1, 2, 4)
+MULTI_GRID = (1, 2, 4)
+"""Factors on the dilation of layer4's blocks."""
+
+
+class Bottleneck(nn.Module):
+    """1x1, 3x3, 1x1 with BatchNorm, added to a shortcut.
+
+    Parameters
+    ----------
+    in_width
+        Channels of the input.
+    planes
+        Inner channels; the output has four times as many.
+    stride, dilation
+        Of the 3x3 convolution.
+    """
+
+    def __init__(self, in_width: int, planes: int, stride: int, dilation: int) -> None:
+        super().__init__()
+        width = planes * EXPANSION
+        self.conv1 = nn.Conv2d(in_width, planes, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(planes)
+        self.conv2 = nn.Conv2d(
+            planes, planes, 3, stride=stride, padding=dilation, dilation=dilation, bias=False
+        )
+        self.bn2 = nn.BatchNorm2d(planes)
+        self.conv3 = nn.Conv2d(planes, width, 1, bias=False)
+        self.bn3 = nn.BatchNorm2d(width)
+        self.relu = nn.ReLU(inplace=True)
+        self.downsample = (
+            nn.Sequential(
+                nn.Conv2d(in_width, width, 1, stride=stride, bias=False), nn.BatchNorm2d(width)
+            )
+            if stride != 1 or in_width != width
+            else None
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map ``(N, in_width, h, w)`` to ``(N, 4 * planes, h / stride, w / stride)``."""
+        shortcut = x if self.downsample is None else self.downsample(x)
+        x = self.relu(self.bn1(self.conv1(x)))
+        x = self.relu(self.bn2(self.conv2(x)))
+        x = self.bn3(self.conv3(x))
+        out: Tensor = self.relu(x.add_(shortcut))
+        return out
+
+
+class ResNet(nn.Module):
+    """The trunk: deep stem and four layers of bottlenecks.
+
+    Parameters
+    ----------
+    blocks
+        Blocks of each layer: (3, 4, 6, 3) and (3, 4, 23, 3) are the published trunks.
+    stem_width
+        Channels of the first two stem convolutions; the third has twice as many.
+    planes, strides, dilations, multi_grid
+        Inner channels, stride and dilation of each layer, and layer4's factors on its dilation.
+    """
+
+    def __init__(
+        self,
+        blocks: Sequence[int],
+        stem_width: int = 64,
+        planes: Sequence[int] = PLANES,
+        strides: Sequence[int] = STRIDES,
+        dilations: Sequence[int] = DILATIONS,
+        multi_grid: Sequence[int] = MULTI_GRID,
+    ) -> None:
+        super().__init__()
+        for name, values in (
+            ("blocks", blocks),
+            ("planes", planes),
+            ("strides", strides),
+            ("dilations", dilations),
+        ):
+            if len(values) != 4:
+                raise ValueError(f"{name}: expected one entry for each of 4 layers, got {values!r}")
+        self.conv1 = nn.Sequential(
+            nn.Conv2d(3, stem_width, 3, stride=2, padding=1, bias=False),
+            nn.BatchNorm2d(stem_width),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(stem_width, stem_width, 3, padding=1, bias=False),
+            nn.BatchNorm2d(stem_width),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(stem_width, 2 * stem_width, 3, padding=1, bias=False),
+        )
+        self.bn1 = nn.BatchNorm2d(2 * stem_width)
+        self.relu = nn.ReLU(inplace=True)
+        self.maxpool = nn.MaxPool2d(3, stride=2, padding=1, ceil_mode=True)
+        width = 2 * stem_width
+        for layer in range(4):
+            grid = multi_grid if layer == 3 else (1,)
+            bottlenecks = []
+            for index in range(blocks[layer]):
+                stride = strides[layer] if index == 0 else 1
+                dilation = dilations[layer] * grid[index % len(grid)]
+                bottlenecks.append(Bottleneck(width, planes[layer], stride, dilation))
+                width = planes[layer] * EXPANSION
+            self.add_module(f"layer{layer + 1}", nn.Sequential(*bottlenecks))
+        self.output_stride = 4 * strides[0] * strides[1] * strides[2] * strides[3]
+        self.trunk_width = width
+
+    def trunk(self, x: Tensor) -> Tensor:
+        """Map a normalised ``(N, 3, H, W)`` to layer4, ``(N, trunk_width, h, w)``."""
+        x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
+        for layer in range(1, 5):
+            x = self.get_submodule(f"layer{layer}")(x)
+        return x

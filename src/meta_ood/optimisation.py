@@ -1,0 +1,52 @@
+"""Optimizer, learning rate and weight averaging."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import nn
+
+from meta_ood.config import OptimisationParams
+
+
+def learning_rate(params: OptimisationParams, step: int, steps: int) -> float:
+    """Return the learning rate of a step: constant, half a cosine, or (1 - step/steps)^0.9.
+
+    Examples
+    --------
+    >>> params = OptimisationParams(1, 1, 16, learning_rate=0.1, schedule="cosine")
+    >>> round(learning_rate(params, 5, 10), 6)
+    0.05
+    """
+    done = step / steps
+    factors = {
+        "constant": 1.0,
+        "cosine": (1 + math.cos(math.pi * done)) / 2,
+        "poly": math.pow(1 - done, 0.9),
+    }
+    return params.learning_rate * factors[params.schedule]
+
+
+def make_optimizer(network: nn.Module, params: OptimisationParams) -> torch.optim.Optimizer:
+    """Return the optimizer; weight decay spares biases and normalisation."""
+    weights = [p for p in network.parameters() if p.ndim > 1]
+    others = [p for p in network.parameters() if p.ndim <= 1]
+    groups = [
+        {"params": weights, "weight_decay": params.weight_decay},
+        {"params": others, "weight_decay": 0.0},
+    ]
+    rate = params.learning_rate
+    if params.optimizer == "sgd":
+        return torch.optim.SGD(groups, rate, momentum=0.9, fused=True)
+    kind = torch.optim.AdamW if params.optimizer == "adamw" else torch.optim.Adam
+    return kind(groups, rate, fused=True)
+
+
+@torch.no_grad()
+def follow(average: nn.Module, network: nn.Module, decay: float) -> None:
+    """Move an exponential moving average of the weights; take buffers as they are."""
+    for own, new in zip(average.parameters(), network.parameters(), strict=True):
+        own.lerp_(new, 1 - decay)
+    for kept, buffer in zip(average.buffers(), network.buffers(), strict=True):
+        kept.copy_(buffer)

@@ -1,0 +1,17 @@
+"""The pure half of the report stage: results in, texts and one HTML page out."""
+
+from meta_ood.reporting.page import html_page
+from meta_ood.reporting.results import Cell, Results, read_results
+from meta_ood.reporting.tables import csv_table, markdown_table, text_table
+from meta_ood.reporting.verdict import verdict
+
+__all__ = [
+    "Cell",
+    "Results",
+    "csv_table",
+    "html_page",
+    "markdown_table",
+    "read_results",
+    "text_table",
+    "verdict",
+]

@@ -1,0 +1,205 @@
+"""What OoD training and meta classification changed, in plain words computed from the figures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from meta_ood.reporting.results import Cell, Results
+from meta_ood.reporting.tables import COLUMNS, Column
+
+_COLUMN = {column.key: column for column in COLUMNS}
+_NAMES = {"auroc": "AUROC", "auprc": "AUPRC", "fpr95": "FPR95", "miou": "mIoU"}
+NOISE = 0.0005
+"""Changes of fractions below this are called no change."""
+
+
+@dataclass(frozen=True)
+class Tile:
+    """One big figure: what, its value before and after, and whether that is good.
+
+    Attributes
+    ----------
+    name, before, after
+        As printed; `before` may be empty.
+    note
+        What was counted.
+    tone
+        ``good``, ``bad`` or ``same``.
+    """
+
+    name: str
+    before: str
+    after: str
+    note: str
+    tone: str
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The headline, the sentences below it, what got worse, and the tiles."""
+
+    headline: str
+    sentences: tuple[str, ...]
+    worse: tuple[str, ...]
+    tiles: tuple[Tile, ...]
+
+
+def verdict(results: Results) -> Verdict:
+    """Say what changed between baseline and OoD-trained networks; also when it got worse.
+
+    Means are over all pairs of network and evaluation set for which both variants have the figure.
+
+    Examples
+    --------
+    >>> before = Cell("mini", "baseline", "fs", {"auprc": 0.4, "fpr95": 0.2})
+    >>> after = Cell("mini", "ood_trained", "fs", {"auprc": 0.7, "fpr95": 0.1})
+    >>> cells = {("mini", c.variant, "fs"): c for c in (before, after)}
+    >>> verdict(Results(("mini",), ("baseline", "ood_trained"), ("fs",), cells)).headline
+    'OoD training helped: AUPRC 40.0 → 70.0 %, FPR95 20.0 → 10.0 %.'
+    """
+    pairs = results.pairs
+    tiles = [tile for key in ("auroc", "fpr95", "auprc") if (tile := _mean_tile(key, pairs))]
+    meta = _meta([after for _, after in pairs] or results.ordered)
+    if meta is not None:
+        tiles.append(meta[1])
+    miou = _mean_tile("miou", pairs)
+    if miou is not None:
+        tiles.append(miou)
+    sentences = [_counted(key, pairs) for key in ("auroc", "auprc", "fpr95")]
+    sentences += [_closed_set(pairs), meta[0] if meta else ""]
+    return Verdict(
+        _headline(pairs, bool(results.cells)),
+        tuple(sentence for sentence in sentences if sentence),
+        tuple(_worse(pairs)),
+        tuple(tiles),
+    )
+
+
+def _values(key: str, pairs: Sequence[tuple[Cell, Cell]]) -> list[tuple[float, float]]:
+    found = ((before.value(key), after.value(key)) for before, after in pairs)
+    return [(b, a) for b, a in found if b is not None and a is not None]
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
+
+
+def _tone(gain: float) -> str:
+    return "same" if abs(gain) < NOISE else "good" if gain > 0 else "bad"
+
+
+def _mean_tile(key: str, pairs: Sequence[tuple[Cell, Cell]]) -> Tile | None:
+    values = _values(key, pairs)
+    if not values:
+        return None
+    before, after = _mean([b for b, _ in values]), _mean([a for _, a in values])
+    column = _COLUMN[key]
+    gain = column.gain(before, after) or 0.0
+    note = f"{100 * (after - before):+.1f} points, mean of {len(values)}"
+    return Tile(_NAMES[key], column.text(before), f"{column.text(after)} %", note, _tone(gain))
+
+
+def _headline(pairs: Sequence[tuple[Cell, Cell]], is_any: bool) -> str:
+    parts, tones = [], []
+    for key in ("auprc", "fpr95"):
+        values = _values(key, pairs)
+        if values:
+            before, after = _mean([b for b, _ in values]), _mean([a for _, a in values])
+            column = _COLUMN[key]
+            parts.append(f"{_NAMES[key]} {column.text(before)} → {column.text(after)} %")
+            tones.append(_tone(column.gain(before, after) or 0.0))
+    if not parts:
+        if not is_any:
+            return "There are no results yet."
+        return "No pair of baseline and OoD-trained network to compare."
+    heard = set(tones) - {"same"}
+    if not heard:
+        what = "OoD training changed next to nothing"
+    elif len(heard) == 2:
+        what = "OoD training gave a mixed picture"
+    else:
+        what = "OoD training helped" if heard == {"good"} else "OoD training hurt"
+    return f"{what}: {', '.join(parts)}."
+
+
+def _counted(key: str, pairs: Sequence[tuple[Cell, Cell]]) -> str:
+    values = _values(key, pairs)
+    if not values:
+        return ""
+    column = _COLUMN[key]
+    better = sum(_tone(column.gain(b, a) or 0.0) == "good" for b, a in values)
+    word = "rose" if column.better == "higher" else "fell"
+    which = (
+        f"in all {len(values)} comparisons"
+        if better == len(values)
+        else (f"in {better} of {len(values)} comparisons")
+    )
+    if len(values) == 1:
+        which = "" if better else "nowhere"
+    return f"{_NAMES[key]} {word} {which}".rstrip() + "."
+
+
+def _closed_set(pairs: Sequence[tuple[Cell, Cell]]) -> str:
+    values = _values("miou", pairs)
+    if not values:
+        return ""
+    change = 100 * _mean([a - b for b, a in values])
+    if abs(change) < 0.05:
+        return "Segmentation of the known classes did not change (mIoU)."
+    verb = "cost" if change < 0 else "gained"
+    return f"Segmentation of the known classes {verb} {abs(change):.1f} points of mIoU."
+
+
+def _meta(cells: Sequence[Cell]) -> tuple[str, Tile] | None:
+    """Return what meta classification did to the segments of `cells`, summed over them."""
+    keys = (
+        "segment_false_positives",
+        "segment_false_positives_after_meta",
+        "segment_false_negatives",
+        "segment_false_negatives_after_meta",
+    )
+    rows = [[cell.value(key) for key in keys] for cell in cells]
+    known = [[v for v in row if v is not None] for row in rows if None not in row]
+    if not known:
+        return None
+    fp, fp_after, fn, fn_after = (int(sum(row[i] for row in known)) for i in range(4))
+    if fp == 0:
+        return None
+    removed = cells_removed(cells)
+    share = 100 * (fp - fp_after) / fp
+    text = f"Meta classification removed {fp - fp_after} of {fp} false segments ({share:.0f} %)"
+    if removed is not None:
+        text += f" and {removed} true ones"
+    text += f"; missed objects went from {fn} to {fn_after}."
+    tone = "good" if share >= 50 else "same" if share > 0 else "bad"
+    note = f"{share:.0f} % removed by meta classification, {len(known)} sets"
+    return text, Tile("false segments", str(fp), str(fp_after), note, tone)
+
+
+def cells_removed(cells: Sequence[Cell]) -> int | None:
+    """Return how many true segments meta classification removed in all, None if unknown.
+
+    Examples
+    --------
+    >>> cells_removed([Cell("n", "v", "d", {"true_segments_removed": 3})])
+    3
+    """
+    values = [v for cell in cells if (v := cell.value("true_segments_removed")) is not None]
+    return int(sum(values)) if values else None
+
+
+def _worse(pairs: Sequence[tuple[Cell, Cell]]) -> list[str]:
+    """Name every headline fraction that OoD training made worse."""
+    found = []
+    for before, after in pairs:
+        for key, name in _NAMES.items():
+            column: Column = _COLUMN[key]
+            b, a = before.value(key), after.value(key)
+            gain = column.gain(b, a)
+            if gain is not None and _tone(gain) == "bad":
+                found.append(
+                    f"{after.network} on {after.dataset}: "
+                    f"{name} {column.text(b)} → {column.text(a)} %"
+                )
+    return found

@@ -1,0 +1,61 @@
+"""Stage `evaluate`: predictions, segments and meta classification -> figures, curves, pictures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from meta_ood import evaluation
+from meta_ood.config import Params
+from meta_ood.context import Log, Machine
+from meta_ood.frames import read_frames
+from meta_ood.storage import open_predictions, read_table
+
+
+def run(
+    params: Params,
+    *,
+    network: str,
+    variant: str,
+    dataset: str,
+    prepared: Path,
+    predictions: Path,
+    segments: Path,
+    meta: Path,
+    metrics: Path,
+    curves: Path,
+    pictures: Path,
+    log: Log,
+    machine: Machine,
+) -> None:
+    """Evaluate one network and variant on one dataset.
+
+    Writes metrics.json, one CSV a curve, and pictures of some frames. Frames are counted by
+    `machine.workers` threads; the result does not depend on their number.
+    """
+    settings, score = params.evaluate, params.segments.score
+    folder = open_predictions(predictions)
+    table = read_table(segments)
+    if [path.stem for path in folder.paths] != list(table.image_ids):
+        raise ValueError(f"{segments} is of other frames than {predictions}: run `segments` again")
+    probability, removed = evaluation.read_removed(meta, table)
+
+    scores = tuple(dict.fromkeys((score, *settings.scores)))
+    counts = evaluation.count_files(folder.paths, scores, machine.workers)
+    figures = evaluation.measure(counts, table, removed, score=score, protocols=settings.protocols)
+    keys = {"network": network, "variant": variant, "dataset": dataset}
+    origin = {"split": params.dataset_params(dataset).split, "weights": folder.weights_sha256}
+    values = evaluation.plain({**keys, **origin, **figures})
+
+    curves.mkdir(parents=True, exist_ok=True)
+    for stem, columns in evaluation.curve_tables(counts, table, probability, score).items():
+        evaluation.write_columns(curves / f"{stem}.csv", columns)
+    pictures.mkdir(parents=True, exist_ok=True)
+    frames = {frame.image_id: frame for frame in read_frames(prepared, Path.cwd())}
+    for index in evaluation.choose_pictures(table, settings.pictures):
+        frame = frames[table.image_ids[index]]
+        of_frame = removed[table.image == index]
+        evaluation.write_pictures(
+            pictures, folder[index], frame.image, of_frame, score, params.segments.threshold
+        )
+    evaluation.write_json(metrics, values)
+    log({f"evaluate/{k}": float(v) for k, v in values.items() if isinstance(v, int | float)}, 0)

@@ -1,0 +1,53 @@
+"""Stage infer: every frame of a dataset through a network; one HDF5 file a frame."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from pathlib import Path
+
+from meta_ood import storage
+from meta_ood.config import Params
+from meta_ood.context import Log, Machine, progress
+from meta_ood.frames import read_frames
+from meta_ood.inference import predict
+from meta_ood.models import checkpoint
+from meta_ood.resume import resume_folder
+
+
+def run(
+    params: Params,
+    *,
+    network: str,
+    variant: str,
+    dataset: str,
+    prepared: Path,
+    weights: Path,
+    predictions: Path,
+    log: Log,
+    machine: Machine,
+) -> None:
+    """Write ``predictions/<image_id>.h5`` for every frame.
+
+    They gather in a folder of their own until all are there, so that a killed run goes on where it
+    was, and no run takes predictions of other weights for its own.
+    """
+    net, made_of = checkpoint.load(weights)
+    gathered = resume_folder(
+        ("infer", network, variant, params.infer), (prepared / "frames.csv", weights)
+    )
+    gathered.mkdir(parents=True, exist_ok=True)
+    frames = sorted(read_frames(prepared, Path.cwd()), key=lambda frame: frame.image_id)
+    todo = [frame for frame in frames if not (gathered / f"{frame.image_id}.h5").is_file()]
+    results = predict(net, todo, params.infer, machine)
+    weights_sha256 = hashlib.sha256(weights.read_bytes()).hexdigest()
+    for prediction in progress(results, f"infer {network} {variant} {dataset}", len(todo)):
+        storage.write_prediction(
+            gathered / f"{prediction.image_id}.h5",
+            prediction,
+            class_names=made_of["class_names"],
+            network=f"{network}/{variant}",
+            weights_sha256=weights_sha256,
+        )
+    shutil.rmtree(predictions, ignore_errors=True)
+    shutil.move(gathered, predictions)

@@ -1,0 +1,79 @@
+"""Stage pretrain: a street network of known classes, trained from scratch or imported."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from meta_ood import models
+from meta_ood.config import Params
+from meta_ood.context import Log, Machine
+from meta_ood.frames import read_frames
+from meta_ood.labels import CITYSCAPES
+from meta_ood.loading import SegmentationDataset, mix_proxies
+from meta_ood.losses import cross_entropy
+from meta_ood.models import checkpoint
+from meta_ood.resume import forget, resume_folder
+from meta_ood.training import (
+    Validation,
+    evaluate_once,
+    fit,
+    seeded,
+    write_metrics,
+)
+from meta_ood.transforms import Augmentation
+
+
+def run(
+    params: Params,
+    *,
+    network: str,
+    training: Path,
+    validation: Path,
+    weights: Path,
+    metrics: Path,
+    log: Log,
+    machine: Machine,
+) -> None:
+    """Write the baseline's weights, and its figures on the validation frames."""
+    own, settings = params.network_params(network), params.pretrain_of(network)
+    num_classes = len(CITYSCAPES.names)
+    root = Path.cwd()
+    frames = read_frames(training, root)
+    looked_at = Validation(SegmentationDataset(read_frames(validation, root)))
+    resume = resume_folder(
+        ("pretrain", own.architecture, own.options, settings, params.seed),
+        (training / "frames.csv", validation / "frames.csv"),
+    )
+    if published := own.weights.get("baseline"):
+        net, _ = checkpoint.load(Path(published), own.architecture)
+        figures = evaluate_once(net, looked_at, num_classes, machine)
+    else:
+        with seeded(params.seed):
+            net = models.build(own.architecture, num_classes, **own.options)
+        augmentation = Augmentation(settings.crop, settings.scale_jitter, settings.colour_jitter)
+        figures = fit(
+            net,
+            SegmentationDataset(frames, augmentation),
+            lambda epoch: mix_proxies(len(frames), 0, 0.0, seed=params.seed, epoch=epoch),
+            lambda logits, target, counts, done: cross_entropy(logits, target, counts=counts),
+            settings,
+            num_classes=num_classes,
+            seed=params.seed,
+            machine=machine,
+            log=log,
+            validation=looked_at,
+            resume=resume,
+            what=f"pretrain {network}",
+        )
+    checkpoint.save(
+        weights,
+        net,
+        name=network,
+        architecture=own.architecture,
+        options=own.options,
+        num_classes=num_classes,
+        class_names=CITYSCAPES.names,
+        variant="baseline",
+    )
+    write_metrics(metrics, figures)
+    forget(resume)

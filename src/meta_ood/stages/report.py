@@ -1,0 +1,70 @@
+"""report: all evaluations as one page, and as a table in CSV, Markdown and text."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+from dataclasses import asdict
+from pathlib import Path
+
+from meta_ood import __version__, reporting
+from meta_ood.config import Params
+from meta_ood.context import Log, Machine
+
+logger = logging.getLogger(__name__)
+
+
+def run(params: Params, *, evaluation: Path, report: Path, log: Log, machine: Machine) -> None:
+    """Write ``index.html`` and ``results.csv``, ``.md`` and ``.txt``.
+
+    Parameters
+    ----------
+    params
+        Names the networks, variants and evaluation sets; cells without result are named in the
+        page.
+    evaluation
+        Folder with ``<network>/<variant>/<dataset>/{metrics.json, curves/, pictures/}``.
+    report
+        Folder to write; same inputs, same bytes.
+    log, machine
+        Not used: the report has no curve and no heavy work.
+    """
+    results = reporting.read_results(
+        evaluation, params.networks, params.variants, params.evaluation_sets
+    )
+    for key in results.missing:
+        logger.warning("no metrics.json for %s", "/".join(key))
+    page = reporting.html_page(params.report.title, results, _provenance(params, results))
+    texts = {
+        "index.html": page,
+        "results.csv": reporting.csv_table(results.ordered),
+        "results.md": reporting.markdown_table(results.ordered) + "\n",
+        "results.txt": reporting.text_table(results.ordered) + "\n",
+    }
+    report.mkdir(parents=True, exist_ok=True)
+    for name, text in texts.items():
+        temporary = report / f".{name}.{os.getpid()}.tmp"
+        temporary.write_text(text, encoding="utf-8", newline="\n")
+        temporary.replace(report / name)
+
+
+def _provenance(params: Params, results: reporting.Results) -> dict[str, str]:
+    """Return where the figures come from; nothing of time or machine."""
+    metrics = {"/".join(key): cell.metrics for key, cell in results.cells.items()}
+    segments = params.segments
+    return {
+        "meta-ood": __version__,
+        "seed": str(params.seed),
+        "OoD segments": f"{segments.score} at least {segments.threshold:g}",
+        "results": _digest(metrics),
+        "networks, variants, sets, segments": _digest(
+            [params.networks, params.variants, params.evaluation_sets, asdict(segments)]
+        ),
+    }
+
+
+def _digest(value: object) -> str:
+    text = json.dumps(value, sort_keys=True)
+    return f"sha256 {hashlib.sha256(text.encode()).hexdigest()[:16]}"

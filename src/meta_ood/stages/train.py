@@ -1,0 +1,82 @@
+"""Stage train: OoD training of the baseline with proxies (METHOD.md G2)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from meta_ood.config import Params
+from meta_ood.context import Log, Machine
+from meta_ood.frames import read_frames
+from meta_ood.labels import CITYSCAPES
+from meta_ood.loading import SegmentationDataset, hold_out, mix_proxies
+from meta_ood.losses import ood_objective
+from meta_ood.models import checkpoint
+from meta_ood.resume import forget, resume_folder
+from meta_ood.training import Validation, fit, write_metrics
+from meta_ood.transforms import Augmentation
+
+
+def run(
+    params: Params,
+    *,
+    network: str,
+    training: Path,
+    validation: Path,
+    proxies: Path,
+    baseline: Path,
+    weights: Path,
+    metrics: Path,
+    log: Log,
+    machine: Machine,
+) -> None:
+    """Write the OoD-trained weights, and their figures on streets and held-out proxies."""
+    settings = params.train_of(network)
+    net, made_of = checkpoint.load(baseline)
+    num_classes = int(made_of["num_classes"])
+    root = Path.cwd()
+    streets = read_frames(training, root)
+    learned, held_out = hold_out(
+        read_frames(proxies, root), settings.proxy_holdout, seed=params.seed
+    )
+    augmentation = Augmentation(settings.crop, settings.scale_jitter, settings.colour_jitter)
+    resume = resume_folder(
+        ("train", network, settings, params.seed, params.dataset_params(params.roles.proxies)),
+        (*(folder / "frames.csv" for folder in (training, validation, proxies)), baseline),
+    )
+    figures = fit(
+        net,
+        SegmentationDataset([*streets, *learned], augmentation),
+        lambda epoch: mix_proxies(
+            len(streets),
+            len(learned),
+            settings.proxy_ratio,
+            seed=params.seed,
+            epoch=epoch,
+            redraw=settings.proxy_redraw,
+        ),
+        ood_objective(settings),
+        settings,
+        num_classes=num_classes,
+        seed=params.seed,
+        machine=machine,
+        log=log,
+        validation=Validation(
+            SegmentationDataset([*read_frames(validation, root), *held_out]), bool(held_out)
+        ),
+        resume=resume,
+        reset_optimizer=settings.reset_optimizer,
+        what=f"train {network}",
+    )
+    own = params.network_params(network)
+    checkpoint.save(
+        weights,
+        net,
+        name=network,
+        architecture=own.architecture,
+        options=own.options,
+        num_classes=num_classes,
+        class_names=CITYSCAPES.names,
+        variant="ood_trained",
+    )
+    write_metrics(metrics, figures)
+    forget(resume)

@@ -1,0 +1,172 @@
+"""The store itself: runs, datasets, files and models written through one MLflow client."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import os
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import mlflow
+from filelock import FileLock
+from mlflow.entities import (
+    Dataset,
+    DatasetInput,
+    InputTag,
+    LoggedModelOutput,
+    Metric,
+    Param,
+    RunTag,
+)
+from mlflow.exceptions import MlflowException
+from mlflow.tracking import MlflowClient
+
+from meta_ood.tracking import facts
+from meta_ood.tracking.journal import Event, Journal
+
+logger = logging.getLogger(__name__)
+
+_BATCH = 900  # the store takes at most 1000 metrics at once
+_MAX_PARAM = 6000
+
+
+@functools.cache
+def client(uri: str, root: Path) -> MlflowClient:
+    """Return a client for `uri`; the first access of all processes goes one by one.
+
+    A fresh database is made by the first access, and several at once break it.
+    """
+    mlflow.set_tracking_uri(uri)
+    with FileLock(root / ".mlflow.lock"):
+        store = MlflowClient(uri)
+        store.search_experiments(max_results=1)
+    return store
+
+
+def experiment_id(store: MlflowClient, name: str, uri: str, root: Path) -> str:
+    """Return the id of experiment `name`, made with an absolute place for files if it is new."""
+    found = store.get_experiment_by_name(name)
+    if found is None:
+        local = uri.startswith("sqlite:")
+        try:
+            place = (root / "mlartifacts").as_uri() if local else None
+            return str(store.create_experiment(name, artifact_location=place))
+        except MlflowException:  # another process was faster
+            found = store.get_experiment_by_name(name)
+            if found is None:
+                raise
+    return str(found.experiment_id)
+
+
+def write(journal: Journal, start: Event, run_id: str | None, events: Sequence[Event]) -> str:
+    """Write `events` of a journal that began with `start`; return the run's id.
+
+    Parameters
+    ----------
+    run_id
+        The run, if an earlier call has opened it.
+    """
+    root = Path(start["root"])
+    store = client(start["uri"], root)
+    if run_id is None:
+        run_id = _open(store, start, root)
+    metrics: list[Metric] = []
+    for event in events:
+        if event["kind"] == "metrics":
+            metrics += [
+                Metric(key=name, value=value, timestamp=event["time"], step=event["step"])
+                for name, value in event["values"].items()
+            ]
+    for first in range(0, len(metrics), _BATCH):
+        store.log_batch(run_id, metrics=metrics[first : first + _BATCH])
+    with tempfile.TemporaryDirectory(dir=journal.folder) as folder:
+        stage = Path(folder, "files")
+        for event in events:
+            if event["kind"] == "file":
+                to = stage / event["to"]
+                to.parent.mkdir(parents=True, exist_ok=True)
+                os.link(journal.folder / event["file"], to)
+        if stage.is_dir():
+            store.log_artifacts(run_id, str(stage))
+    for event in events:
+        if event["kind"] == "tag":
+            store.log_batch(run_id, tags=[RunTag(k, v) for k, v in event["tags"].items()])
+        elif event["kind"] == "model":
+            register(store, run_id, journal.folder / event["file"], event)
+        elif event["kind"] == "end":
+            store.set_terminated(run_id, event["status"], event["time"])
+    return run_id
+
+
+def _open(store: MlflowClient, start: Event, root: Path) -> str:
+    """Make the run that `start` describes, or take the one that it names."""
+    tags = {"mlflow.source.name": f"meta_ood {start['tags']['stage']}", **start["tags"]}
+    if "git.sha" in tags:
+        tags["mlflow.source.git.commit"] = tags["git.sha"]
+    if start["run_id"]:
+        run_id = str(start["run_id"])
+        tags |= {"mlflow.runName": start["name"]}
+    else:
+        if start["parent"]:
+            experiment = store.get_run(start["parent"]).info.experiment_id
+            tags["mlflow.parentRunId"] = start["parent"]
+        else:
+            experiment = experiment_id(store, start["experiment"], start["uri"], root)
+        run = store.create_run(experiment, start["time"], {}, start["name"])
+        run_id = str(run.info.run_id)
+    params = [Param(k, str(v)[:_MAX_PARAM]) for k, v in start["params"].items()]
+    store.log_batch(run_id, params=params, tags=[RunTag(k, str(v)) for k, v in tags.items()])
+    store.log_inputs(
+        run_id,
+        [
+            DatasetInput(
+                Dataset(entry["path"], entry["digest"][:36], "local", entry["path"]),
+                [InputTag("mlflow.data.context", entry["name"])],
+            )
+            for entry in start["inputs"]
+        ],
+    )
+    return run_id
+
+
+def register(store: MlflowClient, run_id: str, weights: Path, event: Event) -> None:
+    """Register `weights` as a version of the model named after the network.
+
+    Weights that are registered already get no second version; the alias moves to theirs.
+    """
+    md5, network = facts.file_md5(weights), event["network"]
+    variant = Path(event["path"]).stem
+    store.log_batch(run_id, tags=[RunTag("weights.md5", md5)])
+    try:
+        store.create_registered_model(network, tags={"network": network})
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+    known = {
+        version.tags.get("weights.md5"): version
+        for version in store.search_model_versions(f"name = '{network}'")
+        if version.tags.get("variant") == variant
+    }
+    if md5 in known:
+        store.set_registered_model_alias(network, variant, known[md5].version)
+        return
+    experiment = store.get_run(run_id).info.experiment_id
+    tags = {"variant": variant, "weights.md5": md5}
+    model = store.create_logged_model(experiment, network, run_id, tags, model_type="weights")
+    with tempfile.TemporaryDirectory(dir=weights.parent) as folder:
+        os.link(weights, Path(folder, f"{variant}.safetensors"))
+        store.log_model_artifacts(model.model_id, folder)
+    store.finalize_logged_model(model.model_id, "READY")
+    store.log_outputs(run_id, [LoggedModelOutput(model.model_id, 0)])
+    version = store.create_model_version(
+        network, model.artifact_location, run_id, tags, model_id=model.model_id
+    )
+    store.set_registered_model_alias(network, variant, version.version)
+
+
+def versions(store: MlflowClient, network: str) -> list[Any]:
+    """Return all versions of a registered model."""
+    return list(store.search_model_versions(f"name = '{network}'"))

@@ -1,0 +1,103 @@
+"""Joint augmentations of an image and its target, seeded sample by sample."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+from torchvision.transforms.v2 import InterpolationMode
+from torchvision.transforms.v2 import functional as joint
+
+from meta_ood.labels import IGNORE
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """Scale jitter, crop, flip and colour jitter, in this order.
+
+    Attributes
+    ----------
+    crop
+        Side of the square that comes out [px].
+    scale_jitter
+        The image is enlarged by a factor drawn log-uniformly from [1 - s, 1 / (1 - s)].
+    colour_jitter
+        Brightness, contrast and saturation are each multiplied by a factor from [1 - c, 1 + c].
+    flip
+        Probability of a horizontal flip.
+
+    An image that is smaller than the crop is padded, never stretched: black in the image, IGNORE in
+    the target.
+    """
+
+    crop: int
+    scale_jitter: float = 0.0
+    colour_jitter: float = 0.0
+    flip: float = 0.5
+
+    def __call__(
+        self, image: Tensor, target: Tensor, generator: np.random.Generator
+    ) -> tuple[Tensor, Tensor]:
+        """Draw one augmentation and apply it to both.
+
+        Parameters
+        ----------
+        image
+            ``(3, H, W) uint8``.
+        target
+            ``(H, W) uint8``.
+        generator
+            Source of all draws; the same number of draws whatever the image.
+
+        Returns
+        -------
+        ``(3, crop, crop) uint8`` and ``(crop, crop) uint8``.
+        """
+        draws = generator.random(7)
+        enlarge = math.exp((2 * draws[0] - 1) * -math.log(1 - self.scale_jitter))
+        window = max(1, round(self.crop / enlarge))  # [px] side of the part that is cut out
+        image, target = _cut(image, target, window, self.crop, draws[1], draws[2])
+        if draws[3] < self.flip:
+            image, target = image.flip(-1), target.flip(-1)
+        if self.colour_jitter:
+            factors = 1 + self.colour_jitter * (2 * draws[4:] - 1)
+            image = joint.adjust_brightness(image, float(factors[0]))
+            image = joint.adjust_contrast(image, float(factors[1]))
+            image = joint.adjust_saturation(image, float(factors[2]))
+        return image.contiguous(), target.contiguous()
+
+
+def _cut(
+    image: Tensor, target: Tensor, window: int, crop: int, down: float, across: float
+) -> tuple[Tensor, Tensor]:
+    """Cut a square window at a relative position in [0, 1), bring it to `crop`, pad what lacks."""
+    height, width = target.shape
+    rows, columns = min(window, height), min(window, width)
+    top, left = int(down * (height - rows + 1)), int(across * (width - columns + 1))
+    image = image[:, top : top + rows, left : left + columns]
+    target = target[top : top + rows, left : left + columns]
+    if window != crop:
+        size = [max(1, round(rows * crop / window)), max(1, round(columns * crop / window))]
+        image = joint.resize(image, size, InterpolationMode.BILINEAR, antialias=True)
+        target = joint.resize(target[None], size, InterpolationMode.NEAREST_EXACT)[0]
+    below, right = crop - target.shape[0], crop - target.shape[1]
+    if below or right:  # the image lies at a drawn place within the padding
+        above, before = int(down * (below + 1)), int(across * (right + 1))
+        edges = (before, right - before, above, below - above)
+        image, target = pad(image, edges), pad(target, edges, value=IGNORE)
+    return image, target
+
+
+def to_unit_range(images: Tensor) -> Tensor:
+    """Bring bytes to floats in [0, 1], which is what every network takes.
+
+    Examples
+    --------
+    >>> float(to_unit_range(torch.tensor(255, dtype=torch.uint8)))
+    1.0
+    """
+    return images.to(torch.float32).mul_(1 / 255)

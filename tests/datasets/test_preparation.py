@@ -1,0 +1,170 @@
+import hashlib
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from demo_world import small_params
+from meta_ood.context import Machine, log_nothing
+from meta_ood.datasets import preparation, read
+from meta_ood.frames import read_frames
+from meta_ood.labels import IGNORE
+from meta_ood.stages import prepare
+
+
+def run(demo, prepared, dataset="lost_and_found", workers=1, log=log_nothing, options=()):
+    params = small_params()
+    own = params.datasets[dataset]
+    name = own.root.rpartition("/")[2]
+    changed = {**own.options, **dict(options)}
+    if name == "coco":
+        changed["min_side"] = 64
+    object.__setattr__(own, "options", changed)
+    prepare.run(
+        params,
+        dataset=dataset,
+        root=demo / name,
+        prepared=prepared,
+        log=log,
+        machine=Machine(workers=workers),
+    )
+    return read_frames(prepared, Path.cwd())
+
+
+def contents(folder):
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+@pytest.mark.parametrize(
+    ("dataset", "count"),
+    [
+        ("cityscapes_train", 8),
+        ("cityscapes_val", 8),
+        ("coco", 26),
+        ("lost_and_found", 11),
+        ("fishyscapes_static", 4),
+    ],
+)
+def test_prepare_writes_frames_and_grey_targets(demo, tmp_path, dataset, count):
+    logged = {}
+    frames = run(demo, tmp_path, dataset, log=lambda values, step: logged.update(values))
+    assert len(frames) == count == logged["prepare/frames"]
+    assert len(list((tmp_path / "targets").iterdir())) == count
+    assert {path.name for path in tmp_path.iterdir()} == {"frames.csv", "targets"}
+    for frame in frames:
+        assert frame.image_md5 == hashlib.md5(frame.image.read_bytes()).hexdigest()
+        with Image.open(frame.target) as target, Image.open(frame.image) as image:
+            assert target.mode == "L"
+            assert target.size == image.size
+
+
+def test_targets_are_those_of_the_reader(demo, tmp_path):
+    frames = run(demo, tmp_path)
+    raw = read("lost_and_found", demo / "lost_and_found", "test")
+    for frame, source in zip(frames, raw, strict=True):
+        assert np.array_equal(np.asarray(Image.open(frame.target)), source.target())
+
+
+def test_result_does_not_depend_on_the_number_of_workers(demo, tmp_path, monkeypatch):
+    monkeypatch.setattr(preparation, "_POOL_FROM", 2)
+    for workers in (1, 2):
+        run(demo, tmp_path / str(workers), "coco", workers)
+    assert contents(tmp_path / "1") == contents(tmp_path / "2")
+
+
+def test_interrupted_run_goes_on_where_it_stopped(demo, tmp_path, monkeypatch):
+    complete = tmp_path / "complete"
+    run(demo, complete)
+    done = []
+    real = preparation.prepare_frame
+
+    def stops_after_four(raw, prepared):
+        if len(done) == 4:
+            raise KeyboardInterrupt
+        done.append(raw.image_id)
+        return real(raw, prepared)
+
+    monkeypatch.setattr(preparation, "prepare_frame", stops_after_four)
+    part = tmp_path / "part"
+    with pytest.raises(KeyboardInterrupt):
+        run(demo, part)
+    assert not (part / "frames.csv").exists()
+
+    again = []
+    monkeypatch.setattr(
+        preparation,
+        "prepare_frame",
+        lambda raw, prepared: again.append(raw.image_id) or real(raw, prepared),
+    )
+    run(demo, part)
+    assert len(again) == 7
+    assert not set(again) & set(done)
+    assert contents(part) == contents(complete)
+
+
+def test_other_settings_or_images_start_from_the_beginning(demo, tmp_path):
+    part = tmp_path / "part"
+    raw = read("lost_and_found", demo / "lost_and_found", "test")
+    first = list(preparation.prepare_frames(raw[:3], part, {"reading": "published"}, 1))
+    stamps = {f.target: f.target.stat().st_ino for f in first}
+    list(preparation.prepare_frames(raw[:3], part, {"reading": "published"}, 1))
+    assert all(target.stat().st_ino == inode for target, inode in stamps.items())
+    first[0].target.write_bytes(b"stale")
+    list(preparation.prepare_frames(raw[:3], part, {"reading": "smiyc"}, 1))
+    assert first[0].target.read_bytes() != b"stale"
+
+    copy = tmp_path / "image.png"
+    shutil.copy(raw[0].image, copy)
+    moved = [preparation.RawFrame("a", copy, "", raw[0].target)]
+    list(preparation.prepare_frames(moved, part, {}, 1))
+    (part / "targets" / "a.png").write_bytes(b"stale")
+    os.utime(copy, (1, 1))
+    list(preparation.prepare_frames(moved, part, {}, 1))
+    assert (part / "targets" / "a.png").read_bytes() != b"stale"
+
+
+def test_what_an_earlier_run_left_is_removed(demo, tmp_path):
+    (tmp_path / "targets").mkdir()
+    (tmp_path / "targets" / "old.png").write_bytes(b"")
+    run(demo, tmp_path)
+    assert not (tmp_path / "targets" / "old.png").exists()
+
+
+def frame_of(image, target):
+    return preparation.RawFrame("a", image, "", lambda: np.asarray(target, np.uint8))
+
+
+def test_sizes_that_differ_are_named(tmp_path):
+    image = tmp_path / "a.png"
+    Image.new("RGB", (4, 3)).save(image)
+    with pytest.raises(ValueError, match=r"a.png: the image is 4x3 px, its target 3x4 px"):
+        preparation.prepare_frame(frame_of(image, np.zeros((4, 3))), tmp_path)
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.jpg"])
+def test_cut_off_images_are_named(tmp_path, name):
+    image = tmp_path / name
+    Image.effect_noise((256, 128), 50).save(image)
+    image.write_bytes(image.read_bytes()[:-4200])
+    with pytest.raises(ValueError, match=rf"{name}: the file is cut off"):
+        preparation.prepare_frame(frame_of(image, np.zeros((128, 256))), tmp_path)
+    image.write_bytes(b"")
+    with pytest.raises(ValueError, match=rf"{name}: not an image \(0 bytes\)"):
+        preparation.prepare_frame(frame_of(image, np.zeros((128, 256))), tmp_path)
+
+
+def test_made_images_are_written_beside_the_targets(tmp_path):
+    pixels = np.arange(2 * 3 * 3, dtype=np.uint8).reshape(2, 3, 3)
+    raw = preparation.RawFrame(
+        "a", tmp_path / "source", "", lambda: np.full((2, 3), IGNORE, np.uint8), lambda: pixels
+    )
+    frame = preparation.prepare_frame(raw, tmp_path)
+    assert frame.image == tmp_path / "images" / "a.png"
+    assert np.array_equal(np.asarray(Image.open(frame.image)), pixels)

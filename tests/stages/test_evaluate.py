@@ -1,0 +1,132 @@
+"""The stage evaluate, on predictions made by hand."""
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from sklearn.metrics import average_precision_score, roc_auc_score
+
+from meta_ood import config, storage
+from meta_ood.context import Machine
+from meta_ood.frames import Frame, write_frames
+from meta_ood.labels import IGNORE, IN, NEUTRAL, OOD
+from meta_ood.predictions import Prediction
+from meta_ood.scores import score_maps
+from meta_ood.segments import SegmentTable, measure_segments
+from meta_ood.stages import evaluate
+
+ROOT = Path(__file__).parents[2]
+CLASSES = 5
+
+
+def make_predictions(ood: bool) -> list[Prediction]:
+    generator = np.random.default_rng(3)
+    predictions = []
+    for index in range(5):
+        target = generator.integers(0, CLASSES, (32, 48)).astype(np.uint8)
+        logits = 0.5 * generator.standard_normal((CLASSES, 32, 48)).astype(np.float32)
+        np.put_along_axis(logits, target[None].astype(np.int64), 4, axis=0)
+        if ood:
+            target[:] = IN
+            target[:3] = IGNORE
+            target[3] = NEUTRAL
+            target[8:20, 5 : 12 + index] = OOD
+            logits[:, 8:18, 5 : 12 + index] *= 0.05
+            logits[:, 25:28, 30:34] *= 0.05
+        predictions.append(Prediction(f"f{index}", logits, (32, 48), True, target, f"s{index % 2}"))
+    return predictions
+
+
+def run(folder: Path, predictions: list[Prediction], workers: int = 1, **overrides: object) -> dict:
+    names = [f"c{i}" for i in range(CLASSES)]
+    (folder / "infer").mkdir(parents=True)
+    (folder / "prepare").mkdir()
+    frames = []
+    for p in predictions:
+        storage.write_prediction(
+            folder / "infer" / f"{p.image_id}.h5",
+            p,
+            class_names=names,
+            network="n",
+            weights_sha256="0",
+        )
+        image = folder / f"{p.image_id}.png"
+        Image.fromarray(np.zeros((32, 48, 3), np.uint8)).save(image)
+        frames.append(Frame(p.image_id, image, "", folder / "prepare/t.png", p.scene))
+    write_frames(folder / "prepare", frames, Path("/elsewhere"))
+    table = SegmentTable.concatenate([measure_segments(p) for p in predictions])
+    storage.write_table(folder / "segments.h5", table, {})
+    (folder / "meta").mkdir()
+    with (folder / "meta/probabilities.csv").open("w") as file:
+        print("segment,image_id,probability,removed", file=file)
+        for i, image in enumerate(table.image):
+            p = 0.9 if table.segment_size[i] < 20 else 0.1
+            print(f"{i},{table.image_ids[image]},{p},{int(p > 0.5)}", file=file)
+    params = config.load(ROOT / "params.yaml", [f"{k}={v}" for k, v in overrides.items()])
+    evaluate.run(
+        params,
+        network="n",
+        variant="baseline",
+        dataset="lost_and_found",
+        prepared=folder / "prepare",
+        predictions=folder / "infer",
+        segments=folder / "segments.h5",
+        meta=folder / "meta",
+        metrics=folder / "metrics.json",
+        curves=folder / "curves",
+        pictures=folder / "pictures",
+        log=lambda values, step: None,
+        machine=Machine("cpu", workers),
+    )
+    return json.loads((folder / "metrics.json").read_text())
+
+
+def test_ood_set(tmp_path: Path) -> None:
+    predictions = make_predictions(ood=True)
+    values = run(tmp_path, predictions)
+    stored = storage.open_predictions(tmp_path / "infer")
+    target = np.concatenate([p.target.ravel() for p in stored])
+    evaluated = (target == IN) | (target == OOD)
+    for name in ("entropy", "energy"):
+        score = np.concatenate([score_maps(p, [name])[name].ravel() for p in stored])
+        y, s = target[evaluated] == OOD, score[evaluated]
+        assert values["scores"][name]["auroc"] == pytest.approx(roc_auc_score(y, s), abs=1e-9)
+        assert values["scores"][name]["auprc"] == pytest.approx(
+            average_precision_score(y, s), abs=1e-9
+        )
+    assert values["auroc"] == values["scores"]["entropy"]["auroc"]
+    assert values["pixels"] == evaluated.sum()
+    assert values["positives"] == (target == OOD).sum()
+    assert values["ignored"] == (target == IGNORE).sum()
+    assert values["neutral"] == (target == NEUTRAL).sum()
+    assert (values["frames"], values["scenes"], values["miou"]) == (5, 2, None)
+    assert values["segment_false_positives"] == 5
+    assert values["segment_false_positives_after_meta"] == 0
+    assert values["segment_false_negatives_after_meta"] == 0
+    with (tmp_path / "curves/roc.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert float(rows[-1]["true_positive_rate"]) == 1
+    assert len(list((tmp_path / "pictures").glob("f*_segments.png"))) == 4
+    assert len(list((tmp_path / "pictures").glob("f*_image.png"))) == 4
+
+
+def test_closed_set(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    values = run(tmp_path, make_predictions(ood=False))
+    assert values["auroc"] is None
+    assert values["auprc"] is None
+    assert values["miou"] == 1
+    assert "no OoD pixel" in caplog.text
+
+
+def test_workers_change_nothing(tmp_path: Path) -> None:
+    predictions = make_predictions(ood=True)
+    run(tmp_path / "one", predictions, 1)
+    run(tmp_path / "three", predictions, 3)
+    for path in sorted((tmp_path / "one").rglob("*")):
+        if path.suffix in (".json", ".csv", ".png"):
+            other = tmp_path / "three" / path.relative_to(tmp_path / "one")
+            if path.name != "frames.csv":
+                assert path.read_bytes() == other.read_bytes(), path.name

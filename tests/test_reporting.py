@@ -1,0 +1,242 @@
+"""The report: what is read back, what is said, and that the page stands alone."""
+
+import csv
+import io
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from evaluation_folder import DATASETS, NETWORKS, VARIANTS, write_cell, write_evaluation
+from meta_ood import config, reporting
+from meta_ood.context import Machine, log_nothing
+from meta_ood.reporting import Cell, Results, verdict
+from meta_ood.stages import report
+
+PARAMS = config.load(Path(__file__).parents[1] / "params.yaml")
+
+
+@pytest.fixture(scope="module")
+def evaluation(tmp_path_factory):
+    root = tmp_path_factory.mktemp("evaluate")
+    write_evaluation(root)
+    return root
+
+
+@pytest.fixture(scope="module")
+def written(evaluation, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("report")
+    report.run(PARAMS, evaluation=evaluation, report=folder, log=log_nothing, machine=Machine())
+    return folder
+
+
+def results_of(values, network="mini", dataset="fs"):
+    """Results of one network from ``variant -> metrics``."""
+    cells = {(network, v, dataset): Cell(network, v, dataset, m) for v, m in values.items()}
+    return Results((network,), VARIANTS, (dataset,), cells)
+
+
+class Page(HTMLParser):
+    """Collect what the tests ask about: tags, ids, attributes and balance."""
+
+    VOID = frozenset({"meta", "img", "br", "link", "input", "hr"})
+
+    def __init__(self, text):
+        super().__init__()
+        self.tags, self.ids, self.open, self.words = [], [], [], []
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        self.ids += [value for name, value in attrs if name == "id"]
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.handle_starttag(tag, attrs)
+        if tag not in self.VOID:
+            self.open.pop()
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if self.open and self.open[-1] != "style":
+            self.words.append(data)
+
+
+@pytest.fixture(scope="module")
+def page(written):
+    text = (written / "index.html").read_text(encoding="utf-8")
+    return text, Page(text)
+
+
+def test_page_is_well_formed(page):
+    _, parsed = page
+    assert not parsed.open
+    assert len(parsed.ids) == len(set(parsed.ids))
+
+
+def test_page_stands_alone(page):
+    text, parsed = page
+    assert "http:" not in text
+    assert "https:" not in text
+    assert not {"script", "link", "iframe", "object"} & {tag for tag, _ in parsed.tags}
+    for _, attributes in parsed.tags:
+        for name in ("src", "href", "xlink:href"):
+            if name in attributes:
+                assert attributes[name].startswith(("data:image/", "#"))
+    for target in re.findall(r"url\(([^)]*)\)", text):
+        assert target[0] == "#"
+        assert target[1:] in parsed.ids
+
+
+def test_links_lead_somewhere(page):
+    _, parsed = page
+    for _, attributes in parsed.tags:
+        if attributes.get("href", "").startswith("#"):
+            assert attributes["href"][1:] in parsed.ids
+
+
+def test_every_picture_has_words(page):
+    _, parsed = page
+    pictures = [attributes for tag, attributes in parsed.tags if tag == "img"]
+    assert len(pictures) >= len(NETWORKS) * len(DATASETS)
+    assert all(attributes["alt"] for attributes in pictures)
+    charts = [attributes for tag, attributes in parsed.tags if tag == "svg"]
+    assert charts
+    assert all(a["role"] == "img" and a["aria-label"] for a in charts)
+
+
+def test_page_names_every_cell(page):
+    _, parsed = page
+    words = " ".join(parsed.words)
+    for name in (*NETWORKS, *VARIANTS, *DATASETS, "AUROC", "FPR95", "AUPRC", "mIoU", "FP", "FN"):
+        assert name in words
+
+
+def test_report_when_inputs_are_the_same(evaluation, written, tmp_path):
+    report.run(
+        PARAMS, evaluation=evaluation, report=tmp_path, log=log_nothing, machine=Machine(workers=7)
+    )
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names == {"index.html", "results.csv", "results.md", "results.txt"}
+    for name in names:
+        assert (tmp_path / name).read_bytes() == (written / name).read_bytes()
+
+
+def test_report_when_cells_are_missing(tmp_path, caplog):
+    folder = tmp_path / "evaluate"
+    write_cell(
+        folder / NETWORKS[0] / "baseline" / DATASETS[0], NETWORKS[0], "baseline", DATASETS[0]
+    )
+    report.run(PARAMS, evaluation=folder, report=tmp_path / "r", log=log_nothing, machine=Machine())
+    text = (tmp_path / "r/index.html").read_text(encoding="utf-8")
+    assert f"{NETWORKS[0]} / ood_trained / {DATASETS[0]}" in text
+    assert f"{NETWORKS[0]} / baseline / {DATASETS[0]}" not in text
+    assert len(caplog.records) == 11
+
+
+def test_report_when_nothing_is_there(tmp_path):
+    report.run(
+        PARAMS, evaluation=tmp_path / "no", report=tmp_path, log=log_nothing, machine=Machine()
+    )
+    assert "There are no results yet." in (tmp_path / "index.html").read_text(encoding="utf-8")
+
+
+def test_csv_holds_fractions_of_every_cell(evaluation, written):
+    rows = list(csv.DictReader(io.StringIO((written / "results.csv").read_text())))
+    assert len(rows) == len(NETWORKS) * len(VARIANTS) * len(DATASETS)
+    results = reporting.read_results(evaluation, NETWORKS, VARIANTS, DATASETS)
+    for row in rows:
+        cell = results.cells[row["network"], row["variant"], row["dataset"]]
+        for key in ("auroc", "fpr95", "miou", "true_segments_removed"):
+            expected = cell.metrics.get(key)
+            assert (row[key] == "") == (expected is None)
+            if expected is not None:
+                assert float(row[key]) == pytest.approx(expected, rel=1e-9)
+
+
+def test_text_table_lines_are_aligned(written):
+    lines = (written / "results.txt").read_text().splitlines()
+    body = lines[3 : 3 + 12]
+    assert all(len(line) <= 120 for line in lines)
+    assert len({len(line) for line in body}) == 1
+    assert [line.split()[0] for line in body[::2]] == list(NETWORKS) * len(DATASETS)
+
+
+def test_markdown_table_has_one_row_per_cell(written):
+    lines = (written / "results.md").read_text().splitlines()
+    assert len(lines) == 2 + 12
+    assert len({line.count("|") for line in lines}) == 1
+
+
+def test_metrics_file_when_it_is_no_json(tmp_path):
+    folder = tmp_path / "n" / "baseline" / "d"
+    folder.mkdir(parents=True)
+    (folder / "metrics.json").write_text("{")
+    with pytest.raises(ValueError, match=r"metrics\.json: not JSON"):
+        reporting.read_results(tmp_path, ["n"], ["baseline"], ["d"])
+
+
+def test_curve_file_when_a_row_is_short(tmp_path):
+    folder = tmp_path / "n" / "baseline" / "d"
+    (folder / "curves").mkdir(parents=True)
+    (folder / "metrics.json").write_text("{}")
+    (folder / "curves/roc.csv").write_text("a,b\n1,2\n3\n")
+    with pytest.raises(ValueError, match=r"roc\.csv: a row has fewer than 2 columns"):
+        reporting.read_results(tmp_path, ["n"], ["baseline"], ["d"])
+
+
+GOOD = {"baseline": {"auprc": 0.4, "fpr95": 0.3}, "ood_trained": {"auprc": 0.6, "fpr95": 0.1}}
+
+
+@pytest.mark.parametrize(
+    ("after", "start"),
+    [
+        ({"auprc": 0.6, "fpr95": 0.1}, "OoD training helped: AUPRC 40.0 → 60.0 %"),
+        ({"auprc": 0.3, "fpr95": 0.4}, "OoD training hurt: AUPRC 40.0 → 30.0 %"),
+        ({"auprc": 0.6, "fpr95": 0.4}, "OoD training gave a mixed picture"),
+        ({"auprc": 0.4, "fpr95": 0.3}, "OoD training changed next to nothing"),
+        ({"auprc": 0.6, "fpr95": 0.3}, "OoD training helped"),
+        ({}, "No pair of baseline"),
+    ],
+)
+def test_verdict_says_what_happened(after, start):
+    said = verdict(results_of({"baseline": GOOD["baseline"], "ood_trained": after}))
+    assert said.headline.startswith(start)
+
+
+def test_verdict_names_what_got_worse():
+    before = {"auroc": 0.9, "auprc": 0.5, "fpr95": 0.1, "miou": 0.8}
+    after = {"auroc": 0.95, "auprc": 0.4, "fpr95": 0.2, "miou": 0.8}
+    said = verdict(results_of({"baseline": before, "ood_trained": after}))
+    assert said.worse == ("mini on fs: AUPRC 50.0 → 40.0 %", "mini on fs: FPR95 10.0 → 20.0 %")
+    assert "did not change" in " ".join(said.sentences)
+
+
+def test_verdict_counts_segments_over_sets():
+    metrics = {
+        "segment_false_positives": 10,
+        "segment_false_positives_after_meta": 4,
+        "segment_false_negatives": 3,
+        "segment_false_negatives_after_meta": 5,
+        "true_segments_removed": 2,
+    }
+    cells = {("mini", v, d): Cell("mini", v, d, metrics) for v in VARIANTS for d in ("laf", "fs")}
+    said = verdict(Results(("mini",), VARIANTS, ("laf", "fs"), cells))
+    assert (
+        "Meta classification removed 12 of 20 false segments (60 %) and 4 true ones; "
+        "missed objects went from 6 to 10."
+    ) in said.sentences
+    assert [(tile.before, tile.after) for tile in said.tiles] == [("20", "8")]
+
+
+def test_names_are_escaped():
+    cells = {("<b>", "baseline", "d"): Cell("<b>", "baseline", "d", {"auroc": 0.5})}
+    text = reporting.html_page("<i>", Results(("<b>",), ("baseline",), ("d",), cells), {"<u>": "&"})
+    assert "<b>" not in text
+    assert "<i>" not in text
+    assert "<u>" not in text

@@ -1,0 +1,241 @@
+import multiprocessing
+import os
+import random
+import signal
+import socket
+import sys
+from multiprocessing import forkserver
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import training_run
+from meta_ood.config import OptimisationParams
+from meta_ood.context import Machine, log_nothing
+from meta_ood.loading import SegmentationDataset, mix_proxies
+from meta_ood.training import DivergedError, Validation, fit, write_metrics
+from meta_ood.transforms import Augmentation
+from training_run import CLASSES, Tiny, train
+
+SERVER = multiprocessing.get_context("forkserver")
+SERVER.set_forkserver_preload(["training_run"])
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _server_finds_what_to_preload():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", os.pathsep.join(path for path in sys.path if path))
+        forkserver.ensure_running()
+        yield
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("frames") / "frames"
+    training_run.write_frames(path, 28, 8)
+    return path
+
+
+@pytest.fixture(scope="module")
+def undisturbed(folder):
+    return train(folder)
+
+
+def same(left: torch.nn.Module, right: torch.nn.Module) -> bool:
+    first, second = left.state_dict(), right.state_dict()
+    return all(torch.equal(first[key], second[key]) for key in first)
+
+
+def test_it_learns(undisturbed):
+    network, figures = undisturbed
+    assert figures["steps"] == 4 * 7
+    assert figures["miou"] > 0.6
+    assert figures["separation"] > 0.8
+    assert not network.training
+
+
+def test_same_seed_same_weights_and_other_seed_others(folder, undisturbed):
+    again, figures = train(folder, workers=3)
+    assert same(again, undisturbed[0])
+    assert figures == undisturbed[1]
+    assert not same(train(folder, seed=1)[0], undisturbed[0])
+
+
+def test_killed_ten_times_gives_the_same_weights(folder, undisturbed, tmp_path):
+    steps = random.Random(0)
+    for _ in range(10):
+        worker = SERVER.Process(
+            target=training_run.killed, args=(folder, tmp_path, steps.randint(1, 5))
+        )
+        worker.start()
+        worker.join()
+        assert worker.exitcode == -signal.SIGKILL
+    network, figures = train(folder, resume=tmp_path)
+    assert same(network, undisturbed[0])
+    assert figures == undisturbed[1]
+
+
+@pytest.mark.parametrize(
+    ("number", "error"), [(signal.SIGTERM, SystemExit), (signal.SIGINT, KeyboardInterrupt)]
+)
+def test_a_polite_signal_is_resumed_at_its_very_step(folder, undisturbed, tmp_path, number, error):
+    before = signal.getsignal(number)
+    with pytest.raises(error):
+        train(folder, resume=tmp_path, die_at=11, with_signal=number)
+    assert signal.getsignal(number) is before
+    seen: list[int] = []
+    network, _ = train(folder, resume=tmp_path, log=lambda values, step: seen.append(step))
+    assert torch.load(tmp_path / "state.pt", weights_only=True)["state"]["step"] > 11
+    assert same(network, undisturbed[0])
+    assert seen[0] == 14  # steps up to 11 were not taken again
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"ema": 0.8, "keep": "best", "optimizer": "adamw", "weight_decay": 0.01},
+        {"accumulate": 2, "gradient_clip": 0.1, "optimizer": "sgd", "schedule": "cosine"},
+    ],
+)
+def test_options_survive_a_signal(folder, tmp_path, options):
+    whole, expected = train(folder, **options)
+    with pytest.raises(SystemExit):
+        train(folder, resume=tmp_path, die_at=9, with_signal=signal.SIGTERM, **options)
+    network, figures = train(folder, resume=tmp_path, **options)
+    assert same(network, whole)
+    assert figures == expected
+
+
+def test_accumulation_is_a_larger_batch(folder):
+    plain = {"normalise": False, "drop": 0.0}
+    large, expected = train(folder, network=plain, batch_size=8, epochs=2)
+    small, figures = train(folder, network=plain, batch_size=4, accumulate=2, epochs=2)
+    for key, value in large.state_dict().items():
+        torch.testing.assert_close(small.state_dict()[key], value, rtol=1e-3, atol=1e-4)
+    assert figures == pytest.approx(expected, rel=1e-3)
+
+
+def test_two_processes_are_one(folder, tmp_path):
+    curve: list[float] = []
+    network, figures = train(
+        folder,
+        network={"normalise": False, "drop": 0.0},
+        log=lambda values, step: curve.append(values.get("train/loss", -1.0)),
+        accumulate=2,
+    )
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    workers = [
+        SERVER.Process(
+            target=training_run.one_of_two, args=(rank, port, folder, tmp_path / "first.pt")
+        )
+        for rank in (0, 1)
+    ]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join(60)
+        assert worker.exitcode == 0
+    found = torch.load(tmp_path / "first.pt", weights_only=True)
+    np.testing.assert_allclose(found["curve"], curve, rtol=1e-4)
+    assert found["figures"] == pytest.approx(figures, rel=1e-3)
+    for key, value in network.state_dict().items():
+        torch.testing.assert_close(found["weights"][key], value, rtol=1e-3, atol=1e-4)
+
+
+def test_the_best_weights_are_kept(folder):
+    looks: list[tuple[int, float]] = []
+
+    def log(values, step):
+        if "validation/miou" in values:
+            looks.append((step, (values["validation/miou"] + values["validation/separation"]) / 2))
+
+    _, figures = train(folder, keep="best", learning_rate=0.2, validate_every=1, log=log)
+    step, merit = max(looks, key=lambda look: look[1])
+    assert figures["merit"] == pytest.approx(merit, abs=1e-6)
+    assert figures["step"] == step
+
+
+def test_the_optimizer_may_be_forgotten(folder):
+    def one(reset: bool) -> torch.nn.Module:
+        frames = training_run.frames_of(folder, 28)
+        torch.manual_seed(0)
+        network = Tiny()
+        fit(
+            network,
+            SegmentationDataset(frames, Augmentation(16)),
+            lambda epoch: mix_proxies(20, 0, 0, seed=0, epoch=epoch),
+            lambda logits, target, counts, done: logits.square().mean(),
+            OptimisationParams(epochs=2, batch_size=4, crop=16, learning_rate=0.01),
+            num_classes=CLASSES,
+            seed=0,
+            machine=Machine("cpu", 1),
+            log=log_nothing,
+            reset_optimizer=reset,
+        )
+        return network
+
+    assert not same(one(True), one(False))
+
+
+def test_a_loss_that_is_no_number_stops(folder, tmp_path):
+    torch.manual_seed(0)
+    network = Tiny()
+    calls: list[int] = []
+
+    def objective(logits, target, counts, done):
+        calls.append(1)
+        return logits.mean() * (float("nan") if len(calls) == 4 else 1.0)
+
+    with pytest.raises(DivergedError, match=r"nan at step 4; images: (\d+, ){3}\d+; last good"):
+        fit(
+            network,
+            SegmentationDataset(training_run.frames_of(folder, 28), Augmentation(16)),
+            lambda epoch: np.arange(28),
+            objective,
+            OptimisationParams(
+                epochs=2, batch_size=4, crop=16, learning_rate=0.01, checkpoint_every=2
+            ),
+            num_classes=CLASSES,
+            seed=0,
+            machine=Machine("cpu", 1),
+            log=log_nothing,
+            resume=tmp_path,
+        )
+    assert all(value.isfinite().all() for value in network.state_dict().values())
+    assert torch.load(tmp_path / "state.pt", weights_only=True)["state"]["step"] == 2
+
+
+def test_too_few_frames_are_named(folder):
+    with pytest.raises(ValueError, match="an epoch has 28 frames, fewer than one step takes: 32"):
+        train(folder, batch_size=16, accumulate=2)
+
+
+def test_bfloat16_learns_too(folder):
+    assert train(folder, precision="bfloat16")[1]["miou"] > 0.6
+
+
+def test_metrics_are_sorted_json(tmp_path):
+    write_metrics(tmp_path / "a" / "m.json", {"b": 1.0, "a": 0.25})
+    assert (tmp_path / "a" / "m.json").read_text() == '{\n  "a": 0.25,\n  "b": 1.0\n}\n'
+
+
+def test_validation_is_additive(folder):
+    from meta_ood.validation import validate
+
+    torch.manual_seed(0)
+    network = Tiny().train()
+    dataset = Validation(SegmentationDataset(training_run.frames_of(folder, 28))).dataset
+    device = torch.device("cpu")
+    whole = validate(network, dataset, range(20, 28), CLASSES, device=device)
+    parts = [
+        validate(network, dataset, part, CLASSES, device=device, batch_size=3)
+        for part in (range(20, 25), range(25, 28))
+    ]
+    assert network.training
+    assert torch.equal(whole[0], parts[0][0] + parts[1][0])
+    assert int(whole[0].sum()) == int(whole[1][1].sum())
+    assert int(whole[1][0].sum()) == 8 * 100  # the OoD squares
