@@ -28,7 +28,9 @@ STAGES: dict[str, str] = {
 }
 """Stage -> what it does; the order is that of the pipeline."""
 
-COMMANDS: dict[str, tuple[str, str]] = {}
+COMMANDS: dict[str, tuple[str, str]] = {
+    "detect": ("meta_ood.cli.detect:detect", "OoD segments in images of your own, judged."),
+}
 """Tool -> (``module:attribute``, what it does)."""
 
 
