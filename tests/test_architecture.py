@@ -38,8 +38,10 @@ ALLOWED = {
     **dict.fromkeys(NUMPY, VALUES | NUMPY),
     **dict.fromkeys(STAGE_PARTS, VALUES | NUMPY),
     "stages": VALUES | RAW | TORCH | NUMPY | STAGE_PARTS,
+    "detection": VALUES | TORCH | NUMPY,
     "tracking": VALUES | {"layout"},
-    "cli": VALUES | {"layout", "tracking", "stages", "models"},
+    "cli": VALUES
+    | {"layout", "tracking", "stages", "models", "detection", "meta_classification", "storage"},
     "__main__": {"cli"},
     "__init__": set(),
 }
@@ -54,7 +56,7 @@ DOORS = {
     "sklearn": {"meta_classification"},
     "matplotlib": {"figures"},
     "safetensors": {"models.checkpoint"},
-    "torch": TORCH | {"stages.pretrain", "stages.train", "stages.infer"},
+    "torch": TORCH | {"detection", "stages.pretrain", "stages.train", "stages.infer"},
     "torchvision": TORCH,
     "lightning": {"training", "inference"},
 }

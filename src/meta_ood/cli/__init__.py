@@ -29,6 +29,7 @@ STAGES: dict[str, str] = {
 """Stage -> what it does; the order is that of the pipeline."""
 
 COMMANDS: dict[str, tuple[str, str]] = {
+    "detect": ("meta_ood.cli.detect:detect", "OoD segments in images of your own, judged."),
     "networks": ("meta_ood.cli.networks:networks", "Architectures, and what they cost."),
     "weights": ("meta_ood.cli.weights:weights", "Import released weights; look at a file."),
 }
