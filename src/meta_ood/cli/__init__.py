@@ -28,7 +28,11 @@ STAGES: dict[str, str] = {
 }
 """Stage -> what it does; the order is that of the pipeline."""
 
-COMMANDS: dict[str, tuple[str, str]] = {}
+COMMANDS: dict[str, tuple[str, str]] = {
+    "lineage": ("meta_ood.cli.lineage:lineage", "Where a file, run or model comes from."),
+    "sync": ("meta_ood.cli.lineage:sync", "Restore runs of stages that DVC took from its cache."),
+    "reproduce": ("meta_ood.cli.lineage:reproduce", "How to get a run's outputs again."),
+}
 """Tool -> (``module:attribute``, what it does)."""
 
 
