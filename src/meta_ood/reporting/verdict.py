@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from meta_ood.reporting.markup import signed, tone_of
 from meta_ood.reporting.results import Cell, Results
 from meta_ood.reporting.tables import COLUMNS, Column
 
 _COLUMN = {column.key: column for column in COLUMNS}
 _NAMES = {"auroc": "AUROC", "auprc": "AUPRC", "fpr95": "FPR95", "miou": "mIoU"}
-NOISE = 0.0005
-"""Changes of fractions below this are called no change."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +66,7 @@ def verdict(results: Results) -> Verdict:
     if miou is not None:
         tiles.append(miou)
     sentences = [_counted(key, pairs) for key in ("auroc", "auprc", "fpr95")]
-    sentences += [_closed_set(pairs), meta[0] if meta else ""]
+    sentences += [_closed_set(pairs), meta[0] if meta else "", _together(pairs)]
     return Verdict(
         _headline(pairs, bool(results.cells)),
         tuple(sentence for sentence in sentences if sentence),
@@ -85,19 +84,15 @@ def _mean(values: Sequence[float]) -> float:
     return sum(values) / len(values)
 
 
-def _tone(gain: float) -> str:
-    return "same" if abs(gain) < NOISE else "good" if gain > 0 else "bad"
-
-
 def _mean_tile(key: str, pairs: Sequence[tuple[Cell, Cell]]) -> Tile | None:
     values = _values(key, pairs)
     if not values:
         return None
     before, after = _mean([b for b, _ in values]), _mean([a for _, a in values])
     column = _COLUMN[key]
-    gain = column.gain(before, after) or 0.0
-    note = f"{100 * (after - before):+.1f} points, mean of {len(values)}"
-    return Tile(_NAMES[key], column.text(before), f"{column.text(after)} %", note, _tone(gain))
+    note = f"{signed(column, after - before)} points, mean of {len(values)} pairs"
+    tone = tone_of(column, before, after)
+    return Tile(_NAMES[key], column.text(before), f"{column.text(after)} %", note, tone)
 
 
 def _headline(pairs: Sequence[tuple[Cell, Cell]], is_any: bool) -> str:
@@ -108,7 +103,7 @@ def _headline(pairs: Sequence[tuple[Cell, Cell]], is_any: bool) -> str:
             before, after = _mean([b for b, _ in values]), _mean([a for _, a in values])
             column = _COLUMN[key]
             parts.append(f"{_NAMES[key]} {column.text(before)} → {column.text(after)} %")
-            tones.append(_tone(column.gain(before, after) or 0.0))
+            tones.append(tone_of(column, before, after))
     if not parts:
         if not is_any:
             return "There are no results yet."
@@ -128,7 +123,7 @@ def _counted(key: str, pairs: Sequence[tuple[Cell, Cell]]) -> str:
     if not values:
         return ""
     column = _COLUMN[key]
-    better = sum(_tone(column.gain(b, a) or 0.0) == "good" for b, a in values)
+    better = sum(tone_of(column, b, a) == "good" for b, a in values)
     word = "rose" if column.better == "higher" else "fell"
     which = (
         f"in all {len(values)} comparisons"
@@ -177,6 +172,23 @@ def _meta(cells: Sequence[Cell]) -> tuple[str, Tile] | None:
     return text, Tile("false segments", str(fp), str(fp_after), note, tone)
 
 
+def _together(pairs: Sequence[tuple[Cell, Cell]]) -> str:
+    """Compare the baseline's raw segments with what both halves of the method leave."""
+    fp, fn = "segment_false_positives", "segment_false_negatives"
+    rows = [
+        (b.value(fp), a.value(f"{fp}_after_meta"), b.value(fn), a.value(f"{fn}_after_meta"))
+        for b, a in pairs
+    ]
+    known = [[v for v in row if v is not None] for row in rows if None not in row]
+    if not known:
+        return ""
+    first, last, missed, still = (int(sum(row[i] for row in known)) for i in range(4))
+    return (
+        f"Both together, against the plain baseline: false segments {first} → {last}, "
+        f"missed objects {missed} → {still}."
+    )
+
+
 def cells_removed(cells: Sequence[Cell]) -> int | None:
     """Return how many true segments meta classification removed in all, None if unknown.
 
@@ -196,8 +208,7 @@ def _worse(pairs: Sequence[tuple[Cell, Cell]]) -> list[str]:
         for key, name in _NAMES.items():
             column: Column = _COLUMN[key]
             b, a = before.value(key), after.value(key)
-            gain = column.gain(b, a)
-            if gain is not None and _tone(gain) == "bad":
+            if b is not None and a is not None and tone_of(column, b, a) == "bad":
                 found.append(
                     f"{after.network} on {after.dataset}: "
                     f"{name} {column.text(b)} → {column.text(a)} %"
