@@ -346,6 +346,11 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Params:
         raise ConfigError(f"{path}: {error}") from None
 
 
+def read_yaml(path: Path) -> Any:
+    """Read the plain values of any YAML file, such as dvc.lock; empty if there is no file."""
+    return yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+
 def _set(values: Any, override: str) -> None:
     dotted, equals, text = override.partition("=")
     if not equals:
