@@ -104,6 +104,9 @@ class TrainParams(OptimisationParams):
     reset_optimizer: bool = False
 
 
+_WEIGHTS = ("baseline", "ood_trained", "trunk")
+
+
 @dataclass(frozen=True)
 class NetworkParams:
     """One network: an architecture, its options, and what differs from the common sections."""
@@ -113,6 +116,8 @@ class NetworkParams:
     pretrain: Options = field(default_factory=dict)
     train: Options = field(default_factory=dict)
     weights: Mapping[str, str] = field(default_factory=dict)
+    """Files to start from: ``baseline`` and ``ood_trained`` as ``meta-ood weights import`` stores
+    them, taken instead of training; ``trunk`` of an image classifier, where training begins."""
 
 
 @dataclass(frozen=True)
@@ -141,6 +146,8 @@ class MetaParams:
     classifier_options: Options = field(default_factory=dict)
     folds: Literal["scene", "image", "leave_one_out", "published"] = "scene"
     operating_point: Fraction = 0.5
+    max_lost: Fraction | None = None
+    bootstrap: Count = 100
 
 
 @dataclass(frozen=True)
@@ -201,9 +208,13 @@ class Params:
                 if name not in defined:
                     known = ", ".join(sorted(defined))
                     raise ConfigError(f"{key}: {name!r} is not defined in {where}; known: {known}")
-        for name in self.network:
+        for name, own in self.network.items():
             self.pretrain_of(name)
             self.train_of(name)
+            for key in own.weights:
+                if key not in _WEIGHTS:
+                    known = ", ".join(_WEIGHTS)
+                    raise ConfigError(f"network.{name}.weights.{key}: unknown key; known: {known}")
 
     def network_params(self, name: str) -> NetworkParams:
         """Return the entry of network `name`; an unknown name lists the known ones."""

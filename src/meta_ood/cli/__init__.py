@@ -28,7 +28,10 @@ STAGES: dict[str, str] = {
 }
 """Stage -> what it does; the order is that of the pipeline."""
 
-COMMANDS: dict[str, tuple[str, str]] = {}
+COMMANDS: dict[str, tuple[str, str]] = {
+    "networks": ("meta_ood.cli.networks:networks", "Architectures, and what they cost."),
+    "weights": ("meta_ood.cli.weights:weights", "Import released weights; look at a file."),
+}
 """Tool -> (``module:attribute``, what it does)."""
 
 

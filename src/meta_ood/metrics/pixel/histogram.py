@@ -9,6 +9,7 @@ of pixels alone: frames, workers and machines add up in any order to the same bi
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable
 from typing import Any
 
@@ -18,15 +19,19 @@ import numpy.typing as npt
 from meta_ood.labels import IGNORE, IN, NEUTRAL, OOD, LabelMap
 from meta_ood.metrics.pixel.keys import Keys, as_float32, check_maps, order_keys
 
-Counts = npt.NDArray[np.int64]
+Integers = npt.NDArray[np.int64]
+Counts = Integers
+Column = tuple[Keys, Counts]
 
 CELLS = 1 << 22
 """Default budget of counters; 8 bytes each while fewer than 2³² pixels are counted."""
-_BUFFER = 1 << 23
+_BUFFER = 1 << 22
 _PAGES = 1 << 16
+_LAST_SHIFT = 16
 _FINE = (0x407F, 0x4080, 0xBF7F, 0xBF80)
 """Pages around -1 and +1, where probabilities pile up: they drop their bits 8 steps later."""
 _FINE_BITS = 8
+_NOTHING: Column = (np.empty(0, np.uint32), np.empty(0, np.int64))
 
 
 class ScoreHistogram:
@@ -51,9 +56,8 @@ class ScoreHistogram:
         self._shift = 0
         self._buffer: tuple[list[Keys], list[Keys]] = ([], [])
         self._buffered = 0
+        self._sparse: list[Column] = [_NOTHING, _NOTHING]
         self._lay_out(np.empty(0, np.int64))
-        self._sparse_keys: Keys = np.empty(0, np.uint32)
-        self._sparse: Counts = np.empty((2, 0), np.int64)
 
     @classmethod
     def of(
@@ -168,8 +172,11 @@ class ScoreHistogram:
             ``(n,) bool``: the cell covers more than one ``float32`` value.
         """
         self._flush()
-        keys, counts = self._all_cells()
-        return keys, counts[0], counts[1], _shifts(self._shift)[keys >> 16] > 0
+        (negative, below), (positive, above) = self._cells(0), self._cells(1)
+        none, zeros = np.zeros_like(above), np.zeros_like(below)
+        keys, negatives = _union((negative, below), (positive, none))
+        _, positives = _union((negative, zeros), (positive, above))
+        return keys, negatives, positives, _shifts(self._shift)[keys >> 16] > 0
 
     @property
     def exact(self) -> bool:
@@ -179,14 +186,11 @@ class ScoreHistogram:
 
     # -- the representation -------------------------------------------------------------------
 
-    def _lay_out(self, pages: npt.NDArray[np.int64]) -> None:
+    def _lay_out(self, pages: Integers) -> None:
         """Make room for zero counters of the dense `pages` (rising) at the present shift."""
-        shifts = _shifts(self._shift)
-        lengths = (_PAGES >> shifts[pages].astype(np.int64)).astype(np.int64)
-        self._dense_pages = pages
-        self._starts = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-        self._offset = np.full(_PAGES, -1, np.int64)
-        self._offset[pages] = self._starts[:-1]
+        lengths = _PAGES >> _shifts(self._shift)[pages]
+        self._pages = pages
+        self._starts: Integers = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
         wide = self.negatives + self.positives >= 1 << 32
         self._dense: npt.NDArray[Any] = np.zeros(
             (2, int(self._starts[-1])), np.uint64 if wide else np.uint32
@@ -200,87 +204,114 @@ class ScoreHistogram:
         """Count the buffered keys."""
         if not self._buffered:
             return
-        self._widen()
-        pieces = []
-        for column in (0, 1):
-            buffer = self._buffer[column]
-            keys = np.sort(np.concatenate(buffer)) if buffer else np.empty(0, np.uint32)
-            buffer.clear()
-            keys, n = _runs(_coarsen(keys, self._shift))
-            counts = np.zeros((2, keys.size), np.int64)
-            counts[column] = n
-            pieces.append((keys, counts))
         self._buffered = 0
-        for keys, counts in pieces:
-            self._absorb(keys, counts)
-
-    def _absorb(self, keys: Keys, counts: Counts) -> None:
-        """Count ``(2, n)`` pixels of rising `keys`, at most as coarse as the histogram."""
-        if not keys.size:
-            return
         self._widen()
-        keys, counts = _merge_equal(_coarsen(keys, self._shift), counts)
-        pages = keys >> 16
-        start = self._offset[pages]
-        dense = start >= 0
-        if dense.any():
-            inside = (keys & 0xFFFF) >> _shifts(self._shift)[pages]
-            index = (start + inside)[dense]
-            for column in (0, 1):
-                n = counts[column, dense]
-                if n.any():
-                    self._dense[column, index] += n.astype(self._dense.dtype)
-            keys, counts = keys[~dense], counts[:, ~dense]
+        for column, buffer in enumerate(self._buffer):
+            if buffer:
+                keys = np.concatenate(buffer)
+                buffer.clear()
+                keys.sort()
+                self._count(column, *_runs(_coarsen(keys, self._shift)))
+        self._settle()
+
+    def _count(self, column: int, keys: Keys, counts: Counts) -> None:
+        """Add counts of rising, distinct `keys` that are as coarse as the histogram."""
+        pages = self._pages
+        first = np.searchsorted(keys, (pages << 16).astype(np.uint32))
+        end = np.searchsorted(keys, (pages << 16 | 0xFFFF).astype(np.uint32), side="right")
+        lengths = end - first
+        if int(lengths.sum()) < keys.size:
+            inside = np.zeros(keys.size + 1, np.int8)
+            np.add.at(inside, first, 1)
+            np.add.at(inside, end, -1)
+            rest = np.cumsum(inside[:-1], dtype=np.int8) == 0
+            self._sparse[column] = _union(self._sparse[column], (keys[rest], counts[rest]))
+            keys, counts = keys[~rest], counts[~rest]
         if keys.size:
-            self._sparse_keys, self._sparse = _union(self._sparse_keys, self._sparse, keys, counts)
-            distinct = np.bincount(self._sparse_keys >> 16, minlength=_PAGES)
-            if (distinct > _room(self._shift)).any() or self._cost() > self.cells:
-                self._build(*self._all_cells(), self._shift)
+            shifts = _shifts(self._shift)[pages]
+            index = (keys >> np.repeat(shifts, lengths)).astype(np.int64)
+            index += np.repeat(self._starts[:-1] - (pages << 16 >> shifts), lengths)
+            row = self._dense[column]
+            row[index] += counts.astype(row.dtype)
 
-    def _join(self, other: ScoreHistogram) -> None:
-        """Add the cells of `other`, without its buffer."""
-        if not other._dense.size and not other._sparse_keys.size:
-            return
-        if other._shift > self._shift:
-            self._build(*self._all_cells(), other._shift)
-        if self._shift == other._shift and np.array_equal(self._dense_pages, other._dense_pages):
-            self._widen()
-            self._dense += other._dense
-            self._absorb(other._sparse_keys, other._sparse)
-        else:
-            self._absorb(*other._all_cells())
+    def _settle(self) -> None:
+        """Give crowded sparse pages a row; drop bits if the budget is exceeded."""
+        distinct = np.zeros(_PAGES, np.int64)
+        for keys, _ in self._sparse:
+            distinct += np.bincount(keys >> 16, minlength=_PAGES)
+        crowded = np.flatnonzero(distinct > _room(self._shift))
+        if crowded.size:
+            self._add_pages(crowded)
+        cost = self._dense.shape[1] + 2 * sum(keys.size for keys, _ in self._sparse)
+        if cost > self.cells:
+            self._build([self._cells(column) for column in (0, 1)], self._shift)
 
-    def _cost(self) -> int:
-        return int(self._dense.shape[1] + 2 * self._sparse_keys.size)
+    def _add_pages(self, pages: Integers) -> None:
+        """Make `pages` dense, besides those that are."""
+        before = (self._pages, self._starts, self._dense)
+        sparse, self._sparse = self._sparse, [_NOTHING, _NOTHING]
+        self._lay_out(np.union1d(self._pages, pages))
+        self._add_rows(*before, self._shift)
+        for column, (keys, counts) in enumerate(sparse):
+            self._count(column, keys, counts)
 
-    def _all_cells(self) -> tuple[Keys, Counts]:
-        """Return rising keys ``(n,)`` and ``(2, n)`` counts of all cells that hold a pixel."""
-        used = np.flatnonzero((self._dense[0] | self._dense[1]) != 0)
-        row = np.searchsorted(self._starts, used, side="right") - 1
-        page = self._dense_pages[row]
-        low = (used - self._starts[row]) << _shifts(self._shift)[page].astype(np.int64)
-        keys = ((page << 16) | low).astype(np.uint32)
-        counts = self._dense[:, used].astype(np.int64)
-        return _union(keys, counts, self._sparse_keys, self._sparse)
+    def _cells(self, column: int) -> Column:
+        """Return rising keys and counts of the cells that hold a pixel of the column."""
+        used = np.flatnonzero(self._dense[column])
+        lengths = np.diff(self._starts)
+        page = np.repeat(self._pages.astype(np.uint32), lengths)[used]
+        start = np.repeat(self._starts[:-1], lengths)[used]
+        low = (used - start).astype(np.uint32) << _shifts(self._shift)[page]
+        dense = (page << np.uint32(16)) | low, self._dense[column, used].astype(np.int64)
+        return _union(dense, self._sparse[column])
 
-    def _build(self, keys: Keys, counts: Counts, shift: int) -> None:
-        """Set up anew from rising keys, at the least shift from `shift` on that fits the budget."""
+    def _build(self, columns: list[Column], shift: int) -> None:
+        """Set up anew at the least shift from `shift` on that fits the budget."""
+        ladder = _ladder(columns[0][0]) + _ladder(columns[1][0])
         while True:
-            keys, counts = _merge_equal(_coarsen(keys, shift), counts)
-            distinct = np.bincount(keys >> 16, minlength=_PAGES)
-            dense = distinct > _room(shift)
-            lengths = _PAGES >> _shifts(shift).astype(np.int64)
-            if int(lengths[dense].sum() + 2 * distinct[~dense].sum()) <= self.cells or shift == 16:
+            shifts = _shifts(shift)
+            distinct = ladder[np.arange(_PAGES), shifts]
+            crowded = distinct > _room(shift)
+            cost = (_PAGES >> shifts)[crowded].sum() + 2 * distinct[~crowded].sum()
+            if cost <= self.cells or shift == _LAST_SHIFT:
                 break
             shift += 1
         self._shift = shift
-        self._lay_out(np.flatnonzero(dense))
-        inside = dense[keys >> 16]
-        self._sparse_keys, self._sparse = keys[~inside], counts[:, ~inside]
-        keys, counts = keys[inside], counts[:, inside]
-        pages = keys >> 16
-        index = self._offset[pages] + ((keys & 0xFFFF) >> _shifts(shift)[pages])
-        self._dense[:, index] = counts
+        self._sparse = [_NOTHING, _NOTHING]
+        self._lay_out(np.flatnonzero(crowded))
+        for column, (keys, counts) in enumerate(columns):
+            self._count(column, *_merge_equal(_coarsen(keys, shift), counts))
+
+    def _join(self, other: ScoreHistogram) -> None:
+        """Add the cells of `other`, not its buffer."""
+        if not other._dense.size and not any(keys.size for keys, _ in other._sparse):
+            return
+        self._widen()
+        if other._shift > self._shift:
+            self._build([self._cells(column) for column in (0, 1)], other._shift)
+        if not np.isin(other._pages, self._pages).all():
+            self._add_pages(other._pages)
+        self._add_rows(other._pages, other._starts, other._dense, other._shift)
+        for column, (keys, counts) in enumerate(other._sparse):
+            self._count(column, *_merge_equal(_coarsen(keys, self._shift), counts))
+        self._settle()
+
+    def _add_rows(
+        self, pages: Integers, starts: Integers, dense: npt.NDArray[Any], shift: int
+    ) -> None:
+        """Add dense rows of an equal or finer shift; all `pages` are dense here too."""
+        if not pages.size:
+            return
+        finer = (_shifts(self._shift) - _shifts(shift))[pages]
+        place = np.searchsorted(self._pages, pages)
+        breaks = np.flatnonzero((np.diff(place) != 1) | (np.diff(finer) != 0)) + 1
+        bounds = [0, *breaks.tolist(), pages.size]
+        for first, end in itertools.pairwise(bounds):
+            block = dense[:, starts[first] : starts[end]]
+            if finer[first]:
+                block = block.reshape(2, -1, 1 << int(finer[first])).sum(2, dtype=dense.dtype)
+            target = slice(self._starts[place[first]], self._starts[place[end - 1] + 1])
+            self._dense[:, target] += block
 
 
 def merge(histograms: Iterable[ScoreHistogram]) -> ScoreHistogram:
@@ -301,16 +332,16 @@ def merge(histograms: Iterable[ScoreHistogram]) -> ScoreHistogram:
     return result
 
 
-def _shifts(shift: int) -> npt.NDArray[np.uint8]:
+def _shifts(shift: int) -> npt.NDArray[np.uint32]:
     """Return the dropped bits of every page ``(65536,)``."""
-    shifts = np.full(_PAGES, shift, np.uint8)
+    shifts = np.full(_PAGES, shift, np.uint32)
     shifts[list(_FINE)] = max(0, shift - _FINE_BITS)
     return shifts
 
 
-def _room(shift: int) -> npt.NDArray[np.int64]:
+def _room(shift: int) -> Integers:
     """Return per page how many distinct keys a sparse page holds at most: half a dense row."""
-    return (_PAGES >> _shifts(shift).astype(np.int64)) // 2
+    return np.asarray((_PAGES >> _shifts(shift)) // 2, np.int64)
 
 
 def _coarsen(keys: Keys, shift: int) -> Keys:
@@ -326,30 +357,45 @@ def _coarsen(keys: Keys, shift: int) -> Keys:
     return result
 
 
-def _runs(keys: Keys) -> tuple[Keys, Counts]:
+def _ladder(keys: Keys) -> Integers:
+    """Return how many distinct keys each page holds at each shift, ``(65536, 17)``.
+
+    Two neighbours stay distinct at shift s if they differ in a bit from s on.
+    """
+    table = np.zeros((_PAGES, _LAST_SHIFT + 2), np.int64)
+    if keys.size:
+        differ = np.bitwise_xor(keys[1:], keys[:-1])
+        bits = np.full(keys.size, _LAST_SHIFT + 1, np.int64)  # the first key counts at every shift
+        np.minimum(np.frexp(differ.astype(np.float64))[1], _LAST_SHIFT + 1, out=bits[1:])
+        bits += (keys >> 16).astype(np.int64) * (_LAST_SHIFT + 2)
+        table = np.bincount(bits, minlength=table.size).reshape(table.shape)
+    return np.cumsum(table[:, ::-1], axis=1)[:, ::-1][:, 1:]
+
+
+def _runs(keys: Keys) -> Column:
     """Return distinct values and their number in sorted keys."""
     if not keys.size:
-        return keys, np.empty(0, np.int64)
+        return _NOTHING
     ends = np.flatnonzero(keys[1:] != keys[:-1])
     ends = np.append(ends, keys.size - 1)
     return keys[ends], np.diff(ends, prepend=-1)
 
 
-def _merge_equal(keys: Keys, counts: Counts) -> tuple[Keys, Counts]:
-    """Add up the ``(2, n)`` counts of equal neighbours in sorted keys."""
-    first = np.flatnonzero(np.diff(keys, prepend=~keys[:1]))
-    if first.size == keys.size:
-        return keys, counts
-    return keys[first], np.add.reduceat(counts, first, axis=1)
-
-
-def _union(keys: Keys, counts: Counts, more: Keys, more_counts: Counts) -> tuple[Keys, Counts]:
-    """Merge two rising lists of keys with ``(2, n)`` counts."""
+def _merge_equal(keys: Keys, counts: Counts) -> Column:
+    """Add up the counts of equal neighbours in sorted keys."""
     if not keys.size:
-        return more, more_counts
-    if not more.size:
         return keys, counts
-    both = np.concatenate([keys, more])
-    order = np.argsort(both, kind="stable")
-    joined = np.concatenate([counts, more_counts], axis=1)
-    return _merge_equal(both[order], joined[:, order])
+    first = np.flatnonzero(keys[1:] != keys[:-1]) + 1
+    if first.size == keys.size - 1:
+        return keys, counts
+    first = np.concatenate([[0], first])
+    return keys[first], np.add.reduceat(counts, first)
+
+
+def _union(a: Column, b: Column) -> Column:
+    """Merge two rising lists of keys with counts."""
+    if not a[0].size or not b[0].size:
+        return a if a[0].size else b
+    keys = np.concatenate([a[0], b[0]])
+    order = np.argsort(keys, kind="stable")
+    return _merge_equal(keys[order], np.concatenate([a[1], b[1]])[order])

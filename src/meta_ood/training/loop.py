@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import copy
-import json
 import logging
 import math
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -24,10 +23,10 @@ from meta_ood.context import Log, Machine, progress
 from meta_ood.loading import Batch, Plan, SegmentationDataset, load_batches
 from meta_ood.losses import Counts, Objective, count
 from meta_ood.models import upsample
-from meta_ood.optimisation import follow, learning_rate, make_optimizer
 from meta_ood.resume import load_state, save_state, stop_requests
+from meta_ood.training.optimisation import follow, learning_rate, make_optimizer
+from meta_ood.training.validation import Validation, mean_iou, separation, validate
 from meta_ood.transforms import to_unit_range
-from meta_ood.validation import mean_iou, separation, validate
 
 logger = logging.getLogger(__name__)
 
@@ -36,20 +35,6 @@ _LOG_EVERY = 10  # steps
 
 class DivergedError(ValueError):
     """The loss is no finite number."""
-
-
-@dataclass(frozen=True)
-class Validation:
-    """What is looked at during training.
-
-    Attributes
-    ----------
-    dataset
-        Whole frames: streets, then held-out proxies if there are any.
-    """
-
-    dataset: SegmentationDataset
-    proxies: bool = False
 
 
 @dataclass
@@ -199,24 +184,6 @@ def fit(
             if stopping:
                 stop.leave()
     return run.finish()
-
-
-def evaluate_once(
-    network: nn.Module, validation: Validation, num_classes: int, machine: Machine
-) -> dict[str, float]:
-    """Return the figures of a network that is not trained here."""
-    device = torch.device(
-        "cuda" if machine.device != "cpu" and torch.cuda.is_available() else "cpu"
-    )
-    confusion, _ = validate(
-        network.to(device),
-        validation.dataset,
-        range(len(validation.dataset)),
-        num_classes,
-        device=device,
-    )
-    network.cpu()
-    return {"miou": mean_iou(confusion)}
 
 
 class _Run:
@@ -404,11 +371,3 @@ def _report(run: _Run, log: Log, bar: Any, params: OptimisationParams, seconds: 
             },
             run.state.step,
         )
-
-
-def write_metrics(path: Path, values: Mapping[str, float]) -> None:
-    """Write figures as sorted JSON, atomically."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.tmp")
-    temporary.write_text(json.dumps(dict(values), indent=2, sort_keys=True) + "\n", "utf-8")
-    temporary.replace(path)
