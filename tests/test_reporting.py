@@ -223,7 +223,7 @@ def test_verdict_names_what_got_worse():
     before = {"auroc": 0.9, "auprc": 0.5, "fpr95": 0.1, "miou": 0.8}
     after = {"auroc": 0.95, "auprc": 0.4, "fpr95": 0.2, "miou": 0.8}
     said = verdict(results_of({"baseline": before, "ood_trained": after}))
-    assert said.worse == ("mini on fs: AUPRC 50.0 → 40.0 %", "mini on fs: FPR95 10.0 → 20.0 %")
+    assert said.worse == ("mini on fs: AUPRC 50.0 → 40.0 %, FPR95 10.0 → 20.0 %",)
     assert "did not change" in " ".join(said.sentences)
 
 

@@ -45,7 +45,7 @@ a { color: var(--accent); text-underline-offset: 3px }
 .worse { background: var(--bad-paper); border-radius: 12px; padding: 12px 18px; margin: 18px 0;
   max-width: 60em }
 .worse p { margin: 0 0 4px; font-weight: 600 }
-.worse ul { margin: 0; padding-left: 20px; columns: 2 22em }
+.worse ul { margin: 0; padding-left: 20px }
 .missing { background: var(--same-paper); border-radius: 12px; padding: 12px 18px; margin: 18px
   0; max-width: 60em }
 .missing p { margin: 0 0 4px; font-weight: 600 }

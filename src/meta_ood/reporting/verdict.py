@@ -229,15 +229,15 @@ def cells_removed(cells: Sequence[Cell]) -> int | None:
 
 
 def _worse(pairs: Sequence[tuple[Cell, Cell]]) -> list[str]:
-    """Name every headline fraction that OoD training made worse."""
+    """Name every headline fraction that OoD training made worse, one text a pair."""
     found = []
     for before, after in pairs:
+        parts = []
         for key, name in _NAMES.items():
             column: Column = _COLUMN[key]
             b, a = before.value(key), after.value(key)
             if b is not None and a is not None and tone_of(column, b, a) == "bad":
-                found.append(
-                    f"{after.network} on {after.dataset}: "
-                    f"{name} {column.text(b)} → {column.text(a)} %"
-                )
+                parts.append(f"{name} {column.text(b)} → {column.text(a)} %")
+        if parts:
+            found.append(f"{after.network} on {after.dataset}: {', '.join(parts)}")
     return found
