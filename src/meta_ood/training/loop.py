@@ -370,7 +370,8 @@ def _report(run: _Run, log: Log, bar: Any, params: OptimisationParams, seconds: 
     run.state.loss = sum(recent) / len(recent)
     rate = learning_rate(params, run.state.step - 1, run.steps)
     speed = len(recent) * params.batch_size * params.accumulate / seconds
-    bar.set_postfix(loss=f"{run.state.loss:.4f}", lr=f"{rate:.1e}", img_s=f"{speed:.1f}")
+    said = {"loss": f"{run.state.loss:.4f}", "lr": f"{rate:.1e}", "img_s": f"{speed:.1f}"}
+    bar.set_postfix(said, refresh=False)
     if run.fabric.is_global_zero:
         log(
             {
