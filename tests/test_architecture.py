@@ -39,8 +39,9 @@ ALLOWED = {
     **dict.fromkeys(NUMPY, VALUES | NUMPY),
     **dict.fromkeys(STAGE_PARTS, VALUES | NUMPY),
     "stages": VALUES | RAW | TORCH | NUMPY | STAGE_PARTS,
+    "detection": VALUES | TORCH | NUMPY,
     "tracking": VALUES | {"layout"},
-    "cli": VALUES | RAW | NUMPY | {"layout", "tracking", "stages", "models"},
+    "cli": VALUES | RAW | NUMPY | {"layout", "tracking", "stages", "models", "detection"},
     "__main__": {"cli"},
     "__init__": set(),
 }
@@ -55,7 +56,7 @@ DOORS = {
     "sklearn": {"meta_classification"},
     "matplotlib": {"figures"},
     "safetensors": {"models.checkpoint"},
-    "torch": TORCH | {"stages.pretrain", "stages.train", "stages.infer"},
+    "torch": TORCH | {"detection", "stages.pretrain", "stages.train", "stages.infer"},
     "torchvision": TORCH,
     "lightning": {"training", "inference"},
 }

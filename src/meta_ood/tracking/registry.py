@@ -108,6 +108,7 @@ def note_evaluation(store: MlflowClient, run_id: str, event: Event, start: Event
     tags, values = start["tags"], event["values"]
     network, dataset = tags["network"], tags["dataset"]
     wanted = {"weights.sha256": event["weights_sha256"]}
+    store.log_batch(run_id, tags=[RunTag(k, v) for k, v in wanted.items()])
     for version in versions(store, network):
         if not wanted.items() <= version.tags.items():
             continue
