@@ -19,6 +19,7 @@ TORCH = {
     "inference",
 }
 NUMPY = {
+    "submissions",
     "pixels",
     "scores",
     "segments",
@@ -40,8 +41,7 @@ ALLOWED = {
     "stages": VALUES | RAW | TORCH | NUMPY | STAGE_PARTS,
     "detection": VALUES | TORCH | NUMPY,
     "tracking": VALUES | {"layout"},
-    "cli": VALUES
-    | {"layout", "tracking", "stages", "models", "detection", "meta_classification", "storage"},
+    "cli": VALUES | RAW | TORCH | NUMPY | {"layout", "tracking", "stages", "detection"},
     "__main__": {"cli"},
     "__init__": set(),
 }

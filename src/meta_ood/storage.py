@@ -251,6 +251,12 @@ def read_table(path: Path) -> SegmentTable:
         return SegmentTable(**values)
 
 
+def write_array(path: Path, name: str, values: npt.NDArray[Any]) -> None:
+    """Write a file of one array atomically: the format of other programs."""
+    with _replacing(path) as file:
+        file.create_dataset(name, data=values)
+
+
 @contextmanager
 def _replacing(path: Path) -> Iterator[h5py.File]:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{next(_COUNTER)}.tmp")

@@ -33,6 +33,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "lineage": ("meta_ood.cli.lineage:lineage", "Where a file, run or model comes from."),
     "sync": ("meta_ood.cli.lineage:sync", "Restore runs of stages that DVC took from its cache."),
     "reproduce": ("meta_ood.cli.lineage:reproduce", "How to get a run's outputs again."),
+    "data": ("meta_ood.cli.data:data", "Check, link and audit raw datasets; write miniatures."),
+    "submit": ("meta_ood.cli.submit:submit", "Score maps in the formats of benchmark servers."),
     "networks": ("meta_ood.cli.networks:networks", "Architectures, and what they cost."),
     "weights": ("meta_ood.cli.weights:weights", "Import released weights; look at a file."),
 }
