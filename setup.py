@@ -15,7 +15,7 @@ from Cython.Build import cythonize
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
-MODULES = ("meta_ood._pixels", "meta_ood.segments._kernel")
+MODULES = ("meta_ood._pixels", "meta_ood.metrics.pixel._kernel", "meta_ood.segments._kernel")
 HEADERS = ("src/meta_ood/_softmax.h", "src/meta_ood/_softmax_rows.h")
 OPENMP = {"msvc": ["/openmp"], "unix": ["-fopenmp"]}
 OPTIMISE = {"msvc": ["/O2"], "unix": ["-O3", "-fno-math-errno", "-fno-trapping-math"]}
