@@ -2,7 +2,7 @@
 
 Why a setup.py at all: the flags depend on the compiler at hand (OpenMP where it has it), which
 pyproject.toml cannot express. The instruction set is chosen when the module is loaded (see
-``_softmax.h``), so that one build runs on every x86-64 and still uses AVX-512.
+``pixels/_softmax.h``), so that one build runs on every x86-64 and still uses AVX-512.
 """
 
 from __future__ import annotations
@@ -15,8 +15,13 @@ from Cython.Build import cythonize
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
-MODULES = ("meta_ood._pixels", "meta_ood.metrics.pixel._kernel", "meta_ood.segments._kernel")
-HEADERS = ("src/meta_ood/_softmax.h", "src/meta_ood/_softmax_rows.h")
+MODULES = (
+    "meta_ood.metrics.pixel._kernel",
+    "meta_ood.pixels._kernel",
+    "meta_ood.segments._kernel",
+)
+INCLUDE = "src/meta_ood/pixels"
+HEADERS = (f"{INCLUDE}/_softmax.h", f"{INCLUDE}/_softmax_rows.h")
 OPENMP = {"msvc": ["/openmp"], "unix": ["-fopenmp"]}
 OPTIMISE = {"msvc": ["/O2"], "unix": ["-O3", "-fno-math-errno", "-fno-trapping-math"]}
 
@@ -55,9 +60,7 @@ class BuildKernels(build_ext):
 
 def _extension(name: str) -> Extension:
     source = Path("src", *name.split(".")).with_suffix(".pyx")
-    return Extension(
-        name, [source.as_posix()], include_dirs=["src/meta_ood"], depends=list(HEADERS)
-    )
+    return Extension(name, [source.as_posix()], include_dirs=[INCLUDE], depends=list(HEADERS))
 
 
 setup(

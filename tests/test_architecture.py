@@ -9,9 +9,24 @@ SRC = Path(__file__).parents[1] / "src" / "meta_ood"
 
 VALUES = {"labels", "frames", "predictions", "config", "context", "strict"}
 RAW = {"datasets"}
-TORCH = {"models", "losses", "transforms", "loading", "optimisation", "validation", "resume"}
-TORCH |= {"training", "inference"}
-NUMPY = {"_pixels", "scores", "segments", "meta_classification", "metrics", "figures", "storage"}
+TORCH = {
+    "models",
+    "losses",
+    "transforms",
+    "loading",
+    "resume",
+    "training",
+    "inference",
+}
+NUMPY = {
+    "pixels",
+    "scores",
+    "segments",
+    "meta_classification",
+    "metrics",
+    "figures",
+    "storage",
+}
 STAGE_PARTS = {"evaluation", "reporting"}  # the pure halves of the stages of the same work
 
 # part -> parts of ours that it may import besides itself
@@ -23,8 +38,10 @@ ALLOWED = {
     **dict.fromkeys(NUMPY, VALUES | NUMPY),
     **dict.fromkeys(STAGE_PARTS, VALUES | NUMPY),
     "stages": VALUES | RAW | TORCH | NUMPY | STAGE_PARTS,
+    "detection": VALUES | TORCH | NUMPY,
     "tracking": VALUES | {"layout"},
-    "cli": VALUES | {"layout", "tracking", "stages"},
+    "cli": VALUES
+    | {"layout", "tracking", "stages", "models", "detection", "meta_classification", "storage"},
     "__main__": {"cli"},
     "__init__": set(),
 }
@@ -39,7 +56,7 @@ DOORS = {
     "sklearn": {"meta_classification"},
     "matplotlib": {"figures"},
     "safetensors": {"models.checkpoint"},
-    "torch": TORCH | {"stages.pretrain", "stages.train", "stages.infer"},
+    "torch": TORCH | {"detection", "stages.pretrain", "stages.train", "stages.infer"},
     "torchvision": TORCH,
     "lightning": {"training", "inference"},
 }

@@ -28,7 +28,14 @@ STAGES: dict[str, str] = {
 }
 """Stage -> what it does; the order is that of the pipeline."""
 
-COMMANDS: dict[str, tuple[str, str]] = {}
+COMMANDS: dict[str, tuple[str, str]] = {
+    "detect": ("meta_ood.cli.detect:detect", "OoD segments in images of your own, judged."),
+    "lineage": ("meta_ood.cli.lineage:lineage", "Where a file, run or model comes from."),
+    "sync": ("meta_ood.cli.lineage:sync", "Restore runs of stages that DVC took from its cache."),
+    "reproduce": ("meta_ood.cli.lineage:reproduce", "How to get a run's outputs again."),
+    "networks": ("meta_ood.cli.networks:networks", "Architectures, and what they cost."),
+    "weights": ("meta_ood.cli.weights:weights", "Import released weights; look at a file."),
+}
 """Tool -> (``module:attribute``, what it does)."""
 
 

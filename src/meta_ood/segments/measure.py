@@ -14,15 +14,10 @@ import numpy as np
 import numpy.typing as npt
 
 from meta_ood.labels import IGNORE, OOD, LabelMap, lookup
+from meta_ood.pixels import Workspace, pixel_maps
+from meta_ood.pixels.maps import as_planes, entropy_scale, grid
 from meta_ood.predictions import FloatMap, Prediction
-from meta_ood.scores import (
-    SCORES,
-    Workspace,
-    as_planes,
-    entropy_scale,
-    grid,
-    pixel_maps,
-)
+from meta_ood.scores import SCORES
 from meta_ood.segments import _kernel
 from meta_ood.segments.features import (
     SCORE,
@@ -92,9 +87,9 @@ def measure_thresholds(
     maps = pixel_maps(prediction, {*needs, "arg_max"}, workspace, threads)
     assert maps.arg_max is not None
     frame = _Frame(prediction, SCORES[score](maps), maps.arg_max, workspace)
-    valid = prediction.target != IGNORE
-    true = prediction.target == OOD
-    components = frame.regions("component", true)
+    target = np.ascontiguousarray(prediction.target)
+    valid = target != IGNORE
+    components = frame.regions("component", target == OOD)
     return [
         replace(
             _table(frame, (frame.score >= np.float32(value)) & valid, components, label_ids),
@@ -103,6 +98,31 @@ def measure_thresholds(
         )
         for value in thresholds
     ]
+
+
+def label_map(mask: Mask) -> npt.NDArray[np.int32]:
+    """Return the 8-connected components of a mask, numbered in raster order of their first pixel.
+
+    Parameters
+    ----------
+    mask
+        ``(H, W) bool``.
+
+    Returns
+    -------
+    ``(H, W) int32``, from 1, and 0 outside the mask.
+
+    Examples
+    --------
+    >>> label_map(np.array([[True, False, True], [False, True, False], [False, False, False]]))
+    array([[1, 0, 1],
+           [0, 1, 0],
+           [0, 0, 0]], dtype=int32)
+    """
+    runs = _runs(np.ascontiguousarray(mask), "mask", Workspace())
+    labels = np.zeros(mask.shape, np.int32)
+    _kernel.paint_runs(runs.row_first, runs.start, runs.end, runs.label, labels)
+    return labels
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,6 @@ from pathlib import Path
 from meta_ood.config import Params
 from meta_ood.context import Log, Machine
 from meta_ood.frames import read_frames
-from meta_ood.labels import CITYSCAPES
 from meta_ood.loading import SegmentationDataset, hold_out, mix_proxies
 from meta_ood.losses import ood_objective
 from meta_ood.models import checkpoint
@@ -53,6 +52,7 @@ def run(
             seed=params.seed,
             epoch=epoch,
             redraw=settings.proxy_redraw,
+            style=settings.proxy_style,
         ),
         ood_objective(settings),
         settings,
@@ -67,16 +67,8 @@ def run(
         reset_optimizer=settings.reset_optimizer,
         what=f"train {network}",
     )
-    own = params.network_params(network)
-    checkpoint.save(
-        weights,
-        net,
-        name=network,
-        architecture=own.architecture,
-        options=own.options,
-        num_classes=num_classes,
-        class_names=CITYSCAPES.names,
-        variant="ood_trained",
-    )
+    same = ("architecture", "options", "num_classes", "class_names")
+    made_of = {key: made_of[key] for key in same}
+    checkpoint.save(weights, net, name=network, variant="ood_trained", **made_of)
     write_metrics(metrics, figures)
     forget(resume)

@@ -10,12 +10,12 @@
         "include_dirs": [
             "src/meta_ood"
         ],
-        "name": "meta_ood.metrics.pixel._kernel",
+        "name": "meta_ood._pixels",
         "sources": [
-            "src/meta_ood/metrics/pixel/_kernel.pyx"
+            "src/meta_ood/_pixels.pyx"
         ]
     },
-    "module_name": "meta_ood.metrics.pixel._kernel"
+    "module_name": "meta_ood._pixels"
 }
 END: Cython Metadata */
 
@@ -1268,10 +1268,10 @@ static int __Pyx_init_tpflags_variables(void) {
   #endif
 #endif
 
-#define __PYX_HAVE__meta_ood__metrics__pixel___kernel
-#define __PYX_HAVE_API__meta_ood__metrics__pixel___kernel
+#define __PYX_HAVE__meta_ood___pixels
+#define __PYX_HAVE_API__meta_ood___pixels
 /* Early includes */
-#include <stdint.h>
+#include "_softmax.h"
 #include "pythread.h"
 #include <string.h>
 
@@ -1495,8 +1495,8 @@ static const char * const __pyx_cfilenm = __FILE__;
 /* #### Code section: filename_table ### */
 
 static const char* const __pyx_f[] = {
-  "src/meta_ood/metrics/pixel/_kernel.pyx",
-  "__pyx_ff_map_fused_fd76c1_2_2_4libc_6stdint_uint32_t__and_4libc_6stdint_uint64_t",
+  "src/meta_ood/_pixels.pyx",
+  "View.MemoryView",
 };
 /* #### Code section: utility_code_proto_before_types ### */
 /* Atomics.proto (used by UnpackUnboundCMethod) */
@@ -1751,24 +1751,10 @@ typedef struct {
 /* #### Code section: type_declarations ### */
 
 /*--- Type declarations ---*/
-struct __pyx_defaults;
 struct __pyx_array_obj;
 struct __pyx_MemviewEnum_obj;
 struct __pyx_memoryview_obj;
 struct __pyx_memoryviewslice_obj;
-
-/* "meta_ood/metrics/pixel/_kernel.pyx":49
- * 
- * 
- * def count(             # <<<<<<<<<<<<<<
- *     uint32_t[::1] keys not None,
- *     const int64_t[::1] start not None,
-*/
-struct __pyx_defaults {
-  PyObject_HEAD
-  PyObject *arg0;
-};
-
 
 /* "View.MemoryView":128
  * 
@@ -1971,246 +1957,6 @@ static struct __pyx_vtabstruct__memoryviewslice *__pyx_vtabptr__memoryviewslice;
 #define __Pyx_CLEAR(r)    do { PyObject* tmp = ((PyObject*)(r)); r = NULL; __Pyx_DECREF(tmp);} while(0)
 #define __Pyx_XCLEAR(r)   do { if((r) != NULL) {PyObject* tmp = ((PyObject*)(r)); r = NULL; __Pyx_DECREF(tmp);}} while(0)
 
-/* FastTypeChecks.proto */
-#if CYTHON_COMPILING_IN_CPYTHON
-#define __Pyx_TypeCheck(obj, type) __Pyx_IsSubtype(Py_TYPE(obj), (PyTypeObject *)type)
-#define __Pyx_TypeCheck2(obj, type1, type2) __Pyx_IsAnySubtype2(Py_TYPE(obj), (PyTypeObject *)type1, (PyTypeObject *)type2)
-static CYTHON_INLINE int __Pyx_IsSubtype(PyTypeObject *a, PyTypeObject *b);
-static CYTHON_INLINE int __Pyx_IsAnySubtype2(PyTypeObject *cls, PyTypeObject *a, PyTypeObject *b);
-#define __Pyx_PyAnySet_Check(obj)  __Pyx_TypeCheck2(obj, &PySet_Type, &PyFrozenSet_Type)
-#else
-#define __Pyx_TypeCheck(obj, type) PyObject_TypeCheck(obj, (PyTypeObject *)type)
-#define __Pyx_TypeCheck2(obj, type1, type2) (PyObject_TypeCheck(obj, (PyTypeObject *)type1) || PyObject_TypeCheck(obj, (PyTypeObject *)type2))
-#define __Pyx_PyAnySet_Check(obj)  PyAnySet_Check(obj)
-#endif
-
-/* PyObjectGetAttrStr.proto */
-#if CYTHON_USE_TYPE_SLOTS
-static CYTHON_INLINE PyObject* __Pyx_PyObject_GetAttrStr(PyObject* obj, PyObject* attr_name);
-#else
-#define __Pyx_PyObject_GetAttrStr(o,n) PyObject_GetAttr(o,n)
-#endif
-
-/* FormatTypeName.proto (used by RaiseErrorWithObjectType) */
-#if CYTHON_COMPILING_IN_LIMITED_API && __PYX_LIMITED_VERSION_HEX >= 0x030d0000
-typedef PyObject *__Pyx_TypeName;
-#define __Pyx_FMT_TYPENAME "%N"
-#define __Pyx_PyType_GetFullyQualifiedName(tp) Py_NewRef((PyObject*)tp)
-#define __Pyx_DECREF_TypeName(obj) Py_DECREF(obj)
-#elif CYTHON_COMPILING_IN_LIMITED_API
-typedef PyObject *__Pyx_TypeName;
-#define __Pyx_FMT_TYPENAME "%U"
-#define __Pyx_DECREF_TypeName(obj) Py_XDECREF(obj)
-static __Pyx_TypeName __Pyx_PyType_GetFullyQualifiedName(PyTypeObject* tp);
-#else  // !LIMITED_API
-typedef const char *__Pyx_TypeName;
-#define __Pyx_FMT_TYPENAME "%.200s"
-#define __Pyx_PyType_GetFullyQualifiedName(tp) ((tp)->tp_name)
-#define __Pyx_DECREF_TypeName(obj)
-#endif
-
-/* RaiseErrorWithObjectType.proto (used by object_ord) */
-#define __Pyx_RaiseTypeErrorWithObjectType(message, obj)  __Pyx_RaiseErrorWithObjectType(PyExc_TypeError, message, obj)
-#define __Pyx_RaiseErrorWithObjectType(exc_type, message, obj)  __Pyx_RaiseErrorWithType(exc_type, message, Py_TYPE(obj))
-CYTHON_UNUSED
-static void __Pyx_RaiseErrorWithType(PyObject* exc_type, const char* message, PyTypeObject *type_obj);
-
-/* UnicodeAsUCS4.proto (used by object_ord) */
-static CYTHON_INLINE Py_UCS4 __Pyx_PyUnicode_AsPy_UCS4(PyObject*);
-
-/* object_ord.proto */
-#define __Pyx_PyObject_Ord(c)\
-    (likely(PyUnicode_Check(c)) ? (long)__Pyx_PyUnicode_AsPy_UCS4(c) : __Pyx__PyObject_Ord(c))
-static long __Pyx__PyObject_Ord(PyObject* c);
-
-/* GetTopmostException.proto (used by SaveResetException) */
-#if CYTHON_USE_EXC_INFO_STACK && CYTHON_FAST_THREAD_STATE
-static _PyErr_StackItem * __Pyx_PyErr_GetTopmostException(PyThreadState *tstate);
-#endif
-
-/* PyThreadStateGet.proto (used by SaveResetException) */
-#if CYTHON_FAST_THREAD_STATE
-#define __Pyx_PyThreadState_declare  PyThreadState *__pyx_tstate;
-#define __Pyx_PyThreadState_assign  __pyx_tstate = __Pyx_PyThreadState_Current;
-#if PY_VERSION_HEX >= 0x030C00A6
-#define __Pyx_PyErr_Occurred()  (__pyx_tstate->current_exception != NULL)
-#define __Pyx_PyErr_CurrentExceptionType()  (__pyx_tstate->current_exception ? (PyObject*) Py_TYPE(__pyx_tstate->current_exception) : (PyObject*) NULL)
-#else
-#define __Pyx_PyErr_Occurred()  (__pyx_tstate->curexc_type != NULL)
-#define __Pyx_PyErr_CurrentExceptionType()  (__pyx_tstate->curexc_type)
-#endif
-#else
-#define __Pyx_PyThreadState_declare
-#define __Pyx_PyThreadState_assign
-#define __Pyx_PyErr_Occurred()  (PyErr_Occurred() != NULL)
-#define __Pyx_PyErr_CurrentExceptionType()  PyErr_Occurred()
-#endif
-
-/* SaveResetException.proto */
-#if CYTHON_FAST_THREAD_STATE
-#define __Pyx_ExceptionSave(type, value, tb)  __Pyx__ExceptionSave(__pyx_tstate, type, value, tb)
-static CYTHON_INLINE void __Pyx__ExceptionSave(PyThreadState *tstate, PyObject **type, PyObject **value, PyObject **tb);
-#define __Pyx_ExceptionReset(type, value, tb)  __Pyx__ExceptionReset(__pyx_tstate, type, value, tb)
-static CYTHON_INLINE void __Pyx__ExceptionReset(PyThreadState *tstate, PyObject *type, PyObject *value, PyObject *tb);
-#else
-#define __Pyx_ExceptionSave(type, value, tb)   PyErr_GetExcInfo(type, value, tb)
-#define __Pyx_ExceptionReset(type, value, tb)  PyErr_SetExcInfo(type, value, tb)
-#endif
-
-/* memoryview_get_from_buffer.proto */
-#if !CYTHON_COMPILING_IN_LIMITED_API
-#define __Pyx_PyMemoryView_Get_itemsize(o) PyMemoryView_GET_BUFFER(o)->itemsize
-#else
- // can't get format like this unfortunately. It's unicode via getattr
-static Py_ssize_t __Pyx_PyMemoryView_Get_itemsize(PyObject *obj);
-#endif
-
-/* memoryview_get_from_buffer.proto */
-#if !CYTHON_COMPILING_IN_LIMITED_API
-#define __Pyx_PyMemoryView_Get_ndim(o) PyMemoryView_GET_BUFFER(o)->ndim
-#else
- // can't get format like this unfortunately. It's unicode via getattr
-static int __Pyx_PyMemoryView_Get_ndim(PyObject *obj);
-#endif
-
-/* PyValueError_Check.proto */
-#define __Pyx_PyExc_ValueError_Check(obj)  __Pyx_TypeCheck(obj, PyExc_ValueError)
-
-/* PyTypeError_Check.proto */
-#define __Pyx_PyExc_TypeError_Check(obj)  __Pyx_TypeCheck(obj, PyExc_TypeError)
-
-/* PyErrFetchRestore.proto (used by GivenExceptionMatches) */
-#if CYTHON_FAST_THREAD_STATE
-#define __Pyx_PyErr_Clear() __Pyx_ErrRestore(NULL, NULL, NULL)
-#define __Pyx_ErrRestoreWithState(type, value, tb)  __Pyx_ErrRestoreInState(PyThreadState_GET(), type, value, tb)
-#define __Pyx_ErrFetchWithState(type, value, tb)    __Pyx_ErrFetchInState(PyThreadState_GET(), type, value, tb)
-#define __Pyx_ErrRestore(type, value, tb)  __Pyx_ErrRestoreInState(__pyx_tstate, type, value, tb)
-#define __Pyx_ErrFetch(type, value, tb)    __Pyx_ErrFetchInState(__pyx_tstate, type, value, tb)
-static CYTHON_INLINE void __Pyx_ErrRestoreInState(PyThreadState *tstate, PyObject *type, PyObject *value, PyObject *tb);
-static CYTHON_INLINE void __Pyx_ErrFetchInState(PyThreadState *tstate, PyObject **type, PyObject **value, PyObject **tb);
-#if CYTHON_COMPILING_IN_CPYTHON && PY_VERSION_HEX < 0x030C00A6
-#define __Pyx_PyErr_SetNone(exc) (Py_INCREF(exc), __Pyx_ErrRestore((exc), NULL, NULL))
-#else
-#define __Pyx_PyErr_SetNone(exc) PyErr_SetNone(exc)
-#endif
-#else
-#define __Pyx_PyErr_Clear() PyErr_Clear()
-#define __Pyx_PyErr_SetNone(exc) PyErr_SetNone(exc)
-#define __Pyx_ErrRestoreWithState(type, value, tb)  PyErr_Restore(type, value, tb)
-#define __Pyx_ErrFetchWithState(type, value, tb)  PyErr_Fetch(type, value, tb)
-#define __Pyx_ErrRestoreInState(tstate, type, value, tb)  PyErr_Restore(type, value, tb)
-#define __Pyx_ErrFetchInState(tstate, type, value, tb)  PyErr_Fetch(type, value, tb)
-#define __Pyx_ErrRestore(type, value, tb)  PyErr_Restore(type, value, tb)
-#define __Pyx_ErrFetch(type, value, tb)  PyErr_Fetch(type, value, tb)
-#endif
-
-/* GivenExceptionMatches.proto */
-#if CYTHON_COMPILING_IN_CPYTHON
-static CYTHON_INLINE int __Pyx_PyErr_GivenExceptionMatches(PyObject *err, PyObject *type);
-static CYTHON_INLINE int __Pyx_PyErr_GivenExceptionMatches2(PyObject *err, PyObject *type1, PyObject *type2);
-#else
-#define __Pyx_PyErr_GivenExceptionMatches(err, type) PyErr_GivenExceptionMatches(err, type)
-static CYTHON_INLINE int __Pyx_PyErr_GivenExceptionMatches2(PyObject *err, PyObject *type1, PyObject *type2) {
-    return PyErr_GivenExceptionMatches(err, type1) || PyErr_GivenExceptionMatches(err, type2);
-}
-#endif
-#define __Pyx_PyErr_ExceptionMatches2(err1, err2)  __Pyx_PyErr_GivenExceptionMatches2(__Pyx_PyErr_CurrentExceptionType(), err1, err2)
-
-/* dict_getitem_default.proto */
-static PyObject* __Pyx_PyDict_GetItemDefault(PyObject* d, PyObject* key, PyObject* default_value);
-
-/* CallCFunction.proto (used by CallUnboundCMethod1) */
-#define __Pyx_CallCFunction(cfunc, self, args)\
-    ((PyCFunction)(void(*)(void))(cfunc)->func)(self, args)
-#define __Pyx_CallCFunctionWithKeywords(cfunc, self, args, kwargs)\
-    ((PyCFunctionWithKeywords)(void(*)(void))(cfunc)->func)(self, args, kwargs)
-#define __Pyx_CallCFunctionFast(cfunc, self, args, nargs)\
-    ((__Pyx_PyCFunctionFast)(void(*)(void))(PyCFunction)(cfunc)->func)(self, args, nargs)
-#define __Pyx_CallCFunctionFastWithKeywords(cfunc, self, args, nargs, kwnames)\
-    ((__Pyx_PyCFunctionFastWithKeywords)(void(*)(void))(PyCFunction)(cfunc)->func)(self, args, nargs, kwnames)
-
-/* PyObjectCall.proto (used by PyObjectFastCall) */
-#if CYTHON_COMPILING_IN_CPYTHON
-static CYTHON_INLINE PyObject* __Pyx_PyObject_Call(PyObject *func, PyObject *arg, PyObject *kw);
-#else
-#define __Pyx_PyObject_Call(func, arg, kw) PyObject_Call(func, arg, kw)
-#endif
-
-/* PyObjectCallMethO.proto (used by PyObjectFastCall) */
-#if CYTHON_COMPILING_IN_CPYTHON
-static CYTHON_INLINE PyObject* __Pyx_PyObject_CallMethO(PyObject *func, PyObject *arg);
-#endif
-
-/* PyObjectFastCall.proto (used by PyObjectCall2Args) */
-#define __Pyx_PyObject_FastCall(func, args, nargs)  __Pyx_PyObject_FastCallDict(func, args, (size_t)(nargs), NULL)
-static CYTHON_INLINE PyObject* __Pyx_PyObject_FastCallDict(PyObject *func, PyObject * const*args, size_t nargsf, PyObject *kwargs);
-
-/* PyObjectCall2Args.proto (used by CallUnboundCMethod1) */
-static CYTHON_INLINE PyObject* __Pyx_PyObject_Call2Args(PyObject* function, PyObject* arg1, PyObject* arg2);
-
-/* UnpackUnboundCMethod_decl.proto (used by UnpackUnboundCMethod) */
-typedef struct {
-    PyObject *type;
-    PyObject **method_name;
-    PyCFunction func;
-    PyObject *method;
-    int flag;
-#if CYTHON_COMPILING_IN_CPYTHON_FREETHREADING && CYTHON_ATOMICS
-    __pyx_atomic_int_type initialized;
-#endif
-} __Pyx_CachedCFunction;
-
-/* IgnoreException.proto (used by UnpackUnboundCMethod_impl) */
-static CYTHON_INLINE int __Pyx_IgnoreGivenException(PyObject *given_exception, PyObject *ignorable_exception);
-#define __Pyx_IgnoreException(ignorable_exception) __Pyx_IgnoreGivenException(NULL, ignorable_exception)
-
-/* UnpackUnboundCMethod_impl.export */
-static int __Pyx_TryUnpackUnboundCMethod(__Pyx_CachedCFunction* target);
-
-/* UnpackUnboundCMethod.proto (used by CallUnboundCMethod1) */
-#if CYTHON_COMPILING_IN_CPYTHON_FREETHREADING
-static CYTHON_INLINE int __Pyx_CachedCFunction_GetAndSetInitializing(__Pyx_CachedCFunction *cfunc) {
-#if !CYTHON_ATOMICS
-    return 1;
-#else
-    __pyx_nonatomic_int_type expected = 0;
-    if (__pyx_atomic_int_cmp_exchange(&cfunc->initialized, &expected, 1)) {
-        return 0;
-    }
-    return expected;
-#endif
-}
-static CYTHON_INLINE void __Pyx_CachedCFunction_SetFinishedInitializing(__Pyx_CachedCFunction *cfunc) {
-#if CYTHON_ATOMICS
-    __pyx_atomic_store(&cfunc->initialized, 2);
-#endif
-}
-#else
-#define __Pyx_CachedCFunction_GetAndSetInitializing(cfunc) 2
-#define __Pyx_CachedCFunction_SetFinishedInitializing(cfunc)
-#endif
-
-/* CallUnboundCMethod1.proto */
-CYTHON_UNUSED
-static PyObject* __Pyx__CallUnboundCMethod1(__Pyx_CachedCFunction* cfunc, PyObject* self, PyObject* arg);
-#if CYTHON_COMPILING_IN_CPYTHON
-static CYTHON_INLINE PyObject* __Pyx_CallUnboundCMethod1(__Pyx_CachedCFunction* cfunc, PyObject* self, PyObject* arg);
-#else
-#define __Pyx_CallUnboundCMethod1(cfunc, self, arg)  __Pyx__CallUnboundCMethod1(cfunc, self, arg)
-#endif
-
-/* CallUnboundCMethod2.proto */
-CYTHON_UNUSED
-static PyObject* __Pyx__CallUnboundCMethod2(__Pyx_CachedCFunction* cfunc, PyObject* self, PyObject* arg1, PyObject* arg2);
-#if CYTHON_COMPILING_IN_CPYTHON
-static CYTHON_INLINE PyObject *__Pyx_CallUnboundCMethod2(__Pyx_CachedCFunction *cfunc, PyObject *self, PyObject *arg1, PyObject *arg2);
-#else
-#define __Pyx_CallUnboundCMethod2(cfunc, self, arg1, arg2)  __Pyx__CallUnboundCMethod2(cfunc, self, arg1, arg2)
-#endif
-
-/* RaiseException.export */
-static void __Pyx_Raise(PyObject *type, PyObject *value, PyObject *tb, PyObject *cause);
-
 /* CopyObjectArray.proto (used by TupleOrListFromArrayImpl) */
 #if CYTHON_COMPILING_IN_CPYTHON
 static CYTHON_INLINE void __Pyx_copy_object_array(PyObject *const *CYTHON_RESTRICT src, PyObject** CYTHON_RESTRICT dest, Py_ssize_t length);
@@ -2294,8 +2040,96 @@ static CYTHON_INLINE int __Pyx_PyObject_CompareBoolEq_str_str(PyObject *op1, PyO
 #define __Pyx_PyDict_items_CheckExact(obj)  Py_IS_TYPE((obj), __Pyx_PyDictItems_TypePtr)
 static CYTHON_INLINE PyObject* __Pyx_PyDict_Items(PyObject* d);
 
+/* CallCFunction.proto (used by CallUnboundCMethod0) */
+#define __Pyx_CallCFunction(cfunc, self, args)\
+    ((PyCFunction)(void(*)(void))(cfunc)->func)(self, args)
+#define __Pyx_CallCFunctionWithKeywords(cfunc, self, args, kwargs)\
+    ((PyCFunctionWithKeywords)(void(*)(void))(cfunc)->func)(self, args, kwargs)
+#define __Pyx_CallCFunctionFast(cfunc, self, args, nargs)\
+    ((__Pyx_PyCFunctionFast)(void(*)(void))(PyCFunction)(cfunc)->func)(self, args, nargs)
+#define __Pyx_CallCFunctionFastWithKeywords(cfunc, self, args, nargs, kwnames)\
+    ((__Pyx_PyCFunctionFastWithKeywords)(void(*)(void))(PyCFunction)(cfunc)->func)(self, args, nargs, kwnames)
+
+/* PyObjectCall.proto (used by PyObjectFastCall) */
+#if CYTHON_COMPILING_IN_CPYTHON
+static CYTHON_INLINE PyObject* __Pyx_PyObject_Call(PyObject *func, PyObject *arg, PyObject *kw);
+#else
+#define __Pyx_PyObject_Call(func, arg, kw) PyObject_Call(func, arg, kw)
+#endif
+
+/* PyObjectCallMethO.proto (used by PyObjectFastCall) */
+#if CYTHON_COMPILING_IN_CPYTHON
+static CYTHON_INLINE PyObject* __Pyx_PyObject_CallMethO(PyObject *func, PyObject *arg);
+#endif
+
+/* PyObjectFastCall.proto (used by PyObjectCallOneArg) */
+#define __Pyx_PyObject_FastCall(func, args, nargs)  __Pyx_PyObject_FastCallDict(func, args, (size_t)(nargs), NULL)
+static CYTHON_INLINE PyObject* __Pyx_PyObject_FastCallDict(PyObject *func, PyObject * const*args, size_t nargsf, PyObject *kwargs);
+
 /* PyObjectCallOneArg.proto (used by CallUnboundCMethod0) */
 static CYTHON_INLINE PyObject* __Pyx_PyObject_CallOneArg(PyObject *func, PyObject *arg);
+
+/* UnpackUnboundCMethod_decl.proto (used by UnpackUnboundCMethod) */
+typedef struct {
+    PyObject *type;
+    PyObject **method_name;
+    PyCFunction func;
+    PyObject *method;
+    int flag;
+#if CYTHON_COMPILING_IN_CPYTHON_FREETHREADING && CYTHON_ATOMICS
+    __pyx_atomic_int_type initialized;
+#endif
+} __Pyx_CachedCFunction;
+
+/* IgnoreException.proto (used by UnpackUnboundCMethod_impl) */
+static CYTHON_INLINE int __Pyx_IgnoreGivenException(PyObject *given_exception, PyObject *ignorable_exception);
+#define __Pyx_IgnoreException(ignorable_exception) __Pyx_IgnoreGivenException(NULL, ignorable_exception)
+
+/* FastTypeChecks.proto (used by UnpackUnboundCMethod_impl) */
+#if CYTHON_COMPILING_IN_CPYTHON
+#define __Pyx_TypeCheck(obj, type) __Pyx_IsSubtype(Py_TYPE(obj), (PyTypeObject *)type)
+#define __Pyx_TypeCheck2(obj, type1, type2) __Pyx_IsAnySubtype2(Py_TYPE(obj), (PyTypeObject *)type1, (PyTypeObject *)type2)
+static CYTHON_INLINE int __Pyx_IsSubtype(PyTypeObject *a, PyTypeObject *b);
+static CYTHON_INLINE int __Pyx_IsAnySubtype2(PyTypeObject *cls, PyTypeObject *a, PyTypeObject *b);
+#define __Pyx_PyAnySet_Check(obj)  __Pyx_TypeCheck2(obj, &PySet_Type, &PyFrozenSet_Type)
+#else
+#define __Pyx_TypeCheck(obj, type) PyObject_TypeCheck(obj, (PyTypeObject *)type)
+#define __Pyx_TypeCheck2(obj, type1, type2) (PyObject_TypeCheck(obj, (PyTypeObject *)type1) || PyObject_TypeCheck(obj, (PyTypeObject *)type2))
+#define __Pyx_PyAnySet_Check(obj)  PyAnySet_Check(obj)
+#endif
+
+/* PyObjectGetAttrStr.proto (used by UnpackUnboundCMethod_impl) */
+#if CYTHON_USE_TYPE_SLOTS
+static CYTHON_INLINE PyObject* __Pyx_PyObject_GetAttrStr(PyObject* obj, PyObject* attr_name);
+#else
+#define __Pyx_PyObject_GetAttrStr(o,n) PyObject_GetAttr(o,n)
+#endif
+
+/* UnpackUnboundCMethod_impl.export */
+static int __Pyx_TryUnpackUnboundCMethod(__Pyx_CachedCFunction* target);
+
+/* UnpackUnboundCMethod.proto (used by CallUnboundCMethod0) */
+#if CYTHON_COMPILING_IN_CPYTHON_FREETHREADING
+static CYTHON_INLINE int __Pyx_CachedCFunction_GetAndSetInitializing(__Pyx_CachedCFunction *cfunc) {
+#if !CYTHON_ATOMICS
+    return 1;
+#else
+    __pyx_nonatomic_int_type expected = 0;
+    if (__pyx_atomic_int_cmp_exchange(&cfunc->initialized, &expected, 1)) {
+        return 0;
+    }
+    return expected;
+#endif
+}
+static CYTHON_INLINE void __Pyx_CachedCFunction_SetFinishedInitializing(__Pyx_CachedCFunction *cfunc) {
+#if CYTHON_ATOMICS
+    __pyx_atomic_store(&cfunc->initialized, 2);
+#endif
+}
+#else
+#define __Pyx_CachedCFunction_GetAndSetInitializing(cfunc) 2
+#define __Pyx_CachedCFunction_SetFinishedInitializing(cfunc)
+#endif
 
 /* CallUnboundCMethod0.proto */
 CYTHON_UNUSED
@@ -2353,6 +2187,15 @@ static int __Pyx_ParseKeywordDict(
     int ignore_unknown_kwargs
 );
 
+/* CallUnboundCMethod2.proto */
+CYTHON_UNUSED
+static PyObject* __Pyx__CallUnboundCMethod2(__Pyx_CachedCFunction* cfunc, PyObject* self, PyObject* arg1, PyObject* arg2);
+#if CYTHON_COMPILING_IN_CPYTHON
+static CYTHON_INLINE PyObject *__Pyx_CallUnboundCMethod2(__Pyx_CachedCFunction *cfunc, PyObject *self, PyObject *arg1, PyObject *arg2);
+#else
+#define __Pyx_CallUnboundCMethod2(cfunc, self, arg1, arg2)  __Pyx__CallUnboundCMethod2(cfunc, self, arg1, arg2)
+#endif
+
 /* ParseKeywords.proto */
 static CYTHON_INLINE int __Pyx_ParseKeywords(
     PyObject *kwds, PyObject *const *kwvalues, PyObject ** const argnames[],
@@ -2371,6 +2214,61 @@ static void __Pyx_ArgTypeError(PyObject *obj, PyTypeObject *type, const char *na
 
 /* ArgTypeTest.proto */
 static CYTHON_INLINE int __Pyx_ArgTypeTest(PyObject *obj, PyTypeObject *type, int none_allowed, const char *name, int exact);
+
+/* PyThreadStateGet.proto (used by PyErrFetchRestore) */
+#if CYTHON_FAST_THREAD_STATE
+#define __Pyx_PyThreadState_declare  PyThreadState *__pyx_tstate;
+#define __Pyx_PyThreadState_assign  __pyx_tstate = __Pyx_PyThreadState_Current;
+#if PY_VERSION_HEX >= 0x030C00A6
+#define __Pyx_PyErr_Occurred()  (__pyx_tstate->current_exception != NULL)
+#define __Pyx_PyErr_CurrentExceptionType()  (__pyx_tstate->current_exception ? (PyObject*) Py_TYPE(__pyx_tstate->current_exception) : (PyObject*) NULL)
+#else
+#define __Pyx_PyErr_Occurred()  (__pyx_tstate->curexc_type != NULL)
+#define __Pyx_PyErr_CurrentExceptionType()  (__pyx_tstate->curexc_type)
+#endif
+#else
+#define __Pyx_PyThreadState_declare
+#define __Pyx_PyThreadState_assign
+#define __Pyx_PyErr_Occurred()  (PyErr_Occurred() != NULL)
+#define __Pyx_PyErr_CurrentExceptionType()  PyErr_Occurred()
+#endif
+
+/* PyErrFetchRestore.proto (used by GivenExceptionMatches) */
+#if CYTHON_FAST_THREAD_STATE
+#define __Pyx_PyErr_Clear() __Pyx_ErrRestore(NULL, NULL, NULL)
+#define __Pyx_ErrRestoreWithState(type, value, tb)  __Pyx_ErrRestoreInState(PyThreadState_GET(), type, value, tb)
+#define __Pyx_ErrFetchWithState(type, value, tb)    __Pyx_ErrFetchInState(PyThreadState_GET(), type, value, tb)
+#define __Pyx_ErrRestore(type, value, tb)  __Pyx_ErrRestoreInState(__pyx_tstate, type, value, tb)
+#define __Pyx_ErrFetch(type, value, tb)    __Pyx_ErrFetchInState(__pyx_tstate, type, value, tb)
+static CYTHON_INLINE void __Pyx_ErrRestoreInState(PyThreadState *tstate, PyObject *type, PyObject *value, PyObject *tb);
+static CYTHON_INLINE void __Pyx_ErrFetchInState(PyThreadState *tstate, PyObject **type, PyObject **value, PyObject **tb);
+#if CYTHON_COMPILING_IN_CPYTHON && PY_VERSION_HEX < 0x030C00A6
+#define __Pyx_PyErr_SetNone(exc) (Py_INCREF(exc), __Pyx_ErrRestore((exc), NULL, NULL))
+#else
+#define __Pyx_PyErr_SetNone(exc) PyErr_SetNone(exc)
+#endif
+#else
+#define __Pyx_PyErr_Clear() PyErr_Clear()
+#define __Pyx_PyErr_SetNone(exc) PyErr_SetNone(exc)
+#define __Pyx_ErrRestoreWithState(type, value, tb)  PyErr_Restore(type, value, tb)
+#define __Pyx_ErrFetchWithState(type, value, tb)  PyErr_Fetch(type, value, tb)
+#define __Pyx_ErrRestoreInState(tstate, type, value, tb)  PyErr_Restore(type, value, tb)
+#define __Pyx_ErrFetchInState(tstate, type, value, tb)  PyErr_Fetch(type, value, tb)
+#define __Pyx_ErrRestore(type, value, tb)  PyErr_Restore(type, value, tb)
+#define __Pyx_ErrFetch(type, value, tb)  PyErr_Fetch(type, value, tb)
+#endif
+
+/* GivenExceptionMatches.proto (used by PyErrExceptionMatches) */
+#if CYTHON_COMPILING_IN_CPYTHON
+static CYTHON_INLINE int __Pyx_PyErr_GivenExceptionMatches(PyObject *err, PyObject *type);
+static CYTHON_INLINE int __Pyx_PyErr_GivenExceptionMatches2(PyObject *err, PyObject *type1, PyObject *type2);
+#else
+#define __Pyx_PyErr_GivenExceptionMatches(err, type) PyErr_GivenExceptionMatches(err, type)
+static CYTHON_INLINE int __Pyx_PyErr_GivenExceptionMatches2(PyObject *err, PyObject *type1, PyObject *type2) {
+    return PyErr_GivenExceptionMatches(err, type1) || PyErr_GivenExceptionMatches(err, type2);
+}
+#endif
+#define __Pyx_PyErr_ExceptionMatches2(err1, err2)  __Pyx_PyErr_GivenExceptionMatches2(__Pyx_PyErr_CurrentExceptionType(), err1, err2)
 
 /* PyErrExceptionMatches.proto (used by PyObjectGetAttrStrNoError) */
 #if CYTHON_FAST_THREAD_STATE
@@ -2393,6 +2291,24 @@ static PyObject *__Pyx_GetBuiltinName(PyObject *name);
 static PyObject *__Pyx_PyObject_FastCallMethod(PyObject *name, PyObject *const *args, size_t nargsf);
 #endif
 
+/* FormatTypeName.proto (used by RaiseErrorWithObjectType1) */
+#if CYTHON_COMPILING_IN_LIMITED_API && __PYX_LIMITED_VERSION_HEX >= 0x030d0000
+typedef PyObject *__Pyx_TypeName;
+#define __Pyx_FMT_TYPENAME "%N"
+#define __Pyx_PyType_GetFullyQualifiedName(tp) Py_NewRef((PyObject*)tp)
+#define __Pyx_DECREF_TypeName(obj) Py_DECREF(obj)
+#elif CYTHON_COMPILING_IN_LIMITED_API
+typedef PyObject *__Pyx_TypeName;
+#define __Pyx_FMT_TYPENAME "%U"
+#define __Pyx_DECREF_TypeName(obj) Py_XDECREF(obj)
+static __Pyx_TypeName __Pyx_PyType_GetFullyQualifiedName(PyTypeObject* tp);
+#else  // !LIMITED_API
+typedef const char *__Pyx_TypeName;
+#define __Pyx_FMT_TYPENAME "%.200s"
+#define __Pyx_PyType_GetFullyQualifiedName(tp) ((tp)->tp_name)
+#define __Pyx_DECREF_TypeName(obj)
+#endif
+
 /* RaiseErrorWithObjectType1.proto (used by RaiseUnexpectedTypeError) */
 #define __Pyx_RaiseTypeErrorWithObjectType1(message, arg, obj) __Pyx_RaiseErrorWithObjectType1(PyExc_TypeError, message, arg, obj)
 #define __Pyx_RaiseErrorWithObjectType1(exc_type, message, arg, obj) __Pyx_RaiseErrorWithType1(exc_type, message, arg, Py_TYPE(obj))
@@ -2405,6 +2321,12 @@ static int __Pyx_RaiseUnexpectedTypeError(const char *expected, PyObject *obj);
 
 /* PyMemoryError_Check.proto */
 #define __Pyx_PyExc_MemoryError_Check(obj)  __Pyx_TypeCheck(obj, PyExc_MemoryError)
+
+/* RaiseException.export */
+static void __Pyx_Raise(PyObject *type, PyObject *value, PyObject *tb, PyObject *cause);
+
+/* PyValueError_Check.proto */
+#define __Pyx_PyExc_ValueError_Check(obj)  __Pyx_TypeCheck(obj, PyExc_ValueError)
 
 /* BuildPyUnicode.proto (used by COrdinalToPyUnicode) */
 static PyObject* __Pyx_PyUnicode_BuildFromAscii(Py_ssize_t ulength, const char* chars, int clength,
@@ -2567,6 +2489,12 @@ static PyObject *__Pyx_GetItemInt_Generic(PyObject *o, PyObject* j);
 static CYTHON_INLINE PyObject *__Pyx_GetItemInt_Fast(PyObject *o, Py_ssize_t i,
                                                      int wraparound, int boundscheck, int unsafe_shared);
 
+/* RaiseErrorWithObjectType.proto (used by ObjectGetItem) */
+#define __Pyx_RaiseTypeErrorWithObjectType(message, obj)  __Pyx_RaiseErrorWithObjectType(PyExc_TypeError, message, obj)
+#define __Pyx_RaiseErrorWithObjectType(exc_type, message, obj)  __Pyx_RaiseErrorWithType(exc_type, message, Py_TYPE(obj))
+CYTHON_UNUSED
+static void __Pyx_RaiseErrorWithType(PyObject* exc_type, const char* message, PyTypeObject *type_obj);
+
 /* ObjectGetItem.proto */
 #if CYTHON_USE_TYPE_SLOTS
 static CYTHON_INLINE PyObject *__Pyx_PyObject_GetItem(PyObject *obj, PyObject *key);
@@ -2576,6 +2504,9 @@ static CYTHON_INLINE PyObject *__Pyx_PyObject_GetItem(PyObject *obj, PyObject *k
 
 /* RejectKeywords.export */
 static void __Pyx_RejectKeywords(const char* function_name, PyObject *kwds);
+
+/* PyTypeError_Check.proto */
+#define __Pyx_PyExc_TypeError_Check(obj)  __Pyx_TypeCheck(obj, PyExc_TypeError)
 
 /* DivInt[Py_ssize_t].proto */
 static CYTHON_INLINE Py_ssize_t __Pyx_div_Py_ssize_t(Py_ssize_t, Py_ssize_t, int b_is_constant);
@@ -2677,6 +2608,22 @@ static CYTHON_INLINE void __Pyx_RaiseNeedMoreValuesError(Py_ssize_t index);
 /* RaiseNoneIterError.proto */
 static CYTHON_INLINE void __Pyx_RaiseNoneNotIterableError(void);
 
+/* GetTopmostException.proto (used by SaveResetException) */
+#if CYTHON_USE_EXC_INFO_STACK && CYTHON_FAST_THREAD_STATE
+static _PyErr_StackItem * __Pyx_PyErr_GetTopmostException(PyThreadState *tstate);
+#endif
+
+/* SaveResetException.proto */
+#if CYTHON_FAST_THREAD_STATE
+#define __Pyx_ExceptionSave(type, value, tb)  __Pyx__ExceptionSave(__pyx_tstate, type, value, tb)
+static CYTHON_INLINE void __Pyx__ExceptionSave(PyThreadState *tstate, PyObject **type, PyObject **value, PyObject **tb);
+#define __Pyx_ExceptionReset(type, value, tb)  __Pyx__ExceptionReset(__pyx_tstate, type, value, tb)
+static CYTHON_INLINE void __Pyx__ExceptionReset(PyThreadState *tstate, PyObject *type, PyObject *value, PyObject *tb);
+#else
+#define __Pyx_ExceptionSave(type, value, tb)   PyErr_GetExcInfo(type, value, tb)
+#define __Pyx_ExceptionReset(type, value, tb)  PyErr_SetExcInfo(type, value, tb)
+#endif
+
 /* RaiseErrorWithObjectTypes.proto (used by ExtTypeTest) */
 #define __Pyx_RaiseErrorWithObjectTypes1(exc_type, message, arg, obj1, obj2) __Pyx_RaiseErrorWithTypes1(exc_type, message, arg, Py_TYPE(obj1), Py_TYPE(obj2))
 #define __Pyx_RaiseTypeErrorWithObjectTypes(message, obj1, obj2) __Pyx_RaiseTypeErrorWithTypes(message, Py_TYPE(obj1), Py_TYPE(obj2))
@@ -2775,22 +2722,8 @@ static void __Pyx_RaiseUnboundLocalError(const char *varname);
 /* DivInt[long].proto */
 static CYTHON_INLINE long __Pyx_div_long(long, long, int b_is_constant);
 
-/* PyDictContains.proto */
-static CYTHON_INLINE int __Pyx_PyDict_ContainsTF(PyObject* item, PyObject* dict, int eq) {
-    int result = PyDict_Contains(dict, item);
-    return unlikely(result < 0) ? result : (result == (eq == Py_EQ));
-}
-
-/* DictGetItem.proto */
-#if !CYTHON_COMPILING_IN_PYPY
-static PyObject *__Pyx_PyDict_GetItem(PyObject *d, PyObject* key);
-#define __Pyx_PyObject_Dict_GetItem(obj, name)\
-    (likely(__Pyx_PyAnyDict_CheckExact(obj)) ?\
-     __Pyx_PyDict_GetItem(obj, name) : PyObject_GetItem(obj, name))
-#else
-#define __Pyx_PyDict_GetItem(d, key) PyObject_GetItem(d, key)
-#define __Pyx_PyObject_Dict_GetItem(obj, name)  PyObject_GetItem(obj, name)
-#endif
+/* PyObjectCompare.proto */
+static CYTHON_INLINE int __Pyx_PyObject_CompareBoolGt_object_int(PyObject *op1, PyObject *op2, int pyop);
 
 /* AllocateExtensionType.proto */
 static PyObject *__Pyx_AllocateExtensionType(PyTypeObject *t, int is_final);
@@ -2804,13 +2737,6 @@ static PyObject * __Pyx_CallTpnewAsVectorcall(__Pyx_tpnewvectorcallfunc f, PyTyp
 /* CallNewInitFromVectorcall.proto */
 #if CYTHON_VECTORCALL_TPNEW
 static PyObject *__Pyx_CallNewInitFromVectorcall(PyTypeObject *t, PyObject *const *args, size_t nargsf, PyObject *kwnames);
-#endif
-
-/* CallTypeTraverse.proto */
-#if !CYTHON_USE_TYPE_SPECS
-#define __Pyx_call_type_traverse(o, always_call, visit, arg) 0
-#else
-static int __Pyx_call_type_traverse(PyObject *o, int always_call, visitproc visit, void *arg);
 #endif
 
 /* DeallocKeepAlive.proto */
@@ -2833,6 +2759,20 @@ typedef int (*__Pyx_tpinitvectorcallfunc)(PyObject* o, PyObject *const *args, Py
 static int __Pyx_CallTpinitAsVectorcall(__Pyx_tpinitvectorcallfunc f, PyObject* o, PyObject *a, PyObject *k);
 #endif
 
+/* CallTypeTraverse.proto */
+#if !CYTHON_USE_TYPE_SPECS
+#define __Pyx_call_type_traverse(o, always_call, visit, arg) 0
+#else
+static int __Pyx_call_type_traverse(PyObject *o, int always_call, visitproc visit, void *arg);
+#endif
+
+/* ApplySequenceOrMappingFlag.proto */
+#if CYTHON_COMPILING_IN_LIMITED_API || CYTHON_COMPILING_IN_PYPY
+int __Pyx_ApplySequenceOrMappingFlag(PyTypeObject *tp, int is_sequence);
+#else
+#define __Pyx_ApplySequenceOrMappingFlag(tp, is_sequence) (0)
+#endif
+
 /* PyObjectCallMethod0.proto (used by PyType_Ready) */
 static CYTHON_INLINE PyObject* __Pyx_PyObject_CallMethod0(PyObject* obj, PyObject* method_name);
 
@@ -2848,13 +2788,6 @@ static int __Pyx_validate_bases_tuple(const char *type_name, int has_dictoffset,
 
 /* PyType_Ready.export */
 CYTHON_UNUSED static int __Pyx_PyType_Ready(PyTypeObject *t);
-
-/* ApplySequenceOrMappingFlag.proto */
-#if CYTHON_COMPILING_IN_LIMITED_API || CYTHON_COMPILING_IN_PYPY
-int __Pyx_ApplySequenceOrMappingFlag(PyTypeObject *tp, int is_sequence);
-#else
-#define __Pyx_ApplySequenceOrMappingFlag(tp, is_sequence) (0)
-#endif
 
 /* GetVTable.proto (used by MergeVTables) */
 static int __Pyx_GetVtable(PyTypeObject *type, void** table);
@@ -3035,29 +2968,6 @@ static PyObject *__Pyx_CyFunction_New(PyMethodDef *ml,
                                       PyObject* code);
 static PyTypeObject *__Pyx_Get_CyFunction_Type(void);
 
-/* FusedFunctionPerModule.proto (used by FusedFunction) */
-#if CYTHON_OPAQUE_SHARED_TYPES
-#define __Pyx_as_FusedFunctionObject(o) ((__pyx_FusedFunctionObject *)PyObject_GetTypeData((o), Py_TYPE((o))))
-#else
-#define __Pyx_as_FusedFunctionObject(o) ((__pyx_FusedFunctionObject*)o)
-#endif
-typedef struct {
-#if !(CYTHON_COMPILING_IN_LIMITED_API && CYTHON_OPAQUE_OBJECTS)
-    __pyx_CyFunctionObject func;
-#endif
-    PyObject *__signatures__;
-    PyObject *self;
-} __pyx_FusedFunctionObject;
-static int __pyx_FusedFunction_init(PyObject *module);
-#define __Pyx_FusedFunction_USED
-
-/* FusedFunction.export */
-static PyObject *__pyx_FusedFunction_New(PyMethodDef *ml, int flags,
-                                         PyObject *qualname, PyObject *closure,
-                                         PyObject *module, PyObject *globals,
-                                         PyObject *code);
-static PyTypeObject *__Pyx_Get_FusedFunction_Type(void);
-
 /* CLineInTraceback.proto (used by AddTraceback) */
 #if CYTHON_CLINE_IN_TRACEBACK && CYTHON_CLINE_IN_TRACEBACK_RUNTIME
 static int __Pyx_CLineForTraceback(PyThreadState *tstate, int c_line);
@@ -3140,11 +3050,6 @@ static CYTHON_INLINE int __pyx_memoryview_slice_memviewslice(
         int have_start, int have_stop, int have_step,
         int is_slice);
 
-/* FusedFunctionArgTypeError.proto */
-#define __Pyx_RaiseFusedFunctionArgTypeError(arg_name, arg_tuple_idx, min_positional_args, arg_count)\
-    (__Pyx__RaiseFusedFunctionArgTypeError(arg_name, arg_tuple_idx, min_positional_args, arg_count), -1)
-static void __Pyx__RaiseFusedFunctionArgTypeError(PyObject *arg_name, Py_ssize_t arg_tuple_idx, Py_ssize_t min_positional_args, Py_ssize_t arg_count);
-
 /* IsLittleEndian.proto (used by BufferFormatCheck) */
 static CYTHON_INLINE int __Pyx_Is_Little_Endian(void);
 
@@ -3169,19 +3074,19 @@ static int __Pyx_ValidateAndInit_memviewslice(
                 PyObject *original_obj);
 
 /* ObjectToMemviewSlice.proto */
-static CYTHON_INLINE __Pyx_memviewslice __Pyx_PyObject_to_MemoryviewSlice_dc_nn_uint32_t(PyObject *, int writable_flag);
+static CYTHON_INLINE __Pyx_memviewslice __Pyx_PyObject_to_MemoryviewSlice_d_d_dc_float__const__(PyObject *, int writable_flag);
 
 /* ObjectToMemviewSlice.proto */
-static CYTHON_INLINE __Pyx_memviewslice __Pyx_PyObject_to_MemoryviewSlice_dc_nn_uint64_t(PyObject *, int writable_flag);
+static CYTHON_INLINE __Pyx_memviewslice __Pyx_PyObject_to_MemoryviewSlice_dc_int__const__(PyObject *, int writable_flag);
 
 /* ObjectToMemviewSlice.proto */
-static CYTHON_INLINE __Pyx_memviewslice __Pyx_PyObject_to_MemoryviewSlice_dc_nn_int32_t__const__(PyObject *, int writable_flag);
+static CYTHON_INLINE __Pyx_memviewslice __Pyx_PyObject_to_MemoryviewSlice_dc_float__const__(PyObject *, int writable_flag);
 
 /* ObjectToMemviewSlice.proto */
-static CYTHON_INLINE __Pyx_memviewslice __Pyx_PyObject_to_MemoryviewSlice_dc_nn_uint8_t__const__(PyObject *, int writable_flag);
+static CYTHON_INLINE __Pyx_memviewslice __Pyx_PyObject_to_MemoryviewSlice_d_dc_float(PyObject *, int writable_flag);
 
 /* ObjectToMemviewSlice.proto */
-static CYTHON_INLINE __Pyx_memviewslice __Pyx_PyObject_to_MemoryviewSlice_dc_nn_int64_t__const__(PyObject *, int writable_flag);
+static CYTHON_INLINE __Pyx_memviewslice __Pyx_PyObject_to_MemoryviewSlice_d_dc_unsigned_char(PyObject *, int writable_flag);
 
 /* MemviewSliceCopy.proto */
 static __Pyx_memviewslice
@@ -3190,14 +3095,8 @@ __pyx_memoryview_copy_new_contig(const __Pyx_memviewslice *from_mvs,
                                  Py_ssize_t sizeof_dtype, int contig_flag,
                                  int dtype_is_object);
 
-/* ImportNumPyArray.proto */
-static PyObject* __Pyx_ImportNumPyArrayTypeIfAvailable(void);
-
 /* CIntFromPy.proto */
-static CYTHON_INLINE int32_t __Pyx_PyLong_As_int32_t(PyObject *);
-
-/* CIntFromPy.proto */
-static CYTHON_INLINE uint32_t __Pyx_PyLong_As_uint32_t(PyObject *);
+static CYTHON_INLINE int __Pyx_PyLong_As_int(PyObject *);
 
 /* PyObjectVectorcallKwds.proto (used by PyObjectVectorcallMethodKwds) */
 #if CYTHON_VECTORCALL
@@ -3217,6 +3116,9 @@ static PyObject *__Pyx_Object_VectorcallMethodKwds(PyObject *name, PyObject *con
 #endif
 
 /* CIntToPy.proto */
+static CYTHON_INLINE PyObject* __Pyx_PyLong_From_int(int value);
+
+/* CIntToPy.proto */
 static CYTHON_INLINE PyObject* __Pyx_PyLong_From_long(long value);
 
 /* PyObjectCallMethod1.proto (used by UpdateUnpickledDict) */
@@ -3232,13 +3134,7 @@ static void __Pyx_RaiseUnpickleChecksumError(long checksum, long checksum1, long
 static CYTHON_INLINE int __Pyx_CheckUnpickleChecksum(long checksum, long checksum1, long checksum2, long checksum3, const char *members);
 
 /* CIntFromPy.proto */
-static CYTHON_INLINE int __Pyx_PyLong_As_int(PyObject *);
-
-/* CIntFromPy.proto */
 static CYTHON_INLINE long __Pyx_PyLong_As_long(PyObject *);
-
-/* CIntToPy.proto */
-static CYTHON_INLINE PyObject* __Pyx_PyLong_From_int(int value);
 
 /* CIntFromPy.proto */
 static CYTHON_INLINE char __Pyx_PyLong_As_char(PyObject *);
@@ -3347,9 +3243,7 @@ static PyObject *__pyx_memoryviewslice_convert_item_to_object(struct __pyx_memor
 static PyObject *__pyx_memoryviewslice_assign_item_from_object(struct __pyx_memoryviewslice_obj *__pyx_v_self, char *__pyx_v_itemp, PyObject *__pyx_v_value); /* proto*/
 static PyObject *__pyx_memoryviewslice__get_base(struct __pyx_memoryviewslice_obj *__pyx_v_self); /* proto*/
 
-/* Module declarations from "libc.stdint" */
-
-/* Module declarations from "meta_ood.metrics.pixel._kernel" */
+/* Module declarations from "meta_ood._pixels" */
 static PyObject *__pyx_collections_abc_Sequence = 0;
 static PyObject *generic = 0;
 static PyObject *strided = 0;
@@ -3358,8 +3252,7 @@ static PyObject *contiguous = 0;
 static PyObject *indirect_contiguous = 0;
 static int __pyx_memoryview_thread_locks_used;
 static PyThread_type_lock __pyx_memoryview_thread_locks[8];
-static PyObject *__pyx_ff_map_fused_fd76c1_2_2_4libc_6stdint_uint32_t__and_4libc_6stdint_uint64_t(PyObject *, PyTypeObject *); /*proto*/
-static PyObject *__pyx_ff_match_signatures_single(PyObject *, PyObject *); /*proto*/
+static float *__pyx_f_8meta_ood_7_pixels_pointer(__Pyx_memviewslice); /*proto*/
 static int __pyx_array_allocate_buffer(struct __pyx_array_obj *); /*proto*/
 static struct __pyx_array_obj *__pyx_array_new(PyObject *, Py_ssize_t, char *, char const *, char *); /*proto*/
 static PyObject *__pyx_memoryview_new(PyObject *, int, int, __Pyx_TypeInfo const *); /*proto*/
@@ -3398,17 +3291,16 @@ static void __pyx_memoryview_slice_assign_scalar(__Pyx_memviewslice *, int, size
 static void __pyx_memoryview__slice_assign_scalar(char *, Py_ssize_t *, Py_ssize_t *, int, size_t, void *); /*proto*/
 static PyObject *__pyx_unpickle_Enum__set_state(struct __pyx_MemviewEnum_obj *, PyObject *); /*proto*/
 /* #### Code section: typeinfo ### */
-static const __Pyx_TypeInfo __Pyx_TypeInfo_nn_uint32_t = { "uint32_t", NULL, sizeof(uint32_t), { 0 }, 0, __PYX_IS_UNSIGNED(uint32_t) ? 'U' : 'I', __PYX_IS_UNSIGNED(uint32_t), 0 };
-static const __Pyx_TypeInfo __Pyx_TypeInfo_nn_uint64_t = { "uint64_t", NULL, sizeof(uint64_t), { 0 }, 0, __PYX_IS_UNSIGNED(uint64_t) ? 'U' : 'I', __PYX_IS_UNSIGNED(uint64_t), 0 };
-static const __Pyx_TypeInfo __Pyx_TypeInfo_nn_int32_t__const__ = { "const int32_t", NULL, sizeof(int32_t const ), { 0 }, 0, __PYX_IS_UNSIGNED(int32_t const ) ? 'U' : 'I', __PYX_IS_UNSIGNED(int32_t const ), 0 };
-static const __Pyx_TypeInfo __Pyx_TypeInfo_nn_uint8_t__const__ = { "const uint8_t", NULL, sizeof(uint8_t const ), { 0 }, 0, __PYX_IS_UNSIGNED(uint8_t const ) ? 'U' : 'I', __PYX_IS_UNSIGNED(uint8_t const ), 0 };
-static const __Pyx_TypeInfo __Pyx_TypeInfo_nn_int64_t__const__ = { "const int64_t", NULL, sizeof(int64_t const ), { 0 }, 0, __PYX_IS_UNSIGNED(int64_t const ) ? 'U' : 'I', __PYX_IS_UNSIGNED(int64_t const ), 0 };
+static const __Pyx_TypeInfo __Pyx_TypeInfo_float__const__ = { "const float", NULL, sizeof(float const ), { 0 }, 0, 'R', 0, 0 };
+static const __Pyx_TypeInfo __Pyx_TypeInfo_int__const__ = { "const int", NULL, sizeof(int const ), { 0 }, 0, __PYX_IS_UNSIGNED(int const ) ? 'U' : 'I', __PYX_IS_UNSIGNED(int const ), 0 };
+static const __Pyx_TypeInfo __Pyx_TypeInfo_float = { "float", NULL, sizeof(float), { 0 }, 0, 'R', 0, 0 };
+static const __Pyx_TypeInfo __Pyx_TypeInfo_unsigned_char = { "unsigned char", NULL, sizeof(unsigned char), { 0 }, 0, __PYX_IS_UNSIGNED(unsigned char) ? 'U' : 'I', __PYX_IS_UNSIGNED(unsigned char), 0 };
 /* #### Code section: before_global_var ### */
-#define __Pyx_MODULE_NAME "meta_ood.metrics.pixel._kernel"
-extern int __pyx_module_is_main_meta_ood__metrics__pixel___kernel;
-int __pyx_module_is_main_meta_ood__metrics__pixel___kernel = 0;
+#define __Pyx_MODULE_NAME "meta_ood._pixels"
+extern int __pyx_module_is_main_meta_ood___pixels;
+int __pyx_module_is_main_meta_ood___pixels = 0;
 
-/* Implementation of "meta_ood.metrics.pixel._kernel" */
+/* Implementation of "meta_ood._pixels" */
 /* #### Code section: global_var ### */
 static PyObject *__pyx_builtin___import__;
 static PyObject *__pyx_builtin_enumerate;
@@ -3425,9 +3317,9 @@ static const char __pyx_k_Buffer_view_does_not_expose_stri[] = "Buffer view does
 static const char __pyx_k_Can_only_create_a_buffer_that_is[] = "Can only create a buffer that is contiguous in memory.";
 static const char __pyx_k_Cannot_create_writable_memory_vi[] = "Cannot create writable memory view from read-only memoryview";
 static const char __pyx_k_Cannot_transpose_memoryview_with[] = "Cannot transpose memoryview with indirect dimensions";
-static const char __pyx_k_Count_the_pixels_of_one_map_into[] = "Count the pixels of one map into the rows of a score histogram, in one pass.";
 static const char __pyx_k_Empty_shape_tuple_for_cython_arr[] = "Empty shape tuple for cython.array";
 static const char __pyx_k_Indirect_dimensions_not_supporte[] = "Indirect dimensions not supported";
+static const char __pyx_k_One_pass_over_the_logits_of_a_fr[] = "One pass over the logits of a frame: up-sampling and softmax statistics; the API is scores.py.";
 static const char __pyx_k_Out_of_bounds_on_buffer_access_a[] = "Out of bounds on buffer access (axis %zd)";
 static const char __pyx_k_Unable_to_convert_item_to_object[] = "Unable to convert item to object";
 static const char __pyx_k_got_differing_extents_in_dimensi[] = "got differing extents in dimension %d (got %zd and %zd)";
@@ -3473,33 +3365,10 @@ static void __pyx_memoryviewslice___pyx_pf_15View_dot_MemoryView_16_memoryviewsl
 static PyObject *__pyx_pf___pyx_memoryviewslice___reduce_cython__(CYTHON_UNUSED struct __pyx_memoryviewslice_obj *__pyx_v_self); /* proto */
 static PyObject *__pyx_pf___pyx_memoryviewslice_2__setstate_cython__(CYTHON_UNUSED struct __pyx_memoryviewslice_obj *__pyx_v_self, CYTHON_UNUSED PyObject *__pyx_v___pyx_state); /* proto */
 static PyObject *__pyx_pf_15View_dot_MemoryView___pyx_unpickle_Enum(CYTHON_UNUSED PyObject *__pyx_self, PyObject *__pyx_v___pyx_type, long __pyx_v___pyx_checksum, PyObject *__pyx_v___pyx_state); /* proto */
-static PyObject *__pyx_pf_8meta_ood_7metrics_5pixel_7_kernel_order(CYTHON_UNUSED PyObject *__pyx_self, __Pyx_memviewslice __pyx_v_bits, __Pyx_memviewslice __pyx_v_target, __Pyx_memviewslice __pyx_v_role, __Pyx_memviewslice __pyx_v_negative, __Pyx_memviewslice __pyx_v_positive); /* proto */
-static PyObject *__pyx_pf_8meta_ood_7metrics_5pixel_7_kernel_2count(CYTHON_UNUSED PyObject *__pyx_self, PyObject *__pyx_v_signatures, PyObject *__pyx_v_args, PyObject *__pyx_v_kwargs, CYTHON_UNUSED PyObject *__pyx_v_defaults, CYTHON_UNUSED PyObject *__pyx_v__fused_sigindex); /* proto */
-static PyObject *__pyx_pf_8meta_ood_7metrics_5pixel_7_kernel_4count(CYTHON_UNUSED PyObject *__pyx_self, __Pyx_memviewslice __pyx_v_keys, __Pyx_memviewslice __pyx_v_start, __Pyx_memviewslice __pyx_v_shift, __Pyx_memviewslice __pyx_v_row); /* proto */
-static PyObject *__pyx_pf_8meta_ood_7metrics_5pixel_7_kernel_6count(CYTHON_UNUSED PyObject *__pyx_self, __Pyx_memviewslice __pyx_v_keys, __Pyx_memviewslice __pyx_v_start, __Pyx_memviewslice __pyx_v_shift, __Pyx_memviewslice __pyx_v_row); /* proto */
-static PyObject *__pyx_tp_new__initialisation_8meta_ood_7metrics_5pixel_7_kernel___pyx_defaults(PyObject *o, 
-#if CYTHON_VECTORCALL_TPNEW
-    PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames
-#else
-    PyObject *a, PyObject *k
-#endif
-); /*proto*/
-static PyObject *__pyx_tp_new_vectorcall_8meta_ood_7metrics_5pixel_7_kernel___pyx_defaults(PyTypeObject *t, 
-#if CYTHON_VECTORCALL_TPNEW
-    PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames
-#else
-    PyObject *a, PyObject *k
-#endif
-); /*proto*/
-#if CYTHON_VECTORCALL_TPNEW
-static PyObject *__pyx_tp_new_8meta_ood_7metrics_5pixel_7_kernel___pyx_defaults(PyTypeObject *t, PyObject *a, PyObject *k); /*proto*/
-#endif
-#if !CYTHON_VECTORCALL_TPNEW
-#define __pyx_tp_new_8meta_ood_7metrics_5pixel_7_kernel___pyx_defaults __pyx_tp_new_vectorcall_8meta_ood_7metrics_5pixel_7_kernel___pyx_defaults
-#endif
-#if CYTHON_VECTORCALL_TPNEW
-static PyObject *__pyx_tp_vectorcall_8meta_ood_7metrics_5pixel_7_kernel___pyx_defaults(PyObject *t, PyObject *const *args, size_t nargsf, PyObject *kwnames); /*proto*/
-#endif
+static PyObject *__pyx_pf_8meta_ood_7_pixels_instruction_set(CYTHON_UNUSED PyObject *__pyx_self); /* proto */
+static PyObject *__pyx_pf_8meta_ood_7_pixels_2use_instruction_set(CYTHON_UNUSED PyObject *__pyx_self, PyObject *__pyx_v_name); /* proto */
+static PyObject *__pyx_pf_8meta_ood_7_pixels_4scratch_size(CYTHON_UNUSED PyObject *__pyx_self, int __pyx_v_classes, int __pyx_v_columns); /* proto */
+static PyObject *__pyx_pf_8meta_ood_7_pixels_6reduce(CYTHON_UNUSED PyObject *__pyx_self, __Pyx_memviewslice __pyx_v_logits, __Pyx_memviewslice __pyx_v_low, __Pyx_memviewslice __pyx_v_high, __Pyx_memviewslice __pyx_v_weight, __Pyx_memviewslice __pyx_v_left, __Pyx_memviewslice __pyx_v_right, __Pyx_memviewslice __pyx_v_share, int __pyx_v_is_softmax, float __pyx_v_entropy_scale, __Pyx_memviewslice __pyx_v_scratch, __Pyx_memviewslice __pyx_v_entropy, __Pyx_memviewslice __pyx_v_first, __Pyx_memviewslice __pyx_v_second, __Pyx_memviewslice __pyx_v_max_logit, __Pyx_memviewslice __pyx_v_log_sum_exp, __Pyx_memviewslice __pyx_v_arg_max); /* proto */
 static PyObject *__pyx_tp_new__initialisation_array(PyObject *o, 
 #if CYTHON_VECTORCALL_TPNEW
     PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames
@@ -3621,22 +3490,19 @@ namespace {
     PyObject *__pyx_empty_tuple;
     PyObject *__pyx_empty_bytes;
     PyObject *__pyx_empty_unicode;
-    PyObject *__pyx_type_8meta_ood_7metrics_5pixel_7_kernel___pyx_defaults;
     PyObject *__pyx_type___pyx_array;
     PyObject *__pyx_type___pyx_MemviewEnum;
     PyObject *__pyx_type___pyx_memoryview;
     PyObject *__pyx_type___pyx_memoryviewslice;
-    PyTypeObject *__pyx_ptype_8meta_ood_7metrics_5pixel_7_kernel___pyx_defaults;
     PyTypeObject *__pyx_array_type;
     PyTypeObject *__pyx_MemviewEnum_type;
     PyTypeObject *__pyx_memoryview_type;
     PyTypeObject *__pyx_memoryviewslice_type;
-    __Pyx_CachedCFunction __pyx_umethod_PyDict_Type_get;
     __Pyx_CachedCFunction __pyx_umethod_PyDict_Type_items;
     __Pyx_CachedCFunction __pyx_umethod_PyDict_Type_pop;
     __Pyx_CachedCFunction __pyx_umethod_PyDict_Type_values;
     PyObject *__pyx_slice[1];
-    PyObject *__pyx_tuple[2];
+    PyObject *__pyx_tuple[4];
     PyObject *__pyx_codeobj_tab[4];
     PyObject *__pyx_string_tab[134];
     PyObject *__pyx_number_tab[3];
@@ -3657,18 +3523,8 @@ PyObject *__Pyx_CachedMethodType;
 /* CythonFunctionPerModule.module_state_decls */
 PyTypeObject *__pyx_CyFunctionType;
 
-/* FusedFunctionPerModule.module_state_decls */
-PyTypeObject *__pyx_FusedFunctionType;
-
 /* CodeObjectCache.module_state_decls */
 struct __Pyx_CodeObjectCache __pyx_code_cache;
-
-/* ImportNumPyArray.module_state_decls */
-#if CYTHON_COMPILING_IN_CPYTHON_FREETHREADING && CYTHON_ATOMICS
-__pyx_atomic_ptr_type __pyx_numpy_ndarray;
-#else
-PyObject *__pyx_numpy_ndarray;
-#endif
 
 /* #### Code section: module_state_end ### */
 } __pyx_mstatetype;
@@ -3713,21 +3569,21 @@ static __pyx_mstatetype * const __pyx_mstate_global = &__pyx_mstate_global_stati
 #define __pyx_kp_u_Cannot_assign_to_read_only_memor __pyx_string_tab[12]
 #define __pyx_kp_u_Invalid_mode_expected_c_or_fortr __pyx_string_tab[13]
 #define __pyx_kp_u_Invalid_shape_in_axis __pyx_string_tab[14]
-#define __pyx_kp_u_No_matching_signature_found __pyx_string_tab[15]
-#define __pyx_kp_u_Note_that_Cython_is_deliberately __pyx_string_tab[16]
-#define __pyx_kp_u_add_note __pyx_string_tab[17]
-#define __pyx_kp_u_collections_abc __pyx_string_tab[18]
-#define __pyx_kp_u_disable __pyx_string_tab[19]
-#define __pyx_kp_u_enable __pyx_string_tab[20]
-#define __pyx_kp_u_gc __pyx_string_tab[21]
-#define __pyx_kp_u_isenabled __pyx_string_tab[22]
-#define __pyx_kp_u_no_default___reduce___due_to_non __pyx_string_tab[23]
-#define __pyx_kp_u_src_meta_ood_metrics_pixel__kern __pyx_string_tab[24]
+#define __pyx_kp_u_Note_that_Cython_is_deliberately __pyx_string_tab[15]
+#define __pyx_kp_u_add_note __pyx_string_tab[16]
+#define __pyx_kp_u_collections_abc __pyx_string_tab[17]
+#define __pyx_kp_u_disable __pyx_string_tab[18]
+#define __pyx_kp_u_enable __pyx_string_tab[19]
+#define __pyx_kp_u_gc __pyx_string_tab[20]
+#define __pyx_kp_u_isenabled __pyx_string_tab[21]
+#define __pyx_kp_u_no_default___reduce___due_to_non __pyx_string_tab[22]
+#define __pyx_kp_u_src_meta_ood__pixels_pyx __pyx_string_tab[23]
+#define __pyx_kp_u_this_processor_has_no __pyx_string_tab[24]
 #define __pyx_kp_u_unable_to_allocate_array_data __pyx_string_tab[25]
 #define __pyx_kp_u_unable_to_allocate_shape_and_str __pyx_string_tab[26]
-#define __pyx_kp_u__5 __pyx_string_tab[27]
-#define __pyx_n_u_ASCII __pyx_string_tab[28]
-#define __pyx_n_u_Ellipsis __pyx_string_tab[29]
+#define __pyx_n_u_ASCII __pyx_string_tab[27]
+#define __pyx_n_u_Ellipsis __pyx_string_tab[28]
+#define __pyx_n_u_INSTRUCTION_SETS __pyx_string_tab[29]
 #define __pyx_n_u_Sequence __pyx_string_tab[30]
 #define __pyx_n_u_View_MemoryView __pyx_string_tab[31]
 #define __pyx_n_u_Pyx_PyDict_NextRef __pyx_string_tab[32]
@@ -3755,83 +3611,83 @@ static __pyx_mstatetype * const __pyx_mstate_global = &__pyx_mstate_global_stati
 #define __pyx_n_u_setstate __pyx_string_tab[54]
 #define __pyx_n_u_setstate_cython __pyx_string_tab[55]
 #define __pyx_n_u_test __pyx_string_tab[56]
-#define __pyx_n_u_fused_sigindex __pyx_string_tab[57]
-#define __pyx_n_u_is_coroutine __pyx_string_tab[58]
-#define __pyx_n_u_abc __pyx_string_tab[59]
-#define __pyx_n_u_allocate_buffer __pyx_string_tab[60]
-#define __pyx_n_u_args __pyx_string_tab[61]
-#define __pyx_n_u_asyncio_coroutines __pyx_string_tab[62]
-#define __pyx_n_u_base __pyx_string_tab[63]
-#define __pyx_n_u_bits __pyx_string_tab[64]
-#define __pyx_n_u_c __pyx_string_tab[65]
-#define __pyx_n_u_cline_in_traceback __pyx_string_tab[66]
-#define __pyx_n_u_count __pyx_string_tab[67]
-#define __pyx_n_u_count_uint32_t_1 __pyx_string_tab[68]
-#define __pyx_n_u_count_uint64_t_1 __pyx_string_tab[69]
-#define __pyx_n_u_defaults __pyx_string_tab[70]
-#define __pyx_n_u_dtype __pyx_string_tab[71]
-#define __pyx_n_u_dtype_is_object __pyx_string_tab[72]
-#define __pyx_n_u_encode __pyx_string_tab[73]
-#define __pyx_n_u_enumerate __pyx_string_tab[74]
-#define __pyx_n_u_error __pyx_string_tab[75]
-#define __pyx_n_u_first __pyx_string_tab[76]
-#define __pyx_n_u_flags __pyx_string_tab[77]
-#define __pyx_n_u_format __pyx_string_tab[78]
-#define __pyx_n_u_fortran __pyx_string_tab[79]
-#define __pyx_n_u_get __pyx_string_tab[80]
-#define __pyx_n_u_i __pyx_string_tab[81]
-#define __pyx_n_u_id __pyx_string_tab[82]
-#define __pyx_n_u_ignored __pyx_string_tab[83]
-#define __pyx_n_u_index __pyx_string_tab[84]
-#define __pyx_n_u_items __pyx_string_tab[85]
-#define __pyx_n_u_itemsize __pyx_string_tab[86]
-#define __pyx_n_u_key __pyx_string_tab[87]
-#define __pyx_n_u_keys __pyx_string_tab[88]
-#define __pyx_n_u_kind __pyx_string_tab[89]
-#define __pyx_n_u_kwargs __pyx_string_tab[90]
-#define __pyx_n_u_memview __pyx_string_tab[91]
-#define __pyx_n_u_meta_ood_metrics_pixel__kernel __pyx_string_tab[92]
-#define __pyx_n_u_missing __pyx_string_tab[93]
-#define __pyx_n_u_mode __pyx_string_tab[94]
-#define __pyx_n_u_n __pyx_string_tab[95]
-#define __pyx_n_u_name __pyx_string_tab[96]
-#define __pyx_n_u_ndim __pyx_string_tab[97]
-#define __pyx_n_u_negative __pyx_string_tab[98]
-#define __pyx_n_u_negatives __pyx_string_tab[99]
-#define __pyx_n_u_neutral __pyx_string_tab[100]
-#define __pyx_n_u_numpy __pyx_string_tab[101]
+#define __pyx_n_u_is_coroutine __pyx_string_tab[57]
+#define __pyx_n_u_abc __pyx_string_tab[58]
+#define __pyx_n_u_allocate_buffer __pyx_string_tab[59]
+#define __pyx_n_u_arg_max __pyx_string_tab[60]
+#define __pyx_n_u_asyncio_coroutines __pyx_string_tab[61]
+#define __pyx_n_u_avx2 __pyx_string_tab[62]
+#define __pyx_n_u_avx512 __pyx_string_tab[63]
+#define __pyx_n_u_bad __pyx_string_tab[64]
+#define __pyx_n_u_base __pyx_string_tab[65]
+#define __pyx_n_u_baseline __pyx_string_tab[66]
+#define __pyx_n_u_best __pyx_string_tab[67]
+#define __pyx_n_u_c __pyx_string_tab[68]
+#define __pyx_n_u_classes __pyx_string_tab[69]
+#define __pyx_n_u_cline_in_traceback __pyx_string_tab[70]
+#define __pyx_n_u_columns __pyx_string_tab[71]
+#define __pyx_n_u_count __pyx_string_tab[72]
+#define __pyx_n_u_dtype_is_object __pyx_string_tab[73]
+#define __pyx_n_u_encode __pyx_string_tab[74]
+#define __pyx_n_u_entropy __pyx_string_tab[75]
+#define __pyx_n_u_entropy_scale __pyx_string_tab[76]
+#define __pyx_n_u_enumerate __pyx_string_tab[77]
+#define __pyx_n_u_error __pyx_string_tab[78]
+#define __pyx_n_u_first __pyx_string_tab[79]
+#define __pyx_n_u_flags __pyx_string_tab[80]
+#define __pyx_n_u_format __pyx_string_tab[81]
+#define __pyx_n_u_fortran __pyx_string_tab[82]
+#define __pyx_n_u_grid __pyx_string_tab[83]
+#define __pyx_n_u_high __pyx_string_tab[84]
+#define __pyx_n_u_id __pyx_string_tab[85]
+#define __pyx_n_u_index __pyx_string_tab[86]
+#define __pyx_n_u_instruction_set __pyx_string_tab[87]
+#define __pyx_n_u_is_softmax __pyx_string_tab[88]
+#define __pyx_n_u_items __pyx_string_tab[89]
+#define __pyx_n_u_itemsize __pyx_string_tab[90]
+#define __pyx_n_u_left __pyx_string_tab[91]
+#define __pyx_n_u_log_sum_exp __pyx_string_tab[92]
+#define __pyx_n_u_logits __pyx_string_tab[93]
+#define __pyx_n_u_low __pyx_string_tab[94]
+#define __pyx_n_u_maps __pyx_string_tab[95]
+#define __pyx_n_u_max_logit __pyx_string_tab[96]
+#define __pyx_n_u_memview __pyx_string_tab[97]
+#define __pyx_n_u_meta_ood__pixels __pyx_string_tab[98]
+#define __pyx_n_u_mode __pyx_string_tab[99]
+#define __pyx_n_u_name __pyx_string_tab[100]
+#define __pyx_n_u_ndim __pyx_string_tab[101]
 #define __pyx_n_u_obj __pyx_string_tab[102]
-#define __pyx_n_u_order __pyx_string_tab[103]
-#define __pyx_n_u_pack __pyx_string_tab[104]
-#define __pyx_n_u_page __pyx_string_tab[105]
-#define __pyx_n_u_pop __pyx_string_tab[106]
-#define __pyx_n_u_positive __pyx_string_tab[107]
-#define __pyx_n_u_positives __pyx_string_tab[108]
-#define __pyx_n_u_register __pyx_string_tab[109]
-#define __pyx_n_u_rest __pyx_string_tab[110]
-#define __pyx_n_u_role __pyx_string_tab[111]
-#define __pyx_n_u_row __pyx_string_tab[112]
-#define __pyx_n_u_setdefault __pyx_string_tab[113]
-#define __pyx_n_u_shape __pyx_string_tab[114]
-#define __pyx_n_u_shift __pyx_string_tab[115]
-#define __pyx_n_u_signatures __pyx_string_tab[116]
-#define __pyx_n_u_size __pyx_string_tab[117]
-#define __pyx_n_u_start __pyx_string_tab[118]
-#define __pyx_n_u_step __pyx_string_tab[119]
-#define __pyx_n_u_stop __pyx_string_tab[120]
-#define __pyx_n_u_struct __pyx_string_tab[121]
-#define __pyx_n_u_target __pyx_string_tab[122]
-#define __pyx_n_u_uint32_t __pyx_string_tab[123]
-#define __pyx_n_u_uint64_t __pyx_string_tab[124]
-#define __pyx_n_u_unpack __pyx_string_tab[125]
-#define __pyx_n_u_update __pyx_string_tab[126]
-#define __pyx_n_u_value __pyx_string_tab[127]
-#define __pyx_n_u_values __pyx_string_tab[128]
-#define __pyx_n_u_wrong __pyx_string_tab[129]
-#define __pyx_n_u_x __pyx_string_tab[130]
-#define __pyx_n_b_O __pyx_string_tab[131]
-#define __pyx_kp_b_iso88591_V1A_b_4q_3a_E_vS_uAQ_b_D_AS_3c __pyx_string_tab[132]
-#define __pyx_kp_b_iso88591_MYZ_E_avV1A_4q_aq_uBa_5_1_5_1_D __pyx_string_tab[133]
+#define __pyx_n_u_pack __pyx_string_tab[103]
+#define __pyx_n_u_pop __pyx_string_tab[104]
+#define __pyx_n_u_reduce_2 __pyx_string_tab[105]
+#define __pyx_n_u_register __pyx_string_tab[106]
+#define __pyx_n_u_right __pyx_string_tab[107]
+#define __pyx_n_u_rows __pyx_string_tab[108]
+#define __pyx_n_u_scratch __pyx_string_tab[109]
+#define __pyx_n_u_scratch_size __pyx_string_tab[110]
+#define __pyx_n_u_second __pyx_string_tab[111]
+#define __pyx_n_u_setdefault __pyx_string_tab[112]
+#define __pyx_n_u_shape __pyx_string_tab[113]
+#define __pyx_n_u_share __pyx_string_tab[114]
+#define __pyx_n_u_size __pyx_string_tab[115]
+#define __pyx_n_u_start __pyx_string_tab[116]
+#define __pyx_n_u_step __pyx_string_tab[117]
+#define __pyx_n_u_stop __pyx_string_tab[118]
+#define __pyx_n_u_struct __pyx_string_tab[119]
+#define __pyx_n_u_thread __pyx_string_tab[120]
+#define __pyx_n_u_threads __pyx_string_tab[121]
+#define __pyx_n_u_unpack __pyx_string_tab[122]
+#define __pyx_n_u_update __pyx_string_tab[123]
+#define __pyx_n_u_use_instruction_set __pyx_string_tab[124]
+#define __pyx_n_u_values __pyx_string_tab[125]
+#define __pyx_n_u_wanted __pyx_string_tab[126]
+#define __pyx_n_u_weight __pyx_string_tab[127]
+#define __pyx_n_u_x __pyx_string_tab[128]
+#define __pyx_n_b_O __pyx_string_tab[129]
+#define __pyx_kp_b_iso88591_2Rxr_82Q __pyx_string_tab[130]
+#define __pyx_kp_b_iso88591_1A __pyx_string_tab[131]
+#define __pyx_kp_b_iso88591_0_vWF_fCvQa_1_6_S_it9F_V6_fTZZ __pyx_string_tab[132]
+#define __pyx_kp_b_iso88591_q_XU_Z_7vQa_wb_j_1_Q __pyx_string_tab[133]
 #define __pyx_int_0 __pyx_number_tab[0]
 #define __pyx_int_neg_1 __pyx_number_tab[1]
 #define __pyx_int_136983863 __pyx_number_tab[2]
@@ -3849,8 +3705,6 @@ static CYTHON_SMALL_CODE int __pyx_m_clear(PyObject *m) {
   #if CYTHON_PEP489_MULTI_PHASE_INIT
   __Pyx_State_RemoveModule(NULL);
   #endif
-  Py_CLEAR(clear_module_state->__pyx_ptype_8meta_ood_7metrics_5pixel_7_kernel___pyx_defaults);
-  Py_CLEAR(clear_module_state->__pyx_type_8meta_ood_7metrics_5pixel_7_kernel___pyx_defaults);
   Py_CLEAR(clear_module_state->__pyx_array_type);
   Py_CLEAR(clear_module_state->__pyx_type___pyx_array);
   Py_CLEAR(clear_module_state->__pyx_MemviewEnum_type);
@@ -3859,12 +3713,11 @@ static CYTHON_SMALL_CODE int __pyx_m_clear(PyObject *m) {
   Py_CLEAR(clear_module_state->__pyx_type___pyx_memoryview);
   Py_CLEAR(clear_module_state->__pyx_memoryviewslice_type);
   Py_CLEAR(clear_module_state->__pyx_type___pyx_memoryviewslice);
-  Py_CLEAR(clear_module_state->__pyx_umethod_PyDict_Type_get.method);
   Py_CLEAR(clear_module_state->__pyx_umethod_PyDict_Type_items.method);
   Py_CLEAR(clear_module_state->__pyx_umethod_PyDict_Type_pop.method);
   Py_CLEAR(clear_module_state->__pyx_umethod_PyDict_Type_values.method);
   for (int i=0; i<1; ++i) { Py_CLEAR(clear_module_state->__pyx_slice[i]); }
-  for (int i=0; i<2; ++i) { Py_CLEAR(clear_module_state->__pyx_tuple[i]); }
+  for (int i=0; i<4; ++i) { Py_CLEAR(clear_module_state->__pyx_tuple[i]); }
   for (int i=0; i<4; ++i) { Py_CLEAR(clear_module_state->__pyx_codeobj_tab[i]); }
   for (int i=0; i<134; ++i) { Py_CLEAR(clear_module_state->__pyx_string_tab[i]); }
   for (int i=0; i<3; ++i) { Py_CLEAR(clear_module_state->__pyx_number_tab[i]); }
@@ -3874,9 +3727,6 @@ Py_CLEAR(clear_module_state->__pyx_CommonTypesMetaclassType);
 
 /* CythonFunctionPerModule.module_state_clear */
 Py_CLEAR(clear_module_state->__pyx_CyFunctionType);
-
-/* FusedFunctionPerModule.module_state_clear */
-Py_CLEAR(clear_module_state->__pyx_FusedFunctionType);
 
 /* #### Code section: module_state_clear_end ### */
 return 0;
@@ -3893,8 +3743,6 @@ static CYTHON_SMALL_CODE int __pyx_m_traverse(PyObject *m, visitproc visit, void
   __Pyx_VISIT_CONST(traverse_module_state->__pyx_empty_tuple);
   __Pyx_VISIT_CONST(traverse_module_state->__pyx_empty_bytes);
   __Pyx_VISIT_CONST(traverse_module_state->__pyx_empty_unicode);
-  Py_VISIT(traverse_module_state->__pyx_ptype_8meta_ood_7metrics_5pixel_7_kernel___pyx_defaults);
-  Py_VISIT(traverse_module_state->__pyx_type_8meta_ood_7metrics_5pixel_7_kernel___pyx_defaults);
   Py_VISIT(traverse_module_state->__pyx_array_type);
   Py_VISIT(traverse_module_state->__pyx_type___pyx_array);
   Py_VISIT(traverse_module_state->__pyx_MemviewEnum_type);
@@ -3903,12 +3751,11 @@ static CYTHON_SMALL_CODE int __pyx_m_traverse(PyObject *m, visitproc visit, void
   Py_VISIT(traverse_module_state->__pyx_type___pyx_memoryview);
   Py_VISIT(traverse_module_state->__pyx_memoryviewslice_type);
   Py_VISIT(traverse_module_state->__pyx_type___pyx_memoryviewslice);
-  Py_VISIT(traverse_module_state->__pyx_umethod_PyDict_Type_get.method);
   Py_VISIT(traverse_module_state->__pyx_umethod_PyDict_Type_items.method);
   Py_VISIT(traverse_module_state->__pyx_umethod_PyDict_Type_pop.method);
   Py_VISIT(traverse_module_state->__pyx_umethod_PyDict_Type_values.method);
   for (int i=0; i<1; ++i) { __Pyx_VISIT_CONST(traverse_module_state->__pyx_slice[i]); }
-  for (int i=0; i<2; ++i) { __Pyx_VISIT_CONST(traverse_module_state->__pyx_tuple[i]); }
+  for (int i=0; i<4; ++i) { __Pyx_VISIT_CONST(traverse_module_state->__pyx_tuple[i]); }
   for (int i=0; i<4; ++i) { __Pyx_VISIT_CONST(traverse_module_state->__pyx_codeobj_tab[i]); }
   for (int i=0; i<134; ++i) { __Pyx_VISIT_CONST(traverse_module_state->__pyx_string_tab[i]); }
   for (int i=0; i<3; ++i) { __Pyx_VISIT_CONST(traverse_module_state->__pyx_number_tab[i]); }
@@ -3919,1016 +3766,11 @@ Py_VISIT(traverse_module_state->__pyx_CommonTypesMetaclassType);
 /* CythonFunctionPerModule.module_state_traverse */
 Py_VISIT(traverse_module_state->__pyx_CyFunctionType);
 
-/* FusedFunctionPerModule.module_state_traverse */
-Py_VISIT(traverse_module_state->__pyx_FusedFunctionType);
-
 /* #### Code section: module_state_traverse_end ### */
 return 0;
 }
 #endif
 /* #### Code section: module_code ### */
-
-/* "__pyx_ff_map_fused_fd76c1_2_2_4libc_6stdint_uint32_t__and_4libc_6stdint_uint64_t":16
- *     __Pyx_memviewslice __Pyx_PyObject_to_MemoryviewSlice_dc_nn_uint64_t(object, int)
- * 
- * @cname('__pyx_ff_map_fused_fd76c1_2_2_4libc_6stdint_uint32_t__and_4libc_6stdint_uint64_t')             # <<<<<<<<<<<<<<
- * cdef str map_fused_type(object arg, type ndarray):
- * 
-*/
-
-static PyObject *__pyx_ff_map_fused_fd76c1_2_2_4libc_6stdint_uint32_t__and_4libc_6stdint_uint64_t(PyObject *__pyx_v_arg, PyTypeObject *__pyx_v_ndarray) {
-  __Pyx_memviewslice __pyx_v_memslice;
-  Py_ssize_t __pyx_v_itemsize;
-  int __pyx_v_dtype_signed;
-  Py_UCS4 __pyx_v_kind;
-  PyObject *__pyx_v_arg_as_memoryview = 0;
-  int __pyx_v___pyx_fused_dtype_uint32__t_is_signed;
-  int __pyx_v___pyx_fused_dtype_uint64__t_is_signed;
-  PyObject *__pyx_v_dtype = NULL;
-  PyObject *__pyx_v_arg_base = NULL;
-  PyObject *__pyx_r = NULL;
-  __Pyx_RefNannyDeclarations
-  int __pyx_t_1;
-  PyObject *__pyx_t_2 = NULL;
-  Py_ssize_t __pyx_t_3;
-  long __pyx_t_4;
-  int __pyx_t_5;
-  PyObject *__pyx_t_6 = NULL;
-  PyObject *__pyx_t_7 = NULL;
-  PyObject *__pyx_t_8 = NULL;
-  int __pyx_t_9;
-  int __pyx_lineno = 0;
-  const char *__pyx_filename = NULL;
-  int __pyx_clineno = 0;
-  __Pyx_RefNannySetupContext("map_fused_type", 0);
-
-  /* "__pyx_ff_map_fused_fd76c1_2_2_4libc_6stdint_uint32_t__and_4libc_6stdint_uint64_t":24
- *     cdef Py_UCS4 kind
- * 
- *     itemsize = -1             # <<<<<<<<<<<<<<
- * 
- *     cdef memoryview arg_as_memoryview
-*/
-  __pyx_v_itemsize = -1L;
-
-  /* "__pyx_ff_map_fused_fd76c1_2_2_4libc_6stdint_uint32_t__and_4libc_6stdint_uint64_t":29
- * 
- *     cdef bint __pyx_fused_dtype_uint32__t_is_signed
- *     __pyx_fused_dtype_uint32__t_is_signed = not (<__pyx_fused_dtype_uint32__t> -1 > 0)             # <<<<<<<<<<<<<<
- * 
- *     cdef bint __pyx_fused_dtype_uint64__t_is_signed
-*/
-  __pyx_v___pyx_fused_dtype_uint32__t_is_signed = (!(((uint32_t)-1L) > 0));
-
-  /* "__pyx_ff_map_fused_fd76c1_2_2_4libc_6stdint_uint32_t__and_4libc_6stdint_uint64_t":32
- * 
- *     cdef bint __pyx_fused_dtype_uint64__t_is_signed
- *     __pyx_fused_dtype_uint64__t_is_signed = not (<__pyx_fused_dtype_uint64__t> -1 > 0)             # <<<<<<<<<<<<<<
- * 
- * 
-*/
-  __pyx_v___pyx_fused_dtype_uint64__t_is_signed = (!(((uint64_t)-1L) > 0));
-
-  /* "__pyx_ff_map_fused_fd76c1_2_2_4libc_6stdint_uint32_t__and_4libc_6stdint_uint64_t":35
- * 
- * 
- *     if ndarray is not None:             # <<<<<<<<<<<<<<
- *         if isinstance(arg, ndarray):
- *             dtype = arg.dtype
-*/
-  __pyx_t_1 = (__pyx_v_ndarray != ((PyTypeObject*)Py_None));
-  if (__pyx_t_1) {
-
-
-    /* "__pyx_ff_map_fused_fd76c1_2_2_4libc_6stdint_uint32_t__and_4libc_6stdint_uint64_t":36
- * 
- *     if ndarray is not None:
- *         if isinstance(arg, ndarray):             # <<<<<<<<<<<<<<
- *             dtype = arg.dtype
- * 
-*/
-    __pyx_t_1 = __Pyx_TypeCheck(__pyx_v_arg, __pyx_v_ndarray); 
-    if (__pyx_t_1) {
-
-
-      /* "__pyx_ff_map_fused_fd76c1_2_2_4libc_6stdint_uint32_t__and_4libc_6stdint_uint64_t":37
- *     if ndarray is not None:
- *         if isinstance(arg, ndarray):
- *             dtype = arg.dtype             # <<<<<<<<<<<<<<
- * 
- *         elif __pyx_memoryview_check(arg):
-*/
-      __pyx_t_2 = __Pyx_PyObject_GetAttrStr(__pyx_v_arg, __pyx_mstate_global->__pyx_n_u_dtype); if (unlikely(!__pyx_t_2)) __PYX_ERR(1, 37, __pyx_L1_error)
-      __Pyx_GOTREF(__pyx_t_2);
-      __pyx_v_dtype = __pyx_t_2;
-      __pyx_t_2 = 0;
-
-      /* "__pyx_ff_map_fused_fd76c1_2_2_4libc_6stdint_uint32_t__and_4libc_6stdint_uint64_t":36
- * 
- *     if ndarray is not None:
- *         if isinstance(arg, ndarray):             # <<<<<<<<<<<<<<
- *             dtype = arg.dtype
- * 
-*/
-      goto __pyx_L4;
-    }
-
-    /* "__pyx_ff_map_fused_fd76c1_2_2_4libc_6stdint_uint32_t__and_4libc_6stdint_uint64_t":39
- *             dtype = arg.dtype
- * 
- *         elif __pyx_memoryview_check(arg):             # <<<<<<<<<<<<<<
- *             arg_base = arg.base
- *             if isinstance(arg_base, ndarray):
-*/
-    __pyx_t_1 = __pyx_memoryview_check(__pyx_v_arg);
-
-    if (__pyx_t_1) {
-
-
-      /* "__pyx_ff_map_fused_fd76c1_2_2_4libc_6stdint_uint32_t__and_4libc_6stdint_uint64_t":40
- * 
- *         elif __pyx_memoryview_check(arg):
- *             arg_base = arg.base             # <<<<<<<<<<<<<<
- *             if isinstance(arg_base, ndarray):
- *                 dtype = arg_base.dtype
-*/
-      __pyx_t_2 = __Pyx_PyObject_GetAttrStr(__pyx_v_arg, __pyx_mstate_global->__pyx_n_u_base); if (unlikely(!__pyx_t_2)) __PYX_ERR(1, 40, __pyx_L1_error)
-      __Pyx_GOTREF(__pyx_t_2);
-      __pyx_v_arg_base = __pyx_t_2;
-      __pyx_t_2 = 0;
-
-      /* "__pyx_ff_map_fused_fd76c1_2_2_4libc_6stdint_uint32_t__and_4libc_6stdint_uint64_t":41
- *         elif __pyx_memoryview_check(arg):
- *             arg_base = arg.base
- *             if isinstance(arg_base, ndarray):             # <<<<<<<<<<<<<<
- *                 dtype = arg_base.dtype
- *             else:
-*/
-      __pyx_t_1 = __Pyx_TypeCheck(__pyx_v_arg_base, __pyx_v_ndarray); 
-      if (__pyx_t_1) {
-
-
-        /* "__pyx_ff_map_fused_fd76c1_2_2_4libc_6stdint_uint32_t__and_4libc_6stdint_uint64_t":42
- *             arg_base = arg.base
- *             if isinstance(arg_base, ndarray):
- *                 dtype = arg_base.dtype             # <<<<<<<<<<<<<<
- *             else:
- *                 dtype = None
-*/
-        __pyx_t_2 = __Pyx_PyObject_GetAttrStr(__pyx_v_arg_base, __pyx_mstate_global->__pyx_n_u_dtype); if (unlikely(!__pyx_t_2)) __PYX_ERR(1, 42, __pyx_L1_error)
-        __Pyx_GOTREF(__pyx_t_2);
-        __pyx_v_dtype = __pyx_t_2;
-        __pyx_t_2 = 0;
-
-        /* "__pyx_ff_map_fused_fd76c1_2_2_4libc_6stdint_uint32_t__and_4libc_6stdint_uint64_t":41
- *         elif __pyx_memoryview_check(arg):
- *             arg_base = arg.base
- *             if isinstance(arg_base, ndarray):             # <<<<<<<<<<<<<<
- *                 dtype = arg_base.dtype
- *             else:
-*/
-        goto __pyx_L5;
-      }
-
-      /* "__pyx_ff_map_fused_fd76c1_2_2_4libc_6stdint_uint32_t__and_4libc_6stdint_uint64_t":44
- *                 dtype = arg_base.dtype
- *             else:
- *                 dtype = None             # <<<<<<<<<<<<<<
- *         else:
- *             dtype = None
-*/
-      /*else*/ {
-        __Pyx_INCREF(Py_None);
-        __pyx_v_dtype = Py_None;
-      }
-      __pyx_L5:;
-
-      /* "__pyx_ff_map_fused_fd76c1_2_2_4libc_6stdint_uint32_t__and_4libc_6stdint_uint64_t":39
- *             dtype = arg.dtype
- * 
- *         elif __pyx_memoryview_check(arg):             # <<<<<<<<<<<<<<
- *             arg_base = arg.base
- *             if isinstance(arg_base, ndarray):
-*/
-      goto __pyx_L4;
-    }
-
-    /* "__pyx_ff_map_fused_fd76c1_2_2_4libc_6stdint_uint32_t__and_4libc_6stdint_uint64_t":46
- *                 dtype = None
- *         else:
- *             dtype = None             # <<<<<<<<<<<<<<
- * 
- *         itemsize = -1
-*/
-    /*else*/ {
-      __Pyx_INCREF(Py_None);
-      __pyx_v_dtype = Py_None;
-    }
-    __pyx_L4:;
-
-    /* "__pyx_ff_map_fused_fd76c1_2_2_4libc_6stdint_uint32_t__and_4libc_6stdint_uint64_t":48
- *             dtype = None
- * 
- *         itemsize = -1             # <<<<<<<<<<<<<<
- *         if dtype is not None:
- *             itemsize = dtype.itemsize
-*/
-    __pyx_v_itemsize = -1L;
-
-    /* "__pyx_ff_map_fused_fd76c1_2_2_4libc_6stdint_uint32_t__and_4libc_6stdint_uint64_t":49
- * 
- *         itemsize = -1
- *         if dtype is not None:             # <<<<<<<<<<<<<<
- *             itemsize = dtype.itemsize
- *             kind = ord(dtype.kind)
-*/
-    __pyx_t_1 = (__pyx_v_dtype != Py_None);
-    if (__pyx_t_1) {
-
-
-      /* "__pyx_ff_map_fused_fd76c1_2_2_4libc_6stdint_uint32_t__and_4libc_6stdint_uint64_t":50
- *         itemsize = -1
- *         if dtype is not None:
- *             itemsize = dtype.itemsize             # <<<<<<<<<<<<<<
- *             kind = ord(dtype.kind)
- *             dtype_signed = kind == u'i'
-*/
-      __pyx_t_2 = __Pyx_PyObject_GetAttrStr(__pyx_v_dtype, __pyx_mstate_global->__pyx_n_u_itemsize); if (unlikely(!__pyx_t_2)) __PYX_ERR(1, 50, __pyx_L1_error)
-      __Pyx_GOTREF(__pyx_t_2);
-      __pyx_t_3 = __Pyx_PyIndex_AsSsize_t(__pyx_t_2); if (unlikely((__pyx_t_3 == (Py_ssize_t)-1) && PyErr_Occurred())) __PYX_ERR(1, 50, __pyx_L1_error)
-      __Pyx_DECREF(__pyx_t_2); __pyx_t_2 = 0;
-      __pyx_v_itemsize = __pyx_t_3;
-
-      /* "__pyx_ff_map_fused_fd76c1_2_2_4libc_6stdint_uint32_t__and_4libc_6stdint_uint64_t":51
- *         if dtype is not None:
- *             itemsize = dtype.itemsize
- *             kind = ord(dtype.kind)             # <<<<<<<<<<<<<<
- *             dtype_signed = kind == u'i'
- *             if kind in u'iu':
-*/
-      __pyx_t_2 = __Pyx_PyObject_GetAttrStr(__pyx_v_dtype, __pyx_mstate_global->__pyx_n_u_kind); if (unlikely(!__pyx_t_2)) __PYX_ERR(1, 51, __pyx_L1_error)
-      __Pyx_GOTREF(__pyx_t_2);
-      __pyx_t_4 = __Pyx_PyObject_Ord(__pyx_t_2); if (unlikely(__pyx_t_4 == ((long)(long)(Py_UCS4)-1))) __PYX_ERR(1, 51, __pyx_L1_error)
-      __Pyx_DECREF(__pyx_t_2); __pyx_t_2 = 0;
-      __pyx_v_kind = __pyx_t_4;
-
-      /* "__pyx_ff_map_fused_fd76c1_2_2_4libc_6stdint_uint32_t__and_4libc_6stdint_uint64_t":52
- *             itemsize = dtype.itemsize
- *             kind = ord(dtype.kind)
- *             dtype_signed = kind == u'i'             # <<<<<<<<<<<<<<
- *             if kind in u'iu':
- *                 pass
-*/
-      __pyx_v_dtype_signed = (__pyx_v_kind == 0x69);
-
-      /* "__pyx_ff_map_fused_fd76c1_2_2_4libc_6stdint_uint32_t__and_4libc_6stdint_uint64_t":53
- *             kind = ord(dtype.kind)
- *             dtype_signed = kind == u'i'
- *             if kind in u'iu':             # <<<<<<<<<<<<<<
- *                 pass
- *                 if sizeof(__pyx_fused_dtype_uint32__t) == itemsize and (<Py_ssize_t>arg.ndim) == 1 and not (__pyx_fused_dtype_uint32__t_is_signed ^ dtype_signed):
-*/
-      switch (__pyx_v_kind) {
-        case 0x69:
-        case 0x75:
-
-        /* "__pyx_ff_map_fused_fd76c1_2_2_4libc_6stdint_uint32_t__and_4libc_6stdint_uint64_t":55
- *             if kind in u'iu':
- *                 pass
- *                 if sizeof(__pyx_fused_dtype_uint32__t) == itemsize and (<Py_ssize_t>arg.ndim) == 1 and not (__pyx_fused_dtype_uint32__t_is_signed ^ dtype_signed):             # <<<<<<<<<<<<<<
- *                     return 'uint32_t'
- *                 if sizeof(__pyx_fused_dtype_uint64__t) == itemsize and (<Py_ssize_t>arg.ndim) == 1 and not (__pyx_fused_dtype_uint64__t_is_signed ^ dtype_signed):
-*/
-        __pyx_t_5 = ((sizeof(uint32_t)) == __pyx_v_itemsize);
-
-        if (__pyx_t_5) {
-
-        } else {
-
-          __pyx_t_1 = __pyx_t_5;
-
-          goto __pyx_L8_bool_binop_done;
-        }
-        __pyx_t_2 = __Pyx_PyObject_GetAttrStr(__pyx_v_arg, __pyx_mstate_global->__pyx_n_u_ndim); if (unlikely(!__pyx_t_2)) __PYX_ERR(1, 55, __pyx_L1_error)
-        __Pyx_GOTREF(__pyx_t_2);
-        __pyx_t_3 = __Pyx_PyIndex_AsSsize_t(__pyx_t_2); if (unlikely((__pyx_t_3 == (Py_ssize_t)-1) && PyErr_Occurred())) __PYX_ERR(1, 55, __pyx_L1_error)
-        __Pyx_DECREF(__pyx_t_2); __pyx_t_2 = 0;
-        __pyx_t_5 = (((Py_ssize_t)__pyx_t_3) == 1);
-
-
-        if (__pyx_t_5) {
-
-        } else {
-
-          __pyx_t_1 = __pyx_t_5;
-
-          goto __pyx_L8_bool_binop_done;
-        }
-        __pyx_t_5 = (!(__pyx_v___pyx_fused_dtype_uint32__t_is_signed ^ __pyx_v_dtype_signed));
-
-
-        __pyx_t_1 = __pyx_t_5;
-
-        __pyx_L8_bool_binop_done:;
-        if (__pyx_t_1) {
-
-
-          /* "__pyx_ff_map_fused_fd76c1_2_2_4libc_6stdint_uint32_t__and_4libc_6stdint_uint64_t":56
- *                 pass
- *                 if sizeof(__pyx_fused_dtype_uint32__t) == itemsize and (<Py_ssize_t>arg.ndim) == 1 and not (__pyx_fused_dtype_uint32__t_is_signed ^ dtype_signed):
- *                     return 'uint32_t'             # <<<<<<<<<<<<<<
- *                 if sizeof(__pyx_fused_dtype_uint64__t) == itemsize and (<Py_ssize_t>arg.ndim) == 1 and not (__pyx_fused_dtype_uint64__t_is_signed ^ dtype_signed):
- *                     return 'uint64_t'
-*/
-          {
-            PyObject *__pyx_temp;
-            {
-              __pyx_temp = __pyx_r;
-              __Pyx_INCREF(__pyx_mstate_global->__pyx_n_u_uint32_t);
-              __pyx_r = __pyx_mstate_global->__pyx_n_u_uint32_t;
-            }
-            __Pyx_XDECREF(__pyx_temp);
-          }
-          goto __pyx_L0;
-
-          /* "__pyx_ff_map_fused_fd76c1_2_2_4libc_6stdint_uint32_t__and_4libc_6stdint_uint64_t":55
- *             if kind in u'iu':
- *                 pass
- *                 if sizeof(__pyx_fused_dtype_uint32__t) == itemsize and (<Py_ssize_t>arg.ndim) == 1 and not (__pyx_fused_dtype_uint32__t_is_signed ^ dtype_signed):             # <<<<<<<<<<<<<<
- *                     return 'uint32_t'
- *                 if sizeof(__pyx_fused_dtype_uint64__t) == itemsize and (<Py_ssize_t>arg.ndim) == 1 and not (__pyx_fused_dtype_uint64__t_is_signed ^ dtype_signed):
-*/
-        }
-
-        /* "__pyx_ff_map_fused_fd76c1_2_2_4libc_6stdint_uint32_t__and_4libc_6stdint_uint64_t":57
- *                 if sizeof(__pyx_fused_dtype_uint32__t) == itemsize and (<Py_ssize_t>arg.ndim) == 1 and not (__pyx_fused_dtype_uint32__t_is_signed ^ dtype_signed):
- *                     return 'uint32_t'
- *                 if sizeof(__pyx_fused_dtype_uint64__t) == itemsize and (<Py_ssize_t>arg.ndim) == 1 and not (__pyx_fused_dtype_uint64__t_is_signed ^ dtype_signed):             # <<<<<<<<<<<<<<
- *                     return 'uint64_t'
- *             elif kind == u'f':
-*/
-        __pyx_t_5 = ((sizeof(uint64_t)) == __pyx_v_itemsize);
-
-        if (__pyx_t_5) {
-
-        } else {
-
-          __pyx_t_1 = __pyx_t_5;
-
-          goto __pyx_L12_bool_binop_done;
-        }
-        __pyx_t_2 = __Pyx_PyObject_GetAttrStr(__pyx_v_arg, __pyx_mstate_global->__pyx_n_u_ndim); if (unlikely(!__pyx_t_2)) __PYX_ERR(1, 57, __pyx_L1_error)
-        __Pyx_GOTREF(__pyx_t_2);
-        __pyx_t_3 = __Pyx_PyIndex_AsSsize_t(__pyx_t_2); if (unlikely((__pyx_t_3 == (Py_ssize_t)-1) && PyErr_Occurred())) __PYX_ERR(1, 57, __pyx_L1_error)
-        __Pyx_DECREF(__pyx_t_2); __pyx_t_2 = 0;
-        __pyx_t_5 = (((Py_ssize_t)__pyx_t_3) == 1);
-
-
-        if (__pyx_t_5) {
-
-        } else {
-
-          __pyx_t_1 = __pyx_t_5;
-
-          goto __pyx_L12_bool_binop_done;
-        }
-        __pyx_t_5 = (!(__pyx_v___pyx_fused_dtype_uint64__t_is_signed ^ __pyx_v_dtype_signed));
-
-
-        __pyx_t_1 = __pyx_t_5;
-
-        __pyx_L12_bool_binop_done:;
-        if (__pyx_t_1) {
-
-
-          /* "__pyx_ff_map_fused_fd76c1_2_2_4libc_6stdint_uint32_t__and_4libc_6stdint_uint64_t":58
- *                     return 'uint32_t'
- *                 if sizeof(__pyx_fused_dtype_uint64__t) == itemsize and (<Py_ssize_t>arg.ndim) == 1 and not (__pyx_fused_dtype_uint64__t_is_signed ^ dtype_signed):
- *                     return 'uint64_t'             # <<<<<<<<<<<<<<
- *             elif kind == u'f':
- *                 pass
-*/
-          {
-            PyObject *__pyx_temp;
-            {
-              __pyx_temp = __pyx_r;
-              __Pyx_INCREF(__pyx_mstate_global->__pyx_n_u_uint64_t);
-              __pyx_r = __pyx_mstate_global->__pyx_n_u_uint64_t;
-            }
-            __Pyx_XDECREF(__pyx_temp);
-          }
-          goto __pyx_L0;
-
-          /* "__pyx_ff_map_fused_fd76c1_2_2_4libc_6stdint_uint32_t__and_4libc_6stdint_uint64_t":57
- *                 if sizeof(__pyx_fused_dtype_uint32__t) == itemsize and (<Py_ssize_t>arg.ndim) == 1 and not (__pyx_fused_dtype_uint32__t_is_signed ^ dtype_signed):
- *                     return 'uint32_t'
- *                 if sizeof(__pyx_fused_dtype_uint64__t) == itemsize and (<Py_ssize_t>arg.ndim) == 1 and not (__pyx_fused_dtype_uint64__t_is_signed ^ dtype_signed):             # <<<<<<<<<<<<<<
- *                     return 'uint64_t'
- *             elif kind == u'f':
-*/
-        }
-
-        /* "__pyx_ff_map_fused_fd76c1_2_2_4libc_6stdint_uint32_t__and_4libc_6stdint_uint64_t":53
- *             kind = ord(dtype.kind)
- *             dtype_signed = kind == u'i'
- *             if kind in u'iu':             # <<<<<<<<<<<<<<
- *                 pass
- *                 if sizeof(__pyx_fused_dtype_uint32__t) == itemsize and (<Py_ssize_t>arg.ndim) == 1 and not (__pyx_fused_dtype_uint32__t_is_signed ^ dtype_signed):
-*/
-        break;
-        case 0x66:
-
-        /* "__pyx_ff_map_fused_fd76c1_2_2_4libc_6stdint_uint32_t__and_4libc_6stdint_uint64_t":59
- *                 if sizeof(__pyx_fused_dtype_uint64__t) == itemsize and (<Py_ssize_t>arg.ndim) == 1 and not (__pyx_fused_dtype_uint64__t_is_signed ^ dtype_signed):
- *                     return 'uint64_t'
- *             elif kind == u'f':             # <<<<<<<<<<<<<<
- *                 pass
- *             elif kind == u'c':
-*/
-        break;
-        case 99:
-
-        /* "__pyx_ff_map_fused_fd76c1_2_2_4libc_6stdint_uint32_t__and_4libc_6stdint_uint64_t":61
- *             elif kind == u'f':
- *                 pass
- *             elif kind == u'c':             # <<<<<<<<<<<<<<
- *                 pass
- * 
-*/
-        break;
-        default: break;
-      }
-
-      /* "__pyx_ff_map_fused_fd76c1_2_2_4libc_6stdint_uint32_t__and_4libc_6stdint_uint64_t":49
- * 
- *         itemsize = -1
- *         if dtype is not None:             # <<<<<<<<<<<<<<
- *             itemsize = dtype.itemsize
- *             kind = ord(dtype.kind)
-*/
-    }
-
-    /* "__pyx_ff_map_fused_fd76c1_2_2_4libc_6stdint_uint32_t__and_4libc_6stdint_uint64_t":35
- * 
- * 
- *     if ndarray is not None:             # <<<<<<<<<<<<<<
- *         if isinstance(arg, ndarray):
- *             dtype = arg.dtype
-*/
-  }
-
-  /* "__pyx_ff_map_fused_fd76c1_2_2_4libc_6stdint_uint32_t__and_4libc_6stdint_uint64_t":64
- *                 pass
- * 
- *     try:             # <<<<<<<<<<<<<<
- *         arg_as_memoryview = memoryview(arg)
- *     except (ValueError, TypeError):
-*/
-  {
-    __Pyx_PyThreadState_declare
-    __Pyx_PyThreadState_assign
-    __Pyx_ExceptionSave(&__pyx_t_6, &__pyx_t_7, &__pyx_t_8);
-    __Pyx_XGOTREF(__pyx_t_6);
-    __Pyx_XGOTREF(__pyx_t_7);
-    __Pyx_XGOTREF(__pyx_t_8);
-    /*try:*/ {
-
-      /* "__pyx_ff_map_fused_fd76c1_2_2_4libc_6stdint_uint32_t__and_4libc_6stdint_uint64_t":65
- * 
- *     try:
- *         arg_as_memoryview = memoryview(arg)             # <<<<<<<<<<<<<<
- *     except (ValueError, TypeError):
- *         pass
-*/
-      __pyx_t_2 = PyMemoryView_FromObject(__pyx_v_arg); if (unlikely(!__pyx_t_2)) __PYX_ERR(1, 65, __pyx_L15_error)
-      __Pyx_GOTREF(__pyx_t_2);
-      __pyx_v_arg_as_memoryview = ((PyObject*)__pyx_t_2);
-      __pyx_t_2 = 0;
-
-      /* "__pyx_ff_map_fused_fd76c1_2_2_4libc_6stdint_uint32_t__and_4libc_6stdint_uint64_t":64
- *                 pass
- * 
- *     try:             # <<<<<<<<<<<<<<
- *         arg_as_memoryview = memoryview(arg)
- *     except (ValueError, TypeError):
-*/
-    }
-
-    /* "__pyx_ff_map_fused_fd76c1_2_2_4libc_6stdint_uint32_t__and_4libc_6stdint_uint64_t":71
- * 
- *         # try uint32_t
- *         if (((itemsize == -1 and arg_as_memoryview.itemsize == sizeof(__pyx_fused_dtype_uint32__t))             # <<<<<<<<<<<<<<
- *                 or itemsize == sizeof(__pyx_fused_dtype_uint32__t))
- *                 and arg_as_memoryview.ndim == 1):
-*/
-    /*else:*/ {
-
-      /* "__pyx_ff_map_fused_fd76c1_2_2_4libc_6stdint_uint32_t__and_4libc_6stdint_uint64_t":72
- *         # try uint32_t
- *         if (((itemsize == -1 and arg_as_memoryview.itemsize == sizeof(__pyx_fused_dtype_uint32__t))
- *                 or itemsize == sizeof(__pyx_fused_dtype_uint32__t))             # <<<<<<<<<<<<<<
- *                 and arg_as_memoryview.ndim == 1):
- *             memslice = __Pyx_PyObject_to_MemoryviewSlice_dc_nn_uint32_t(arg_as_memoryview, 0)
-*/
-      __pyx_t_5 = (__pyx_v_itemsize == -1L);
-
-      if (!__pyx_t_5) {
-
-        goto __pyx_L24_next_or;
-      } else {
-
-      }
-
-      /* "__pyx_ff_map_fused_fd76c1_2_2_4libc_6stdint_uint32_t__and_4libc_6stdint_uint64_t":71
- * 
- *         # try uint32_t
- *         if (((itemsize == -1 and arg_as_memoryview.itemsize == sizeof(__pyx_fused_dtype_uint32__t))             # <<<<<<<<<<<<<<
- *                 or itemsize == sizeof(__pyx_fused_dtype_uint32__t))
- *                 and arg_as_memoryview.ndim == 1):
-*/
-      __pyx_t_3 = __Pyx_PyMemoryView_Get_itemsize(__pyx_v_arg_as_memoryview); if (unlikely(__pyx_t_3 == ((Py_ssize_t)-1) && PyErr_Occurred())) __PYX_ERR(1, 71, __pyx_L17_except_error)
-      __pyx_t_5 = (__pyx_t_3 == (sizeof(uint32_t)));
-
-
-      if (!__pyx_t_5) {
-
-      } else {
-
-        goto __pyx_L23_next_and;
-      }
-      __pyx_L24_next_or:;
-
-      /* "__pyx_ff_map_fused_fd76c1_2_2_4libc_6stdint_uint32_t__and_4libc_6stdint_uint64_t":72
- *         # try uint32_t
- *         if (((itemsize == -1 and arg_as_memoryview.itemsize == sizeof(__pyx_fused_dtype_uint32__t))
- *                 or itemsize == sizeof(__pyx_fused_dtype_uint32__t))             # <<<<<<<<<<<<<<
- *                 and arg_as_memoryview.ndim == 1):
- *             memslice = __Pyx_PyObject_to_MemoryviewSlice_dc_nn_uint32_t(arg_as_memoryview, 0)
-*/
-      __pyx_t_5 = (__pyx_v_itemsize == (sizeof(uint32_t)));
-
-      if (__pyx_t_5) {
-
-      } else {
-
-        __pyx_t_1 = __pyx_t_5;
-
-        goto __pyx_L22_bool_binop_done;
-      }
-      __pyx_L23_next_and:;
-
-      /* "__pyx_ff_map_fused_fd76c1_2_2_4libc_6stdint_uint32_t__and_4libc_6stdint_uint64_t":73
- *         if (((itemsize == -1 and arg_as_memoryview.itemsize == sizeof(__pyx_fused_dtype_uint32__t))
- *                 or itemsize == sizeof(__pyx_fused_dtype_uint32__t))
- *                 and arg_as_memoryview.ndim == 1):             # <<<<<<<<<<<<<<
- *             memslice = __Pyx_PyObject_to_MemoryviewSlice_dc_nn_uint32_t(arg_as_memoryview, 0)
- *             if memslice.memview:
-*/
-      __pyx_t_9 = __Pyx_PyMemoryView_Get_ndim(__pyx_v_arg_as_memoryview); if (unlikely(__pyx_t_9 == ((int)-1) && PyErr_Occurred())) __PYX_ERR(1, 73, __pyx_L17_except_error)
-      __pyx_t_5 = (__pyx_t_9 == 1);
-
-
-
-      __pyx_t_1 = __pyx_t_5;
-
-      __pyx_L22_bool_binop_done:;
-
-      /* "__pyx_ff_map_fused_fd76c1_2_2_4libc_6stdint_uint32_t__and_4libc_6stdint_uint64_t":71
- * 
- *         # try uint32_t
- *         if (((itemsize == -1 and arg_as_memoryview.itemsize == sizeof(__pyx_fused_dtype_uint32__t))             # <<<<<<<<<<<<<<
- *                 or itemsize == sizeof(__pyx_fused_dtype_uint32__t))
- *                 and arg_as_memoryview.ndim == 1):
-*/
-      if (__pyx_t_1) {
-
-
-        /* "__pyx_ff_map_fused_fd76c1_2_2_4libc_6stdint_uint32_t__and_4libc_6stdint_uint64_t":74
- *                 or itemsize == sizeof(__pyx_fused_dtype_uint32__t))
- *                 and arg_as_memoryview.ndim == 1):
- *             memslice = __Pyx_PyObject_to_MemoryviewSlice_dc_nn_uint32_t(arg_as_memoryview, 0)             # <<<<<<<<<<<<<<
- *             if memslice.memview:
- *                 __PYX_XCLEAR_MEMVIEW(&memslice, 1)
-*/
-        __pyx_v_memslice = __Pyx_PyObject_to_MemoryviewSlice_dc_nn_uint32_t(__pyx_v_arg_as_memoryview, 0);
-
-        /* "__pyx_ff_map_fused_fd76c1_2_2_4libc_6stdint_uint32_t__and_4libc_6stdint_uint64_t":75
- *                 and arg_as_memoryview.ndim == 1):
- *             memslice = __Pyx_PyObject_to_MemoryviewSlice_dc_nn_uint32_t(arg_as_memoryview, 0)
- *             if memslice.memview:             # <<<<<<<<<<<<<<
- *                 __PYX_XCLEAR_MEMVIEW(&memslice, 1)
- *                 # print 'found a match for the buffer through format parsing'
-*/
-        __pyx_t_1 = (__pyx_v_memslice.memview != 0);
-
-        if (__pyx_t_1) {
-
-
-          /* "__pyx_ff_map_fused_fd76c1_2_2_4libc_6stdint_uint32_t__and_4libc_6stdint_uint64_t":76
- *             memslice = __Pyx_PyObject_to_MemoryviewSlice_dc_nn_uint32_t(arg_as_memoryview, 0)
- *             if memslice.memview:
- *                 __PYX_XCLEAR_MEMVIEW(&memslice, 1)             # <<<<<<<<<<<<<<
- *                 # print 'found a match for the buffer through format parsing'
- *                 return 'uint32_t'
-*/
-          __PYX_XCLEAR_MEMVIEW((&__pyx_v_memslice), 1);
-
-          /* "__pyx_ff_map_fused_fd76c1_2_2_4libc_6stdint_uint32_t__and_4libc_6stdint_uint64_t":78
- *                 __PYX_XCLEAR_MEMVIEW(&memslice, 1)
- *                 # print 'found a match for the buffer through format parsing'
- *                 return 'uint32_t'             # <<<<<<<<<<<<<<
- *             else:
- *                 __pyx_PyErr_Clear()
-*/
-          {
-            PyObject *__pyx_temp;
-            {
-              __pyx_temp = __pyx_r;
-              __Pyx_INCREF(__pyx_mstate_global->__pyx_n_u_uint32_t);
-              __pyx_r = __pyx_mstate_global->__pyx_n_u_uint32_t;
-            }
-            __Pyx_XDECREF(__pyx_temp);
-          }
-          goto __pyx_L18_except_return;
-
-          /* "__pyx_ff_map_fused_fd76c1_2_2_4libc_6stdint_uint32_t__and_4libc_6stdint_uint64_t":75
- *                 and arg_as_memoryview.ndim == 1):
- *             memslice = __Pyx_PyObject_to_MemoryviewSlice_dc_nn_uint32_t(arg_as_memoryview, 0)
- *             if memslice.memview:             # <<<<<<<<<<<<<<
- *                 __PYX_XCLEAR_MEMVIEW(&memslice, 1)
- *                 # print 'found a match for the buffer through format parsing'
-*/
-        }
-
-        /* "__pyx_ff_map_fused_fd76c1_2_2_4libc_6stdint_uint32_t__and_4libc_6stdint_uint64_t":80
- *                 return 'uint32_t'
- *             else:
- *                 __pyx_PyErr_Clear()             # <<<<<<<<<<<<<<
- * 
- *         # try uint64_t
-*/
-        /*else*/ {
-          PyErr_Clear();
-        }
-
-        /* "__pyx_ff_map_fused_fd76c1_2_2_4libc_6stdint_uint32_t__and_4libc_6stdint_uint64_t":71
- * 
- *         # try uint32_t
- *         if (((itemsize == -1 and arg_as_memoryview.itemsize == sizeof(__pyx_fused_dtype_uint32__t))             # <<<<<<<<<<<<<<
- *                 or itemsize == sizeof(__pyx_fused_dtype_uint32__t))
- *                 and arg_as_memoryview.ndim == 1):
-*/
-      }
-
-      /* "__pyx_ff_map_fused_fd76c1_2_2_4libc_6stdint_uint32_t__and_4libc_6stdint_uint64_t":83
- * 
- *         # try uint64_t
- *         if (((itemsize == -1 and arg_as_memoryview.itemsize == sizeof(__pyx_fused_dtype_uint64__t))             # <<<<<<<<<<<<<<
- *                 or itemsize == sizeof(__pyx_fused_dtype_uint64__t))
- *                 and arg_as_memoryview.ndim == 1):
-*/
-      __pyx_t_5 = (__pyx_v_itemsize == -1L);
-
-      if (!__pyx_t_5) {
-
-        goto __pyx_L30_next_or;
-      } else {
-
-      }
-      __pyx_t_3 = __Pyx_PyMemoryView_Get_itemsize(__pyx_v_arg_as_memoryview); if (unlikely(__pyx_t_3 == ((Py_ssize_t)-1) && PyErr_Occurred())) __PYX_ERR(1, 83, __pyx_L17_except_error)
-      __pyx_t_5 = (__pyx_t_3 == (sizeof(uint64_t)));
-
-
-      if (!__pyx_t_5) {
-
-      } else {
-
-        goto __pyx_L29_next_and;
-      }
-      __pyx_L30_next_or:;
-
-      /* "__pyx_ff_map_fused_fd76c1_2_2_4libc_6stdint_uint32_t__and_4libc_6stdint_uint64_t":84
- *         # try uint64_t
- *         if (((itemsize == -1 and arg_as_memoryview.itemsize == sizeof(__pyx_fused_dtype_uint64__t))
- *                 or itemsize == sizeof(__pyx_fused_dtype_uint64__t))             # <<<<<<<<<<<<<<
- *                 and arg_as_memoryview.ndim == 1):
- *             memslice = __Pyx_PyObject_to_MemoryviewSlice_dc_nn_uint64_t(arg_as_memoryview, 0)
-*/
-      __pyx_t_5 = (__pyx_v_itemsize == (sizeof(uint64_t)));
-
-      if (__pyx_t_5) {
-
-      } else {
-
-        __pyx_t_1 = __pyx_t_5;
-
-        goto __pyx_L28_bool_binop_done;
-      }
-      __pyx_L29_next_and:;
-
-      /* "__pyx_ff_map_fused_fd76c1_2_2_4libc_6stdint_uint32_t__and_4libc_6stdint_uint64_t":85
- *         if (((itemsize == -1 and arg_as_memoryview.itemsize == sizeof(__pyx_fused_dtype_uint64__t))
- *                 or itemsize == sizeof(__pyx_fused_dtype_uint64__t))
- *                 and arg_as_memoryview.ndim == 1):             # <<<<<<<<<<<<<<
- *             memslice = __Pyx_PyObject_to_MemoryviewSlice_dc_nn_uint64_t(arg_as_memoryview, 0)
- *             if memslice.memview:
-*/
-      __pyx_t_9 = __Pyx_PyMemoryView_Get_ndim(__pyx_v_arg_as_memoryview); if (unlikely(__pyx_t_9 == ((int)-1) && PyErr_Occurred())) __PYX_ERR(1, 85, __pyx_L17_except_error)
-      __pyx_t_5 = (__pyx_t_9 == 1);
-
-
-
-      __pyx_t_1 = __pyx_t_5;
-
-      __pyx_L28_bool_binop_done:;
-
-      /* "__pyx_ff_map_fused_fd76c1_2_2_4libc_6stdint_uint32_t__and_4libc_6stdint_uint64_t":83
- * 
- *         # try uint64_t
- *         if (((itemsize == -1 and arg_as_memoryview.itemsize == sizeof(__pyx_fused_dtype_uint64__t))             # <<<<<<<<<<<<<<
- *                 or itemsize == sizeof(__pyx_fused_dtype_uint64__t))
- *                 and arg_as_memoryview.ndim == 1):
-*/
-      if (__pyx_t_1) {
-
-
-        /* "__pyx_ff_map_fused_fd76c1_2_2_4libc_6stdint_uint32_t__and_4libc_6stdint_uint64_t":86
- *                 or itemsize == sizeof(__pyx_fused_dtype_uint64__t))
- *                 and arg_as_memoryview.ndim == 1):
- *             memslice = __Pyx_PyObject_to_MemoryviewSlice_dc_nn_uint64_t(arg_as_memoryview, 0)             # <<<<<<<<<<<<<<
- *             if memslice.memview:
- *                 __PYX_XCLEAR_MEMVIEW(&memslice, 1)
-*/
-        __pyx_v_memslice = __Pyx_PyObject_to_MemoryviewSlice_dc_nn_uint64_t(__pyx_v_arg_as_memoryview, 0);
-
-        /* "__pyx_ff_map_fused_fd76c1_2_2_4libc_6stdint_uint32_t__and_4libc_6stdint_uint64_t":87
- *                 and arg_as_memoryview.ndim == 1):
- *             memslice = __Pyx_PyObject_to_MemoryviewSlice_dc_nn_uint64_t(arg_as_memoryview, 0)
- *             if memslice.memview:             # <<<<<<<<<<<<<<
- *                 __PYX_XCLEAR_MEMVIEW(&memslice, 1)
- *                 # print 'found a match for the buffer through format parsing'
-*/
-        __pyx_t_1 = (__pyx_v_memslice.memview != 0);
-
-        if (__pyx_t_1) {
-
-
-          /* "__pyx_ff_map_fused_fd76c1_2_2_4libc_6stdint_uint32_t__and_4libc_6stdint_uint64_t":88
- *             memslice = __Pyx_PyObject_to_MemoryviewSlice_dc_nn_uint64_t(arg_as_memoryview, 0)
- *             if memslice.memview:
- *                 __PYX_XCLEAR_MEMVIEW(&memslice, 1)             # <<<<<<<<<<<<<<
- *                 # print 'found a match for the buffer through format parsing'
- *                 return 'uint64_t'
-*/
-          __PYX_XCLEAR_MEMVIEW((&__pyx_v_memslice), 1);
-
-          /* "__pyx_ff_map_fused_fd76c1_2_2_4libc_6stdint_uint32_t__and_4libc_6stdint_uint64_t":90
- *                 __PYX_XCLEAR_MEMVIEW(&memslice, 1)
- *                 # print 'found a match for the buffer through format parsing'
- *                 return 'uint64_t'             # <<<<<<<<<<<<<<
- *             else:
- *                 __pyx_PyErr_Clear()
-*/
-          {
-            PyObject *__pyx_temp;
-            {
-              __pyx_temp = __pyx_r;
-              __Pyx_INCREF(__pyx_mstate_global->__pyx_n_u_uint64_t);
-              __pyx_r = __pyx_mstate_global->__pyx_n_u_uint64_t;
-            }
-            __Pyx_XDECREF(__pyx_temp);
-          }
-          goto __pyx_L18_except_return;
-
-          /* "__pyx_ff_map_fused_fd76c1_2_2_4libc_6stdint_uint32_t__and_4libc_6stdint_uint64_t":87
- *                 and arg_as_memoryview.ndim == 1):
- *             memslice = __Pyx_PyObject_to_MemoryviewSlice_dc_nn_uint64_t(arg_as_memoryview, 0)
- *             if memslice.memview:             # <<<<<<<<<<<<<<
- *                 __PYX_XCLEAR_MEMVIEW(&memslice, 1)
- *                 # print 'found a match for the buffer through format parsing'
-*/
-        }
-
-        /* "__pyx_ff_map_fused_fd76c1_2_2_4libc_6stdint_uint32_t__and_4libc_6stdint_uint64_t":92
- *                 return 'uint64_t'
- *             else:
- *                 __pyx_PyErr_Clear()             # <<<<<<<<<<<<<<
- *     return None
-*/
-        /*else*/ {
-          PyErr_Clear();
-        }
-
-        /* "__pyx_ff_map_fused_fd76c1_2_2_4libc_6stdint_uint32_t__and_4libc_6stdint_uint64_t":83
- * 
- *         # try uint64_t
- *         if (((itemsize == -1 and arg_as_memoryview.itemsize == sizeof(__pyx_fused_dtype_uint64__t))             # <<<<<<<<<<<<<<
- *                 or itemsize == sizeof(__pyx_fused_dtype_uint64__t))
- *                 and arg_as_memoryview.ndim == 1):
-*/
-      }
-    }
-    __Pyx_XDECREF(__pyx_t_6); __pyx_t_6 = 0;
-    __Pyx_XDECREF(__pyx_t_7); __pyx_t_7 = 0;
-    __Pyx_XDECREF(__pyx_t_8); __pyx_t_8 = 0;
-    goto __pyx_L20_try_end;
-    __pyx_L15_error:;
-    __Pyx_XDECREF(__pyx_t_2); __pyx_t_2 = 0;
-
-    /* "__pyx_ff_map_fused_fd76c1_2_2_4libc_6stdint_uint32_t__and_4libc_6stdint_uint64_t":66
- *     try:
- *         arg_as_memoryview = memoryview(arg)
- *     except (ValueError, TypeError):             # <<<<<<<<<<<<<<
- *         pass
- *     else:
-*/
-    __pyx_t_9 = __Pyx_PyErr_ExceptionMatches2(((PyObject *)(((PyTypeObject*)PyExc_ValueError))), ((PyObject *)(((PyTypeObject*)PyExc_TypeError))));
-    if (__pyx_t_9) {
-      __Pyx_ErrRestore(0,0,0);
-      goto __pyx_L16_exception_handled;
-    }
-    goto __pyx_L17_except_error;
-
-    /* "__pyx_ff_map_fused_fd76c1_2_2_4libc_6stdint_uint32_t__and_4libc_6stdint_uint64_t":64
- *                 pass
- * 
- *     try:             # <<<<<<<<<<<<<<
- *         arg_as_memoryview = memoryview(arg)
- *     except (ValueError, TypeError):
-*/
-    __pyx_L17_except_error:;
-    __Pyx_XGIVEREF(__pyx_t_6);
-    __Pyx_XGIVEREF(__pyx_t_7);
-    __Pyx_XGIVEREF(__pyx_t_8);
-    __Pyx_ExceptionReset(__pyx_t_6, __pyx_t_7, __pyx_t_8);
-    goto __pyx_L1_error;
-    __pyx_L18_except_return:;
-    __Pyx_XGIVEREF(__pyx_t_6);
-    __Pyx_XGIVEREF(__pyx_t_7);
-    __Pyx_XGIVEREF(__pyx_t_8);
-    __Pyx_ExceptionReset(__pyx_t_6, __pyx_t_7, __pyx_t_8);
-    goto __pyx_L0;
-    __pyx_L16_exception_handled:;
-    __Pyx_XGIVEREF(__pyx_t_6);
-    __Pyx_XGIVEREF(__pyx_t_7);
-    __Pyx_XGIVEREF(__pyx_t_8);
-    __Pyx_ExceptionReset(__pyx_t_6, __pyx_t_7, __pyx_t_8);
-    __pyx_L20_try_end:;
-  }
-
-  /* "__pyx_ff_map_fused_fd76c1_2_2_4libc_6stdint_uint32_t__and_4libc_6stdint_uint64_t":93
- *             else:
- *                 __pyx_PyErr_Clear()
- *     return None             # <<<<<<<<<<<<<<
-*/
-  {
-    PyObject *__pyx_temp;
-    {
-      __pyx_temp = __pyx_r;
-      __pyx_r = ((PyObject*)Py_None); __Pyx_INCREF(Py_None);
-    }
-    __Pyx_XDECREF(__pyx_temp);
-  }
-  goto __pyx_L0;
-
-  /* "__pyx_ff_map_fused_fd76c1_2_2_4libc_6stdint_uint32_t__and_4libc_6stdint_uint64_t":16
- *     __Pyx_memviewslice __Pyx_PyObject_to_MemoryviewSlice_dc_nn_uint64_t(object, int)
- * 
- * @cname('__pyx_ff_map_fused_fd76c1_2_2_4libc_6stdint_uint32_t__and_4libc_6stdint_uint64_t')             # <<<<<<<<<<<<<<
- * cdef str map_fused_type(object arg, type ndarray):
- * 
-*/
-
-  /* function exit code */
-  __pyx_L1_error:;
-  __Pyx_XDECREF(__pyx_t_2);
-  __Pyx_AddTraceback("__pyx_ff_map_fused_fd76c1_2_2_4libc_6stdint_uint32_t__and_4libc_6stdint_uint64_t.map_fused_type", __pyx_clineno, __pyx_lineno, __pyx_filename);
-  __pyx_r = 0;
-  __pyx_L0:;
-
-
-
-
-  __Pyx_XDECREF(__pyx_v_arg_as_memoryview);
-
-
-  __Pyx_XDECREF(__pyx_v_dtype);
-  __Pyx_XDECREF(__pyx_v_arg_base);
-  __Pyx_XGIVEREF(__pyx_r);
-  __Pyx_RefNannyFinishContext();
-  return __pyx_r;
-}
-
-/* "match_signatures_single":3
- * 
- * 
- * @cname("__pyx_ff_match_signatures_single")             # <<<<<<<<<<<<<<
- * cdef object match_signatures_single(signatures: dict, dest_type):
- *     found_match = signatures.get(dest_type)
-*/
-
-static PyObject *__pyx_ff_match_signatures_single(PyObject *__pyx_v_signatures, PyObject *__pyx_v_dest_type) {
-  PyObject *__pyx_v_found_match = NULL;
-  PyObject *__pyx_r = NULL;
-  __Pyx_RefNannyDeclarations
-  PyObject *__pyx_t_1 = NULL;
-  int __pyx_t_2;
-  PyObject *__pyx_t_3 = NULL;
-  size_t __pyx_t_4;
-  int __pyx_lineno = 0;
-  const char *__pyx_filename = NULL;
-  int __pyx_clineno = 0;
-  __Pyx_RefNannySetupContext("match_signatures_single", 0);
-
-  /* "match_signatures_single":5
- * @cname("__pyx_ff_match_signatures_single")
- * cdef object match_signatures_single(signatures: dict, dest_type):
- *     found_match = signatures.get(dest_type)             # <<<<<<<<<<<<<<
- *     if found_match is None:
- *         raise TypeError("No matching signature found")
-*/
-  __pyx_t_1 = __Pyx_PyDict_GetItemDefault(__pyx_v_signatures, __pyx_v_dest_type, Py_None); if (unlikely(!__pyx_t_1)) __PYX_ERR(1, 5, __pyx_L1_error)
-  __Pyx_GOTREF(__pyx_t_1);
-  __pyx_v_found_match = __pyx_t_1;
-  __pyx_t_1 = 0;
-
-  /* "match_signatures_single":6
- * cdef object match_signatures_single(signatures: dict, dest_type):
- *     found_match = signatures.get(dest_type)
- *     if found_match is None:             # <<<<<<<<<<<<<<
- *         raise TypeError("No matching signature found")
- *     return found_match
-*/
-  __pyx_t_2 = (__pyx_v_found_match == Py_None);
-  if (unlikely(__pyx_t_2)) {
-
-
-    /* "match_signatures_single":7
- *     found_match = signatures.get(dest_type)
- *     if found_match is None:
- *         raise TypeError("No matching signature found")             # <<<<<<<<<<<<<<
- *     return found_match
- * 
-*/
-    __pyx_t_3 = NULL;
-    __pyx_t_4 = 1;
-    {
-      PyObject *__pyx_callargs[2] = {__pyx_t_3, __pyx_mstate_global->__pyx_kp_u_No_matching_signature_found};
-      __pyx_t_1 = __Pyx_PyObject_FastCall((PyObject*)(((PyTypeObject*)PyExc_TypeError)), __pyx_callargs+__pyx_t_4, (2-__pyx_t_4) | (__pyx_t_4*__Pyx_PY_VECTORCALL_ARGUMENTS_OFFSET));
-      __Pyx_XDECREF(__pyx_t_3); __pyx_t_3 = 0;
-      if (unlikely(!__pyx_t_1)) __PYX_ERR(1, 7, __pyx_L1_error)
-      __Pyx_GOTREF(__pyx_t_1);
-    }
-    __Pyx_Raise(__pyx_t_1, 0, 0, 0);
-    __Pyx_DECREF(__pyx_t_1); __pyx_t_1 = 0;
-    __PYX_ERR(1, 7, __pyx_L1_error)
-
-    /* "match_signatures_single":6
- * cdef object match_signatures_single(signatures: dict, dest_type):
- *     found_match = signatures.get(dest_type)
- *     if found_match is None:             # <<<<<<<<<<<<<<
- *         raise TypeError("No matching signature found")
- *     return found_match
-*/
-  }
-
-  /* "match_signatures_single":8
- *     if found_match is None:
- *         raise TypeError("No matching signature found")
- *     return found_match             # <<<<<<<<<<<<<<
- * 
-*/
-  {
-    PyObject *__pyx_temp;
-    {
-      __pyx_temp = __pyx_r;
-      __Pyx_INCREF(__pyx_v_found_match);
-      __pyx_r = __pyx_v_found_match;
-    }
-    __Pyx_XDECREF(__pyx_temp);
-  }
-  goto __pyx_L0;
-
-  /* "match_signatures_single":3
- * 
- * 
- * @cname("__pyx_ff_match_signatures_single")             # <<<<<<<<<<<<<<
- * cdef object match_signatures_single(signatures: dict, dest_type):
- *     found_match = signatures.get(dest_type)
-*/
-
-  /* function exit code */
-  __pyx_L1_error:;
-  __Pyx_XDECREF(__pyx_t_1);
-  __Pyx_XDECREF(__pyx_t_3);
-  __Pyx_AddTraceback("match_signatures_single.match_signatures_single", __pyx_clineno, __pyx_lineno, __pyx_filename);
-  __pyx_r = 0;
-  __pyx_L0:;
-  __Pyx_XDECREF(__pyx_v_found_match);
-  __Pyx_XGIVEREF(__pyx_r);
-  __Pyx_RefNannyFinishContext();
-  return __pyx_r;
-}
 
 /* "View.MemoryView":147
  *         cdef bint dtype_is_object
@@ -19102,47 +17944,121 @@ static PyObject *__pyx_unpickle_Enum__set_state(struct __pyx_MemviewEnum_obj *__
   return __pyx_r;
 }
 
-/* "meta_ood/metrics/pixel/_kernel.pyx":11
+/* "meta_ood/_pixels.pyx":38
  * 
  * 
- * def order(             # <<<<<<<<<<<<<<
- *     const int32_t[::1] bits not None,
- *     const uint8_t[::1] target not None,
+ * def instruction_set():             # <<<<<<<<<<<<<<
+ *     """Return the name of the instruction set in use."""
+ *     return INSTRUCTION_SETS[chosen]
 */
 
 /* Python wrapper */
-static PyObject *__pyx_pw_8meta_ood_7metrics_5pixel_7_kernel_1order(PyObject *__pyx_self, 
+static PyObject *__pyx_pw_8meta_ood_7_pixels_1instruction_set(PyObject *__pyx_self, CYTHON_UNUSED PyObject *unused); /*proto*/
+PyDoc_STRVAR(__pyx_doc_8meta_ood_7_pixels_instruction_set, "Return the name of the instruction set in use.");
+static PyMethodDef __pyx_mdef_8meta_ood_7_pixels_1instruction_set = {"instruction_set", (PyCFunction)__pyx_pw_8meta_ood_7_pixels_1instruction_set, METH_NOARGS, __pyx_doc_8meta_ood_7_pixels_instruction_set};
+static PyObject *__pyx_pw_8meta_ood_7_pixels_1instruction_set(PyObject *__pyx_self, CYTHON_UNUSED PyObject *unused) {
+  CYTHON_UNUSED PyObject *const *__pyx_kwvalues;
+  PyObject *__pyx_r = 0;
+  __Pyx_RefNannyDeclarations
+  __Pyx_RefNannySetupContext("instruction_set (wrapper)", 0);
+  __pyx_kwvalues = __Pyx_KwValues_VARARGS(__pyx_args, __pyx_nargs);
+  __pyx_r = __pyx_pf_8meta_ood_7_pixels_instruction_set(__pyx_self);
+
+  /* function exit code */
+  __Pyx_RefNannyFinishContext();
+  return __pyx_r;
+}
+
+static PyObject *__pyx_pf_8meta_ood_7_pixels_instruction_set(CYTHON_UNUSED PyObject *__pyx_self) {
+  PyObject *__pyx_r = NULL;
+  __Pyx_RefNannyDeclarations
+  PyObject *__pyx_t_1 = NULL;
+  PyObject *__pyx_t_2 = NULL;
+  int __pyx_lineno = 0;
+  const char *__pyx_filename = NULL;
+  int __pyx_clineno = 0;
+  __Pyx_RefNannySetupContext("instruction_set", 0);
+
+  /* "meta_ood/_pixels.pyx":40
+ * def instruction_set():
+ *     """Return the name of the instruction set in use."""
+ *     return INSTRUCTION_SETS[chosen]             # <<<<<<<<<<<<<<
+ * 
+ * 
+*/
+  __Pyx_GetModuleGlobalName(__pyx_t_1, __pyx_mstate_global->__pyx_n_u_INSTRUCTION_SETS); if (unlikely(!__pyx_t_1)) __PYX_ERR(0, 40, __pyx_L1_error)
+  __Pyx_GOTREF(__pyx_t_1);
+  __pyx_t_2 = __Pyx_GetItemInt(__pyx_t_1, chosen, int, 1, __Pyx_PyLong_From_int, 0, 0, 1, __Pyx_ReferenceSharing_OwnStrongReference); if (unlikely(!__pyx_t_2)) __PYX_ERR(0, 40, __pyx_L1_error)
+  __Pyx_GOTREF(__pyx_t_2);
+  __Pyx_DECREF(__pyx_t_1); __pyx_t_1 = 0;
+  {
+    PyObject *__pyx_temp;
+    {
+      __pyx_temp = __pyx_r;
+      __pyx_r = __pyx_t_2;
+    }
+    __Pyx_XDECREF(__pyx_temp);
+  }
+  __pyx_t_2 = 0;
+  goto __pyx_L0;
+
+  /* "meta_ood/_pixels.pyx":38
+ * 
+ * 
+ * def instruction_set():             # <<<<<<<<<<<<<<
+ *     """Return the name of the instruction set in use."""
+ *     return INSTRUCTION_SETS[chosen]
+*/
+
+  /* function exit code */
+  __pyx_L1_error:;
+  __Pyx_XDECREF(__pyx_t_1);
+  __Pyx_XDECREF(__pyx_t_2);
+  __Pyx_AddTraceback("meta_ood._pixels.instruction_set", __pyx_clineno, __pyx_lineno, __pyx_filename);
+  __pyx_r = NULL;
+  __pyx_L0:;
+  __Pyx_XGIVEREF(__pyx_r);
+  __Pyx_RefNannyFinishContext();
+  return __pyx_r;
+}
+
+/* "meta_ood/_pixels.pyx":43
+ * 
+ * 
+ * def use_instruction_set(name=None):             # <<<<<<<<<<<<<<
+ *     """Use an instruction set that the processor has; None = the best. For tests and benchmarks."""
+ *     global chosen
+*/
+
+/* Python wrapper */
+static PyObject *__pyx_pw_8meta_ood_7_pixels_3use_instruction_set(PyObject *__pyx_self, 
 #if CYTHON_VECTORCALL
 PyObject *const *__pyx_args, Py_ssize_t __pyx_nargs, PyObject *__pyx_kwds
 #else
 PyObject *__pyx_args, PyObject *__pyx_kwds
 #endif
 ); /*proto*/
-PyDoc_STRVAR(__pyx_doc_8meta_ood_7metrics_5pixel_7_kernel_order, "Write the keys of the pixels of roles 0 and 1 (see ``order_keys``).\n\n    Returns the number of pixels of each role 0 .. 4, and of NaN scores among roles 0 and 1.\n    ");
-static PyMethodDef __pyx_mdef_8meta_ood_7metrics_5pixel_7_kernel_1order = {"order", (PyCFunction)(void(*)(void))(__Pyx_PyCFunction_FastCallWithKeywords)__pyx_pw_8meta_ood_7metrics_5pixel_7_kernel_1order, __Pyx_METH_FASTCALL|METH_KEYWORDS, __pyx_doc_8meta_ood_7metrics_5pixel_7_kernel_order};
-static PyObject *__pyx_pw_8meta_ood_7metrics_5pixel_7_kernel_1order(PyObject *__pyx_self, 
+PyDoc_STRVAR(__pyx_doc_8meta_ood_7_pixels_2use_instruction_set, "Use an instruction set that the processor has; None = the best. For tests and benchmarks.");
+static PyMethodDef __pyx_mdef_8meta_ood_7_pixels_3use_instruction_set = {"use_instruction_set", (PyCFunction)(void(*)(void))(__Pyx_PyCFunction_FastCallWithKeywords)__pyx_pw_8meta_ood_7_pixels_3use_instruction_set, __Pyx_METH_FASTCALL|METH_KEYWORDS, __pyx_doc_8meta_ood_7_pixels_2use_instruction_set};
+static PyObject *__pyx_pw_8meta_ood_7_pixels_3use_instruction_set(PyObject *__pyx_self, 
 #if CYTHON_VECTORCALL
 PyObject *const *__pyx_args, Py_ssize_t __pyx_nargs, PyObject *__pyx_kwds
 #else
 PyObject *__pyx_args, PyObject *__pyx_kwds
 #endif
 ) {
-  __Pyx_memviewslice __pyx_v_bits = { 0, 0, { 0 }, { 0 }, { 0 } };
-  __Pyx_memviewslice __pyx_v_target = { 0, 0, { 0 }, { 0 }, { 0 } };
-  __Pyx_memviewslice __pyx_v_role = { 0, 0, { 0 }, { 0 }, { 0 } };
-  __Pyx_memviewslice __pyx_v_negative = { 0, 0, { 0 }, { 0 }, { 0 } };
-  __Pyx_memviewslice __pyx_v_positive = { 0, 0, { 0 }, { 0 }, { 0 } };
+  PyObject *__pyx_v_name = 0;
   #if !CYTHON_VECTORCALL
   CYTHON_UNUSED Py_ssize_t __pyx_nargs;
   #endif
   CYTHON_UNUSED PyObject *const *__pyx_kwvalues;
-  PyObject* values[5] = {0,0,0,0,0};
+  PyObject* values[1] = {0};
   int __pyx_lineno = 0;
   const char *__pyx_filename = NULL;
   int __pyx_clineno = 0;
   PyObject *__pyx_r = 0;
   __Pyx_RefNannyDeclarations
-  __Pyx_RefNannySetupContext("order (wrapper)", 0);
+  __Pyx_RefNannySetupContext("use_instruction_set (wrapper)", 0);
   #if !CYTHON_VECTORCALL
   #if CYTHON_ASSUME_SAFE_SIZE
   __pyx_nargs = PyTuple_GET_SIZE(__pyx_args);
@@ -19152,93 +18068,665 @@ PyObject *__pyx_args, PyObject *__pyx_kwds
   #endif
   __pyx_kwvalues = __Pyx_KwValues_FASTCALL(__pyx_args, __pyx_nargs);
   {
-    PyObject ** const __pyx_pyargnames[] = {&__pyx_mstate_global->__pyx_n_u_bits,&__pyx_mstate_global->__pyx_n_u_target,&__pyx_mstate_global->__pyx_n_u_role,&__pyx_mstate_global->__pyx_n_u_negative,&__pyx_mstate_global->__pyx_n_u_positive,0};
+    PyObject ** const __pyx_pyargnames[] = {&__pyx_mstate_global->__pyx_n_u_name,0};
     const Py_ssize_t __pyx_kwds_len = (__pyx_kwds) ? __Pyx_NumKwargs_FASTCALL(__pyx_kwds) : 0;
-    if (unlikely(__pyx_kwds_len < 0)) __PYX_ERR(0, 11, __pyx_L3_error)
+    if (unlikely(__pyx_kwds_len < 0)) __PYX_ERR(0, 43, __pyx_L3_error)
     if (__pyx_kwds_len > 0) {
       switch (__pyx_nargs) {
-        case  5:
-        values[4] = __Pyx_ArgRef_FASTCALL(__pyx_args, 4);
-        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[4])) __PYX_ERR(0, 11, __pyx_L3_error)
-        CYTHON_FALLTHROUGH;
-        case  4:
-        values[3] = __Pyx_ArgRef_FASTCALL(__pyx_args, 3);
-        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[3])) __PYX_ERR(0, 11, __pyx_L3_error)
-        CYTHON_FALLTHROUGH;
-        case  3:
-        values[2] = __Pyx_ArgRef_FASTCALL(__pyx_args, 2);
-        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[2])) __PYX_ERR(0, 11, __pyx_L3_error)
-        CYTHON_FALLTHROUGH;
-        case  2:
-        values[1] = __Pyx_ArgRef_FASTCALL(__pyx_args, 1);
-        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[1])) __PYX_ERR(0, 11, __pyx_L3_error)
-        CYTHON_FALLTHROUGH;
         case  1:
         values[0] = __Pyx_ArgRef_FASTCALL(__pyx_args, 0);
-        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[0])) __PYX_ERR(0, 11, __pyx_L3_error)
+        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[0])) __PYX_ERR(0, 43, __pyx_L3_error)
         CYTHON_FALLTHROUGH;
         case  0: break;
         default: goto __pyx_L5_argtuple_error;
       }
       const Py_ssize_t kwd_pos_args = __pyx_nargs;
-      if (__Pyx_ParseKeywords(__pyx_kwds, __pyx_kwvalues, __pyx_pyargnames, 0, values, kwd_pos_args, __pyx_kwds_len, "order", 0) < (0)) __PYX_ERR(0, 11, __pyx_L3_error)
-      for (Py_ssize_t i = __pyx_nargs; i < 5; i++) {
-        if (unlikely(!values[i])) { __Pyx_RaiseArgtupleInvalid("order", 1, 5, 5, i); __PYX_ERR(0, 11, __pyx_L3_error) }
-      }
-    } else if (unlikely(__pyx_nargs != 5)) {
-      goto __pyx_L5_argtuple_error;
+      if (__Pyx_ParseKeywords(__pyx_kwds, __pyx_kwvalues, __pyx_pyargnames, 0, values, kwd_pos_args, __pyx_kwds_len, "use_instruction_set", 0) < (0)) __PYX_ERR(0, 43, __pyx_L3_error)
+      if (!values[0]) values[0] = __Pyx_NewRef(((PyObject *)Py_None));
     } else {
-      values[0] = __Pyx_ArgRef_FASTCALL(__pyx_args, 0);
-      if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[0])) __PYX_ERR(0, 11, __pyx_L3_error)
-      values[1] = __Pyx_ArgRef_FASTCALL(__pyx_args, 1);
-      if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[1])) __PYX_ERR(0, 11, __pyx_L3_error)
-      values[2] = __Pyx_ArgRef_FASTCALL(__pyx_args, 2);
-      if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[2])) __PYX_ERR(0, 11, __pyx_L3_error)
-      values[3] = __Pyx_ArgRef_FASTCALL(__pyx_args, 3);
-      if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[3])) __PYX_ERR(0, 11, __pyx_L3_error)
-      values[4] = __Pyx_ArgRef_FASTCALL(__pyx_args, 4);
-      if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[4])) __PYX_ERR(0, 11, __pyx_L3_error)
+      switch (__pyx_nargs) {
+        case  1:
+        values[0] = __Pyx_ArgRef_FASTCALL(__pyx_args, 0);
+        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[0])) __PYX_ERR(0, 43, __pyx_L3_error)
+        CYTHON_FALLTHROUGH;
+        case  0: break;
+        default: goto __pyx_L5_argtuple_error;
+      }
+      if (!values[0]) values[0] = __Pyx_NewRef(((PyObject *)Py_None));
     }
-    __pyx_v_bits = __Pyx_PyObject_to_MemoryviewSlice_dc_nn_int32_t__const__(values[0], 0); if (unlikely(!__pyx_v_bits.memview)) __PYX_ERR(0, 12, __pyx_L3_error)
-    __pyx_v_target = __Pyx_PyObject_to_MemoryviewSlice_dc_nn_uint8_t__const__(values[1], 0); if (unlikely(!__pyx_v_target.memview)) __PYX_ERR(0, 13, __pyx_L3_error)
-    __pyx_v_role = __Pyx_PyObject_to_MemoryviewSlice_dc_nn_uint8_t__const__(values[2], 0); if (unlikely(!__pyx_v_role.memview)) __PYX_ERR(0, 14, __pyx_L3_error)
-    __pyx_v_negative = __Pyx_PyObject_to_MemoryviewSlice_dc_nn_uint32_t(values[3], PyBUF_WRITABLE); if (unlikely(!__pyx_v_negative.memview)) __PYX_ERR(0, 15, __pyx_L3_error)
-    __pyx_v_positive = __Pyx_PyObject_to_MemoryviewSlice_dc_nn_uint32_t(values[4], PyBUF_WRITABLE); if (unlikely(!__pyx_v_positive.memview)) __PYX_ERR(0, 16, __pyx_L3_error)
+    __pyx_v_name = values[0];
   }
   goto __pyx_L6_skip;
   __pyx_L5_argtuple_error:;
-  __Pyx_RaiseArgtupleInvalid("order", 1, 5, 5, __pyx_nargs); __PYX_ERR(0, 11, __pyx_L3_error)
+  __Pyx_RaiseArgtupleInvalid("use_instruction_set", 0, 0, 1, __pyx_nargs); __PYX_ERR(0, 43, __pyx_L3_error)
   __pyx_L6_skip:;
   goto __pyx_L4_argument_unpacking_done;
   __pyx_L3_error:;
   for (Py_ssize_t __pyx_temp=0; __pyx_temp < (Py_ssize_t)(sizeof(values)/sizeof(values[0])); ++__pyx_temp) {
     Py_XDECREF(values[__pyx_temp]);
   }
-  __PYX_XCLEAR_MEMVIEW(&__pyx_v_bits, 1);
-  __PYX_XCLEAR_MEMVIEW(&__pyx_v_target, 1);
-  __PYX_XCLEAR_MEMVIEW(&__pyx_v_role, 1);
-  __PYX_XCLEAR_MEMVIEW(&__pyx_v_negative, 1);
-  __PYX_XCLEAR_MEMVIEW(&__pyx_v_positive, 1);
-  __Pyx_AddTraceback("meta_ood.metrics.pixel._kernel.order", __pyx_clineno, __pyx_lineno, __pyx_filename);
+  __Pyx_AddTraceback("meta_ood._pixels.use_instruction_set", __pyx_clineno, __pyx_lineno, __pyx_filename);
   __Pyx_RefNannyFinishContext();
   return NULL;
   __pyx_L4_argument_unpacking_done:;
-  if (unlikely(((PyObject *)__pyx_v_bits.memview) == Py_None)) {
-    PyErr_Format(PyExc_TypeError, "Argument '%.200s' must not be None", "bits"); __PYX_ERR(0, 12, __pyx_L1_error)
+  __pyx_r = __pyx_pf_8meta_ood_7_pixels_2use_instruction_set(__pyx_self, __pyx_v_name);
+
+  /* function exit code */
+  for (Py_ssize_t __pyx_temp=0; __pyx_temp < (Py_ssize_t)(sizeof(values)/sizeof(values[0])); ++__pyx_temp) {
+    Py_XDECREF(values[__pyx_temp]);
   }
-  if (unlikely(((PyObject *)__pyx_v_target.memview) == Py_None)) {
-    PyErr_Format(PyExc_TypeError, "Argument '%.200s' must not be None", "target"); __PYX_ERR(0, 13, __pyx_L1_error)
+  __Pyx_RefNannyFinishContext();
+  return __pyx_r;
+}
+
+static PyObject *__pyx_pf_8meta_ood_7_pixels_2use_instruction_set(CYTHON_UNUSED PyObject *__pyx_self, PyObject *__pyx_v_name) {
+  int __pyx_v_best;
+  PyObject *__pyx_v_wanted = NULL;
+  PyObject *__pyx_r = NULL;
+  __Pyx_RefNannyDeclarations
+  PyObject *__pyx_t_1 = NULL;
+  int __pyx_t_2;
+  PyObject *__pyx_t_3 = NULL;
+  PyObject *__pyx_t_4 = NULL;
+  PyObject *__pyx_t_5 = NULL;
+  PyObject *__pyx_t_6 = NULL;
+  size_t __pyx_t_7;
+  int __pyx_t_8;
+  int __pyx_lineno = 0;
+  const char *__pyx_filename = NULL;
+  int __pyx_clineno = 0;
+  __Pyx_RefNannySetupContext("use_instruction_set", 0);
+
+  /* "meta_ood/_pixels.pyx":46
+ *     """Use an instruction set that the processor has; None = the best. For tests and benchmarks."""
+ *     global chosen
+ *     best = best_instruction_set()             # <<<<<<<<<<<<<<
+ *     wanted = best if name is None else INSTRUCTION_SETS.index(name)
+ *     if wanted > best:
+*/
+  __pyx_v_best = best_instruction_set();
+
+  /* "meta_ood/_pixels.pyx":47
+ *     global chosen
+ *     best = best_instruction_set()
+ *     wanted = best if name is None else INSTRUCTION_SETS.index(name)             # <<<<<<<<<<<<<<
+ *     if wanted > best:
+ *         raise ValueError(f"this processor has no {name}")
+*/
+  __pyx_t_2 = (__pyx_v_name == Py_None);
+  if (__pyx_t_2) {
+    __pyx_t_3 = __Pyx_PyLong_From_int(__pyx_v_best); if (unlikely(!__pyx_t_3)) __PYX_ERR(0, 47, __pyx_L1_error)
+    __Pyx_GOTREF(__pyx_t_3);
+    __pyx_t_1 = __pyx_t_3;
+    __pyx_t_3 = 0;
+  } else {
+    __pyx_t_4 = NULL;
+    __Pyx_GetModuleGlobalName(__pyx_t_5, __pyx_mstate_global->__pyx_n_u_INSTRUCTION_SETS); if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 47, __pyx_L1_error)
+    __Pyx_GOTREF(__pyx_t_5);
+    __pyx_t_6 = __Pyx_PyObject_GetAttrStr(__pyx_t_5, __pyx_mstate_global->__pyx_n_u_index); if (unlikely(!__pyx_t_6)) __PYX_ERR(0, 47, __pyx_L1_error)
+    __Pyx_GOTREF(__pyx_t_6);
+    __Pyx_DECREF(__pyx_t_5); __pyx_t_5 = 0;
+    __pyx_t_7 = 1;
+    #if CYTHON_UNPACK_METHODS
+    if (unlikely(PyMethod_Check(__pyx_t_6))) {
+      __pyx_t_4 = PyMethod_GET_SELF(__pyx_t_6);
+      assert(__pyx_t_4);
+      PyObject* __pyx__function = PyMethod_GET_FUNCTION(__pyx_t_6);
+      __Pyx_INCREF(__pyx_t_4);
+      __Pyx_INCREF(__pyx__function);
+      __Pyx_DECREF_SET(__pyx_t_6, __pyx__function);
+      __pyx_t_7 = 0;
+    }
+    #endif
+    {
+      PyObject *__pyx_callargs[2] = {__pyx_t_4, __pyx_v_name};
+      __pyx_t_3 = __Pyx_PyObject_FastCall((PyObject*)__pyx_t_6, __pyx_callargs+__pyx_t_7, (2-__pyx_t_7) | (__pyx_t_7*__Pyx_PY_VECTORCALL_ARGUMENTS_OFFSET));
+      __Pyx_XDECREF(__pyx_t_4); __pyx_t_4 = 0;
+      __Pyx_DECREF(__pyx_t_6); __pyx_t_6 = 0;
+      if (unlikely(!__pyx_t_3)) __PYX_ERR(0, 47, __pyx_L1_error)
+      __Pyx_GOTREF(__pyx_t_3);
+    }
+    __pyx_t_1 = __pyx_t_3;
+    __pyx_t_3 = 0;
   }
-  if (unlikely(((PyObject *)__pyx_v_role.memview) == Py_None)) {
-    PyErr_Format(PyExc_TypeError, "Argument '%.200s' must not be None", "role"); __PYX_ERR(0, 14, __pyx_L1_error)
+
+  __pyx_v_wanted = __pyx_t_1;
+  __pyx_t_1 = 0;
+
+  /* "meta_ood/_pixels.pyx":48
+ *     best = best_instruction_set()
+ *     wanted = best if name is None else INSTRUCTION_SETS.index(name)
+ *     if wanted > best:             # <<<<<<<<<<<<<<
+ *         raise ValueError(f"this processor has no {name}")
+ *     chosen = wanted
+*/
+  __pyx_t_1 = __Pyx_PyLong_From_int(__pyx_v_best); if (unlikely(!__pyx_t_1)) __PYX_ERR(0, 48, __pyx_L1_error)
+  __Pyx_GOTREF(__pyx_t_1);
+  __pyx_t_2 = __Pyx_PyObject_CompareBoolGt_object_int(__pyx_v_wanted, __pyx_t_1, Py_GT); if (unlikely((__pyx_t_2 < 0))) __PYX_ERR(0, 48, __pyx_L1_error)
+  __Pyx_DECREF(__pyx_t_1); __pyx_t_1 = 0;
+  if (unlikely(__pyx_t_2)) {
+
+
+    /* "meta_ood/_pixels.pyx":49
+ *     wanted = best if name is None else INSTRUCTION_SETS.index(name)
+ *     if wanted > best:
+ *         raise ValueError(f"this processor has no {name}")             # <<<<<<<<<<<<<<
+ *     chosen = wanted
+ * 
+*/
+    __pyx_t_3 = NULL;
+    __pyx_t_6 = __Pyx_PyObject_FormatSimple(__pyx_v_name, __pyx_mstate_global->__pyx_empty_unicode); if (unlikely(!__pyx_t_6)) __PYX_ERR(0, 49, __pyx_L1_error)
+    __Pyx_GOTREF(__pyx_t_6);
+    __pyx_t_4 = __Pyx_PyUnicode_Concat(__pyx_mstate_global->__pyx_kp_u_this_processor_has_no, __pyx_t_6); if (unlikely(!__pyx_t_4)) __PYX_ERR(0, 49, __pyx_L1_error)
+    __Pyx_GOTREF(__pyx_t_4);
+    __Pyx_DECREF(__pyx_t_6); __pyx_t_6 = 0;
+    __pyx_t_7 = 1;
+    {
+      PyObject *__pyx_callargs[2] = {__pyx_t_3, __pyx_t_4};
+      __pyx_t_1 = __Pyx_PyObject_FastCall((PyObject*)(((PyTypeObject*)PyExc_ValueError)), __pyx_callargs+__pyx_t_7, (2-__pyx_t_7) | (__pyx_t_7*__Pyx_PY_VECTORCALL_ARGUMENTS_OFFSET));
+      __Pyx_XDECREF(__pyx_t_3); __pyx_t_3 = 0;
+      __Pyx_DECREF(__pyx_t_4); __pyx_t_4 = 0;
+      if (unlikely(!__pyx_t_1)) __PYX_ERR(0, 49, __pyx_L1_error)
+      __Pyx_GOTREF(__pyx_t_1);
+    }
+    __Pyx_Raise(__pyx_t_1, 0, 0, 0);
+    __Pyx_DECREF(__pyx_t_1); __pyx_t_1 = 0;
+    __PYX_ERR(0, 49, __pyx_L1_error)
+
+    /* "meta_ood/_pixels.pyx":48
+ *     best = best_instruction_set()
+ *     wanted = best if name is None else INSTRUCTION_SETS.index(name)
+ *     if wanted > best:             # <<<<<<<<<<<<<<
+ *         raise ValueError(f"this processor has no {name}")
+ *     chosen = wanted
+*/
   }
-  if (unlikely(((PyObject *)__pyx_v_negative.memview) == Py_None)) {
-    PyErr_Format(PyExc_TypeError, "Argument '%.200s' must not be None", "negative"); __PYX_ERR(0, 15, __pyx_L1_error)
+
+  /* "meta_ood/_pixels.pyx":50
+ *     if wanted > best:
+ *         raise ValueError(f"this processor has no {name}")
+ *     chosen = wanted             # <<<<<<<<<<<<<<
+ * 
+ * 
+*/
+  __pyx_t_8 = __Pyx_PyLong_As_int(__pyx_v_wanted); if (unlikely((__pyx_t_8 == (int)-1) && PyErr_Occurred())) __PYX_ERR(0, 50, __pyx_L1_error)
+  chosen = __pyx_t_8;
+
+  /* "meta_ood/_pixels.pyx":43
+ * 
+ * 
+ * def use_instruction_set(name=None):             # <<<<<<<<<<<<<<
+ *     """Use an instruction set that the processor has; None = the best. For tests and benchmarks."""
+ *     global chosen
+*/
+
+  /* function exit code */
+  __pyx_r = Py_None; __Pyx_INCREF(Py_None);
+  goto __pyx_L0;
+  __pyx_L1_error:;
+  __Pyx_XDECREF(__pyx_t_1);
+  __Pyx_XDECREF(__pyx_t_3);
+  __Pyx_XDECREF(__pyx_t_4);
+  __Pyx_XDECREF(__pyx_t_5);
+  __Pyx_XDECREF(__pyx_t_6);
+  __Pyx_AddTraceback("meta_ood._pixels.use_instruction_set", __pyx_clineno, __pyx_lineno, __pyx_filename);
+  __pyx_r = NULL;
+  __pyx_L0:;
+
+  __Pyx_XDECREF(__pyx_v_wanted);
+  __Pyx_XGIVEREF(__pyx_r);
+  __Pyx_RefNannyFinishContext();
+  return __pyx_r;
+}
+
+/* "meta_ood/_pixels.pyx":53
+ * 
+ * 
+ * def scratch_size(int classes, int columns):             # <<<<<<<<<<<<<<
+ *     """Return how many floats of scratch memory each thread of `reduce` needs."""
+ *     return 2 * classes * columns + classes * BLOCK
+*/
+
+/* Python wrapper */
+static PyObject *__pyx_pw_8meta_ood_7_pixels_5scratch_size(PyObject *__pyx_self, 
+#if CYTHON_VECTORCALL
+PyObject *const *__pyx_args, Py_ssize_t __pyx_nargs, PyObject *__pyx_kwds
+#else
+PyObject *__pyx_args, PyObject *__pyx_kwds
+#endif
+); /*proto*/
+PyDoc_STRVAR(__pyx_doc_8meta_ood_7_pixels_4scratch_size, "Return how many floats of scratch memory each thread of `reduce` needs.");
+static PyMethodDef __pyx_mdef_8meta_ood_7_pixels_5scratch_size = {"scratch_size", (PyCFunction)(void(*)(void))(__Pyx_PyCFunction_FastCallWithKeywords)__pyx_pw_8meta_ood_7_pixels_5scratch_size, __Pyx_METH_FASTCALL|METH_KEYWORDS, __pyx_doc_8meta_ood_7_pixels_4scratch_size};
+static PyObject *__pyx_pw_8meta_ood_7_pixels_5scratch_size(PyObject *__pyx_self, 
+#if CYTHON_VECTORCALL
+PyObject *const *__pyx_args, Py_ssize_t __pyx_nargs, PyObject *__pyx_kwds
+#else
+PyObject *__pyx_args, PyObject *__pyx_kwds
+#endif
+) {
+  int __pyx_v_classes;
+  int __pyx_v_columns;
+  #if !CYTHON_VECTORCALL
+  CYTHON_UNUSED Py_ssize_t __pyx_nargs;
+  #endif
+  CYTHON_UNUSED PyObject *const *__pyx_kwvalues;
+  PyObject* values[2] = {0,0};
+  int __pyx_lineno = 0;
+  const char *__pyx_filename = NULL;
+  int __pyx_clineno = 0;
+  PyObject *__pyx_r = 0;
+  __Pyx_RefNannyDeclarations
+  __Pyx_RefNannySetupContext("scratch_size (wrapper)", 0);
+  #if !CYTHON_VECTORCALL
+  #if CYTHON_ASSUME_SAFE_SIZE
+  __pyx_nargs = PyTuple_GET_SIZE(__pyx_args);
+  #else
+  __pyx_nargs = PyTuple_Size(__pyx_args); if (unlikely(__pyx_nargs < 0)) return NULL;
+  #endif
+  #endif
+  __pyx_kwvalues = __Pyx_KwValues_FASTCALL(__pyx_args, __pyx_nargs);
+  {
+    PyObject ** const __pyx_pyargnames[] = {&__pyx_mstate_global->__pyx_n_u_classes,&__pyx_mstate_global->__pyx_n_u_columns,0};
+    const Py_ssize_t __pyx_kwds_len = (__pyx_kwds) ? __Pyx_NumKwargs_FASTCALL(__pyx_kwds) : 0;
+    if (unlikely(__pyx_kwds_len < 0)) __PYX_ERR(0, 53, __pyx_L3_error)
+    if (__pyx_kwds_len > 0) {
+      switch (__pyx_nargs) {
+        case  2:
+        values[1] = __Pyx_ArgRef_FASTCALL(__pyx_args, 1);
+        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[1])) __PYX_ERR(0, 53, __pyx_L3_error)
+        CYTHON_FALLTHROUGH;
+        case  1:
+        values[0] = __Pyx_ArgRef_FASTCALL(__pyx_args, 0);
+        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[0])) __PYX_ERR(0, 53, __pyx_L3_error)
+        CYTHON_FALLTHROUGH;
+        case  0: break;
+        default: goto __pyx_L5_argtuple_error;
+      }
+      const Py_ssize_t kwd_pos_args = __pyx_nargs;
+      if (__Pyx_ParseKeywords(__pyx_kwds, __pyx_kwvalues, __pyx_pyargnames, 0, values, kwd_pos_args, __pyx_kwds_len, "scratch_size", 0) < (0)) __PYX_ERR(0, 53, __pyx_L3_error)
+      for (Py_ssize_t i = __pyx_nargs; i < 2; i++) {
+        if (unlikely(!values[i])) { __Pyx_RaiseArgtupleInvalid("scratch_size", 1, 2, 2, i); __PYX_ERR(0, 53, __pyx_L3_error) }
+      }
+    } else if (unlikely(__pyx_nargs != 2)) {
+      goto __pyx_L5_argtuple_error;
+    } else {
+      values[0] = __Pyx_ArgRef_FASTCALL(__pyx_args, 0);
+      if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[0])) __PYX_ERR(0, 53, __pyx_L3_error)
+      values[1] = __Pyx_ArgRef_FASTCALL(__pyx_args, 1);
+      if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[1])) __PYX_ERR(0, 53, __pyx_L3_error)
+    }
+    __pyx_v_classes = __Pyx_PyLong_As_int(values[0]); if (unlikely((__pyx_v_classes == (int)-1) && PyErr_Occurred())) __PYX_ERR(0, 53, __pyx_L3_error)
+    __pyx_v_columns = __Pyx_PyLong_As_int(values[1]); if (unlikely((__pyx_v_columns == (int)-1) && PyErr_Occurred())) __PYX_ERR(0, 53, __pyx_L3_error)
   }
-  if (unlikely(((PyObject *)__pyx_v_positive.memview) == Py_None)) {
-    PyErr_Format(PyExc_TypeError, "Argument '%.200s' must not be None", "positive"); __PYX_ERR(0, 16, __pyx_L1_error)
+  goto __pyx_L6_skip;
+  __pyx_L5_argtuple_error:;
+  __Pyx_RaiseArgtupleInvalid("scratch_size", 1, 2, 2, __pyx_nargs); __PYX_ERR(0, 53, __pyx_L3_error)
+  __pyx_L6_skip:;
+  goto __pyx_L4_argument_unpacking_done;
+  __pyx_L3_error:;
+  for (Py_ssize_t __pyx_temp=0; __pyx_temp < (Py_ssize_t)(sizeof(values)/sizeof(values[0])); ++__pyx_temp) {
+    Py_XDECREF(values[__pyx_temp]);
   }
-  __pyx_r = __pyx_pf_8meta_ood_7metrics_5pixel_7_kernel_order(__pyx_self, __pyx_v_bits, __pyx_v_target, __pyx_v_role, __pyx_v_negative, __pyx_v_positive);
+  __Pyx_AddTraceback("meta_ood._pixels.scratch_size", __pyx_clineno, __pyx_lineno, __pyx_filename);
+  __Pyx_RefNannyFinishContext();
+  return NULL;
+  __pyx_L4_argument_unpacking_done:;
+  __pyx_r = __pyx_pf_8meta_ood_7_pixels_4scratch_size(__pyx_self, __pyx_v_classes, __pyx_v_columns);
+
+  /* function exit code */
+  for (Py_ssize_t __pyx_temp=0; __pyx_temp < (Py_ssize_t)(sizeof(values)/sizeof(values[0])); ++__pyx_temp) {
+    Py_XDECREF(values[__pyx_temp]);
+  }
+
+
+  __Pyx_RefNannyFinishContext();
+  return __pyx_r;
+}
+
+static PyObject *__pyx_pf_8meta_ood_7_pixels_4scratch_size(CYTHON_UNUSED PyObject *__pyx_self, int __pyx_v_classes, int __pyx_v_columns) {
+  PyObject *__pyx_r = NULL;
+  __Pyx_RefNannyDeclarations
+  PyObject *__pyx_t_1 = NULL;
+  int __pyx_lineno = 0;
+  const char *__pyx_filename = NULL;
+  int __pyx_clineno = 0;
+  __Pyx_RefNannySetupContext("scratch_size", 0);
+
+  /* "meta_ood/_pixels.pyx":55
+ * def scratch_size(int classes, int columns):
+ *     """Return how many floats of scratch memory each thread of `reduce` needs."""
+ *     return 2 * classes * columns + classes * BLOCK             # <<<<<<<<<<<<<<
+ * 
+ * 
+*/
+  __pyx_t_1 = __Pyx_PyLong_From_long((((2 * __pyx_v_classes) * __pyx_v_columns) + (__pyx_v_classes * BLOCK))); if (unlikely(!__pyx_t_1)) __PYX_ERR(0, 55, __pyx_L1_error)
+  __Pyx_GOTREF(__pyx_t_1);
+  {
+    PyObject *__pyx_temp;
+    {
+      __pyx_temp = __pyx_r;
+      __pyx_r = __pyx_t_1;
+    }
+    __Pyx_XDECREF(__pyx_temp);
+  }
+  __pyx_t_1 = 0;
+  goto __pyx_L0;
+
+  /* "meta_ood/_pixels.pyx":53
+ * 
+ * 
+ * def scratch_size(int classes, int columns):             # <<<<<<<<<<<<<<
+ *     """Return how many floats of scratch memory each thread of `reduce` needs."""
+ *     return 2 * classes * columns + classes * BLOCK
+*/
+
+  /* function exit code */
+  __pyx_L1_error:;
+  __Pyx_XDECREF(__pyx_t_1);
+  __Pyx_AddTraceback("meta_ood._pixels.scratch_size", __pyx_clineno, __pyx_lineno, __pyx_filename);
+  __pyx_r = NULL;
+  __pyx_L0:;
+  __Pyx_XGIVEREF(__pyx_r);
+  __Pyx_RefNannyFinishContext();
+  return __pyx_r;
+}
+
+/* "meta_ood/_pixels.pyx":58
+ * 
+ * 
+ * cdef float *pointer(float[:, ::1] values) noexcept:             # <<<<<<<<<<<<<<
+ *     return NULL if values is None else &values[0, 0]
+ * 
+*/
+
+static float *__pyx_f_8meta_ood_7_pixels_pointer(__Pyx_memviewslice __pyx_v_values) {
+  float *__pyx_r;
+  void *__pyx_t_1;
+  int __pyx_t_2;
+  Py_ssize_t __pyx_t_3;
+  Py_ssize_t __pyx_t_4;
+
+  /* "meta_ood/_pixels.pyx":59
+ * 
+ * cdef float *pointer(float[:, ::1] values) noexcept:
+ *     return NULL if values is None else &values[0, 0]             # <<<<<<<<<<<<<<
+ * 
+ * 
+*/
+  __pyx_t_2 = (((PyObject *) __pyx_v_values.memview) == Py_None);
+
+  if (__pyx_t_2) {
+
+    __pyx_t_1 = NULL;
+  } else {
+    __pyx_t_3 = 0;
+    __pyx_t_4 = 0;
+
+    __pyx_t_1 = (&(*((float *) ( /* dim=1 */ ((char *) (((float *) ( /* dim=0 */ (__pyx_v_values.data + __pyx_t_3 * __pyx_v_values.strides[0]) )) + __pyx_t_4)) ))));
+  }
+
+  {
+    __pyx_r = __pyx_t_1;
+  }
+  goto __pyx_L0;
+
+  /* "meta_ood/_pixels.pyx":58
+ * 
+ * 
+ * cdef float *pointer(float[:, ::1] values) noexcept:             # <<<<<<<<<<<<<<
+ *     return NULL if values is None else &values[0, 0]
+ * 
+*/
+
+  /* function exit code */
+  __pyx_L0:;
+
+  return __pyx_r;
+}
+
+/* "meta_ood/_pixels.pyx":62
+ * 
+ * 
+ * def reduce(             # <<<<<<<<<<<<<<
+ *     const float[:, :, ::1] logits not None,
+ *     const int[::1] low not None,
+*/
+
+/* Python wrapper */
+static PyObject *__pyx_pw_8meta_ood_7_pixels_7reduce(PyObject *__pyx_self, 
+#if CYTHON_VECTORCALL
+PyObject *const *__pyx_args, Py_ssize_t __pyx_nargs, PyObject *__pyx_kwds
+#else
+PyObject *__pyx_args, PyObject *__pyx_kwds
+#endif
+); /*proto*/
+PyDoc_STRVAR(__pyx_doc_8meta_ood_7_pixels_6reduce, "Fill the maps that are not None, with one thread for each row of `scratch`.\n\n    Returns whether everything was finite.\n    ");
+static PyMethodDef __pyx_mdef_8meta_ood_7_pixels_7reduce = {"reduce", (PyCFunction)(void(*)(void))(__Pyx_PyCFunction_FastCallWithKeywords)__pyx_pw_8meta_ood_7_pixels_7reduce, __Pyx_METH_FASTCALL|METH_KEYWORDS, __pyx_doc_8meta_ood_7_pixels_6reduce};
+static PyObject *__pyx_pw_8meta_ood_7_pixels_7reduce(PyObject *__pyx_self, 
+#if CYTHON_VECTORCALL
+PyObject *const *__pyx_args, Py_ssize_t __pyx_nargs, PyObject *__pyx_kwds
+#else
+PyObject *__pyx_args, PyObject *__pyx_kwds
+#endif
+) {
+  __Pyx_memviewslice __pyx_v_logits = { 0, 0, { 0 }, { 0 }, { 0 } };
+  __Pyx_memviewslice __pyx_v_low = { 0, 0, { 0 }, { 0 }, { 0 } };
+  __Pyx_memviewslice __pyx_v_high = { 0, 0, { 0 }, { 0 }, { 0 } };
+  __Pyx_memviewslice __pyx_v_weight = { 0, 0, { 0 }, { 0 }, { 0 } };
+  __Pyx_memviewslice __pyx_v_left = { 0, 0, { 0 }, { 0 }, { 0 } };
+  __Pyx_memviewslice __pyx_v_right = { 0, 0, { 0 }, { 0 }, { 0 } };
+  __Pyx_memviewslice __pyx_v_share = { 0, 0, { 0 }, { 0 }, { 0 } };
+  int __pyx_v_is_softmax;
+  float __pyx_v_entropy_scale;
+  __Pyx_memviewslice __pyx_v_scratch = { 0, 0, { 0 }, { 0 }, { 0 } };
+  __Pyx_memviewslice __pyx_v_entropy = { 0, 0, { 0 }, { 0 }, { 0 } };
+  __Pyx_memviewslice __pyx_v_first = { 0, 0, { 0 }, { 0 }, { 0 } };
+  __Pyx_memviewslice __pyx_v_second = { 0, 0, { 0 }, { 0 }, { 0 } };
+  __Pyx_memviewslice __pyx_v_max_logit = { 0, 0, { 0 }, { 0 }, { 0 } };
+  __Pyx_memviewslice __pyx_v_log_sum_exp = { 0, 0, { 0 }, { 0 }, { 0 } };
+  __Pyx_memviewslice __pyx_v_arg_max = { 0, 0, { 0 }, { 0 }, { 0 } };
+  #if !CYTHON_VECTORCALL
+  CYTHON_UNUSED Py_ssize_t __pyx_nargs;
+  #endif
+  CYTHON_UNUSED PyObject *const *__pyx_kwvalues;
+  PyObject* values[16] = {0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0};
+  int __pyx_lineno = 0;
+  const char *__pyx_filename = NULL;
+  int __pyx_clineno = 0;
+  PyObject *__pyx_r = 0;
+  __Pyx_RefNannyDeclarations
+  __Pyx_RefNannySetupContext("reduce (wrapper)", 0);
+  #if !CYTHON_VECTORCALL
+  #if CYTHON_ASSUME_SAFE_SIZE
+  __pyx_nargs = PyTuple_GET_SIZE(__pyx_args);
+  #else
+  __pyx_nargs = PyTuple_Size(__pyx_args); if (unlikely(__pyx_nargs < 0)) return NULL;
+  #endif
+  #endif
+  __pyx_kwvalues = __Pyx_KwValues_FASTCALL(__pyx_args, __pyx_nargs);
+  {
+    PyObject ** const __pyx_pyargnames[] = {&__pyx_mstate_global->__pyx_n_u_logits,&__pyx_mstate_global->__pyx_n_u_low,&__pyx_mstate_global->__pyx_n_u_high,&__pyx_mstate_global->__pyx_n_u_weight,&__pyx_mstate_global->__pyx_n_u_left,&__pyx_mstate_global->__pyx_n_u_right,&__pyx_mstate_global->__pyx_n_u_share,&__pyx_mstate_global->__pyx_n_u_is_softmax,&__pyx_mstate_global->__pyx_n_u_entropy_scale,&__pyx_mstate_global->__pyx_n_u_scratch,&__pyx_mstate_global->__pyx_n_u_entropy,&__pyx_mstate_global->__pyx_n_u_first,&__pyx_mstate_global->__pyx_n_u_second,&__pyx_mstate_global->__pyx_n_u_max_logit,&__pyx_mstate_global->__pyx_n_u_log_sum_exp,&__pyx_mstate_global->__pyx_n_u_arg_max,0};
+    const Py_ssize_t __pyx_kwds_len = (__pyx_kwds) ? __Pyx_NumKwargs_FASTCALL(__pyx_kwds) : 0;
+    if (unlikely(__pyx_kwds_len < 0)) __PYX_ERR(0, 62, __pyx_L3_error)
+    if (__pyx_kwds_len > 0) {
+      switch (__pyx_nargs) {
+        case 16:
+        values[15] = __Pyx_ArgRef_FASTCALL(__pyx_args, 15);
+        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[15])) __PYX_ERR(0, 62, __pyx_L3_error)
+        CYTHON_FALLTHROUGH;
+        case 15:
+        values[14] = __Pyx_ArgRef_FASTCALL(__pyx_args, 14);
+        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[14])) __PYX_ERR(0, 62, __pyx_L3_error)
+        CYTHON_FALLTHROUGH;
+        case 14:
+        values[13] = __Pyx_ArgRef_FASTCALL(__pyx_args, 13);
+        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[13])) __PYX_ERR(0, 62, __pyx_L3_error)
+        CYTHON_FALLTHROUGH;
+        case 13:
+        values[12] = __Pyx_ArgRef_FASTCALL(__pyx_args, 12);
+        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[12])) __PYX_ERR(0, 62, __pyx_L3_error)
+        CYTHON_FALLTHROUGH;
+        case 12:
+        values[11] = __Pyx_ArgRef_FASTCALL(__pyx_args, 11);
+        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[11])) __PYX_ERR(0, 62, __pyx_L3_error)
+        CYTHON_FALLTHROUGH;
+        case 11:
+        values[10] = __Pyx_ArgRef_FASTCALL(__pyx_args, 10);
+        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[10])) __PYX_ERR(0, 62, __pyx_L3_error)
+        CYTHON_FALLTHROUGH;
+        case 10:
+        values[9] = __Pyx_ArgRef_FASTCALL(__pyx_args, 9);
+        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[9])) __PYX_ERR(0, 62, __pyx_L3_error)
+        CYTHON_FALLTHROUGH;
+        case  9:
+        values[8] = __Pyx_ArgRef_FASTCALL(__pyx_args, 8);
+        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[8])) __PYX_ERR(0, 62, __pyx_L3_error)
+        CYTHON_FALLTHROUGH;
+        case  8:
+        values[7] = __Pyx_ArgRef_FASTCALL(__pyx_args, 7);
+        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[7])) __PYX_ERR(0, 62, __pyx_L3_error)
+        CYTHON_FALLTHROUGH;
+        case  7:
+        values[6] = __Pyx_ArgRef_FASTCALL(__pyx_args, 6);
+        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[6])) __PYX_ERR(0, 62, __pyx_L3_error)
+        CYTHON_FALLTHROUGH;
+        case  6:
+        values[5] = __Pyx_ArgRef_FASTCALL(__pyx_args, 5);
+        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[5])) __PYX_ERR(0, 62, __pyx_L3_error)
+        CYTHON_FALLTHROUGH;
+        case  5:
+        values[4] = __Pyx_ArgRef_FASTCALL(__pyx_args, 4);
+        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[4])) __PYX_ERR(0, 62, __pyx_L3_error)
+        CYTHON_FALLTHROUGH;
+        case  4:
+        values[3] = __Pyx_ArgRef_FASTCALL(__pyx_args, 3);
+        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[3])) __PYX_ERR(0, 62, __pyx_L3_error)
+        CYTHON_FALLTHROUGH;
+        case  3:
+        values[2] = __Pyx_ArgRef_FASTCALL(__pyx_args, 2);
+        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[2])) __PYX_ERR(0, 62, __pyx_L3_error)
+        CYTHON_FALLTHROUGH;
+        case  2:
+        values[1] = __Pyx_ArgRef_FASTCALL(__pyx_args, 1);
+        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[1])) __PYX_ERR(0, 62, __pyx_L3_error)
+        CYTHON_FALLTHROUGH;
+        case  1:
+        values[0] = __Pyx_ArgRef_FASTCALL(__pyx_args, 0);
+        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[0])) __PYX_ERR(0, 62, __pyx_L3_error)
+        CYTHON_FALLTHROUGH;
+        case  0: break;
+        default: goto __pyx_L5_argtuple_error;
+      }
+      const Py_ssize_t kwd_pos_args = __pyx_nargs;
+      if (__Pyx_ParseKeywords(__pyx_kwds, __pyx_kwvalues, __pyx_pyargnames, 0, values, kwd_pos_args, __pyx_kwds_len, "reduce", 0) < (0)) __PYX_ERR(0, 62, __pyx_L3_error)
+      for (Py_ssize_t i = __pyx_nargs; i < 16; i++) {
+        if (unlikely(!values[i])) { __Pyx_RaiseArgtupleInvalid("reduce", 1, 16, 16, i); __PYX_ERR(0, 62, __pyx_L3_error) }
+      }
+    } else if (unlikely(__pyx_nargs != 16)) {
+      goto __pyx_L5_argtuple_error;
+    } else {
+      values[0] = __Pyx_ArgRef_FASTCALL(__pyx_args, 0);
+      if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[0])) __PYX_ERR(0, 62, __pyx_L3_error)
+      values[1] = __Pyx_ArgRef_FASTCALL(__pyx_args, 1);
+      if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[1])) __PYX_ERR(0, 62, __pyx_L3_error)
+      values[2] = __Pyx_ArgRef_FASTCALL(__pyx_args, 2);
+      if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[2])) __PYX_ERR(0, 62, __pyx_L3_error)
+      values[3] = __Pyx_ArgRef_FASTCALL(__pyx_args, 3);
+      if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[3])) __PYX_ERR(0, 62, __pyx_L3_error)
+      values[4] = __Pyx_ArgRef_FASTCALL(__pyx_args, 4);
+      if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[4])) __PYX_ERR(0, 62, __pyx_L3_error)
+      values[5] = __Pyx_ArgRef_FASTCALL(__pyx_args, 5);
+      if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[5])) __PYX_ERR(0, 62, __pyx_L3_error)
+      values[6] = __Pyx_ArgRef_FASTCALL(__pyx_args, 6);
+      if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[6])) __PYX_ERR(0, 62, __pyx_L3_error)
+      values[7] = __Pyx_ArgRef_FASTCALL(__pyx_args, 7);
+      if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[7])) __PYX_ERR(0, 62, __pyx_L3_error)
+      values[8] = __Pyx_ArgRef_FASTCALL(__pyx_args, 8);
+      if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[8])) __PYX_ERR(0, 62, __pyx_L3_error)
+      values[9] = __Pyx_ArgRef_FASTCALL(__pyx_args, 9);
+      if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[9])) __PYX_ERR(0, 62, __pyx_L3_error)
+      values[10] = __Pyx_ArgRef_FASTCALL(__pyx_args, 10);
+      if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[10])) __PYX_ERR(0, 62, __pyx_L3_error)
+      values[11] = __Pyx_ArgRef_FASTCALL(__pyx_args, 11);
+      if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[11])) __PYX_ERR(0, 62, __pyx_L3_error)
+      values[12] = __Pyx_ArgRef_FASTCALL(__pyx_args, 12);
+      if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[12])) __PYX_ERR(0, 62, __pyx_L3_error)
+      values[13] = __Pyx_ArgRef_FASTCALL(__pyx_args, 13);
+      if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[13])) __PYX_ERR(0, 62, __pyx_L3_error)
+      values[14] = __Pyx_ArgRef_FASTCALL(__pyx_args, 14);
+      if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[14])) __PYX_ERR(0, 62, __pyx_L3_error)
+      values[15] = __Pyx_ArgRef_FASTCALL(__pyx_args, 15);
+      if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[15])) __PYX_ERR(0, 62, __pyx_L3_error)
+    }
+    __pyx_v_logits = __Pyx_PyObject_to_MemoryviewSlice_d_d_dc_float__const__(values[0], 0); if (unlikely(!__pyx_v_logits.memview)) __PYX_ERR(0, 63, __pyx_L3_error)
+    __pyx_v_low = __Pyx_PyObject_to_MemoryviewSlice_dc_int__const__(values[1], 0); if (unlikely(!__pyx_v_low.memview)) __PYX_ERR(0, 64, __pyx_L3_error)
+    __pyx_v_high = __Pyx_PyObject_to_MemoryviewSlice_dc_int__const__(values[2], 0); if (unlikely(!__pyx_v_high.memview)) __PYX_ERR(0, 65, __pyx_L3_error)
+    __pyx_v_weight = __Pyx_PyObject_to_MemoryviewSlice_dc_float__const__(values[3], 0); if (unlikely(!__pyx_v_weight.memview)) __PYX_ERR(0, 66, __pyx_L3_error)
+    __pyx_v_left = __Pyx_PyObject_to_MemoryviewSlice_dc_int__const__(values[4], 0); if (unlikely(!__pyx_v_left.memview)) __PYX_ERR(0, 67, __pyx_L3_error)
+    __pyx_v_right = __Pyx_PyObject_to_MemoryviewSlice_dc_int__const__(values[5], 0); if (unlikely(!__pyx_v_right.memview)) __PYX_ERR(0, 68, __pyx_L3_error)
+    __pyx_v_share = __Pyx_PyObject_to_MemoryviewSlice_dc_float__const__(values[6], 0); if (unlikely(!__pyx_v_share.memview)) __PYX_ERR(0, 69, __pyx_L3_error)
+    __pyx_v_is_softmax = __Pyx_PyObject_IsTrue(values[7]); if (unlikely((__pyx_v_is_softmax == (int)-1) && PyErr_Occurred())) __PYX_ERR(0, 70, __pyx_L3_error)
+    __pyx_v_entropy_scale = __Pyx_PyFloat_AsFloat(values[8]); if (unlikely((__pyx_v_entropy_scale == (float)-1) && PyErr_Occurred())) __PYX_ERR(0, 71, __pyx_L3_error)
+    __pyx_v_scratch = __Pyx_PyObject_to_MemoryviewSlice_d_dc_float(values[9], PyBUF_WRITABLE); if (unlikely(!__pyx_v_scratch.memview)) __PYX_ERR(0, 72, __pyx_L3_error)
+    __pyx_v_entropy = __Pyx_PyObject_to_MemoryviewSlice_d_dc_float(values[10], PyBUF_WRITABLE); if (unlikely(!__pyx_v_entropy.memview)) __PYX_ERR(0, 73, __pyx_L3_error)
+    __pyx_v_first = __Pyx_PyObject_to_MemoryviewSlice_d_dc_float(values[11], PyBUF_WRITABLE); if (unlikely(!__pyx_v_first.memview)) __PYX_ERR(0, 74, __pyx_L3_error)
+    __pyx_v_second = __Pyx_PyObject_to_MemoryviewSlice_d_dc_float(values[12], PyBUF_WRITABLE); if (unlikely(!__pyx_v_second.memview)) __PYX_ERR(0, 75, __pyx_L3_error)
+    __pyx_v_max_logit = __Pyx_PyObject_to_MemoryviewSlice_d_dc_float(values[13], PyBUF_WRITABLE); if (unlikely(!__pyx_v_max_logit.memview)) __PYX_ERR(0, 76, __pyx_L3_error)
+    __pyx_v_log_sum_exp = __Pyx_PyObject_to_MemoryviewSlice_d_dc_float(values[14], PyBUF_WRITABLE); if (unlikely(!__pyx_v_log_sum_exp.memview)) __PYX_ERR(0, 77, __pyx_L3_error)
+    __pyx_v_arg_max = __Pyx_PyObject_to_MemoryviewSlice_d_dc_unsigned_char(values[15], PyBUF_WRITABLE); if (unlikely(!__pyx_v_arg_max.memview)) __PYX_ERR(0, 78, __pyx_L3_error)
+  }
+  goto __pyx_L6_skip;
+  __pyx_L5_argtuple_error:;
+  __Pyx_RaiseArgtupleInvalid("reduce", 1, 16, 16, __pyx_nargs); __PYX_ERR(0, 62, __pyx_L3_error)
+  __pyx_L6_skip:;
+  goto __pyx_L4_argument_unpacking_done;
+  __pyx_L3_error:;
+  for (Py_ssize_t __pyx_temp=0; __pyx_temp < (Py_ssize_t)(sizeof(values)/sizeof(values[0])); ++__pyx_temp) {
+    Py_XDECREF(values[__pyx_temp]);
+  }
+  __PYX_XCLEAR_MEMVIEW(&__pyx_v_logits, 1);
+  __PYX_XCLEAR_MEMVIEW(&__pyx_v_low, 1);
+  __PYX_XCLEAR_MEMVIEW(&__pyx_v_high, 1);
+  __PYX_XCLEAR_MEMVIEW(&__pyx_v_weight, 1);
+  __PYX_XCLEAR_MEMVIEW(&__pyx_v_left, 1);
+  __PYX_XCLEAR_MEMVIEW(&__pyx_v_right, 1);
+  __PYX_XCLEAR_MEMVIEW(&__pyx_v_share, 1);
+  __PYX_XCLEAR_MEMVIEW(&__pyx_v_scratch, 1);
+  __PYX_XCLEAR_MEMVIEW(&__pyx_v_entropy, 1);
+  __PYX_XCLEAR_MEMVIEW(&__pyx_v_first, 1);
+  __PYX_XCLEAR_MEMVIEW(&__pyx_v_second, 1);
+  __PYX_XCLEAR_MEMVIEW(&__pyx_v_max_logit, 1);
+  __PYX_XCLEAR_MEMVIEW(&__pyx_v_log_sum_exp, 1);
+  __PYX_XCLEAR_MEMVIEW(&__pyx_v_arg_max, 1);
+  __Pyx_AddTraceback("meta_ood._pixels.reduce", __pyx_clineno, __pyx_lineno, __pyx_filename);
+  __Pyx_RefNannyFinishContext();
+  return NULL;
+  __pyx_L4_argument_unpacking_done:;
+  if (unlikely(((PyObject *)__pyx_v_logits.memview) == Py_None)) {
+    PyErr_Format(PyExc_TypeError, "Argument '%.200s' must not be None", "logits"); __PYX_ERR(0, 63, __pyx_L1_error)
+  }
+  if (unlikely(((PyObject *)__pyx_v_low.memview) == Py_None)) {
+    PyErr_Format(PyExc_TypeError, "Argument '%.200s' must not be None", "low"); __PYX_ERR(0, 64, __pyx_L1_error)
+  }
+  if (unlikely(((PyObject *)__pyx_v_high.memview) == Py_None)) {
+    PyErr_Format(PyExc_TypeError, "Argument '%.200s' must not be None", "high"); __PYX_ERR(0, 65, __pyx_L1_error)
+  }
+  if (unlikely(((PyObject *)__pyx_v_weight.memview) == Py_None)) {
+    PyErr_Format(PyExc_TypeError, "Argument '%.200s' must not be None", "weight"); __PYX_ERR(0, 66, __pyx_L1_error)
+  }
+  if (unlikely(((PyObject *)__pyx_v_left.memview) == Py_None)) {
+    PyErr_Format(PyExc_TypeError, "Argument '%.200s' must not be None", "left"); __PYX_ERR(0, 67, __pyx_L1_error)
+  }
+  if (unlikely(((PyObject *)__pyx_v_right.memview) == Py_None)) {
+    PyErr_Format(PyExc_TypeError, "Argument '%.200s' must not be None", "right"); __PYX_ERR(0, 68, __pyx_L1_error)
+  }
+  if (unlikely(((PyObject *)__pyx_v_share.memview) == Py_None)) {
+    PyErr_Format(PyExc_TypeError, "Argument '%.200s' must not be None", "share"); __PYX_ERR(0, 69, __pyx_L1_error)
+  }
+  if (unlikely(((PyObject *)__pyx_v_scratch.memview) == Py_None)) {
+    PyErr_Format(PyExc_TypeError, "Argument '%.200s' must not be None", "scratch"); __PYX_ERR(0, 72, __pyx_L1_error)
+  }
+  __pyx_r = __pyx_pf_8meta_ood_7_pixels_6reduce(__pyx_self, __pyx_v_logits, __pyx_v_low, __pyx_v_high, __pyx_v_weight, __pyx_v_left, __pyx_v_right, __pyx_v_share, __pyx_v_is_softmax, __pyx_v_entropy_scale, __pyx_v_scratch, __pyx_v_entropy, __pyx_v_first, __pyx_v_second, __pyx_v_max_logit, __pyx_v_log_sum_exp, __pyx_v_arg_max);
 
   /* function exit code */
   goto __pyx_L0;
@@ -19253,987 +18741,310 @@ PyObject *__pyx_args, PyObject *__pyx_kwds
     Py_XDECREF(values[__pyx_temp]);
   }
   __pyx_L7_cleaned_up:;
-  __PYX_XCLEAR_MEMVIEW(&__pyx_v_bits, 1);
-  __PYX_XCLEAR_MEMVIEW(&__pyx_v_target, 1);
-  __PYX_XCLEAR_MEMVIEW(&__pyx_v_role, 1);
-  __PYX_XCLEAR_MEMVIEW(&__pyx_v_negative, 1);
-  __PYX_XCLEAR_MEMVIEW(&__pyx_v_positive, 1);
+  __PYX_XCLEAR_MEMVIEW(&__pyx_v_logits, 1);
+  __PYX_XCLEAR_MEMVIEW(&__pyx_v_low, 1);
+  __PYX_XCLEAR_MEMVIEW(&__pyx_v_high, 1);
+  __PYX_XCLEAR_MEMVIEW(&__pyx_v_weight, 1);
+  __PYX_XCLEAR_MEMVIEW(&__pyx_v_left, 1);
+  __PYX_XCLEAR_MEMVIEW(&__pyx_v_right, 1);
+  __PYX_XCLEAR_MEMVIEW(&__pyx_v_share, 1);
+
+
+  __PYX_XCLEAR_MEMVIEW(&__pyx_v_scratch, 1);
+  __PYX_XCLEAR_MEMVIEW(&__pyx_v_entropy, 1);
+  __PYX_XCLEAR_MEMVIEW(&__pyx_v_first, 1);
+  __PYX_XCLEAR_MEMVIEW(&__pyx_v_second, 1);
+  __PYX_XCLEAR_MEMVIEW(&__pyx_v_max_logit, 1);
+  __PYX_XCLEAR_MEMVIEW(&__pyx_v_log_sum_exp, 1);
+  __PYX_XCLEAR_MEMVIEW(&__pyx_v_arg_max, 1);
   __Pyx_RefNannyFinishContext();
   return __pyx_r;
 }
 
-static PyObject *__pyx_pf_8meta_ood_7metrics_5pixel_7_kernel_order(CYTHON_UNUSED PyObject *__pyx_self, __Pyx_memviewslice __pyx_v_bits, __Pyx_memviewslice __pyx_v_target, __Pyx_memviewslice __pyx_v_role, __Pyx_memviewslice __pyx_v_negative, __Pyx_memviewslice __pyx_v_positive) {
-  Py_ssize_t __pyx_v_i;
-  Py_ssize_t __pyx_v_negatives;
-  Py_ssize_t __pyx_v_positives;
-  Py_ssize_t __pyx_v_neutral;
-  Py_ssize_t __pyx_v_ignored;
-  Py_ssize_t __pyx_v_missing;
-  Py_ssize_t __pyx_v_wrong;
-  int32_t __pyx_v_value;
-  uint32_t __pyx_v_key;
-  uint8_t __pyx_v_kind;
+static PyObject *__pyx_pf_8meta_ood_7_pixels_6reduce(CYTHON_UNUSED PyObject *__pyx_self, __Pyx_memviewslice __pyx_v_logits, __Pyx_memviewslice __pyx_v_low, __Pyx_memviewslice __pyx_v_high, __Pyx_memviewslice __pyx_v_weight, __Pyx_memviewslice __pyx_v_left, __Pyx_memviewslice __pyx_v_right, __Pyx_memviewslice __pyx_v_share, int __pyx_v_is_softmax, float __pyx_v_entropy_scale, __Pyx_memviewslice __pyx_v_scratch, __Pyx_memviewslice __pyx_v_entropy, __Pyx_memviewslice __pyx_v_first, __Pyx_memviewslice __pyx_v_second, __Pyx_memviewslice __pyx_v_max_logit, __Pyx_memviewslice __pyx_v_log_sum_exp, __Pyx_memviewslice __pyx_v_arg_max) {
+  Grid __pyx_v_grid;
+  Maps __pyx_v_maps;
+  int __pyx_v_threads;
+  int __pyx_v_rows;
+  int __pyx_v_thread;
+  int __pyx_v_bad;
   PyObject *__pyx_r = NULL;
   __Pyx_RefNannyDeclarations
   Py_ssize_t __pyx_t_1;
   Py_ssize_t __pyx_t_2;
   Py_ssize_t __pyx_t_3;
   Py_ssize_t __pyx_t_4;
-  size_t __pyx_t_5;
-  int __pyx_t_6;
-  PyObject *__pyx_t_7 = NULL;
-  PyObject *__pyx_t_8 = NULL;
-  PyObject *__pyx_t_9 = NULL;
-  PyObject *__pyx_t_10 = NULL;
-  PyObject *__pyx_t_11 = NULL;
-  PyObject *__pyx_t_12 = NULL;
-  PyObject *__pyx_t_13 = NULL;
-  int __pyx_lineno = 0;
-  const char *__pyx_filename = NULL;
-  int __pyx_clineno = 0;
-  __Pyx_RefNannySetupContext("order", 0);
-
-  /* "meta_ood/metrics/pixel/_kernel.pyx":22
- *     Returns the number of pixels of each role 0 .. 4, and of NaN scores among roles 0 and 1.
- *     """
- *     cdef Py_ssize_t i, negatives = 0, positives = 0, neutral = 0, ignored = 0, missing = 0             # <<<<<<<<<<<<<<
- *     cdef Py_ssize_t wrong
- *     cdef int32_t value
-*/
-  __pyx_v_negatives = 0;
-  __pyx_v_positives = 0;
-  __pyx_v_neutral = 0;
-  __pyx_v_ignored = 0;
-  __pyx_v_missing = 0;
-
-  /* "meta_ood/metrics/pixel/_kernel.pyx":27
- *     cdef uint32_t key
- *     cdef uint8_t kind
- *     with nogil:             # <<<<<<<<<<<<<<
- *         for i in range(target.shape[0]):
- *             kind = role[target[i]]
-*/
-  {
-      PyThreadState * _save;
-      _save = PyEval_SaveThread();
-      __Pyx_FastGIL_Remember();
-      /*try:*/ {
-
-        /* "meta_ood/metrics/pixel/_kernel.pyx":28
- *     cdef uint8_t kind
- *     with nogil:
- *         for i in range(target.shape[0]):             # <<<<<<<<<<<<<<
- *             kind = role[target[i]]
- *             if kind > 1:
-*/
-
-        __pyx_t_1 = (__pyx_v_target.shape[0]);
-        __pyx_t_2 = __pyx_t_1;
-
-        for (__pyx_t_3 = 0; __pyx_t_3 < __pyx_t_2; __pyx_t_3+=1) {
-          __pyx_v_i = __pyx_t_3;
-
-          /* "meta_ood/metrics/pixel/_kernel.pyx":29
- *     with nogil:
- *         for i in range(target.shape[0]):
- *             kind = role[target[i]]             # <<<<<<<<<<<<<<
- *             if kind > 1:
- *                 neutral += kind == 2
-*/
-          __pyx_t_4 = __pyx_v_i;
-          __pyx_t_5 = (*((uint8_t const  *) ( /* dim=0 */ ((char *) (((uint8_t const  *) __pyx_v_target.data) + __pyx_t_4)) )));
-          __pyx_v_kind = (*((uint8_t const  *) ( /* dim=0 */ ((char *) (((uint8_t const  *) __pyx_v_role.data) + __pyx_t_5)) )));
-
-          /* "meta_ood/metrics/pixel/_kernel.pyx":30
- *         for i in range(target.shape[0]):
- *             kind = role[target[i]]
- *             if kind > 1:             # <<<<<<<<<<<<<<
- *                 neutral += kind == 2
- *                 ignored += kind == 3
-*/
-          __pyx_t_6 = (__pyx_v_kind > 1);
-
-          if (__pyx_t_6) {
-
-
-            /* "meta_ood/metrics/pixel/_kernel.pyx":31
- *             kind = role[target[i]]
- *             if kind > 1:
- *                 neutral += kind == 2             # <<<<<<<<<<<<<<
- *                 ignored += kind == 3
- *                 continue
-*/
-            __pyx_v_neutral = (__pyx_v_neutral + (__pyx_v_kind == 2));
-
-            /* "meta_ood/metrics/pixel/_kernel.pyx":32
- *             if kind > 1:
- *                 neutral += kind == 2
- *                 ignored += kind == 3             # <<<<<<<<<<<<<<
- *                 continue
- *             value = bits[i]
-*/
-            __pyx_v_ignored = (__pyx_v_ignored + (__pyx_v_kind == 3));
-
-            /* "meta_ood/metrics/pixel/_kernel.pyx":33
- *                 neutral += kind == 2
- *                 ignored += kind == 3
- *                 continue             # <<<<<<<<<<<<<<
- *             value = bits[i]
- *             missing += (value & 0x7FFFFFFF) > 0x7F800000
-*/
-            goto __pyx_L6_continue;
-
-            /* "meta_ood/metrics/pixel/_kernel.pyx":30
- *         for i in range(target.shape[0]):
- *             kind = role[target[i]]
- *             if kind > 1:             # <<<<<<<<<<<<<<
- *                 neutral += kind == 2
- *                 ignored += kind == 3
-*/
-          }
-
-          /* "meta_ood/metrics/pixel/_kernel.pyx":34
- *                 ignored += kind == 3
- *                 continue
- *             value = bits[i]             # <<<<<<<<<<<<<<
- *             missing += (value & 0x7FFFFFFF) > 0x7F800000
- *             if value == <int32_t> 0x80000000:
-*/
-          __pyx_t_4 = __pyx_v_i;
-          __pyx_v_value = (*((int32_t const  *) ( /* dim=0 */ ((char *) (((int32_t const  *) __pyx_v_bits.data) + __pyx_t_4)) )));
-
-          /* "meta_ood/metrics/pixel/_kernel.pyx":35
- *                 continue
- *             value = bits[i]
- *             missing += (value & 0x7FFFFFFF) > 0x7F800000             # <<<<<<<<<<<<<<
- *             if value == <int32_t> 0x80000000:
- *                 value = 0
-*/
-          __pyx_v_missing = (__pyx_v_missing + ((__pyx_v_value & 0x7FFFFFFF) > 0x7F800000));
-
-          /* "meta_ood/metrics/pixel/_kernel.pyx":36
- *             value = bits[i]
- *             missing += (value & 0x7FFFFFFF) > 0x7F800000
- *             if value == <int32_t> 0x80000000:             # <<<<<<<<<<<<<<
- *                 value = 0
- *             key = <uint32_t> value ^ (<uint32_t> (value >> 31) | <uint32_t> 0x80000000)
-*/
-          __pyx_t_6 = (__pyx_v_value == ((int32_t)0x80000000));
-
-          if (__pyx_t_6) {
-
-
-            /* "meta_ood/metrics/pixel/_kernel.pyx":37
- *             missing += (value & 0x7FFFFFFF) > 0x7F800000
- *             if value == <int32_t> 0x80000000:
- *                 value = 0             # <<<<<<<<<<<<<<
- *             key = <uint32_t> value ^ (<uint32_t> (value >> 31) | <uint32_t> 0x80000000)
- *             if kind:
-*/
-            __pyx_v_value = 0;
-
-            /* "meta_ood/metrics/pixel/_kernel.pyx":36
- *             value = bits[i]
- *             missing += (value & 0x7FFFFFFF) > 0x7F800000
- *             if value == <int32_t> 0x80000000:             # <<<<<<<<<<<<<<
- *                 value = 0
- *             key = <uint32_t> value ^ (<uint32_t> (value >> 31) | <uint32_t> 0x80000000)
-*/
-          }
-
-          /* "meta_ood/metrics/pixel/_kernel.pyx":38
- *             if value == <int32_t> 0x80000000:
- *                 value = 0
- *             key = <uint32_t> value ^ (<uint32_t> (value >> 31) | <uint32_t> 0x80000000)             # <<<<<<<<<<<<<<
- *             if kind:
- *                 positive[positives] = key
-*/
-          __pyx_v_key = (((uint32_t)__pyx_v_value) ^ (((uint32_t)(__pyx_v_value >> 31)) | ((uint32_t)0x80000000)));
-
-          /* "meta_ood/metrics/pixel/_kernel.pyx":39
- *                 value = 0
- *             key = <uint32_t> value ^ (<uint32_t> (value >> 31) | <uint32_t> 0x80000000)
- *             if kind:             # <<<<<<<<<<<<<<
- *                 positive[positives] = key
- *                 positives += 1
-*/
-          __pyx_t_6 = (__pyx_v_kind != 0);
-
-          if (__pyx_t_6) {
-
-
-            /* "meta_ood/metrics/pixel/_kernel.pyx":40
- *             key = <uint32_t> value ^ (<uint32_t> (value >> 31) | <uint32_t> 0x80000000)
- *             if kind:
- *                 positive[positives] = key             # <<<<<<<<<<<<<<
- *                 positives += 1
- *             else:
-*/
-            __pyx_t_4 = __pyx_v_positives;
-            *((uint32_t *) ( /* dim=0 */ ((char *) (((uint32_t *) __pyx_v_positive.data) + __pyx_t_4)) )) = __pyx_v_key;
-
-            /* "meta_ood/metrics/pixel/_kernel.pyx":41
- *             if kind:
- *                 positive[positives] = key
- *                 positives += 1             # <<<<<<<<<<<<<<
- *             else:
- *                 negative[negatives] = key
-*/
-            __pyx_v_positives = (__pyx_v_positives + 1);
-
-            /* "meta_ood/metrics/pixel/_kernel.pyx":39
- *                 value = 0
- *             key = <uint32_t> value ^ (<uint32_t> (value >> 31) | <uint32_t> 0x80000000)
- *             if kind:             # <<<<<<<<<<<<<<
- *                 positive[positives] = key
- *                 positives += 1
-*/
-            goto __pyx_L10;
-          }
-
-          /* "meta_ood/metrics/pixel/_kernel.pyx":43
- *                 positives += 1
- *             else:
- *                 negative[negatives] = key             # <<<<<<<<<<<<<<
- *                 negatives += 1
- *     wrong = target.shape[0] - negatives - positives - neutral - ignored
-*/
-          /*else*/ {
-            __pyx_t_4 = __pyx_v_negatives;
-            *((uint32_t *) ( /* dim=0 */ ((char *) (((uint32_t *) __pyx_v_negative.data) + __pyx_t_4)) )) = __pyx_v_key;
-
-            /* "meta_ood/metrics/pixel/_kernel.pyx":44
- *             else:
- *                 negative[negatives] = key
- *                 negatives += 1             # <<<<<<<<<<<<<<
- *     wrong = target.shape[0] - negatives - positives - neutral - ignored
- *     return negatives, positives, neutral, ignored, wrong, missing
-*/
-            __pyx_v_negatives = (__pyx_v_negatives + 1);
-          }
-          __pyx_L10:;
-          __pyx_L6_continue:;
-        }
-
-      }
-
-      /* "meta_ood/metrics/pixel/_kernel.pyx":27
- *     cdef uint32_t key
- *     cdef uint8_t kind
- *     with nogil:             # <<<<<<<<<<<<<<
- *         for i in range(target.shape[0]):
- *             kind = role[target[i]]
-*/
-      /*finally:*/ {
-        /*normal exit:*/{
-          __Pyx_FastGIL_Forget();
-          PyEval_RestoreThread(_save);
-          goto __pyx_L5;
-        }
-        __pyx_L5:;
-      }
-  }
-
-  /* "meta_ood/metrics/pixel/_kernel.pyx":45
- *                 negative[negatives] = key
- *                 negatives += 1
- *     wrong = target.shape[0] - negatives - positives - neutral - ignored             # <<<<<<<<<<<<<<
- *     return negatives, positives, neutral, ignored, wrong, missing
- * 
-*/
-  __pyx_v_wrong = (((((__pyx_v_target.shape[0]) - __pyx_v_negatives) - __pyx_v_positives) - __pyx_v_neutral) - __pyx_v_ignored);
-
-  /* "meta_ood/metrics/pixel/_kernel.pyx":46
- *                 negatives += 1
- *     wrong = target.shape[0] - negatives - positives - neutral - ignored
- *     return negatives, positives, neutral, ignored, wrong, missing             # <<<<<<<<<<<<<<
- * 
- * 
-*/
-  __pyx_t_7 = PyLong_FromSsize_t(__pyx_v_negatives); if (unlikely(!__pyx_t_7)) __PYX_ERR(0, 46, __pyx_L1_error)
-  __Pyx_GOTREF(__pyx_t_7);
-  __pyx_t_8 = PyLong_FromSsize_t(__pyx_v_positives); if (unlikely(!__pyx_t_8)) __PYX_ERR(0, 46, __pyx_L1_error)
-  __Pyx_GOTREF(__pyx_t_8);
-  __pyx_t_9 = PyLong_FromSsize_t(__pyx_v_neutral); if (unlikely(!__pyx_t_9)) __PYX_ERR(0, 46, __pyx_L1_error)
-  __Pyx_GOTREF(__pyx_t_9);
-  __pyx_t_10 = PyLong_FromSsize_t(__pyx_v_ignored); if (unlikely(!__pyx_t_10)) __PYX_ERR(0, 46, __pyx_L1_error)
-  __Pyx_GOTREF(__pyx_t_10);
-  __pyx_t_11 = PyLong_FromSsize_t(__pyx_v_wrong); if (unlikely(!__pyx_t_11)) __PYX_ERR(0, 46, __pyx_L1_error)
-  __Pyx_GOTREF(__pyx_t_11);
-  __pyx_t_12 = PyLong_FromSsize_t(__pyx_v_missing); if (unlikely(!__pyx_t_12)) __PYX_ERR(0, 46, __pyx_L1_error)
-  __Pyx_GOTREF(__pyx_t_12);
-  __pyx_t_13 = PyTuple_New(6); if (unlikely(!__pyx_t_13)) __PYX_ERR(0, 46, __pyx_L1_error)
-  __Pyx_GOTREF(__pyx_t_13);
-  __Pyx_GIVEREF(__pyx_t_7);
-  if (__Pyx_PyTuple_SET_ITEM(__pyx_t_13, 0, __pyx_t_7) != (0)) __PYX_ERR(0, 46, __pyx_L1_error);
-  __Pyx_GIVEREF(__pyx_t_8);
-  if (__Pyx_PyTuple_SET_ITEM(__pyx_t_13, 1, __pyx_t_8) != (0)) __PYX_ERR(0, 46, __pyx_L1_error);
-  __Pyx_GIVEREF(__pyx_t_9);
-  if (__Pyx_PyTuple_SET_ITEM(__pyx_t_13, 2, __pyx_t_9) != (0)) __PYX_ERR(0, 46, __pyx_L1_error);
-  __Pyx_GIVEREF(__pyx_t_10);
-  if (__Pyx_PyTuple_SET_ITEM(__pyx_t_13, 3, __pyx_t_10) != (0)) __PYX_ERR(0, 46, __pyx_L1_error);
-  __Pyx_GIVEREF(__pyx_t_11);
-  if (__Pyx_PyTuple_SET_ITEM(__pyx_t_13, 4, __pyx_t_11) != (0)) __PYX_ERR(0, 46, __pyx_L1_error);
-  __Pyx_GIVEREF(__pyx_t_12);
-  if (__Pyx_PyTuple_SET_ITEM(__pyx_t_13, 5, __pyx_t_12) != (0)) __PYX_ERR(0, 46, __pyx_L1_error);
-  __pyx_t_7 = 0;
-  __pyx_t_8 = 0;
-  __pyx_t_9 = 0;
-  __pyx_t_10 = 0;
-  __pyx_t_11 = 0;
-  __pyx_t_12 = 0;
-  {
-    PyObject *__pyx_temp;
-    {
-      __pyx_temp = __pyx_r;
-      __pyx_r = __pyx_t_13;
-    }
-    __Pyx_XDECREF(__pyx_temp);
-  }
-  __pyx_t_13 = 0;
-  goto __pyx_L0;
-
-  /* "meta_ood/metrics/pixel/_kernel.pyx":11
- * 
- * 
- * def order(             # <<<<<<<<<<<<<<
- *     const int32_t[::1] bits not None,
- *     const uint8_t[::1] target not None,
-*/
-
-  /* function exit code */
-  __pyx_L1_error:;
-  __Pyx_XDECREF(__pyx_t_7);
-  __Pyx_XDECREF(__pyx_t_8);
-  __Pyx_XDECREF(__pyx_t_9);
-  __Pyx_XDECREF(__pyx_t_10);
-  __Pyx_XDECREF(__pyx_t_11);
-  __Pyx_XDECREF(__pyx_t_12);
-  __Pyx_XDECREF(__pyx_t_13);
-  __Pyx_AddTraceback("meta_ood.metrics.pixel._kernel.order", __pyx_clineno, __pyx_lineno, __pyx_filename);
-  __pyx_r = NULL;
-  __pyx_L0:;
-
-
-
-
-
-
-
-
-
-
-  __Pyx_XGIVEREF(__pyx_r);
-  __Pyx_RefNannyFinishContext();
-  return __pyx_r;
-}
-
-/* "meta_ood/metrics/pixel/_kernel.pyx":49
- * 
- * 
- * def count(             # <<<<<<<<<<<<<<
- *     uint32_t[::1] keys not None,
- *     const int64_t[::1] start not None,
-*/
-
-/* Python wrapper */
-static PyObject *__pyx_pw_8meta_ood_7metrics_5pixel_7_kernel_3count(PyObject *__pyx_self, PyObject *__pyx_args, PyObject *__pyx_kwds); /*proto*/
-PyDoc_STRVAR(__pyx_doc_8meta_ood_7metrics_5pixel_7_kernel_2count, "Add sorted keys to the counters of their pages; return how many belong to no counter.\n\n    Those, whose page has a ``start`` below 0, are moved to the front of `keys`, still sorted.\n    ");
-static PyMethodDef __pyx_mdef_8meta_ood_7metrics_5pixel_7_kernel_3count = {"count", (PyCFunction)(void(*)(void))(PyCFunctionWithKeywords)__pyx_pw_8meta_ood_7metrics_5pixel_7_kernel_3count, METH_VARARGS|METH_KEYWORDS, __pyx_doc_8meta_ood_7metrics_5pixel_7_kernel_2count};
-static PyObject *__pyx_pw_8meta_ood_7metrics_5pixel_7_kernel_3count(PyObject *__pyx_self, PyObject *__pyx_args, PyObject *__pyx_kwds) {
-  PyObject *__pyx_v_signatures = 0;
-  PyObject *__pyx_v_args = 0;
-  PyObject *__pyx_v_kwargs = 0;
-  CYTHON_UNUSED PyObject *__pyx_v_defaults = 0;
-  CYTHON_UNUSED PyObject *__pyx_v__fused_sigindex = 0;
-  CYTHON_UNUSED Py_ssize_t __pyx_nargs;
-  CYTHON_UNUSED PyObject *const *__pyx_kwvalues;
-  PyObject* values[5] = {0,0,0,0,0};
-  int __pyx_lineno = 0;
-  const char *__pyx_filename = NULL;
-  int __pyx_clineno = 0;
-  PyObject *__pyx_r = 0;
-  __Pyx_RefNannyDeclarations
-  __Pyx_RefNannySetupContext("__pyx_fused_cpdef (wrapper)", 0);
-  #if CYTHON_ASSUME_SAFE_SIZE
-  __pyx_nargs = PyTuple_GET_SIZE(__pyx_args);
-  #else
-  __pyx_nargs = PyTuple_Size(__pyx_args); if (unlikely(__pyx_nargs < 0)) return NULL;
-  #endif
-  __pyx_kwvalues = __Pyx_KwValues_VARARGS(__pyx_args, __pyx_nargs);
-  {
-    PyObject ** const __pyx_pyargnames[] = {&__pyx_mstate_global->__pyx_n_u_signatures,&__pyx_mstate_global->__pyx_n_u_args,&__pyx_mstate_global->__pyx_n_u_kwargs,&__pyx_mstate_global->__pyx_n_u_defaults,&__pyx_mstate_global->__pyx_n_u_fused_sigindex,0};
-    struct __pyx_defaults *__pyx_dynamic_args = __Pyx_CyFunction_Defaults(struct __pyx_defaults, __pyx_self);
-    const Py_ssize_t __pyx_kwds_len = (__pyx_kwds) ? __Pyx_NumKwargs_VARARGS(__pyx_kwds) : 0;
-    if (unlikely(__pyx_kwds_len < 0)) __PYX_ERR(0, 49, __pyx_L3_error)
-    if (__pyx_kwds_len > 0) {
-      switch (__pyx_nargs) {
-        case  5:
-        values[4] = __Pyx_ArgRef_VARARGS(__pyx_args, 4);
-        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[4])) __PYX_ERR(0, 49, __pyx_L3_error)
-        CYTHON_FALLTHROUGH;
-        case  4:
-        values[3] = __Pyx_ArgRef_VARARGS(__pyx_args, 3);
-        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[3])) __PYX_ERR(0, 49, __pyx_L3_error)
-        CYTHON_FALLTHROUGH;
-        case  3:
-        values[2] = __Pyx_ArgRef_VARARGS(__pyx_args, 2);
-        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[2])) __PYX_ERR(0, 49, __pyx_L3_error)
-        CYTHON_FALLTHROUGH;
-        case  2:
-        values[1] = __Pyx_ArgRef_VARARGS(__pyx_args, 1);
-        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[1])) __PYX_ERR(0, 49, __pyx_L3_error)
-        CYTHON_FALLTHROUGH;
-        case  1:
-        values[0] = __Pyx_ArgRef_VARARGS(__pyx_args, 0);
-        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[0])) __PYX_ERR(0, 49, __pyx_L3_error)
-        CYTHON_FALLTHROUGH;
-        case  0: break;
-        default: goto __pyx_L5_argtuple_error;
-      }
-      const Py_ssize_t kwd_pos_args = __pyx_nargs;
-      if (__Pyx_ParseKeywords(__pyx_kwds, __pyx_kwvalues, __pyx_pyargnames, 0, values, kwd_pos_args, __pyx_kwds_len, "__pyx_fused_cpdef", 0) < (0)) __PYX_ERR(0, 49, __pyx_L3_error)
-      if (!values[4]) values[4] = __Pyx_NewRef(__pyx_dynamic_args->arg0);
-      for (Py_ssize_t i = __pyx_nargs; i < 4; i++) {
-        if (unlikely(!values[i])) { __Pyx_RaiseArgtupleInvalid("__pyx_fused_cpdef", 0, 4, 5, i); __PYX_ERR(0, 49, __pyx_L3_error) }
-      }
-    } else {
-      switch (__pyx_nargs) {
-        case  5:
-        values[4] = __Pyx_ArgRef_VARARGS(__pyx_args, 4);
-        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[4])) __PYX_ERR(0, 49, __pyx_L3_error)
-        CYTHON_FALLTHROUGH;
-        case  4:
-        values[3] = __Pyx_ArgRef_VARARGS(__pyx_args, 3);
-        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[3])) __PYX_ERR(0, 49, __pyx_L3_error)
-        values[2] = __Pyx_ArgRef_VARARGS(__pyx_args, 2);
-        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[2])) __PYX_ERR(0, 49, __pyx_L3_error)
-        values[1] = __Pyx_ArgRef_VARARGS(__pyx_args, 1);
-        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[1])) __PYX_ERR(0, 49, __pyx_L3_error)
-        values[0] = __Pyx_ArgRef_VARARGS(__pyx_args, 0);
-        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[0])) __PYX_ERR(0, 49, __pyx_L3_error)
-        break;
-        default: goto __pyx_L5_argtuple_error;
-      }
-      if (!values[4]) values[4] = __Pyx_NewRef(__pyx_dynamic_args->arg0);
-    }
-    __pyx_v_signatures = values[0];
-    __pyx_v_args = values[1];
-    __pyx_v_kwargs = values[2];
-    __pyx_v_defaults = values[3];
-    __pyx_v__fused_sigindex = values[4];
-  }
-  goto __pyx_L6_skip;
-  __pyx_L5_argtuple_error:;
-  __Pyx_RaiseArgtupleInvalid("__pyx_fused_cpdef", 0, 4, 5, __pyx_nargs); __PYX_ERR(0, 49, __pyx_L3_error)
-  __pyx_L6_skip:;
-  goto __pyx_L4_argument_unpacking_done;
-  __pyx_L3_error:;
-  for (Py_ssize_t __pyx_temp=0; __pyx_temp < (Py_ssize_t)(sizeof(values)/sizeof(values[0])); ++__pyx_temp) {
-    Py_XDECREF(values[__pyx_temp]);
-  }
-  __Pyx_AddTraceback("meta_ood.metrics.pixel._kernel.__pyx_fused_cpdef", __pyx_clineno, __pyx_lineno, __pyx_filename);
-  __Pyx_RefNannyFinishContext();
-  return NULL;
-  __pyx_L4_argument_unpacking_done:;
-  __pyx_r = __pyx_pf_8meta_ood_7metrics_5pixel_7_kernel_2count(__pyx_self, __pyx_v_signatures, __pyx_v_args, __pyx_v_kwargs, __pyx_v_defaults, __pyx_v__fused_sigindex);
-
-  /* function exit code */
-  for (Py_ssize_t __pyx_temp=0; __pyx_temp < (Py_ssize_t)(sizeof(values)/sizeof(values[0])); ++__pyx_temp) {
-    Py_XDECREF(values[__pyx_temp]);
-  }
-  __Pyx_RefNannyFinishContext();
-  return __pyx_r;
-}
-
-static PyObject *__pyx_pf_8meta_ood_7metrics_5pixel_7_kernel_2count(CYTHON_UNUSED PyObject *__pyx_self, PyObject *__pyx_v_signatures, PyObject *__pyx_v_args, PyObject *__pyx_v_kwargs, CYTHON_UNUSED PyObject *__pyx_v_defaults, CYTHON_UNUSED PyObject *__pyx_v__fused_sigindex) {
-  Py_ssize_t __pyx_v_arg_count;
-  PyTypeObject *__pyx_v_ndarray = 0;
-  PyObject *__pyx_v_arg = NULL;
-  PyObject *__pyx_v_dest_sig0 = NULL;
-  PyObject *__pyx_r = NULL;
-  __Pyx_RefNannyDeclarations
-  int __pyx_t_1;
-  int __pyx_t_2;
-  int __pyx_t_3;
-  Py_ssize_t __pyx_t_4;
-  PyObject *__pyx_t_5 = NULL;
-  int __pyx_t_6;
-  int __pyx_lineno = 0;
-  const char *__pyx_filename = NULL;
-  int __pyx_clineno = 0;
-  __Pyx_RefNannySetupContext("count", 0);
-  __Pyx_INCREF(__pyx_v_kwargs);
-  __pyx_t_2 = (__pyx_v_kwargs != Py_None);
-  if (__pyx_t_2) {
-
-  } else {
-
-    __pyx_t_1 = __pyx_t_2;
-
-    goto __pyx_L4_bool_binop_done;
-  }
-  if (__pyx_v_kwargs == Py_None) __pyx_t_2 = 0;
-  else
-  {
-    Py_ssize_t __pyx_temp = __Pyx_PyDict_GET_SIZE(__pyx_v_kwargs);
-    if (unlikely(((!CYTHON_ASSUME_SAFE_SIZE) && __pyx_temp < 0))) __PYX_ERR(0, 49, __pyx_L1_error)
-    __pyx_t_2 = (__pyx_temp != 0);
-  }
-
-  __pyx_t_3 = (!__pyx_t_2);
-
-
-
-  __pyx_t_1 = __pyx_t_3;
-
-  __pyx_L4_bool_binop_done:;
-  if (__pyx_t_1) {
-
-    __Pyx_INCREF(Py_None);
-    __Pyx_DECREF_SET(__pyx_v_kwargs, Py_None);
-  }
-  if (unlikely(__pyx_v_args == Py_None)) {
-    PyErr_SetString(PyExc_TypeError, "object of type \047NoneType\047 has no len()");
-    __PYX_ERR(0, 49, __pyx_L1_error)
-  }
-  __pyx_t_4 = __Pyx_PyTuple_GET_SIZE(((PyObject*)__pyx_v_args)); if (unlikely(__pyx_t_4 == ((Py_ssize_t)-1))) __PYX_ERR(0, 49, __pyx_L1_error)
-  __pyx_v_arg_count = __pyx_t_4;
-  __pyx_t_5 = ((PyObject *)__Pyx_ImportNumPyArrayTypeIfAvailable()); if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 49, __pyx_L1_error)
-  __Pyx_GOTREF(__pyx_t_5);
-  __pyx_v_ndarray = ((PyTypeObject*)__pyx_t_5);
-  __pyx_t_5 = 0;
-  __pyx_t_1 = (3 < __pyx_v_arg_count);
-
-  if (__pyx_t_1) {
-
-    if (unlikely(__pyx_v_args == Py_None)) {
-      PyErr_SetString(PyExc_TypeError, "\047NoneType\047 object is not subscriptable");
-      __PYX_ERR(0, 49, __pyx_L1_error)
-    }
-    __pyx_t_5 = __Pyx_PyTuple_GET_ITEM(((PyObject*)__pyx_v_args), 3);
-    __Pyx_INCREF(__pyx_t_5);
-    __pyx_v_arg = __pyx_t_5;
-    __pyx_t_5 = 0;
-    goto __pyx_L6;
-  }
-  __pyx_t_3 = (__pyx_v_kwargs != Py_None);
-  if (__pyx_t_3) {
-
-  } else {
-
-    __pyx_t_1 = __pyx_t_3;
-
-    goto __pyx_L7_bool_binop_done;
-  }
-  if (unlikely(__pyx_v_kwargs == Py_None)) {
-    PyErr_SetString(PyExc_TypeError, "\047NoneType\047 object is not iterable");
-    __PYX_ERR(0, 49, __pyx_L1_error)
-  }
-  __pyx_t_3 = (__Pyx_PyDict_ContainsTF(__pyx_mstate_global->__pyx_n_u_row, ((PyObject*)__pyx_v_kwargs), Py_EQ)); if (unlikely((__pyx_t_3 < 0))) __PYX_ERR(0, 49, __pyx_L1_error)
-
-  __pyx_t_1 = __pyx_t_3;
-
-  __pyx_L7_bool_binop_done:;
-  if (__pyx_t_1) {
-
-    if (unlikely(__pyx_v_kwargs == Py_None)) {
-      PyErr_SetString(PyExc_TypeError, "\047NoneType\047 object is not subscriptable");
-      __PYX_ERR(0, 49, __pyx_L1_error)
-    }
-    __pyx_t_5 = __Pyx_PyDict_GetItem(((PyObject*)__pyx_v_kwargs), __pyx_mstate_global->__pyx_n_u_row); if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 49, __pyx_L1_error)
-    __Pyx_GOTREF(__pyx_t_5);
-    __pyx_v_arg = __pyx_t_5;
-    __pyx_t_5 = 0;
-    goto __pyx_L6;
-  }
-  /*else*/ {
-    __pyx_t_6 = __Pyx_RaiseFusedFunctionArgTypeError(__pyx_mstate_global->__pyx_n_u_row, 3, 4, __pyx_v_arg_count); if (unlikely(__pyx_t_6 == ((int)-1))) __PYX_ERR(0, 49, __pyx_L1_error)
-
-  }
-  __pyx_L6:;
-  if (unlikely(!__pyx_v_arg)) { __Pyx_RaiseUnboundLocalError("arg"); __PYX_ERR(0, 49, __pyx_L1_error) }
-  __pyx_t_5 = __pyx_ff_map_fused_fd76c1_2_2_4libc_6stdint_uint32_t__and_4libc_6stdint_uint64_t(__pyx_v_arg, __pyx_v_ndarray); if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 49, __pyx_L1_error)
-  __Pyx_GOTREF(__pyx_t_5);
-  __pyx_v_dest_sig0 = ((PyObject*)__pyx_t_5);
-  __pyx_t_5 = 0;
-  __pyx_t_5 = __pyx_ff_match_signatures_single(((PyObject*)__pyx_v_signatures), __pyx_v_dest_sig0); if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 49, __pyx_L1_error)
-  __Pyx_GOTREF(__pyx_t_5);
-  {
-    PyObject *__pyx_temp;
-    {
-      __pyx_temp = __pyx_r;
-      __pyx_r = __pyx_t_5;
-    }
-    __Pyx_XDECREF(__pyx_temp);
-  }
-  __pyx_t_5 = 0;
-  goto __pyx_L0;
-
-  /* function exit code */
-  __pyx_L1_error:;
-  __Pyx_XDECREF(__pyx_t_5);
-  __Pyx_AddTraceback("meta_ood.metrics.pixel._kernel.__pyx_fused_cpdef", __pyx_clineno, __pyx_lineno, __pyx_filename);
-  __pyx_r = NULL;
-  __pyx_L0:;
-
-  __Pyx_XDECREF((PyObject *)__pyx_v_ndarray);
-  __Pyx_XDECREF(__pyx_v_arg);
-  __Pyx_XDECREF(__pyx_v_dest_sig0);
-  __Pyx_XDECREF(__pyx_v_kwargs);
-  __Pyx_XGIVEREF(__pyx_r);
-  __Pyx_RefNannyFinishContext();
-  return __pyx_r;
-}
-
-/* Python wrapper */
-static PyObject *__pyx_fuse_0__pyx_pw_8meta_ood_7metrics_5pixel_7_kernel_5count(PyObject *__pyx_self, PyObject *__pyx_args, PyObject *__pyx_kwds); /*proto*/
-static PyMethodDef __pyx_fuse_0__pyx_mdef_8meta_ood_7metrics_5pixel_7_kernel_5count = {"__pyx_fuse_0count", (PyCFunction)(void(*)(void))(PyCFunctionWithKeywords)__pyx_fuse_0__pyx_pw_8meta_ood_7metrics_5pixel_7_kernel_5count, METH_VARARGS|METH_KEYWORDS, __pyx_doc_8meta_ood_7metrics_5pixel_7_kernel_2count};
-static PyObject *__pyx_fuse_0__pyx_pw_8meta_ood_7metrics_5pixel_7_kernel_5count(PyObject *__pyx_self, PyObject *__pyx_args, PyObject *__pyx_kwds) {
-  __Pyx_memviewslice __pyx_v_keys = { 0, 0, { 0 }, { 0 }, { 0 } };
-  __Pyx_memviewslice __pyx_v_start = { 0, 0, { 0 }, { 0 }, { 0 } };
-  __Pyx_memviewslice __pyx_v_shift = { 0, 0, { 0 }, { 0 }, { 0 } };
-  __Pyx_memviewslice __pyx_v_row = { 0, 0, { 0 }, { 0 }, { 0 } };
-  CYTHON_UNUSED Py_ssize_t __pyx_nargs;
-  CYTHON_UNUSED PyObject *const *__pyx_kwvalues;
-  PyObject* values[4] = {0,0,0,0};
-  int __pyx_lineno = 0;
-  const char *__pyx_filename = NULL;
-  int __pyx_clineno = 0;
-  PyObject *__pyx_r = 0;
-  __Pyx_RefNannyDeclarations
-  __Pyx_RefNannySetupContext("count (wrapper)", 0);
-  #if CYTHON_ASSUME_SAFE_SIZE
-  __pyx_nargs = PyTuple_GET_SIZE(__pyx_args);
-  #else
-  __pyx_nargs = PyTuple_Size(__pyx_args); if (unlikely(__pyx_nargs < 0)) return NULL;
-  #endif
-  __pyx_kwvalues = __Pyx_KwValues_VARARGS(__pyx_args, __pyx_nargs);
-  {
-    PyObject ** const __pyx_pyargnames[] = {&__pyx_mstate_global->__pyx_n_u_keys,&__pyx_mstate_global->__pyx_n_u_start,&__pyx_mstate_global->__pyx_n_u_shift,&__pyx_mstate_global->__pyx_n_u_row,0};
-    const Py_ssize_t __pyx_kwds_len = (__pyx_kwds) ? __Pyx_NumKwargs_VARARGS(__pyx_kwds) : 0;
-    if (unlikely(__pyx_kwds_len < 0)) __PYX_ERR(0, 49, __pyx_L3_error)
-    if (__pyx_kwds_len > 0) {
-      switch (__pyx_nargs) {
-        case  4:
-        values[3] = __Pyx_ArgRef_VARARGS(__pyx_args, 3);
-        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[3])) __PYX_ERR(0, 49, __pyx_L3_error)
-        CYTHON_FALLTHROUGH;
-        case  3:
-        values[2] = __Pyx_ArgRef_VARARGS(__pyx_args, 2);
-        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[2])) __PYX_ERR(0, 49, __pyx_L3_error)
-        CYTHON_FALLTHROUGH;
-        case  2:
-        values[1] = __Pyx_ArgRef_VARARGS(__pyx_args, 1);
-        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[1])) __PYX_ERR(0, 49, __pyx_L3_error)
-        CYTHON_FALLTHROUGH;
-        case  1:
-        values[0] = __Pyx_ArgRef_VARARGS(__pyx_args, 0);
-        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[0])) __PYX_ERR(0, 49, __pyx_L3_error)
-        CYTHON_FALLTHROUGH;
-        case  0: break;
-        default: goto __pyx_L5_argtuple_error;
-      }
-      const Py_ssize_t kwd_pos_args = __pyx_nargs;
-      if (__Pyx_ParseKeywords(__pyx_kwds, __pyx_kwvalues, __pyx_pyargnames, 0, values, kwd_pos_args, __pyx_kwds_len, "count", 0) < (0)) __PYX_ERR(0, 49, __pyx_L3_error)
-      for (Py_ssize_t i = __pyx_nargs; i < 4; i++) {
-        if (unlikely(!values[i])) { __Pyx_RaiseArgtupleInvalid("count", 1, 4, 4, i); __PYX_ERR(0, 49, __pyx_L3_error) }
-      }
-    } else if (unlikely(__pyx_nargs != 4)) {
-      goto __pyx_L5_argtuple_error;
-    } else {
-      values[0] = __Pyx_ArgRef_VARARGS(__pyx_args, 0);
-      if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[0])) __PYX_ERR(0, 49, __pyx_L3_error)
-      values[1] = __Pyx_ArgRef_VARARGS(__pyx_args, 1);
-      if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[1])) __PYX_ERR(0, 49, __pyx_L3_error)
-      values[2] = __Pyx_ArgRef_VARARGS(__pyx_args, 2);
-      if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[2])) __PYX_ERR(0, 49, __pyx_L3_error)
-      values[3] = __Pyx_ArgRef_VARARGS(__pyx_args, 3);
-      if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[3])) __PYX_ERR(0, 49, __pyx_L3_error)
-    }
-    __pyx_v_keys = __Pyx_PyObject_to_MemoryviewSlice_dc_nn_uint32_t(values[0], PyBUF_WRITABLE); if (unlikely(!__pyx_v_keys.memview)) __PYX_ERR(0, 50, __pyx_L3_error)
-    __pyx_v_start = __Pyx_PyObject_to_MemoryviewSlice_dc_nn_int64_t__const__(values[1], 0); if (unlikely(!__pyx_v_start.memview)) __PYX_ERR(0, 51, __pyx_L3_error)
-    __pyx_v_shift = __Pyx_PyObject_to_MemoryviewSlice_dc_nn_uint8_t__const__(values[2], 0); if (unlikely(!__pyx_v_shift.memview)) __PYX_ERR(0, 52, __pyx_L3_error)
-    __pyx_v_row = __Pyx_PyObject_to_MemoryviewSlice_dc_nn_uint32_t(values[3], PyBUF_WRITABLE); if (unlikely(!__pyx_v_row.memview)) __PYX_ERR(0, 53, __pyx_L3_error)
-  }
-  goto __pyx_L6_skip;
-  __pyx_L5_argtuple_error:;
-  __Pyx_RaiseArgtupleInvalid("count", 1, 4, 4, __pyx_nargs); __PYX_ERR(0, 49, __pyx_L3_error)
-  __pyx_L6_skip:;
-  goto __pyx_L4_argument_unpacking_done;
-  __pyx_L3_error:;
-  for (Py_ssize_t __pyx_temp=0; __pyx_temp < (Py_ssize_t)(sizeof(values)/sizeof(values[0])); ++__pyx_temp) {
-    Py_XDECREF(values[__pyx_temp]);
-  }
-  __PYX_XCLEAR_MEMVIEW(&__pyx_v_keys, 1);
-  __PYX_XCLEAR_MEMVIEW(&__pyx_v_start, 1);
-  __PYX_XCLEAR_MEMVIEW(&__pyx_v_shift, 1);
-  __PYX_XCLEAR_MEMVIEW(&__pyx_v_row, 1);
-  __Pyx_AddTraceback("meta_ood.metrics.pixel._kernel.count", __pyx_clineno, __pyx_lineno, __pyx_filename);
-  __Pyx_RefNannyFinishContext();
-  return NULL;
-  __pyx_L4_argument_unpacking_done:;
-  if (unlikely(((PyObject *)__pyx_v_keys.memview) == Py_None)) {
-    PyErr_Format(PyExc_TypeError, "Argument '%.200s' must not be None", "keys"); __PYX_ERR(0, 50, __pyx_L1_error)
-  }
-  if (unlikely(((PyObject *)__pyx_v_start.memview) == Py_None)) {
-    PyErr_Format(PyExc_TypeError, "Argument '%.200s' must not be None", "start"); __PYX_ERR(0, 51, __pyx_L1_error)
-  }
-  if (unlikely(((PyObject *)__pyx_v_shift.memview) == Py_None)) {
-    PyErr_Format(PyExc_TypeError, "Argument '%.200s' must not be None", "shift"); __PYX_ERR(0, 52, __pyx_L1_error)
-  }
-  if (unlikely(((PyObject *)__pyx_v_row.memview) == Py_None)) {
-    PyErr_Format(PyExc_TypeError, "Argument '%.200s' must not be None", "row"); __PYX_ERR(0, 53, __pyx_L1_error)
-  }
-  __pyx_r = __pyx_pf_8meta_ood_7metrics_5pixel_7_kernel_4count(__pyx_self, __pyx_v_keys, __pyx_v_start, __pyx_v_shift, __pyx_v_row);
-
-  /* function exit code */
-  goto __pyx_L0;
-  __pyx_L1_error:;
-  __pyx_r = NULL;
-  for (Py_ssize_t __pyx_temp=0; __pyx_temp < (Py_ssize_t)(sizeof(values)/sizeof(values[0])); ++__pyx_temp) {
-    Py_XDECREF(values[__pyx_temp]);
-  }
-  goto __pyx_L7_cleaned_up;
-  __pyx_L0:;
-  for (Py_ssize_t __pyx_temp=0; __pyx_temp < (Py_ssize_t)(sizeof(values)/sizeof(values[0])); ++__pyx_temp) {
-    Py_XDECREF(values[__pyx_temp]);
-  }
-  __pyx_L7_cleaned_up:;
-  __PYX_XCLEAR_MEMVIEW(&__pyx_v_keys, 1);
-  __PYX_XCLEAR_MEMVIEW(&__pyx_v_start, 1);
-  __PYX_XCLEAR_MEMVIEW(&__pyx_v_shift, 1);
-  __PYX_XCLEAR_MEMVIEW(&__pyx_v_row, 1);
-  __Pyx_RefNannyFinishContext();
-  return __pyx_r;
-}
-
-static PyObject *__pyx_pf_8meta_ood_7metrics_5pixel_7_kernel_4count(CYTHON_UNUSED PyObject *__pyx_self, __Pyx_memviewslice __pyx_v_keys, __Pyx_memviewslice __pyx_v_start, __Pyx_memviewslice __pyx_v_shift, __Pyx_memviewslice __pyx_v_row) {
-  Py_ssize_t __pyx_v_i;
-  Py_ssize_t __pyx_v_rest;
-  Py_ssize_t __pyx_v_n;
-  uint32_t __pyx_v_page;
-  int64_t __pyx_v_first;
-  uint8_t __pyx_v_bits;
-  PyObject *__pyx_r = NULL;
-  __Pyx_RefNannyDeclarations
-  int __pyx_t_1;
-  Py_ssize_t __pyx_t_2;
-  size_t __pyx_t_3;
-  int __pyx_t_4;
   Py_ssize_t __pyx_t_5;
-  PyObject *__pyx_t_6 = NULL;
+  Py_ssize_t __pyx_t_6;
+  int __pyx_t_7;
+  int __pyx_t_8;
+  int const *__pyx_t_9;
+  int const *__pyx_t_10;
+  float const *__pyx_t_11;
+  int const *__pyx_t_12;
+  int const *__pyx_t_13;
+  float const *__pyx_t_14;
+  float *__pyx_t_15;
+  float *__pyx_t_16;
+  float *__pyx_t_17;
+  void *__pyx_t_18;
+  int __pyx_t_19;
+  int __pyx_t_20;
+  int __pyx_t_21;
+  PyObject *__pyx_t_22 = NULL;
   int __pyx_lineno = 0;
   const char *__pyx_filename = NULL;
   int __pyx_clineno = 0;
-  __Pyx_RefNannySetupContext("__pyx_fuse_0count", 0);
+  __Pyx_RefNannySetupContext("reduce", 0);
 
-  /* "meta_ood/metrics/pixel/_kernel.pyx":59
- *     Those, whose page has a ``start`` below 0, are moved to the front of `keys`, still sorted.
- *     """
- *     cdef Py_ssize_t i = 0, rest = 0, n = keys.shape[0]             # <<<<<<<<<<<<<<
- *     cdef uint32_t page
- *     cdef int64_t first
+  /* "meta_ood/_pixels.pyx":86
+ *     cdef Grid grid
+ *     cdef Maps maps
+ *     cdef int threads = <int> scratch.shape[0], rows = <int> low.shape[0], thread             # <<<<<<<<<<<<<<
+ *     cdef int bad = 0
+ *     grid.logits = &logits[0, 0, 0]
 */
-  __pyx_v_i = 0;
-  __pyx_v_rest = 0;
-  __pyx_v_n = (__pyx_v_keys.shape[0]);
+  __pyx_v_threads = ((int)(__pyx_v_scratch.shape[0]));
+  __pyx_v_rows = ((int)(__pyx_v_low.shape[0]));
 
-  /* "meta_ood/metrics/pixel/_kernel.pyx":63
- *     cdef int64_t first
- *     cdef uint8_t bits
- *     with nogil:             # <<<<<<<<<<<<<<
- *         while i < n:
- *             page = keys[i] >> 16
+  /* "meta_ood/_pixels.pyx":87
+ *     cdef Maps maps
+ *     cdef int threads = <int> scratch.shape[0], rows = <int> low.shape[0], thread
+ *     cdef int bad = 0             # <<<<<<<<<<<<<<
+ *     grid.logits = &logits[0, 0, 0]
+ *     grid.classes, grid.height, grid.width = logits.shape[0], logits.shape[1], logits.shape[2]
+*/
+  __pyx_v_bad = 0;
+
+  /* "meta_ood/_pixels.pyx":88
+ *     cdef int threads = <int> scratch.shape[0], rows = <int> low.shape[0], thread
+ *     cdef int bad = 0
+ *     grid.logits = &logits[0, 0, 0]             # <<<<<<<<<<<<<<
+ *     grid.classes, grid.height, grid.width = logits.shape[0], logits.shape[1], logits.shape[2]
+ *     grid.rows, grid.columns = rows, <int> left.shape[0]
+*/
+  __pyx_t_1 = 0;
+  __pyx_t_2 = 0;
+  __pyx_t_3 = 0;
+  __pyx_v_grid.logits = (&(*((float const  *) ( /* dim=2 */ ((char *) (((float const  *) ( /* dim=1 */ (( /* dim=0 */ (__pyx_v_logits.data + __pyx_t_1 * __pyx_v_logits.strides[0]) ) + __pyx_t_2 * __pyx_v_logits.strides[1]) )) + __pyx_t_3)) ))));
+
+  /* "meta_ood/_pixels.pyx":89
+ *     cdef int bad = 0
+ *     grid.logits = &logits[0, 0, 0]
+ *     grid.classes, grid.height, grid.width = logits.shape[0], logits.shape[1], logits.shape[2]             # <<<<<<<<<<<<<<
+ *     grid.rows, grid.columns = rows, <int> left.shape[0]
+ *     grid.is_softmax = is_softmax
+*/
+  __pyx_t_4 = (__pyx_v_logits.shape[0]);
+
+  __pyx_t_5 = (__pyx_v_logits.shape[1]);
+
+  __pyx_t_6 = (__pyx_v_logits.shape[2]);
+
+  __pyx_v_grid.classes = __pyx_t_4;
+  __pyx_v_grid.height = __pyx_t_5;
+  __pyx_v_grid.width = __pyx_t_6;
+
+  /* "meta_ood/_pixels.pyx":90
+ *     grid.logits = &logits[0, 0, 0]
+ *     grid.classes, grid.height, grid.width = logits.shape[0], logits.shape[1], logits.shape[2]
+ *     grid.rows, grid.columns = rows, <int> left.shape[0]             # <<<<<<<<<<<<<<
+ *     grid.is_softmax = is_softmax
+ *     grid.entropy_scale = entropy_scale
+*/
+  __pyx_t_7 = __pyx_v_rows;
+
+  __pyx_t_8 = ((int)(__pyx_v_left.shape[0]));
+
+  __pyx_v_grid.rows = __pyx_t_7;
+  __pyx_v_grid.columns = __pyx_t_8;
+
+  /* "meta_ood/_pixels.pyx":91
+ *     grid.classes, grid.height, grid.width = logits.shape[0], logits.shape[1], logits.shape[2]
+ *     grid.rows, grid.columns = rows, <int> left.shape[0]
+ *     grid.is_softmax = is_softmax             # <<<<<<<<<<<<<<
+ *     grid.entropy_scale = entropy_scale
+ *     grid.low, grid.high, grid.weight = &low[0], &high[0], &weight[0]
+*/
+  __pyx_v_grid.is_softmax = __pyx_v_is_softmax;
+
+  /* "meta_ood/_pixels.pyx":92
+ *     grid.rows, grid.columns = rows, <int> left.shape[0]
+ *     grid.is_softmax = is_softmax
+ *     grid.entropy_scale = entropy_scale             # <<<<<<<<<<<<<<
+ *     grid.low, grid.high, grid.weight = &low[0], &high[0], &weight[0]
+ *     grid.left, grid.right, grid.share = &left[0], &right[0], &share[0]
+*/
+  __pyx_v_grid.entropy_scale = __pyx_v_entropy_scale;
+
+  /* "meta_ood/_pixels.pyx":93
+ *     grid.is_softmax = is_softmax
+ *     grid.entropy_scale = entropy_scale
+ *     grid.low, grid.high, grid.weight = &low[0], &high[0], &weight[0]             # <<<<<<<<<<<<<<
+ *     grid.left, grid.right, grid.share = &left[0], &right[0], &share[0]
+ *     maps.entropy, maps.first, maps.second = pointer(entropy), pointer(first), pointer(second)
+*/
+  __pyx_t_3 = 0;
+  __pyx_t_9 = (&(*((int const  *) ( /* dim=0 */ ((char *) (((int const  *) __pyx_v_low.data) + __pyx_t_3)) ))));
+
+  __pyx_t_3 = 0;
+  __pyx_t_10 = (&(*((int const  *) ( /* dim=0 */ ((char *) (((int const  *) __pyx_v_high.data) + __pyx_t_3)) ))));
+
+  __pyx_t_3 = 0;
+  __pyx_t_11 = (&(*((float const  *) ( /* dim=0 */ ((char *) (((float const  *) __pyx_v_weight.data) + __pyx_t_3)) ))));
+
+  __pyx_v_grid.low = __pyx_t_9;
+  __pyx_v_grid.high = __pyx_t_10;
+  __pyx_v_grid.weight = __pyx_t_11;
+
+  /* "meta_ood/_pixels.pyx":94
+ *     grid.entropy_scale = entropy_scale
+ *     grid.low, grid.high, grid.weight = &low[0], &high[0], &weight[0]
+ *     grid.left, grid.right, grid.share = &left[0], &right[0], &share[0]             # <<<<<<<<<<<<<<
+ *     maps.entropy, maps.first, maps.second = pointer(entropy), pointer(first), pointer(second)
+ *     maps.max_logit, maps.log_sum_exp = pointer(max_logit), pointer(log_sum_exp)
+*/
+  __pyx_t_3 = 0;
+  __pyx_t_12 = (&(*((int const  *) ( /* dim=0 */ ((char *) (((int const  *) __pyx_v_left.data) + __pyx_t_3)) ))));
+
+  __pyx_t_3 = 0;
+  __pyx_t_13 = (&(*((int const  *) ( /* dim=0 */ ((char *) (((int const  *) __pyx_v_right.data) + __pyx_t_3)) ))));
+
+  __pyx_t_3 = 0;
+  __pyx_t_14 = (&(*((float const  *) ( /* dim=0 */ ((char *) (((float const  *) __pyx_v_share.data) + __pyx_t_3)) ))));
+
+  __pyx_v_grid.left = __pyx_t_12;
+  __pyx_v_grid.right = __pyx_t_13;
+  __pyx_v_grid.share = __pyx_t_14;
+
+  /* "meta_ood/_pixels.pyx":95
+ *     grid.low, grid.high, grid.weight = &low[0], &high[0], &weight[0]
+ *     grid.left, grid.right, grid.share = &left[0], &right[0], &share[0]
+ *     maps.entropy, maps.first, maps.second = pointer(entropy), pointer(first), pointer(second)             # <<<<<<<<<<<<<<
+ *     maps.max_logit, maps.log_sum_exp = pointer(max_logit), pointer(log_sum_exp)
+ *     maps.arg_max = NULL if arg_max is None else &arg_max[0, 0]
+*/
+  __pyx_t_15 = __pyx_f_8meta_ood_7_pixels_pointer(__pyx_v_entropy);
+
+  __pyx_t_16 = __pyx_f_8meta_ood_7_pixels_pointer(__pyx_v_first);
+
+  __pyx_t_17 = __pyx_f_8meta_ood_7_pixels_pointer(__pyx_v_second);
+
+  __pyx_v_maps.entropy = __pyx_t_15;
+  __pyx_v_maps.first = __pyx_t_16;
+  __pyx_v_maps.second = __pyx_t_17;
+
+  /* "meta_ood/_pixels.pyx":96
+ *     grid.left, grid.right, grid.share = &left[0], &right[0], &share[0]
+ *     maps.entropy, maps.first, maps.second = pointer(entropy), pointer(first), pointer(second)
+ *     maps.max_logit, maps.log_sum_exp = pointer(max_logit), pointer(log_sum_exp)             # <<<<<<<<<<<<<<
+ *     maps.arg_max = NULL if arg_max is None else &arg_max[0, 0]
+ *     for thread in prange(threads, nogil=True, num_threads=threads, schedule="static", chunksize=1):
+*/
+  __pyx_t_17 = __pyx_f_8meta_ood_7_pixels_pointer(__pyx_v_max_logit);
+
+  __pyx_t_16 = __pyx_f_8meta_ood_7_pixels_pointer(__pyx_v_log_sum_exp);
+
+  __pyx_v_maps.max_logit = __pyx_t_17;
+  __pyx_v_maps.log_sum_exp = __pyx_t_16;
+
+  /* "meta_ood/_pixels.pyx":97
+ *     maps.entropy, maps.first, maps.second = pointer(entropy), pointer(first), pointer(second)
+ *     maps.max_logit, maps.log_sum_exp = pointer(max_logit), pointer(log_sum_exp)
+ *     maps.arg_max = NULL if arg_max is None else &arg_max[0, 0]             # <<<<<<<<<<<<<<
+ *     for thread in prange(threads, nogil=True, num_threads=threads, schedule="static", chunksize=1):
+ *         bad += 1 - reduce_rows(
+*/
+  __pyx_t_19 = (((PyObject *) __pyx_v_arg_max.memview) == Py_None);
+
+  if (__pyx_t_19) {
+
+    __pyx_t_18 = NULL;
+  } else {
+    __pyx_t_3 = 0;
+    __pyx_t_2 = 0;
+
+    __pyx_t_18 = (&(*((unsigned char *) ( /* dim=1 */ ((char *) (((unsigned char *) ( /* dim=0 */ (__pyx_v_arg_max.data + __pyx_t_3 * __pyx_v_arg_max.strides[0]) )) + __pyx_t_2)) ))));
+  }
+
+  __pyx_v_maps.arg_max = __pyx_t_18;
+
+  /* "meta_ood/_pixels.pyx":98
+ *     maps.max_logit, maps.log_sum_exp = pointer(max_logit), pointer(log_sum_exp)
+ *     maps.arg_max = NULL if arg_max is None else &arg_max[0, 0]
+ *     for thread in prange(threads, nogil=True, num_threads=threads, schedule="static", chunksize=1):             # <<<<<<<<<<<<<<
+ *         bad += 1 - reduce_rows(
+ *             &grid,
 */
   {
       PyThreadState * _save;
       _save = PyEval_SaveThread();
       __Pyx_FastGIL_Remember();
       /*try:*/ {
+        __pyx_t_8 = __pyx_v_threads;
 
-        /* "meta_ood/metrics/pixel/_kernel.pyx":64
- *     cdef uint8_t bits
- *     with nogil:
- *         while i < n:             # <<<<<<<<<<<<<<
- *             page = keys[i] >> 16
- *             first = start[page]
+        {
+            __pyx_t_21 = 1;
+
+            #if ((defined(__APPLE__) || defined(__OSX__)) && (defined(__GNUC__) && (__GNUC__ > 2 || (__GNUC__ == 2 && (__GNUC_MINOR__ > 95)))))
+                #undef likely
+                #undef unlikely
+                #define likely(x)   (x)
+                #define unlikely(x) (x)
+            #endif
+            __pyx_t_20 = (__pyx_t_8 - 0 + 1 - 1/abs(1)) / 1;
+            if (__pyx_t_20 > 0)
+            {
+                #ifdef _OPENMP
+                #pragma omp parallel reduction(+:__pyx_v_bad) num_threads(__pyx_v_threads != 0 ? __pyx_v_threads : omp_get_max_threads()) private(__pyx_t_2, __pyx_t_3)
+                #endif /* _OPENMP */
+                {
+                    #ifdef _OPENMP
+                    #pragma omp for nowait firstprivate(__pyx_v_thread) lastprivate(__pyx_v_thread) schedule(static, __pyx_t_21)
+                    #endif /* _OPENMP */
+                    for (__pyx_t_7 = 0; __pyx_t_7 < __pyx_t_20; __pyx_t_7++){
+                        {
+                            __pyx_v_thread = (int)(0 + 1 * __pyx_t_7);
+
+                            /* "meta_ood/_pixels.pyx":103
+ *             <int> (<long long> rows * thread // threads),
+ *             <int> (<long long> rows * (thread + 1) // threads),
+ *             &scratch[thread, 0],             # <<<<<<<<<<<<<<
+ *             &maps,
+ *         )
 */
-        while (1) {
-          __pyx_t_1 = (__pyx_v_i < __pyx_v_n);
+                            __pyx_t_2 = __pyx_v_thread;
+                            __pyx_t_3 = 0;
 
-
-          if (!__pyx_t_1) break;
-
-          /* "meta_ood/metrics/pixel/_kernel.pyx":65
- *     with nogil:
- *         while i < n:
- *             page = keys[i] >> 16             # <<<<<<<<<<<<<<
- *             first = start[page]
- *             if first >= 0:
+                            /* "meta_ood/_pixels.pyx":99
+ *     maps.arg_max = NULL if arg_max is None else &arg_max[0, 0]
+ *     for thread in prange(threads, nogil=True, num_threads=threads, schedule="static", chunksize=1):
+ *         bad += 1 - reduce_rows(             # <<<<<<<<<<<<<<
+ *             &grid,
+ *             <int> (<long long> rows * thread // threads),
 */
-          __pyx_t_2 = __pyx_v_i;
-          __pyx_v_page = ((*((uint32_t *) ( /* dim=0 */ ((char *) (((uint32_t *) __pyx_v_keys.data) + __pyx_t_2)) ))) >> 16);
-
-          /* "meta_ood/metrics/pixel/_kernel.pyx":66
- *         while i < n:
- *             page = keys[i] >> 16
- *             first = start[page]             # <<<<<<<<<<<<<<
- *             if first >= 0:
- *                 bits = shift[page]
-*/
-          __pyx_t_3 = __pyx_v_page;
-          __pyx_v_first = (*((int64_t const  *) ( /* dim=0 */ ((char *) (((int64_t const  *) __pyx_v_start.data) + __pyx_t_3)) )));
-
-          /* "meta_ood/metrics/pixel/_kernel.pyx":67
- *             page = keys[i] >> 16
- *             first = start[page]
- *             if first >= 0:             # <<<<<<<<<<<<<<
- *                 bits = shift[page]
- *                 while i < n and keys[i] >> 16 == page:
-*/
-          __pyx_t_1 = (__pyx_v_first >= 0);
-
-          if (__pyx_t_1) {
-
-
-            /* "meta_ood/metrics/pixel/_kernel.pyx":68
- *             first = start[page]
- *             if first >= 0:
- *                 bits = shift[page]             # <<<<<<<<<<<<<<
- *                 while i < n and keys[i] >> 16 == page:
- *                     row[first + ((keys[i] & 0xFFFF) >> bits)] += 1
-*/
-            __pyx_t_3 = __pyx_v_page;
-            __pyx_v_bits = (*((uint8_t const  *) ( /* dim=0 */ ((char *) (((uint8_t const  *) __pyx_v_shift.data) + __pyx_t_3)) )));
-
-            /* "meta_ood/metrics/pixel/_kernel.pyx":69
- *             if first >= 0:
- *                 bits = shift[page]
- *                 while i < n and keys[i] >> 16 == page:             # <<<<<<<<<<<<<<
- *                     row[first + ((keys[i] & 0xFFFF) >> bits)] += 1
- *                     i += 1
-*/
-            while (1) {
-              __pyx_t_4 = (__pyx_v_i < __pyx_v_n);
-
-              if (__pyx_t_4) {
-
-              } else {
-
-                __pyx_t_1 = __pyx_t_4;
-
-                goto __pyx_L11_bool_binop_done;
-              }
-              __pyx_t_2 = __pyx_v_i;
-              __pyx_t_4 = (((*((uint32_t *) ( /* dim=0 */ ((char *) (((uint32_t *) __pyx_v_keys.data) + __pyx_t_2)) ))) >> 16) == __pyx_v_page);
-
-
-              __pyx_t_1 = __pyx_t_4;
-
-              __pyx_L11_bool_binop_done:;
-
-              if (!__pyx_t_1) break;
-
-              /* "meta_ood/metrics/pixel/_kernel.pyx":70
- *                 bits = shift[page]
- *                 while i < n and keys[i] >> 16 == page:
- *                     row[first + ((keys[i] & 0xFFFF) >> bits)] += 1             # <<<<<<<<<<<<<<
- *                     i += 1
- *             else:
-*/
-              __pyx_t_2 = __pyx_v_i;
-              __pyx_t_5 = (__pyx_v_first + (((*((uint32_t *) ( /* dim=0 */ ((char *) (((uint32_t *) __pyx_v_keys.data) + __pyx_t_2)) ))) & 0xFFFF) >> __pyx_v_bits));
-              *((uint32_t *) ( /* dim=0 */ ((char *) (((uint32_t *) __pyx_v_row.data) + __pyx_t_5)) )) += 1;
-
-              /* "meta_ood/metrics/pixel/_kernel.pyx":71
- *                 while i < n and keys[i] >> 16 == page:
- *                     row[first + ((keys[i] & 0xFFFF) >> bits)] += 1
- *                     i += 1             # <<<<<<<<<<<<<<
- *             else:
- *                 while i < n and keys[i] >> 16 == page:
-*/
-              __pyx_v_i = (__pyx_v_i + 1);
+                            __pyx_v_bad = (__pyx_v_bad + (1 - reduce_rows((&__pyx_v_grid), ((int)((((PY_LONG_LONG)__pyx_v_rows) * __pyx_v_thread) / __pyx_v_threads)), ((int)((((PY_LONG_LONG)__pyx_v_rows) * (__pyx_v_thread + 1)) / __pyx_v_threads)), (&(*((float *) ( /* dim=1 */ ((char *) (((float *) ( /* dim=0 */ (__pyx_v_scratch.data + __pyx_t_2 * __pyx_v_scratch.strides[0]) )) + __pyx_t_3)) )))), (&__pyx_v_maps))));
+                        }
+                    }
+                }
             }
-
-            /* "meta_ood/metrics/pixel/_kernel.pyx":67
- *             page = keys[i] >> 16
- *             first = start[page]
- *             if first >= 0:             # <<<<<<<<<<<<<<
- *                 bits = shift[page]
- *                 while i < n and keys[i] >> 16 == page:
-*/
-            goto __pyx_L8;
-          }
-
-          /* "meta_ood/metrics/pixel/_kernel.pyx":73
- *                     i += 1
- *             else:
- *                 while i < n and keys[i] >> 16 == page:             # <<<<<<<<<<<<<<
- *                     keys[rest] = keys[i]
- *                     rest += 1
-*/
-          /*else*/ {
-            while (1) {
-              __pyx_t_4 = (__pyx_v_i < __pyx_v_n);
-
-              if (__pyx_t_4) {
-
-              } else {
-
-                __pyx_t_1 = __pyx_t_4;
-
-                goto __pyx_L15_bool_binop_done;
-              }
-              __pyx_t_2 = __pyx_v_i;
-              __pyx_t_4 = (((*((uint32_t *) ( /* dim=0 */ ((char *) (((uint32_t *) __pyx_v_keys.data) + __pyx_t_2)) ))) >> 16) == __pyx_v_page);
-
-
-              __pyx_t_1 = __pyx_t_4;
-
-              __pyx_L15_bool_binop_done:;
-
-              if (!__pyx_t_1) break;
-
-              /* "meta_ood/metrics/pixel/_kernel.pyx":74
- *             else:
- *                 while i < n and keys[i] >> 16 == page:
- *                     keys[rest] = keys[i]             # <<<<<<<<<<<<<<
- *                     rest += 1
- *                     i += 1
-*/
-              __pyx_t_2 = __pyx_v_i;
-              __pyx_t_5 = __pyx_v_rest;
-              *((uint32_t *) ( /* dim=0 */ ((char *) (((uint32_t *) __pyx_v_keys.data) + __pyx_t_5)) )) = (*((uint32_t *) ( /* dim=0 */ ((char *) (((uint32_t *) __pyx_v_keys.data) + __pyx_t_2)) )));
-
-              /* "meta_ood/metrics/pixel/_kernel.pyx":75
- *                 while i < n and keys[i] >> 16 == page:
- *                     keys[rest] = keys[i]
- *                     rest += 1             # <<<<<<<<<<<<<<
- *                     i += 1
- *     return rest
-*/
-              __pyx_v_rest = (__pyx_v_rest + 1);
-
-              /* "meta_ood/metrics/pixel/_kernel.pyx":76
- *                     keys[rest] = keys[i]
- *                     rest += 1
- *                     i += 1             # <<<<<<<<<<<<<<
- *     return rest
-*/
-              __pyx_v_i = (__pyx_v_i + 1);
-            }
-          }
-          __pyx_L8:;
         }
+        #if ((defined(__APPLE__) || defined(__OSX__)) && (defined(__GNUC__) && (__GNUC__ > 2 || (__GNUC__ == 2 && (__GNUC_MINOR__ > 95)))))
+            #undef likely
+            #undef unlikely
+            #define likely(x)   __builtin_expect(!!(x), 1)
+            #define unlikely(x) __builtin_expect(!!(x), 0)
+        #endif
+
+
       }
 
-      /* "meta_ood/metrics/pixel/_kernel.pyx":63
- *     cdef int64_t first
- *     cdef uint8_t bits
- *     with nogil:             # <<<<<<<<<<<<<<
- *         while i < n:
- *             page = keys[i] >> 16
+      /* "meta_ood/_pixels.pyx":98
+ *     maps.max_logit, maps.log_sum_exp = pointer(max_logit), pointer(log_sum_exp)
+ *     maps.arg_max = NULL if arg_max is None else &arg_max[0, 0]
+ *     for thread in prange(threads, nogil=True, num_threads=threads, schedule="static", chunksize=1):             # <<<<<<<<<<<<<<
+ *         bad += 1 - reduce_rows(
+ *             &grid,
 */
       /*finally:*/ {
         /*normal exit:*/{
@@ -20245,438 +19056,36 @@ static PyObject *__pyx_pf_8meta_ood_7metrics_5pixel_7_kernel_4count(CYTHON_UNUSE
       }
   }
 
-  /* "meta_ood/metrics/pixel/_kernel.pyx":77
- *                     rest += 1
- *                     i += 1
- *     return rest             # <<<<<<<<<<<<<<
+  /* "meta_ood/_pixels.pyx":106
+ *             &maps,
+ *         )
+ *     return bad == 0             # <<<<<<<<<<<<<<
 */
-  __pyx_t_6 = PyLong_FromSsize_t(__pyx_v_rest); if (unlikely(!__pyx_t_6)) __PYX_ERR(0, 77, __pyx_L1_error)
-  __Pyx_GOTREF(__pyx_t_6);
+  __pyx_t_22 = __Pyx_PyBool_FromLong((__pyx_v_bad == 0)); if (unlikely(!__pyx_t_22)) __PYX_ERR(0, 106, __pyx_L1_error)
+  __Pyx_GOTREF(__pyx_t_22);
   {
     PyObject *__pyx_temp;
     {
       __pyx_temp = __pyx_r;
-      __pyx_r = __pyx_t_6;
+      __pyx_r = __pyx_t_22;
     }
     __Pyx_XDECREF(__pyx_temp);
   }
-  __pyx_t_6 = 0;
+  __pyx_t_22 = 0;
   goto __pyx_L0;
 
-  /* "meta_ood/metrics/pixel/_kernel.pyx":49
+  /* "meta_ood/_pixels.pyx":62
  * 
  * 
- * def count(             # <<<<<<<<<<<<<<
- *     uint32_t[::1] keys not None,
- *     const int64_t[::1] start not None,
+ * def reduce(             # <<<<<<<<<<<<<<
+ *     const float[:, :, ::1] logits not None,
+ *     const int[::1] low not None,
 */
 
   /* function exit code */
   __pyx_L1_error:;
-  __Pyx_XDECREF(__pyx_t_6);
-  __Pyx_AddTraceback("meta_ood.metrics.pixel._kernel.count", __pyx_clineno, __pyx_lineno, __pyx_filename);
-  __pyx_r = NULL;
-  __pyx_L0:;
-
-
-
-
-
-
-  __Pyx_XGIVEREF(__pyx_r);
-  __Pyx_RefNannyFinishContext();
-  return __pyx_r;
-}
-
-/* Python wrapper */
-static PyObject *__pyx_fuse_1__pyx_pw_8meta_ood_7metrics_5pixel_7_kernel_7count(PyObject *__pyx_self, PyObject *__pyx_args, PyObject *__pyx_kwds); /*proto*/
-static PyMethodDef __pyx_fuse_1__pyx_mdef_8meta_ood_7metrics_5pixel_7_kernel_7count = {"__pyx_fuse_1count", (PyCFunction)(void(*)(void))(PyCFunctionWithKeywords)__pyx_fuse_1__pyx_pw_8meta_ood_7metrics_5pixel_7_kernel_7count, METH_VARARGS|METH_KEYWORDS, __pyx_doc_8meta_ood_7metrics_5pixel_7_kernel_2count};
-static PyObject *__pyx_fuse_1__pyx_pw_8meta_ood_7metrics_5pixel_7_kernel_7count(PyObject *__pyx_self, PyObject *__pyx_args, PyObject *__pyx_kwds) {
-  __Pyx_memviewslice __pyx_v_keys = { 0, 0, { 0 }, { 0 }, { 0 } };
-  __Pyx_memviewslice __pyx_v_start = { 0, 0, { 0 }, { 0 }, { 0 } };
-  __Pyx_memviewslice __pyx_v_shift = { 0, 0, { 0 }, { 0 }, { 0 } };
-  __Pyx_memviewslice __pyx_v_row = { 0, 0, { 0 }, { 0 }, { 0 } };
-  CYTHON_UNUSED Py_ssize_t __pyx_nargs;
-  CYTHON_UNUSED PyObject *const *__pyx_kwvalues;
-  PyObject* values[4] = {0,0,0,0};
-  int __pyx_lineno = 0;
-  const char *__pyx_filename = NULL;
-  int __pyx_clineno = 0;
-  PyObject *__pyx_r = 0;
-  __Pyx_RefNannyDeclarations
-  __Pyx_RefNannySetupContext("count (wrapper)", 0);
-  #if CYTHON_ASSUME_SAFE_SIZE
-  __pyx_nargs = PyTuple_GET_SIZE(__pyx_args);
-  #else
-  __pyx_nargs = PyTuple_Size(__pyx_args); if (unlikely(__pyx_nargs < 0)) return NULL;
-  #endif
-  __pyx_kwvalues = __Pyx_KwValues_VARARGS(__pyx_args, __pyx_nargs);
-  {
-    PyObject ** const __pyx_pyargnames[] = {&__pyx_mstate_global->__pyx_n_u_keys,&__pyx_mstate_global->__pyx_n_u_start,&__pyx_mstate_global->__pyx_n_u_shift,&__pyx_mstate_global->__pyx_n_u_row,0};
-    const Py_ssize_t __pyx_kwds_len = (__pyx_kwds) ? __Pyx_NumKwargs_VARARGS(__pyx_kwds) : 0;
-    if (unlikely(__pyx_kwds_len < 0)) __PYX_ERR(0, 49, __pyx_L3_error)
-    if (__pyx_kwds_len > 0) {
-      switch (__pyx_nargs) {
-        case  4:
-        values[3] = __Pyx_ArgRef_VARARGS(__pyx_args, 3);
-        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[3])) __PYX_ERR(0, 49, __pyx_L3_error)
-        CYTHON_FALLTHROUGH;
-        case  3:
-        values[2] = __Pyx_ArgRef_VARARGS(__pyx_args, 2);
-        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[2])) __PYX_ERR(0, 49, __pyx_L3_error)
-        CYTHON_FALLTHROUGH;
-        case  2:
-        values[1] = __Pyx_ArgRef_VARARGS(__pyx_args, 1);
-        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[1])) __PYX_ERR(0, 49, __pyx_L3_error)
-        CYTHON_FALLTHROUGH;
-        case  1:
-        values[0] = __Pyx_ArgRef_VARARGS(__pyx_args, 0);
-        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[0])) __PYX_ERR(0, 49, __pyx_L3_error)
-        CYTHON_FALLTHROUGH;
-        case  0: break;
-        default: goto __pyx_L5_argtuple_error;
-      }
-      const Py_ssize_t kwd_pos_args = __pyx_nargs;
-      if (__Pyx_ParseKeywords(__pyx_kwds, __pyx_kwvalues, __pyx_pyargnames, 0, values, kwd_pos_args, __pyx_kwds_len, "count", 0) < (0)) __PYX_ERR(0, 49, __pyx_L3_error)
-      for (Py_ssize_t i = __pyx_nargs; i < 4; i++) {
-        if (unlikely(!values[i])) { __Pyx_RaiseArgtupleInvalid("count", 1, 4, 4, i); __PYX_ERR(0, 49, __pyx_L3_error) }
-      }
-    } else if (unlikely(__pyx_nargs != 4)) {
-      goto __pyx_L5_argtuple_error;
-    } else {
-      values[0] = __Pyx_ArgRef_VARARGS(__pyx_args, 0);
-      if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[0])) __PYX_ERR(0, 49, __pyx_L3_error)
-      values[1] = __Pyx_ArgRef_VARARGS(__pyx_args, 1);
-      if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[1])) __PYX_ERR(0, 49, __pyx_L3_error)
-      values[2] = __Pyx_ArgRef_VARARGS(__pyx_args, 2);
-      if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[2])) __PYX_ERR(0, 49, __pyx_L3_error)
-      values[3] = __Pyx_ArgRef_VARARGS(__pyx_args, 3);
-      if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[3])) __PYX_ERR(0, 49, __pyx_L3_error)
-    }
-    __pyx_v_keys = __Pyx_PyObject_to_MemoryviewSlice_dc_nn_uint32_t(values[0], PyBUF_WRITABLE); if (unlikely(!__pyx_v_keys.memview)) __PYX_ERR(0, 50, __pyx_L3_error)
-    __pyx_v_start = __Pyx_PyObject_to_MemoryviewSlice_dc_nn_int64_t__const__(values[1], 0); if (unlikely(!__pyx_v_start.memview)) __PYX_ERR(0, 51, __pyx_L3_error)
-    __pyx_v_shift = __Pyx_PyObject_to_MemoryviewSlice_dc_nn_uint8_t__const__(values[2], 0); if (unlikely(!__pyx_v_shift.memview)) __PYX_ERR(0, 52, __pyx_L3_error)
-    __pyx_v_row = __Pyx_PyObject_to_MemoryviewSlice_dc_nn_uint64_t(values[3], PyBUF_WRITABLE); if (unlikely(!__pyx_v_row.memview)) __PYX_ERR(0, 53, __pyx_L3_error)
-  }
-  goto __pyx_L6_skip;
-  __pyx_L5_argtuple_error:;
-  __Pyx_RaiseArgtupleInvalid("count", 1, 4, 4, __pyx_nargs); __PYX_ERR(0, 49, __pyx_L3_error)
-  __pyx_L6_skip:;
-  goto __pyx_L4_argument_unpacking_done;
-  __pyx_L3_error:;
-  for (Py_ssize_t __pyx_temp=0; __pyx_temp < (Py_ssize_t)(sizeof(values)/sizeof(values[0])); ++__pyx_temp) {
-    Py_XDECREF(values[__pyx_temp]);
-  }
-  __PYX_XCLEAR_MEMVIEW(&__pyx_v_keys, 1);
-  __PYX_XCLEAR_MEMVIEW(&__pyx_v_start, 1);
-  __PYX_XCLEAR_MEMVIEW(&__pyx_v_shift, 1);
-  __PYX_XCLEAR_MEMVIEW(&__pyx_v_row, 1);
-  __Pyx_AddTraceback("meta_ood.metrics.pixel._kernel.count", __pyx_clineno, __pyx_lineno, __pyx_filename);
-  __Pyx_RefNannyFinishContext();
-  return NULL;
-  __pyx_L4_argument_unpacking_done:;
-  if (unlikely(((PyObject *)__pyx_v_keys.memview) == Py_None)) {
-    PyErr_Format(PyExc_TypeError, "Argument '%.200s' must not be None", "keys"); __PYX_ERR(0, 50, __pyx_L1_error)
-  }
-  if (unlikely(((PyObject *)__pyx_v_start.memview) == Py_None)) {
-    PyErr_Format(PyExc_TypeError, "Argument '%.200s' must not be None", "start"); __PYX_ERR(0, 51, __pyx_L1_error)
-  }
-  if (unlikely(((PyObject *)__pyx_v_shift.memview) == Py_None)) {
-    PyErr_Format(PyExc_TypeError, "Argument '%.200s' must not be None", "shift"); __PYX_ERR(0, 52, __pyx_L1_error)
-  }
-  if (unlikely(((PyObject *)__pyx_v_row.memview) == Py_None)) {
-    PyErr_Format(PyExc_TypeError, "Argument '%.200s' must not be None", "row"); __PYX_ERR(0, 53, __pyx_L1_error)
-  }
-  __pyx_r = __pyx_pf_8meta_ood_7metrics_5pixel_7_kernel_6count(__pyx_self, __pyx_v_keys, __pyx_v_start, __pyx_v_shift, __pyx_v_row);
-
-  /* function exit code */
-  goto __pyx_L0;
-  __pyx_L1_error:;
-  __pyx_r = NULL;
-  for (Py_ssize_t __pyx_temp=0; __pyx_temp < (Py_ssize_t)(sizeof(values)/sizeof(values[0])); ++__pyx_temp) {
-    Py_XDECREF(values[__pyx_temp]);
-  }
-  goto __pyx_L7_cleaned_up;
-  __pyx_L0:;
-  for (Py_ssize_t __pyx_temp=0; __pyx_temp < (Py_ssize_t)(sizeof(values)/sizeof(values[0])); ++__pyx_temp) {
-    Py_XDECREF(values[__pyx_temp]);
-  }
-  __pyx_L7_cleaned_up:;
-  __PYX_XCLEAR_MEMVIEW(&__pyx_v_keys, 1);
-  __PYX_XCLEAR_MEMVIEW(&__pyx_v_start, 1);
-  __PYX_XCLEAR_MEMVIEW(&__pyx_v_shift, 1);
-  __PYX_XCLEAR_MEMVIEW(&__pyx_v_row, 1);
-  __Pyx_RefNannyFinishContext();
-  return __pyx_r;
-}
-
-static PyObject *__pyx_pf_8meta_ood_7metrics_5pixel_7_kernel_6count(CYTHON_UNUSED PyObject *__pyx_self, __Pyx_memviewslice __pyx_v_keys, __Pyx_memviewslice __pyx_v_start, __Pyx_memviewslice __pyx_v_shift, __Pyx_memviewslice __pyx_v_row) {
-  Py_ssize_t __pyx_v_i;
-  Py_ssize_t __pyx_v_rest;
-  Py_ssize_t __pyx_v_n;
-  uint32_t __pyx_v_page;
-  int64_t __pyx_v_first;
-  uint8_t __pyx_v_bits;
-  PyObject *__pyx_r = NULL;
-  __Pyx_RefNannyDeclarations
-  int __pyx_t_1;
-  Py_ssize_t __pyx_t_2;
-  size_t __pyx_t_3;
-  int __pyx_t_4;
-  Py_ssize_t __pyx_t_5;
-  PyObject *__pyx_t_6 = NULL;
-  int __pyx_lineno = 0;
-  const char *__pyx_filename = NULL;
-  int __pyx_clineno = 0;
-  __Pyx_RefNannySetupContext("__pyx_fuse_1count", 0);
-
-  /* "meta_ood/metrics/pixel/_kernel.pyx":59
- *     Those, whose page has a ``start`` below 0, are moved to the front of `keys`, still sorted.
- *     """
- *     cdef Py_ssize_t i = 0, rest = 0, n = keys.shape[0]             # <<<<<<<<<<<<<<
- *     cdef uint32_t page
- *     cdef int64_t first
-*/
-  __pyx_v_i = 0;
-  __pyx_v_rest = 0;
-  __pyx_v_n = (__pyx_v_keys.shape[0]);
-
-  /* "meta_ood/metrics/pixel/_kernel.pyx":63
- *     cdef int64_t first
- *     cdef uint8_t bits
- *     with nogil:             # <<<<<<<<<<<<<<
- *         while i < n:
- *             page = keys[i] >> 16
-*/
-  {
-      PyThreadState * _save;
-      _save = PyEval_SaveThread();
-      __Pyx_FastGIL_Remember();
-      /*try:*/ {
-
-        /* "meta_ood/metrics/pixel/_kernel.pyx":64
- *     cdef uint8_t bits
- *     with nogil:
- *         while i < n:             # <<<<<<<<<<<<<<
- *             page = keys[i] >> 16
- *             first = start[page]
-*/
-        while (1) {
-          __pyx_t_1 = (__pyx_v_i < __pyx_v_n);
-
-
-          if (!__pyx_t_1) break;
-
-          /* "meta_ood/metrics/pixel/_kernel.pyx":65
- *     with nogil:
- *         while i < n:
- *             page = keys[i] >> 16             # <<<<<<<<<<<<<<
- *             first = start[page]
- *             if first >= 0:
-*/
-          __pyx_t_2 = __pyx_v_i;
-          __pyx_v_page = ((*((uint32_t *) ( /* dim=0 */ ((char *) (((uint32_t *) __pyx_v_keys.data) + __pyx_t_2)) ))) >> 16);
-
-          /* "meta_ood/metrics/pixel/_kernel.pyx":66
- *         while i < n:
- *             page = keys[i] >> 16
- *             first = start[page]             # <<<<<<<<<<<<<<
- *             if first >= 0:
- *                 bits = shift[page]
-*/
-          __pyx_t_3 = __pyx_v_page;
-          __pyx_v_first = (*((int64_t const  *) ( /* dim=0 */ ((char *) (((int64_t const  *) __pyx_v_start.data) + __pyx_t_3)) )));
-
-          /* "meta_ood/metrics/pixel/_kernel.pyx":67
- *             page = keys[i] >> 16
- *             first = start[page]
- *             if first >= 0:             # <<<<<<<<<<<<<<
- *                 bits = shift[page]
- *                 while i < n and keys[i] >> 16 == page:
-*/
-          __pyx_t_1 = (__pyx_v_first >= 0);
-
-          if (__pyx_t_1) {
-
-
-            /* "meta_ood/metrics/pixel/_kernel.pyx":68
- *             first = start[page]
- *             if first >= 0:
- *                 bits = shift[page]             # <<<<<<<<<<<<<<
- *                 while i < n and keys[i] >> 16 == page:
- *                     row[first + ((keys[i] & 0xFFFF) >> bits)] += 1
-*/
-            __pyx_t_3 = __pyx_v_page;
-            __pyx_v_bits = (*((uint8_t const  *) ( /* dim=0 */ ((char *) (((uint8_t const  *) __pyx_v_shift.data) + __pyx_t_3)) )));
-
-            /* "meta_ood/metrics/pixel/_kernel.pyx":69
- *             if first >= 0:
- *                 bits = shift[page]
- *                 while i < n and keys[i] >> 16 == page:             # <<<<<<<<<<<<<<
- *                     row[first + ((keys[i] & 0xFFFF) >> bits)] += 1
- *                     i += 1
-*/
-            while (1) {
-              __pyx_t_4 = (__pyx_v_i < __pyx_v_n);
-
-              if (__pyx_t_4) {
-
-              } else {
-
-                __pyx_t_1 = __pyx_t_4;
-
-                goto __pyx_L11_bool_binop_done;
-              }
-              __pyx_t_2 = __pyx_v_i;
-              __pyx_t_4 = (((*((uint32_t *) ( /* dim=0 */ ((char *) (((uint32_t *) __pyx_v_keys.data) + __pyx_t_2)) ))) >> 16) == __pyx_v_page);
-
-
-              __pyx_t_1 = __pyx_t_4;
-
-              __pyx_L11_bool_binop_done:;
-
-              if (!__pyx_t_1) break;
-
-              /* "meta_ood/metrics/pixel/_kernel.pyx":70
- *                 bits = shift[page]
- *                 while i < n and keys[i] >> 16 == page:
- *                     row[first + ((keys[i] & 0xFFFF) >> bits)] += 1             # <<<<<<<<<<<<<<
- *                     i += 1
- *             else:
-*/
-              __pyx_t_2 = __pyx_v_i;
-              __pyx_t_5 = (__pyx_v_first + (((*((uint32_t *) ( /* dim=0 */ ((char *) (((uint32_t *) __pyx_v_keys.data) + __pyx_t_2)) ))) & 0xFFFF) >> __pyx_v_bits));
-              *((uint64_t *) ( /* dim=0 */ ((char *) (((uint64_t *) __pyx_v_row.data) + __pyx_t_5)) )) += 1;
-
-              /* "meta_ood/metrics/pixel/_kernel.pyx":71
- *                 while i < n and keys[i] >> 16 == page:
- *                     row[first + ((keys[i] & 0xFFFF) >> bits)] += 1
- *                     i += 1             # <<<<<<<<<<<<<<
- *             else:
- *                 while i < n and keys[i] >> 16 == page:
-*/
-              __pyx_v_i = (__pyx_v_i + 1);
-            }
-
-            /* "meta_ood/metrics/pixel/_kernel.pyx":67
- *             page = keys[i] >> 16
- *             first = start[page]
- *             if first >= 0:             # <<<<<<<<<<<<<<
- *                 bits = shift[page]
- *                 while i < n and keys[i] >> 16 == page:
-*/
-            goto __pyx_L8;
-          }
-
-          /* "meta_ood/metrics/pixel/_kernel.pyx":73
- *                     i += 1
- *             else:
- *                 while i < n and keys[i] >> 16 == page:             # <<<<<<<<<<<<<<
- *                     keys[rest] = keys[i]
- *                     rest += 1
-*/
-          /*else*/ {
-            while (1) {
-              __pyx_t_4 = (__pyx_v_i < __pyx_v_n);
-
-              if (__pyx_t_4) {
-
-              } else {
-
-                __pyx_t_1 = __pyx_t_4;
-
-                goto __pyx_L15_bool_binop_done;
-              }
-              __pyx_t_2 = __pyx_v_i;
-              __pyx_t_4 = (((*((uint32_t *) ( /* dim=0 */ ((char *) (((uint32_t *) __pyx_v_keys.data) + __pyx_t_2)) ))) >> 16) == __pyx_v_page);
-
-
-              __pyx_t_1 = __pyx_t_4;
-
-              __pyx_L15_bool_binop_done:;
-
-              if (!__pyx_t_1) break;
-
-              /* "meta_ood/metrics/pixel/_kernel.pyx":74
- *             else:
- *                 while i < n and keys[i] >> 16 == page:
- *                     keys[rest] = keys[i]             # <<<<<<<<<<<<<<
- *                     rest += 1
- *                     i += 1
-*/
-              __pyx_t_2 = __pyx_v_i;
-              __pyx_t_5 = __pyx_v_rest;
-              *((uint32_t *) ( /* dim=0 */ ((char *) (((uint32_t *) __pyx_v_keys.data) + __pyx_t_5)) )) = (*((uint32_t *) ( /* dim=0 */ ((char *) (((uint32_t *) __pyx_v_keys.data) + __pyx_t_2)) )));
-
-              /* "meta_ood/metrics/pixel/_kernel.pyx":75
- *                 while i < n and keys[i] >> 16 == page:
- *                     keys[rest] = keys[i]
- *                     rest += 1             # <<<<<<<<<<<<<<
- *                     i += 1
- *     return rest
-*/
-              __pyx_v_rest = (__pyx_v_rest + 1);
-
-              /* "meta_ood/metrics/pixel/_kernel.pyx":76
- *                     keys[rest] = keys[i]
- *                     rest += 1
- *                     i += 1             # <<<<<<<<<<<<<<
- *     return rest
-*/
-              __pyx_v_i = (__pyx_v_i + 1);
-            }
-          }
-          __pyx_L8:;
-        }
-      }
-
-      /* "meta_ood/metrics/pixel/_kernel.pyx":63
- *     cdef int64_t first
- *     cdef uint8_t bits
- *     with nogil:             # <<<<<<<<<<<<<<
- *         while i < n:
- *             page = keys[i] >> 16
-*/
-      /*finally:*/ {
-        /*normal exit:*/{
-          __Pyx_FastGIL_Forget();
-          PyEval_RestoreThread(_save);
-          goto __pyx_L5;
-        }
-        __pyx_L5:;
-      }
-  }
-
-  /* "meta_ood/metrics/pixel/_kernel.pyx":77
- *                     rest += 1
- *                     i += 1
- *     return rest             # <<<<<<<<<<<<<<
-*/
-  __pyx_t_6 = PyLong_FromSsize_t(__pyx_v_rest); if (unlikely(!__pyx_t_6)) __PYX_ERR(0, 77, __pyx_L1_error)
-  __Pyx_GOTREF(__pyx_t_6);
-  {
-    PyObject *__pyx_temp;
-    {
-      __pyx_temp = __pyx_r;
-      __pyx_r = __pyx_t_6;
-    }
-    __Pyx_XDECREF(__pyx_temp);
-  }
-  __pyx_t_6 = 0;
-  goto __pyx_L0;
-
-  /* "meta_ood/metrics/pixel/_kernel.pyx":49
- * 
- * 
- * def count(             # <<<<<<<<<<<<<<
- *     uint32_t[::1] keys not None,
- *     const int64_t[::1] start not None,
-*/
-
-  /* function exit code */
-  __pyx_L1_error:;
-  __Pyx_XDECREF(__pyx_t_6);
-  __Pyx_AddTraceback("meta_ood.metrics.pixel._kernel.count", __pyx_clineno, __pyx_lineno, __pyx_filename);
+  __Pyx_XDECREF(__pyx_t_22);
+  __Pyx_AddTraceback("meta_ood._pixels.reduce", __pyx_clineno, __pyx_lineno, __pyx_filename);
   __pyx_r = NULL;
   __pyx_L0:;
 
@@ -20690,197 +19099,6 @@ static PyObject *__pyx_pf_8meta_ood_7metrics_5pixel_7_kernel_6count(CYTHON_UNUSE
   return __pyx_r;
 }
 /* #### Code section: module_exttypes ### */
-
-static PyObject *__pyx_tp_new__initialisation_8meta_ood_7metrics_5pixel_7_kernel___pyx_defaults(PyObject *o, 
-#if CYTHON_VECTORCALL_TPNEW
-    CYTHON_UNUSED PyObject *const *args, CYTHON_UNUSED Py_ssize_t nargs, CYTHON_UNUSED PyObject *kwnames
-#else
-    CYTHON_UNUSED PyObject *a, CYTHON_UNUSED PyObject *k
-#endif
-) {
-  return o;
-}
-
-static PyObject *__pyx_tp_new_vectorcall_8meta_ood_7metrics_5pixel_7_kernel___pyx_defaults(PyTypeObject *t, 
-#if CYTHON_VECTORCALL_TPNEW
-    PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames
-#else
-    PyObject *a, PyObject *k
-#endif
-) {
-  PyObject *o;
-  o = __Pyx_AllocateExtensionType(t, 1);
-  if (unlikely(!o)) return 0;
-  return __pyx_tp_new__initialisation_8meta_ood_7metrics_5pixel_7_kernel___pyx_defaults(o, 
-#if CYTHON_VECTORCALL_TPNEW
-    args, nargs, kwnames
-#else
-    a, k
-#endif
-);
-}
-
-#if CYTHON_VECTORCALL_TPNEW
-static PyObject *__pyx_tp_new_8meta_ood_7metrics_5pixel_7_kernel___pyx_defaults(PyTypeObject *t, PyObject *a, PyObject *k) {
-  return __Pyx_CallTpnewAsVectorcall(__pyx_tp_new_vectorcall_8meta_ood_7metrics_5pixel_7_kernel___pyx_defaults, t, a, k);
-}
-#endif
-
-#if CYTHON_VECTORCALL_TPNEW
-static PyObject *__pyx_tp_vectorcall_8meta_ood_7metrics_5pixel_7_kernel___pyx_defaults(PyObject *t, PyObject *const *args, size_t nargsf, PyObject *kwnames) {
-  if (unlikely((PyTypeObject*)t != __pyx_mstate_global->__pyx_ptype_8meta_ood_7metrics_5pixel_7_kernel___pyx_defaults || __Pyx_PyType_HasFeature((PyTypeObject*)t, Py_TPFLAGS_IS_ABSTRACT))) {
-    return __Pyx_CallNewInitFromVectorcall((PyTypeObject*)t, args, nargsf, kwnames);
-  }
-  Py_ssize_t nargs = PyVectorcall_NARGS(nargsf);
-  PyObject *o = __pyx_tp_new_vectorcall_8meta_ood_7metrics_5pixel_7_kernel___pyx_defaults((PyTypeObject*)t, args, nargs, kwnames);
-  return o;
-}
-#endif
-
-static void __pyx_tp_dealloc_8meta_ood_7metrics_5pixel_7_kernel___pyx_defaults(PyObject *o) {
-  struct __pyx_defaults *p = (struct __pyx_defaults *)o;
-  #if CYTHON_USE_TP_FINALIZE
-  if (unlikely(__Pyx_PyObject_GetSlot(o, tp_finalize, destructor)) && !__Pyx_PyObject_GC_IsFinalized(o)) {
-    if (__Pyx_PyObject_GetSlot(o, tp_dealloc, destructor) == __pyx_tp_dealloc_8meta_ood_7metrics_5pixel_7_kernel___pyx_defaults) {
-      if (PyObject_CallFinalizerFromDealloc(o)) return;
-    }
-  }
-  #endif
-  PyObject_GC_UnTrack(o);
-  Py_CLEAR(p->arg0);
-  PyTypeObject *tp = Py_TYPE(o);
-  #if CYTHON_USE_TYPE_SLOTS
-  (*tp->tp_free)(o);
-  #else
-  {
-    freefunc tp_free = (freefunc)PyType_GetSlot(tp, Py_tp_free);
-    if (tp_free) tp_free(o);
-  }
-  #endif
-  #if CYTHON_USE_TYPE_SPECS
-  Py_DECREF(tp);
-  #endif
-}
-
-static int __pyx_tp_traverse_8meta_ood_7metrics_5pixel_7_kernel___pyx_defaults(PyObject *o, visitproc v, void *a) {
-  int e;
-  struct __pyx_defaults *p = (struct __pyx_defaults *)o;
-  {
-    e = __Pyx_call_type_traverse(o, 1, v, a);
-    if (e) return e;
-  }
-  if (p->arg0) {
-    e = (*v)(p->arg0, a); if (e) return e;
-  }
-  return 0;
-}
-
-static int __pyx_tp_clear_8meta_ood_7metrics_5pixel_7_kernel___pyx_defaults(PyObject *o) {
-  PyObject* tmp;
-  struct __pyx_defaults *p = (struct __pyx_defaults *)o;
-  tmp = ((PyObject*)p->arg0);
-  p->arg0 = Py_None; Py_INCREF(Py_None);
-  Py_XDECREF(tmp);
-  return 0;
-}
-#if CYTHON_USE_TYPE_SPECS
-static PyType_Slot __pyx_type_8meta_ood_7metrics_5pixel_7_kernel___pyx_defaults_slots[] = {
-  {Py_tp_dealloc, (void *)__pyx_tp_dealloc_8meta_ood_7metrics_5pixel_7_kernel___pyx_defaults},
-  {Py_tp_traverse, (void *)__pyx_tp_traverse_8meta_ood_7metrics_5pixel_7_kernel___pyx_defaults},
-  {Py_tp_clear, (void *)__pyx_tp_clear_8meta_ood_7metrics_5pixel_7_kernel___pyx_defaults},
-  {Py_tp_new, (void *)__pyx_tp_new_8meta_ood_7metrics_5pixel_7_kernel___pyx_defaults},
-  #if (!CYTHON_COMPILING_IN_PYPY || PYPY_VERSION_NUM >= 0x07030800) && (!CYTHON_COMPILING_IN_LIMITED_API || __PYX_LIMITED_VERSION_HEX >= 0x030E0000)
-  #if CYTHON_VECTORCALL_TPNEW
-  {Py_tp_vectorcall, (void *)__pyx_tp_vectorcall_8meta_ood_7metrics_5pixel_7_kernel___pyx_defaults},
-  #endif
-  #endif
-  {0, 0},
-};
-static PyType_Spec __pyx_type_8meta_ood_7metrics_5pixel_7_kernel___pyx_defaults_spec = {
-  "meta_ood.metrics.pixel._kernel.__pyx_defaults",
-  sizeof(struct __pyx_defaults),
-  0,
-  Py_TPFLAGS_DEFAULT|Py_TPFLAGS_HAVE_VERSION_TAG|Py_TPFLAGS_HAVE_GC,
-  __pyx_type_8meta_ood_7metrics_5pixel_7_kernel___pyx_defaults_slots,
-};
-#else
-
-static PyTypeObject __pyx_type_8meta_ood_7metrics_5pixel_7_kernel___pyx_defaults = {
-  PyVarObject_HEAD_INIT(0, 0)
-  "meta_ood.metrics.pixel._kernel.""__pyx_defaults", /*tp_name*/
-  sizeof(struct __pyx_defaults), /*tp_basicsize*/
-  0, /*tp_itemsize*/
-  __pyx_tp_dealloc_8meta_ood_7metrics_5pixel_7_kernel___pyx_defaults, /*tp_dealloc*/
-  0, /*tp_vectorcall_offset*/
-  0, /*tp_getattr*/
-  0, /*tp_setattr*/
-  0, /*tp_as_async*/
-  0, /*tp_repr*/
-  0, /*tp_as_number*/
-  0, /*tp_as_sequence*/
-  0, /*tp_as_mapping*/
-  0, /*tp_hash*/
-  0, /*tp_call*/
-  0, /*tp_str*/
-  0, /*tp_getattro*/
-  0, /*tp_setattro*/
-  0, /*tp_as_buffer*/
-  Py_TPFLAGS_DEFAULT|Py_TPFLAGS_HAVE_VERSION_TAG|Py_TPFLAGS_HAVE_GC, /*tp_flags*/
-  0, /*tp_doc*/
-  __pyx_tp_traverse_8meta_ood_7metrics_5pixel_7_kernel___pyx_defaults, /*tp_traverse*/
-  __pyx_tp_clear_8meta_ood_7metrics_5pixel_7_kernel___pyx_defaults, /*tp_clear*/
-  0, /*tp_richcompare*/
-  0, /*tp_weaklistoffset*/
-  0, /*tp_iter*/
-  0, /*tp_iternext*/
-  0, /*tp_methods*/
-  0, /*tp_members*/
-  0, /*tp_getset*/
-  0, /*tp_base*/
-  0, /*tp_dict*/
-  0, /*tp_descr_get*/
-  0, /*tp_descr_set*/
-  #if !CYTHON_USE_TYPE_SPECS
-  0, /*tp_dictoffset*/
-  #endif
-  0, /*tp_init*/
-  0, /*tp_alloc*/
-  __pyx_tp_new_8meta_ood_7metrics_5pixel_7_kernel___pyx_defaults, /*tp_new*/
-  0, /*tp_free*/
-  0, /*tp_is_gc*/
-  0, /*tp_bases*/
-  0, /*tp_mro*/
-  0, /*tp_cache*/
-  0, /*tp_subclasses*/
-  0, /*tp_weaklist*/
-  0, /*tp_del*/
-  0, /*tp_version_tag*/
-  #if CYTHON_USE_TP_FINALIZE
-  0, /*tp_finalize*/
-  #else
-  NULL, /*tp_finalize*/
-  #endif
-  #if (!CYTHON_COMPILING_IN_PYPY || PYPY_VERSION_NUM >= 0x07030800) && (!CYTHON_COMPILING_IN_LIMITED_API || __PYX_LIMITED_VERSION_HEX >= 0x030E0000)
-  #if CYTHON_VECTORCALL_TPNEW
-  __pyx_tp_vectorcall_8meta_ood_7metrics_5pixel_7_kernel___pyx_defaults, /*tp_vectorcall*/
-  #else
-  NULL, /*tp_vectorcall*/
-  #endif
-  #endif
-  #if __PYX_NEED_TP_PRINT_SLOT == 1
-  0, /*tp_print*/
-  #endif
-  #if PY_VERSION_HEX >= 0x030C0000
-  0, /*tp_watched*/
-  #endif
-  #if PY_VERSION_HEX >= 0x030d00A4
-  0, /*tp_versions_used*/
-  #endif
-  #if CYTHON_COMPILING_IN_PYPY && PY_VERSION_HEX < 0x030a0000
-  0, /*tp_pypy_flags*/
-  #endif
-};
-#endif
 static struct __pyx_vtabstruct_array __pyx_vtable_array;
 
 static PyObject *__pyx_tp_new__initialisation_array(PyObject *o, 
@@ -21072,7 +19290,7 @@ static PyType_Slot __pyx_type___pyx_array_slots[] = {
   {0, 0},
 };
 static PyType_Spec __pyx_type___pyx_array_spec = {
-  "meta_ood.metrics.pixel._kernel.array",
+  "meta_ood._pixels.array",
   sizeof(struct __pyx_array_obj),
   0,
   Py_TPFLAGS_DEFAULT|Py_TPFLAGS_HAVE_VERSION_TAG|Py_TPFLAGS_BASETYPE|Py_TPFLAGS_SEQUENCE,
@@ -21106,7 +19324,7 @@ static PyBufferProcs __pyx_tp_as_buffer_array = {
 
 static PyTypeObject __pyx_type___pyx_array = {
   PyVarObject_HEAD_INIT(0, 0)
-  "meta_ood.metrics.pixel._kernel.""array", /*tp_name*/
+  "meta_ood._pixels.""array", /*tp_name*/
   sizeof(struct __pyx_array_obj), /*tp_basicsize*/
   0, /*tp_itemsize*/
   __pyx_tp_dealloc_array, /*tp_dealloc*/
@@ -21310,7 +19528,7 @@ static PyType_Slot __pyx_type___pyx_MemviewEnum_slots[] = {
   {0, 0},
 };
 static PyType_Spec __pyx_type___pyx_MemviewEnum_spec = {
-  "meta_ood.metrics.pixel._kernel.Enum",
+  "meta_ood._pixels.Enum",
   sizeof(struct __pyx_MemviewEnum_obj),
   0,
   Py_TPFLAGS_DEFAULT|Py_TPFLAGS_HAVE_VERSION_TAG|Py_TPFLAGS_BASETYPE|Py_TPFLAGS_HAVE_GC,
@@ -21320,7 +19538,7 @@ static PyType_Spec __pyx_type___pyx_MemviewEnum_spec = {
 
 static PyTypeObject __pyx_type___pyx_MemviewEnum = {
   PyVarObject_HEAD_INIT(0, 0)
-  "meta_ood.metrics.pixel._kernel.""Enum", /*tp_name*/
+  "meta_ood._pixels.""Enum", /*tp_name*/
   sizeof(struct __pyx_MemviewEnum_obj), /*tp_basicsize*/
   0, /*tp_itemsize*/
   __pyx_tp_dealloc_Enum, /*tp_dealloc*/
@@ -21656,7 +19874,7 @@ static PyType_Slot __pyx_type___pyx_memoryview_slots[] = {
   {0, 0},
 };
 static PyType_Spec __pyx_type___pyx_memoryview_spec = {
-  "meta_ood.metrics.pixel._kernel.memoryview",
+  "meta_ood._pixels.memoryview",
   sizeof(struct __pyx_memoryview_obj),
   0,
   Py_TPFLAGS_DEFAULT|Py_TPFLAGS_HAVE_VERSION_TAG|Py_TPFLAGS_BASETYPE|Py_TPFLAGS_HAVE_GC,
@@ -21690,7 +19908,7 @@ static PyBufferProcs __pyx_tp_as_buffer_memoryview = {
 
 static PyTypeObject __pyx_type___pyx_memoryview = {
   PyVarObject_HEAD_INIT(0, 0)
-  "meta_ood.metrics.pixel._kernel.""memoryview", /*tp_name*/
+  "meta_ood._pixels.""memoryview", /*tp_name*/
   sizeof(struct __pyx_memoryview_obj), /*tp_basicsize*/
   0, /*tp_itemsize*/
   __pyx_tp_dealloc_memoryview, /*tp_dealloc*/
@@ -21887,7 +20105,7 @@ static PyType_Slot __pyx_type___pyx_memoryviewslice_slots[] = {
   {0, 0},
 };
 static PyType_Spec __pyx_type___pyx_memoryviewslice_spec = {
-  "meta_ood.metrics.pixel._kernel._memoryviewslice",
+  "meta_ood._pixels._memoryviewslice",
   sizeof(struct __pyx_memoryviewslice_obj),
   0,
   Py_TPFLAGS_DEFAULT|Py_TPFLAGS_HAVE_VERSION_TAG|Py_TPFLAGS_BASETYPE|Py_TPFLAGS_HAVE_GC|Py_TPFLAGS_SEQUENCE,
@@ -21897,7 +20115,7 @@ static PyType_Spec __pyx_type___pyx_memoryviewslice_spec = {
 
 static PyTypeObject __pyx_type___pyx_memoryviewslice = {
   PyVarObject_HEAD_INIT(0, 0)
-  "meta_ood.metrics.pixel._kernel.""_memoryviewslice", /*tp_name*/
+  "meta_ood._pixels.""_memoryviewslice", /*tp_name*/
   sizeof(struct __pyx_memoryviewslice_obj), /*tp_basicsize*/
   0, /*tp_itemsize*/
   __pyx_tp_dealloc__memoryviewslice, /*tp_dealloc*/
@@ -21992,7 +20210,6 @@ static CYTHON_SMALL_CODE int __Pyx_InitConstants(__pyx_mstatetype *__pyx_mstate)
 static CYTHON_SMALL_CODE int __Pyx_modinit_Global_init_code(__pyx_mstatetype *__pyx_mstate); /*proto*/
 static CYTHON_SMALL_CODE int __Pyx_modinit_Variable_export_code(__pyx_mstatetype *__pyx_mstate); /*proto*/
 static CYTHON_SMALL_CODE int __Pyx_modinit_Function_export_code(__pyx_mstatetype *__pyx_mstate); /*proto*/
-static CYTHON_SMALL_CODE int __Pyx_modinit_Exttype___pyx_defaults(__pyx_mstatetype *__pyx_mstate); /*proto*/
 static CYTHON_SMALL_CODE int __Pyx_modinit_Exttype___pyx_array_obj(__pyx_mstatetype *__pyx_mstate); /*proto*/
 static CYTHON_SMALL_CODE int __Pyx_modinit_Exttype___pyx_MemviewEnum_obj(__pyx_mstatetype *__pyx_mstate); /*proto*/
 static CYTHON_SMALL_CODE int __Pyx_modinit_Exttype___pyx_memoryview_obj(__pyx_mstatetype *__pyx_mstate); /*proto*/
@@ -22034,39 +20251,6 @@ static int __Pyx_modinit_Function_export_code(__pyx_mstatetype *__pyx_mstate) {
   /*--- Function export code ---*/
   __Pyx_RefNannyFinishContext();
   return 0;
-}
-
-static int __Pyx_modinit_Exttype___pyx_defaults(__pyx_mstatetype *__pyx_mstate) {
-  __Pyx_RefNannyDeclarations
-  int __pyx_lineno = 0;
-  const char *__pyx_filename = NULL;
-  int __pyx_clineno = 0;
-  CYTHON_UNUSED_VAR(__pyx_mstate);
-  __Pyx_RefNannySetupContext("__Pyx_modinit_Exttype___pyx_defaults", 0);
-  /*--- Exttype __pyx_defaults ---*/
-  #if CYTHON_USE_TYPE_SPECS
-  __pyx_mstate->__pyx_ptype_8meta_ood_7metrics_5pixel_7_kernel___pyx_defaults = (PyTypeObject *) __Pyx_PyType_FromModuleAndSpec(__pyx_m, &__pyx_type_8meta_ood_7metrics_5pixel_7_kernel___pyx_defaults_spec, NULL); if (unlikely(!__pyx_mstate->__pyx_ptype_8meta_ood_7metrics_5pixel_7_kernel___pyx_defaults)) __PYX_ERR(0, 49, __pyx_L1_error)
-  #else
-  __pyx_mstate->__pyx_ptype_8meta_ood_7metrics_5pixel_7_kernel___pyx_defaults = &__pyx_type_8meta_ood_7metrics_5pixel_7_kernel___pyx_defaults;
-  #endif
-  #if !CYTHON_COMPILING_IN_LIMITED_API
-  #endif
-  #if !CYTHON_USE_TYPE_SPECS
-  if (__Pyx_PyType_Ready(__pyx_mstate->__pyx_ptype_8meta_ood_7metrics_5pixel_7_kernel___pyx_defaults) < (0)) __PYX_ERR(0, 49, __pyx_L1_error)
-  #endif
-  #if CYTHON_COMPILING_IN_CPYTHON && PY_VERSION_HEX >= 0x030E0000
-  PyUnstable_Object_EnableDeferredRefcount((PyObject*)__pyx_mstate->__pyx_ptype_8meta_ood_7metrics_5pixel_7_kernel___pyx_defaults);
-  #endif
-  #if !CYTHON_COMPILING_IN_LIMITED_API
-  if ((CYTHON_USE_TYPE_SLOTS && CYTHON_USE_PYTYPE_LOOKUP) && likely(!__pyx_mstate->__pyx_ptype_8meta_ood_7metrics_5pixel_7_kernel___pyx_defaults->tp_dictoffset && __pyx_mstate->__pyx_ptype_8meta_ood_7metrics_5pixel_7_kernel___pyx_defaults->tp_getattro == PyObject_GenericGetAttr)) {
-    __pyx_mstate->__pyx_ptype_8meta_ood_7metrics_5pixel_7_kernel___pyx_defaults->tp_getattro = PyObject_GenericGetAttr;
-  }
-  #endif
-  __Pyx_RefNannyFinishContext();
-  return 0;
-  __pyx_L1_error:;
-  __Pyx_RefNannyFinishContext();
-  return -1;
 }
 
 static int __Pyx_modinit_Exttype___pyx_array_obj(__pyx_mstatetype *__pyx_mstate) {
@@ -22282,10 +20466,10 @@ static int __Pyx_modinit_Function_import_code(__pyx_mstatetype *__pyx_mstate) {
 
 #if CYTHON_PEP489_MULTI_PHASE_INIT
 static PyObject* __pyx_pymod_create(PyObject *spec, PyModuleDef *def); /*proto*/
-static int __pyx_pymod_exec__kernel(PyObject* module); /*proto*/
+static int __pyx_pymod_exec__pixels(PyObject* module); /*proto*/
 static PyModuleDef_Slot __pyx_moduledef_slots[] = {
   {Py_mod_create, (void*)__pyx_pymod_create},
-  {Py_mod_exec, (void*)__pyx_pymod_exec__kernel},
+  {Py_mod_exec, (void*)__pyx_pymod_exec__pixels},
   #if CYTHON_COMPILING_IN_CPYTHON_FREETHREADING
   {Py_mod_gil, __Pyx_FREETHREADING_COMPATIBLE},
   #endif
@@ -22304,8 +20488,8 @@ namespace {
   #endif
   {
       PyModuleDef_HEAD_INIT,
-      "_kernel",
-      __pyx_k_Count_the_pixels_of_one_map_into, /* m_doc */
+      "_pixels",
+      __pyx_k_One_pass_over_the_logits_of_a_fr, /* m_doc */
     #if CYTHON_USE_MODULE_STATE
       sizeof(__pyx_mstatetype), /* m_size */
     #else
@@ -22342,8 +20526,8 @@ namespace {
   #endif
 #endif
 
-__Pyx_PyMODINIT_FUNC PyInit__kernel(void) CYTHON_SMALL_CODE; /*proto*/
-__Pyx_PyMODINIT_FUNC PyInit__kernel(void)
+__Pyx_PyMODINIT_FUNC PyInit__pixels(void) CYTHON_SMALL_CODE; /*proto*/
+__Pyx_PyMODINIT_FUNC PyInit__pixels(void)
 #if CYTHON_PEP489_MULTI_PHASE_INIT
 {
   return PyModuleDef_Init(&__pyx_moduledef);
@@ -22461,7 +20645,7 @@ bad:
 }
 
 
-static CYTHON_SMALL_CODE int __pyx_pymod_exec__kernel(PyObject *__pyx_pyinit_module)
+static CYTHON_SMALL_CODE int __pyx_pymod_exec__pixels(PyObject *__pyx_pyinit_module)
 #endif
 {
   int stringtab_initialized = 0;
@@ -22477,7 +20661,6 @@ static CYTHON_SMALL_CODE int __pyx_pymod_exec__kernel(PyObject *__pyx_pyinit_mod
   size_t __pyx_t_6;
   static PyThread_type_lock __pyx_t_7[8];
   int __pyx_t_8;
-  PyObject *__pyx_t_9 = NULL;
   int __pyx_lineno = 0;
   const char *__pyx_filename = NULL;
   int __pyx_clineno = 0;
@@ -22485,7 +20668,7 @@ static CYTHON_SMALL_CODE int __pyx_pymod_exec__kernel(PyObject *__pyx_pyinit_mod
   #if CYTHON_PEP489_MULTI_PHASE_INIT
   if (__pyx_m) {
     if (__pyx_m == __pyx_pyinit_module) return 0;
-    PyErr_SetString(PyExc_RuntimeError, "Module '_kernel' has already been imported. Re-initialisation is not supported.");
+    PyErr_SetString(PyExc_RuntimeError, "Module '_pixels' has already been imported. Re-initialisation is not supported.");
     return -1;
   }
   #else
@@ -22501,7 +20684,7 @@ static CYTHON_SMALL_CODE int __pyx_pymod_exec__kernel(PyObject *__pyx_pyinit_mod
   #if CYTHON_USE_MODULE_STATE
   {
     int add_module_result = __Pyx_State_AddModule(__pyx_t_1, &__pyx_moduledef);
-    __pyx_t_1 = 0; /* transfer ownership from __pyx_t_1 to "_kernel" pseudovariable */
+    __pyx_t_1 = 0; /* transfer ownership from __pyx_t_1 to "_pixels" pseudovariable */
     if (unlikely((add_module_result < 0))) __PYX_ERR(0, 1, __pyx_L1_error)
     pystate_addmodule_run = 1;
   }
@@ -22531,7 +20714,7 @@ static CYTHON_SMALL_CODE int __pyx_pymod_exec__kernel(PyObject *__pyx_pyinit_mod
   }
   #endif
   
-__Pyx_RefNannySetupContext("PyInit__kernel", 0);
+__Pyx_RefNannySetupContext("PyInit__pixels", 0);
   __Pyx_init_runtime_version();
   if (__Pyx_check_binary_version(__PYX_LIMITED_VERSION_HEX, __Pyx_get_runtime_version(), CYTHON_COMPILING_IN_LIMITED_API) < (0)) __PYX_ERR(0, 1, __pyx_L1_error)
   __pyx_mstate->__pyx_empty_tuple = PyTuple_New(0); if (unlikely(!__pyx_mstate->__pyx_empty_tuple)) __PYX_ERR(0, 1, __pyx_L1_error)
@@ -22542,13 +20725,13 @@ __Pyx_RefNannySetupContext("PyInit__kernel", 0);
   if (__Pyx_InitConstants(__pyx_mstate) < (0)) __PYX_ERR(0, 1, __pyx_L1_error)
   stringtab_initialized = 1;
   if (__Pyx_InitGlobals() < (0)) __PYX_ERR(0, 1, __pyx_L1_error)
-  if (__pyx_module_is_main_meta_ood__metrics__pixel___kernel) {
+  if (__pyx_module_is_main_meta_ood___pixels) {
     if (PyObject_SetAttr(__pyx_m, __pyx_mstate_global->__pyx_n_u_name_2, __pyx_mstate_global->__pyx_n_u_main) < (0)) __PYX_ERR(0, 1, __pyx_L1_error)
   }
   {
     PyObject *modules = PyImport_GetModuleDict(); if (unlikely(!modules)) __PYX_ERR(0, 1, __pyx_L1_error)
-    if (!PyDict_GetItemString(modules, "meta_ood.metrics.pixel._kernel")) {
-      if (unlikely((PyDict_SetItemString(modules, "meta_ood.metrics.pixel._kernel", __pyx_m) < 0))) __PYX_ERR(0, 1, __pyx_L1_error)
+    if (!PyDict_GetItemString(modules, "meta_ood._pixels")) {
+      if (unlikely((PyDict_SetItemString(modules, "meta_ood._pixels", __pyx_m) < 0))) __PYX_ERR(0, 1, __pyx_L1_error)
     }
   }
   /*--- Builtin init code ---*/
@@ -22561,7 +20744,6 @@ __Pyx_RefNannySetupContext("PyInit__kernel", 0);
   (void)__Pyx_modinit_Variable_export_code(__pyx_mstate);
   (void)__Pyx_modinit_Function_export_code(__pyx_mstate);
   /*--- Type init code ---*/
-  if (unlikely((__Pyx_modinit_Exttype___pyx_defaults(__pyx_mstate) < 0))) __PYX_ERR(0, 1, __pyx_L1_error)
   if (unlikely((__Pyx_modinit_Exttype___pyx_array_obj(__pyx_mstate) < 0))) __PYX_ERR(0, 1, __pyx_L1_error)
   if (unlikely((__Pyx_modinit_Exttype___pyx_MemviewEnum_obj(__pyx_mstate) < 0))) __PYX_ERR(0, 1, __pyx_L1_error)
   if (unlikely((__Pyx_modinit_Exttype___pyx_memoryview_obj(__pyx_mstate) < 0))) __PYX_ERR(0, 1, __pyx_L1_error)
@@ -23064,76 +21246,94 @@ __Pyx_RefNannySetupContext("PyInit__kernel", 0);
   if (PyDict_SetItem(__pyx_mstate_global->__pyx_d, __pyx_mstate_global->__pyx_n_u_pyx_unpickle_Enum, __pyx_t_4) < (0)) __PYX_ERR(1, 4, __pyx_L1_error)
   __Pyx_DECREF(__pyx_t_4); __pyx_t_4 = 0;
 
-  /* "meta_ood/metrics/pixel/_kernel.pyx":11
+  /* "meta_ood/_pixels.pyx":33
+ *     ) noexcept nogil
  * 
+ * chosen = best_instruction_set()             # <<<<<<<<<<<<<<
  * 
- * def order(             # <<<<<<<<<<<<<<
- *     const int32_t[::1] bits not None,
- *     const uint8_t[::1] target not None,
+ * INSTRUCTION_SETS = ("baseline", "avx2", "avx512")
 */
-  __pyx_t_4 = __Pyx_CyFunction_New(&__pyx_mdef_8meta_ood_7metrics_5pixel_7_kernel_1order, 0, __pyx_mstate_global->__pyx_n_u_order, NULL, __pyx_mstate_global->__pyx_n_u_meta_ood_metrics_pixel__kernel, __pyx_mstate_global->__pyx_d, ((PyObject *)__pyx_mstate_global->__pyx_codeobj_tab[0])); if (unlikely(!__pyx_t_4)) __PYX_ERR(0, 11, __pyx_L1_error)
+  chosen = best_instruction_set();
+
+  /* "meta_ood/_pixels.pyx":35
+ * chosen = best_instruction_set()
+ * 
+ * INSTRUCTION_SETS = ("baseline", "avx2", "avx512")             # <<<<<<<<<<<<<<
+ * 
+ * 
+*/
+  if (PyDict_SetItem(__pyx_mstate_global->__pyx_d, __pyx_mstate_global->__pyx_n_u_INSTRUCTION_SETS, __pyx_mstate_global->__pyx_tuple[2]) < (0)) __PYX_ERR(0, 35, __pyx_L1_error)
+
+  /* "meta_ood/_pixels.pyx":38
+ * 
+ * 
+ * def instruction_set():             # <<<<<<<<<<<<<<
+ *     """Return the name of the instruction set in use."""
+ *     return INSTRUCTION_SETS[chosen]
+*/
+  __pyx_t_4 = __Pyx_CyFunction_New(&__pyx_mdef_8meta_ood_7_pixels_1instruction_set, 0, __pyx_mstate_global->__pyx_n_u_instruction_set, NULL, __pyx_mstate_global->__pyx_n_u_meta_ood__pixels, __pyx_mstate_global->__pyx_d, ((PyObject *)__pyx_mstate_global->__pyx_codeobj_tab[0])); if (unlikely(!__pyx_t_4)) __PYX_ERR(0, 38, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_4);
   #if CYTHON_COMPILING_IN_CPYTHON && PY_VERSION_HEX >= 0x030E0000
   PyUnstable_Object_EnableDeferredRefcount(__pyx_t_4);
   #endif
-  if (PyDict_SetItem(__pyx_mstate_global->__pyx_d, __pyx_mstate_global->__pyx_n_u_order, __pyx_t_4) < (0)) __PYX_ERR(0, 11, __pyx_L1_error)
+  if (PyDict_SetItem(__pyx_mstate_global->__pyx_d, __pyx_mstate_global->__pyx_n_u_instruction_set, __pyx_t_4) < (0)) __PYX_ERR(0, 38, __pyx_L1_error)
   __Pyx_DECREF(__pyx_t_4); __pyx_t_4 = 0;
 
-  /* "meta_ood/metrics/pixel/_kernel.pyx":49
+  /* "meta_ood/_pixels.pyx":43
  * 
  * 
- * def count(             # <<<<<<<<<<<<<<
- *     uint32_t[::1] keys not None,
- *     const int64_t[::1] start not None,
+ * def use_instruction_set(name=None):             # <<<<<<<<<<<<<<
+ *     """Use an instruction set that the processor has; None = the best. For tests and benchmarks."""
+ *     global chosen
 */
-  __pyx_t_4 = __Pyx_PyDict_NewPresized(2); if (unlikely(!__pyx_t_4)) __PYX_ERR(0, 49, __pyx_L1_error)
+  __pyx_t_4 = __Pyx_CyFunction_New(&__pyx_mdef_8meta_ood_7_pixels_3use_instruction_set, 0, __pyx_mstate_global->__pyx_n_u_use_instruction_set, NULL, __pyx_mstate_global->__pyx_n_u_meta_ood__pixels, __pyx_mstate_global->__pyx_d, ((PyObject *)__pyx_mstate_global->__pyx_codeobj_tab[1])); if (unlikely(!__pyx_t_4)) __PYX_ERR(0, 43, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_4);
-  __pyx_t_5 = __pyx_FusedFunction_New(&__pyx_fuse_0__pyx_mdef_8meta_ood_7metrics_5pixel_7_kernel_5count, 0, __pyx_mstate_global->__pyx_n_u_count_uint32_t_1, NULL, __pyx_mstate_global->__pyx_n_u_meta_ood_metrics_pixel__kernel, __pyx_mstate_global->__pyx_d, ((PyObject *)__pyx_mstate_global->__pyx_codeobj_tab[1])); if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 49, __pyx_L1_error)
-  __Pyx_GOTREF(__pyx_t_5);
   #if CYTHON_COMPILING_IN_CPYTHON && PY_VERSION_HEX >= 0x030E0000
-  PyUnstable_Object_EnableDeferredRefcount(__pyx_t_5);
+  PyUnstable_Object_EnableDeferredRefcount(__pyx_t_4);
   #endif
-  __Pyx_CyFunction_SetDefaultsTuple(__pyx_t_5, __pyx_mstate_global->__pyx_empty_tuple);
-  if (PyDict_SetItem(__pyx_t_4, __pyx_mstate_global->__pyx_n_u_uint32_t, __pyx_t_5) < (0)) __PYX_ERR(0, 49, __pyx_L1_error)
-  __Pyx_DECREF(__pyx_t_5); __pyx_t_5 = 0;
-  __pyx_t_5 = __pyx_FusedFunction_New(&__pyx_fuse_1__pyx_mdef_8meta_ood_7metrics_5pixel_7_kernel_7count, 0, __pyx_mstate_global->__pyx_n_u_count_uint64_t_1, NULL, __pyx_mstate_global->__pyx_n_u_meta_ood_metrics_pixel__kernel, __pyx_mstate_global->__pyx_d, ((PyObject *)__pyx_mstate_global->__pyx_codeobj_tab[2])); if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 49, __pyx_L1_error)
-  __Pyx_GOTREF(__pyx_t_5);
-  #if CYTHON_COMPILING_IN_CPYTHON && PY_VERSION_HEX >= 0x030E0000
-  PyUnstable_Object_EnableDeferredRefcount(__pyx_t_5);
-  #endif
-  __Pyx_CyFunction_SetDefaultsTuple(__pyx_t_5, __pyx_mstate_global->__pyx_empty_tuple);
-  if (PyDict_SetItem(__pyx_t_4, __pyx_mstate_global->__pyx_n_u_uint64_t, __pyx_t_5) < (0)) __PYX_ERR(0, 49, __pyx_L1_error)
-  __Pyx_DECREF(__pyx_t_5); __pyx_t_5 = 0;
-  __pyx_t_5 = __pyx_FusedFunction_New(&__pyx_mdef_8meta_ood_7metrics_5pixel_7_kernel_3count, 0, __pyx_mstate_global->__pyx_n_u_count, NULL, __pyx_mstate_global->__pyx_n_u_meta_ood_metrics_pixel__kernel, __pyx_mstate_global->__pyx_d, ((PyObject *)__pyx_mstate_global->__pyx_codeobj_tab[3])); if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 49, __pyx_L1_error)
-  __Pyx_GOTREF(__pyx_t_5);
-  #if CYTHON_COMPILING_IN_CPYTHON && PY_VERSION_HEX >= 0x030E0000
-  PyUnstable_Object_EnableDeferredRefcount(__pyx_t_5);
-  #endif
-  if (!__Pyx_CyFunction_InitDefaults(__pyx_t_5, __pyx_mstate_global->__pyx_ptype_8meta_ood_7metrics_5pixel_7_kernel___pyx_defaults)) __PYX_ERR(0, 49, __pyx_L1_error)
-  __pyx_t_9 = __Pyx_PyDict_NewPresized(0); if (unlikely(!__pyx_t_9)) __PYX_ERR(0, 49, __pyx_L1_error)
-  __Pyx_GOTREF(__pyx_t_9);
-  __Pyx_CyFunction_Defaults(struct __pyx_defaults, __pyx_t_5)->arg0 = __pyx_t_9;
-  __Pyx_GIVEREF(__pyx_t_9);
-  __pyx_t_9 = 0;
-  __Pyx_CyFunction_SetDefaultsTuple(__pyx_t_5, __pyx_mstate_global->__pyx_empty_tuple);
-  __Pyx_as_FusedFunctionObject(__pyx_t_5)->__signatures__ = __pyx_t_4;
-  __Pyx_GIVEREF(__pyx_t_4);
-  __pyx_t_4 = 0;
-  __pyx_t_4 = __pyx_t_5;
-  __Pyx_INCREF(__pyx_t_4);
-  if (PyDict_SetItem(__pyx_mstate_global->__pyx_d, __pyx_mstate_global->__pyx_n_u_count, __pyx_t_4) < (0)) __PYX_ERR(0, 49, __pyx_L1_error)
+  __Pyx_CyFunction_SetDefaultsTuple(__pyx_t_4, __pyx_mstate_global->__pyx_tuple[3]);
+  if (PyDict_SetItem(__pyx_mstate_global->__pyx_d, __pyx_mstate_global->__pyx_n_u_use_instruction_set, __pyx_t_4) < (0)) __PYX_ERR(0, 43, __pyx_L1_error)
   __Pyx_DECREF(__pyx_t_4); __pyx_t_4 = 0;
-  __Pyx_DECREF(__pyx_t_5); __pyx_t_5 = 0;
 
-  /* "meta_ood/metrics/pixel/_kernel.pyx":1
+  /* "meta_ood/_pixels.pyx":53
+ * 
+ * 
+ * def scratch_size(int classes, int columns):             # <<<<<<<<<<<<<<
+ *     """Return how many floats of scratch memory each thread of `reduce` needs."""
+ *     return 2 * classes * columns + classes * BLOCK
+*/
+  __pyx_t_4 = __Pyx_CyFunction_New(&__pyx_mdef_8meta_ood_7_pixels_5scratch_size, 0, __pyx_mstate_global->__pyx_n_u_scratch_size, NULL, __pyx_mstate_global->__pyx_n_u_meta_ood__pixels, __pyx_mstate_global->__pyx_d, ((PyObject *)__pyx_mstate_global->__pyx_codeobj_tab[2])); if (unlikely(!__pyx_t_4)) __PYX_ERR(0, 53, __pyx_L1_error)
+  __Pyx_GOTREF(__pyx_t_4);
+  #if CYTHON_COMPILING_IN_CPYTHON && PY_VERSION_HEX >= 0x030E0000
+  PyUnstable_Object_EnableDeferredRefcount(__pyx_t_4);
+  #endif
+  if (PyDict_SetItem(__pyx_mstate_global->__pyx_d, __pyx_mstate_global->__pyx_n_u_scratch_size, __pyx_t_4) < (0)) __PYX_ERR(0, 53, __pyx_L1_error)
+  __Pyx_DECREF(__pyx_t_4); __pyx_t_4 = 0;
+
+  /* "meta_ood/_pixels.pyx":62
+ * 
+ * 
+ * def reduce(             # <<<<<<<<<<<<<<
+ *     const float[:, :, ::1] logits not None,
+ *     const int[::1] low not None,
+*/
+  __pyx_t_4 = __Pyx_CyFunction_New(&__pyx_mdef_8meta_ood_7_pixels_7reduce, 0, __pyx_mstate_global->__pyx_n_u_reduce_2, NULL, __pyx_mstate_global->__pyx_n_u_meta_ood__pixels, __pyx_mstate_global->__pyx_d, ((PyObject *)__pyx_mstate_global->__pyx_codeobj_tab[3])); if (unlikely(!__pyx_t_4)) __PYX_ERR(0, 62, __pyx_L1_error)
+  __Pyx_GOTREF(__pyx_t_4);
+  #if CYTHON_COMPILING_IN_CPYTHON && PY_VERSION_HEX >= 0x030E0000
+  PyUnstable_Object_EnableDeferredRefcount(__pyx_t_4);
+  #endif
+  if (PyDict_SetItem(__pyx_mstate_global->__pyx_d, __pyx_mstate_global->__pyx_n_u_reduce_2, __pyx_t_4) < (0)) __PYX_ERR(0, 62, __pyx_L1_error)
+  __Pyx_DECREF(__pyx_t_4); __pyx_t_4 = 0;
+
+  /* "meta_ood/_pixels.pyx":1
  * # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False             # <<<<<<<<<<<<<<
- * """Count the pixels of one map into the rows of a score histogram, in one pass."""
+ * """One pass over the logits of a frame: up-sampling and softmax statistics; the API is scores.py."""
  * 
 */
-  __pyx_t_5 = __Pyx_PyDict_NewPresized(0); if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 1, __pyx_L1_error)
-  __Pyx_GOTREF(__pyx_t_5);
-  if (PyDict_SetItem(__pyx_mstate_global->__pyx_d, __pyx_mstate_global->__pyx_n_u_test, __pyx_t_5) < (0)) __PYX_ERR(0, 1, __pyx_L1_error)
-  __Pyx_DECREF(__pyx_t_5); __pyx_t_5 = 0;
+  __pyx_t_4 = __Pyx_PyDict_NewPresized(0); if (unlikely(!__pyx_t_4)) __PYX_ERR(0, 1, __pyx_L1_error)
+  __Pyx_GOTREF(__pyx_t_4);
+  if (PyDict_SetItem(__pyx_mstate_global->__pyx_d, __pyx_mstate_global->__pyx_n_u_test, __pyx_t_4) < (0)) __PYX_ERR(0, 1, __pyx_L1_error)
+  __Pyx_DECREF(__pyx_t_4); __pyx_t_4 = 0;
 
   /*--- Wrapped vars code ---*/
 
@@ -23141,10 +21341,9 @@ __Pyx_RefNannySetupContext("PyInit__kernel", 0);
   __pyx_L1_error:;
   __Pyx_XDECREF(__pyx_t_4);
   __Pyx_XDECREF(__pyx_t_5);
-  __Pyx_XDECREF(__pyx_t_9);
   if (__pyx_m) {
     if (__pyx_mstate->__pyx_d && stringtab_initialized) {
-      __Pyx_AddTraceback("init meta_ood.metrics.pixel._kernel", __pyx_clineno, __pyx_lineno, __pyx_filename);
+      __Pyx_AddTraceback("init meta_ood._pixels", __pyx_clineno, __pyx_lineno, __pyx_filename);
     }
     #if !CYTHON_USE_MODULE_STATE
     Py_CLEAR(__pyx_m);
@@ -23158,7 +21357,7 @@ __Pyx_RefNannySetupContext("PyInit__kernel", 0);
     }
     #endif
   } else if (!PyErr_Occurred()) {
-    PyErr_SetString(PyExc_ImportError, "init meta_ood.metrics.pixel._kernel");
+    PyErr_SetString(PyExc_ImportError, "init meta_ood._pixels");
   }
   __pyx_L0:;
   __Pyx_RefNannyFinishContext();
@@ -23182,8 +21381,6 @@ static int __Pyx_InitCachedBuiltins(__pyx_mstatetype *__pyx_mstate) {
   __pyx_builtin_id = __Pyx_GetBuiltinName(__pyx_mstate->__pyx_n_u_id); if (!__pyx_builtin_id) __PYX_ERR(1, 662, __pyx_L1_error)
 
   /* Cached unbound methods */
-  __pyx_mstate->__pyx_umethod_PyDict_Type_get.type = (PyObject*)&PyDict_Type;
-  __pyx_mstate->__pyx_umethod_PyDict_Type_get.method_name = &__pyx_mstate->__pyx_n_u_get;
   __pyx_mstate->__pyx_umethod_PyDict_Type_items.type = (PyObject*)&PyDict_Type;
   __pyx_mstate->__pyx_umethod_PyDict_Type_items.method_name = &__pyx_mstate->__pyx_n_u_items;
   __pyx_mstate->__pyx_umethod_PyDict_Type_pop.type = (PyObject*)&PyDict_Type;
@@ -23242,10 +21439,38 @@ static int __Pyx_InitCachedConstants(__pyx_mstatetype *__pyx_mstate) {
   __Pyx_GIVEREF(__pyx_mstate_global->__pyx_slice[0]);
   if (__Pyx_PyTuple_SET_ITEM(__pyx_mstate_global->__pyx_tuple[1], 0, __pyx_mstate_global->__pyx_slice[0]) != (0)) __PYX_ERR(1, 763, __pyx_L1_error);
   __Pyx_GIVEREF(__pyx_mstate_global->__pyx_tuple[1]);
+
+  /* "meta_ood/_pixels.pyx":35
+ * chosen = best_instruction_set()
+ * 
+ * INSTRUCTION_SETS = ("baseline", "avx2", "avx512")             # <<<<<<<<<<<<<<
+ * 
+ * 
+*/
+  {
+    PyObject* __pyx_temp[3] = {__pyx_mstate_global->__pyx_n_u_baseline, __pyx_mstate_global->__pyx_n_u_avx2, __pyx_mstate_global->__pyx_n_u_avx512};
+    __pyx_mstate_global->__pyx_tuple[2] = __Pyx_PyTuple_FromArray(__pyx_temp, 3); if (unlikely(!__pyx_mstate_global->__pyx_tuple[2])) __PYX_ERR(0, 35, __pyx_L1_error)
+    __Pyx_GOTREF(__pyx_mstate_global->__pyx_tuple[2]);
+  }
+  __Pyx_GIVEREF(__pyx_mstate_global->__pyx_tuple[2]);
+
+  /* "meta_ood/_pixels.pyx":43
+ * 
+ * 
+ * def use_instruction_set(name=None):             # <<<<<<<<<<<<<<
+ *     """Use an instruction set that the processor has; None = the best. For tests and benchmarks."""
+ *     global chosen
+*/
+  {
+    PyObject* __pyx_temp[1] = {Py_None};
+    __pyx_mstate_global->__pyx_tuple[3] = __Pyx_PyTuple_FromArray(__pyx_temp, 1); if (unlikely(!__pyx_mstate_global->__pyx_tuple[3])) __PYX_ERR(0, 43, __pyx_L1_error)
+    __Pyx_GOTREF(__pyx_mstate_global->__pyx_tuple[3]);
+  }
+  __Pyx_GIVEREF(__pyx_mstate_global->__pyx_tuple[3]);
   #if CYTHON_IMMORTAL_CONSTANTS
   {
     PyObject **table = __pyx_mstate->__pyx_tuple;
-    for (Py_ssize_t i=0; i<2; ++i) {
+    for (Py_ssize_t i=0; i<4; ++i) {
       #if PY_VERSION_HEX >= 0x030F0000
       PyUnstable_SetImmortal(table[i]);
       #elif CYTHON_COMPILING_IN_CPYTHON_FREETHREADING
@@ -23302,41 +21527,41 @@ static int __Pyx_InitConstants(__pyx_mstatetype *__pyx_mstate) {
   int __pyx_clineno = 0;
   CYTHON_UNUSED_VAR(__pyx_mstate);
   {
-    const struct { const unsigned int length: 8; } str_length_index[] = {{6},{8},{1},{2},{15},{23},{25},{32},{20},{22},{1},{1},{37},{45},{22},{27},{179},{8},{15},{7},{6},{2},{9},{50},{38},{30},{37},{1},{5},{8},{8},{15},{20},{12},{9},{17},{8},{8},{12},{10},{8},{10},{8},{7},{14},{11},{10},{19},{14},{12},{10},{17},{13},{12},{12},{19},{8},{15},{13},{3},{15},{4},{18},{4},{4},{1},{18},{5},{20},{20},{8},{5},{15},{6},{9},{5},{5},{5},{6},{7},{3},{1},{2},{7},{5},{5},{8},{3},{4},{4},{6},{7},{30},{7},{4},{1},{4},{4},{8},{9},{7},{5},{3},{5},{4},{4},{3},{8},{9},{8},{4},{4},{3},{10},{5},{5},{10},{4},{5},{4},{4},{6},{6},{8},{8},{6},{6},{5},{6},{5},{1}};
-    const struct { const unsigned int length: 8; } bytes_length_index[] = {{1},{181},{219}};
+    const struct { const unsigned int length: 8; } str_length_index[] = {{6},{8},{1},{2},{15},{23},{25},{32},{20},{22},{1},{1},{37},{45},{22},{179},{8},{15},{7},{6},{2},{9},{50},{24},{22},{30},{37},{5},{8},{16},{8},{15},{20},{12},{9},{17},{8},{8},{12},{10},{8},{10},{8},{7},{14},{11},{10},{19},{14},{12},{10},{17},{13},{12},{12},{19},{8},{13},{3},{15},{7},{18},{4},{6},{3},{4},{8},{4},{1},{7},{18},{7},{5},{15},{6},{7},{13},{9},{5},{5},{5},{6},{7},{4},{4},{2},{5},{15},{10},{5},{8},{4},{11},{6},{3},{4},{9},{7},{16},{4},{4},{4},{3},{4},{3},{6},{8},{5},{4},{7},{12},{6},{10},{5},{5},{4},{5},{4},{4},{6},{6},{7},{6},{6},{19},{6},{6},{6},{1}};
+    const struct { const unsigned int length: 9; } bytes_length_index[] = {{1},{23},{12},{365},{64}};
     #ifndef CYTHON_COMPRESS_STRINGS
       #define CYTHON_COMPRESS_STRINGS 90
     #endif
-    #if (CYTHON_COMPRESS_STRINGS) == 1 /* compression: zlib (1159 bytes) */
-static const char cstring[] = "x\332}TKO\034G\020\346e\313\302(\201\230\330 \307RcY^%1K\010\344!b\331Z\036V8\030C\220\220\022\313\032\365\364\324\316\266w\266{\350\307\262k%R\216\034\347\330\3079\356q\217\0349\372\230\343\036\375\023\370\t\251\236\335\001\034%AlwMwU\365W_=\0105\344\233\016\221\341[`\346Yu\203<}\t-\251\272G\034N\210\254\223\247L\n\303c+\255&TD$\342\312+\376\363\230\213\362B\033\305#\210\256)\023\251\376\367\376\343\263K\315g\317\267\250\020\322\020\2525\217\0051\222(\240\321\262\024I\227\264\n\220m\004\271+\3324\341\021i\311\010\236\020\350\244h\213\256*\254\342\337\255\324\2452\212\212\312\023\022\243\253RY7h\n\370\024\241\035\256\311\236$-jX\203\213\230\370\247\250\261\nH]Z\021\355I\003\3044\220\244\255\256iHAP=\202\204\207\240\250\001\004\342\241\343\203\312+\t\262\277\263\277\274\376\343z\021\210\002O\251&\332\206,\301\030@{>C\313\023\203\017\233n\n\272Jv\353\244+-\021\200\2201\300\024\365\256\033\230\006\010\242\301x\201T\n:\250\341R\004h\216h+#\006y\033\274\365\013\232h\250\322(\nP\017\230L\022\177\047\205\256\322\220E\\\3230\001\020~\215\031\327C)\022\022\003\252S\233\030\022\004\n\"\313 \010Hd\013\217B\212e\014\260\315i\202\267\214\013n\202@+\266\322\002C\003)#/ \001z%\345\035HV\202&(\001I5\355vl\341\336;\241I\"\031\262E\250R\264K\"jh\365_n\2079\361\314\r\313AW\177\257\035n\355\356\356$\tO5\327\207plA0\360\225Y\275*\322 \330\357v\360\267\215i\010\366\240c~\201z\020\214\250\302P\020\266\047\363J\210\301p\003-\177\020y\033\374\253[\301\374\216W\272\264\342\255\024K\307K-\312E\261\313\310&\305\235\240\255\341\356\237\017\002\2146`\r`Mm[\303\257\221\027/\372D\017%+R\316\232\350aG\224zm\343i\360>\216-MJ\267e\026.%V\324\336\265\003\350\370\017,\214K(\372\032\364K\371\312\316\2006E\240\032\242\000k\034\273\014}p\0350\251\244\305\202\004,\2212\025Ah\353u,p\025k\252\273\202qY\275T\323!\325\020r\243\031K\3603@j\260\277\030\204\2245\031v\214)\226\327\226\013\263\366m`^ol\254\276ysu\366\375zy6*:\035y\202\212\305\303\031\316!L3v3 ME\233\201RR\325\271\322\246\236\320XcKc\273\216\032""\333g\223G\330\264\022\251)\242\362\311\325\303\345\0354\241\213\377\272\2117\315\023\037\020\016\016?5\312\372\255\216\352\267Z\324ouT\277-\216#G\304~\244\010O0\216\244\226\200\230\372F+w-\300\"\200\004A\246]\204-U\004*E\026R\032C*\323T\"\010\324+w\255 \346\032\047\205\302T(\231\200\222\047\230\250\222\006_\374\272\301\353\346r\000i\217\037\363\2500\231\220j#\361\247,3x\202A\227\004\227\244bq\341\3336\305\356\002\234qv\270\350\023%E\334y\365\347\370\305\374\330\215E7\235Wz\363\275\243\376j\277vqkl\372\366\340\326\047\247a6\221-\rf\356d\353\331\261\233tk\216\016f\346\263\0357\347\360\364\323\323vv\350\306\007\263\3672\353j\356`0{7\013\335\204{\350\266\363\251\274\226\037\366&{k=\326\237\033\314\337C\363\233.\312\037\3454\327\275\207\275\237\373[\375w\347x\261\350\346>\374\267\331\202\033w\013\371|~\220\323\301\374\027\256V\350\017\246n\237\256\"\350\273c7\036\345\317\373\313g\177\274\177\371\327\257\277]L\027\230gNw\262\3173\232\265\335Q\276\232\327J\3547\035u\307\036\262\31563:\230\275\357\276\313\047\363\325k\302\234\217l\033\037Da\001\365\303|\246\267\331\243e\230\323\371\322`\026\361\014f>\313\276F\337ky\322\177|6y\266~\246\316\357\277\257y\265\343B\301=@\260\263\017\334\301\207\217\276\006S3\247/\262\307xr\307m\272\267\275\211\336W\375\315~\343,<\037\367\001\375\2245\363\305\336\227\375\037\316\226\376\006x\336\350.";
-    PyObject *data = __Pyx_DecompressString(cstring, 1159, 1);
+    #if (CYTHON_COMPRESS_STRINGS) == 1 /* compression: zlib (1240 bytes) */
+static const char cstring[] = "x\332}T\315o\023G\024\307\"\224\250|)\020\251\240\036:VQ-U\304\340\020 \005D\225\206P\245R\003\306!\240Pi\030\317\314\356\016\354\316lff\375Q\365\300\321\307=\356\321\307=\356\321G\037s\364\321G\376\204\376\t}\263\266C\250\252\256\264;\263\357\275y\357\375~\357\315C\304\242;=\244\332\3579\265O\352\017\321\343\337y\244t\377@\360.R\036zL\225\264\302OTb\020\221\0141\241\235\341\277\305B.\024\306j\3018;e\214\224\376_\375\227\262\023\313\047?o\023)\225E\304\030\341Kd\025\322\234\2605%\303>\212\312$;\220\344\256\354\220P0\024)\306o!\336\213\341,\270\252\321\232\213[\363\224\266\232\310\332-\344\203\253\205\261\tH\314!\024\"=a\320\236\262\034\331\000\230\330\356\333@I\0042\306C\321\346\232X\016\321\\~\340U;#\211^\354\274X\333\330\334(\263\325\334\361f\220I\3324\204D\271q\244\265\023\021Z\360n\37317u\264\353\241\276J\220\344\220\027\240\210\301\356\364\001\033p\211\014\267n\203j%fb\205\222\030\216\013\351\327\3464\211\016w\247\237\221\320\360:a\014\203\035\247*\014\235NIS\047m\312\204!\355\220s\351\276>\025f\266cR\001 \217$\241E\030k\316\022\3121F,)=J%\327\000`G\220\020\264THa16\232\336\216\270%X)v\033\307\242\307CS\217\373=\033\0009\261V\224\033\003\374\006\304\300y\224\224a\2343\022\206\212\002k\210hM\372\210\021K\352\377\241\235\025\30018\253\275\251o\265\266www\302P\304F\230\335\275\326\376\313W\333\373\273\317\367pkg\277\325\342G\t\227\224\273\256\254\177nP\214_\364{\360>\205\352\340=\336\263/\271\207\361\234A@\010h\034\307\2377>\267\302\362\310\t\230;\003\217\227H\352VP\231\305)\021\305\3206n\027\021!\313U\261$,u\222D\263\325\205\307\030(\3014\340\364\203I\242\331\337\334\213\333\272\372\317v\211\214\005\375\000\036v\344\302\256c\035+\316\307QB\302\205\333EqNv\264l\311S\002\336s?\320/\047\251\230S\251\237\354?\237\263\3348,\302`\252\264J\24019\264\312\242\024\270\235x\0364\272\366\001l\217\230\276\244B\325O,\r\351\364\326\341\275\327Xo\023\326&\206\2737\004M\033\334\322y\017S\047\300@\025\3345\n\026\364\0034f\022ICU\"-+y\200\370\263)\003\205\204\273\312\245\325*\356""\317\027l !\220%Qy\347\270\326J{B\033\353\205\3047p\211#b\347W\331\207~\t\204\037\010\006\243\202\367\204\204\016J\312+\340\300C\024\243<\013P\\\241\315\354\363\047\017\271gC\345cW%\230\021\260\025\326\204\252\033\221\330\200-.\0050T\334DY\264}}\336\366n\2628\252a0E\200 \006t\261\212g\325\320\334\027\006&\203\206\204\000H\327\030\n\371\323`\276`\027\333\300-\225\014r\233_\301\262\367\341\243y\251\265DC\311xl\254\212gPl\340\006\335\354k\240s `\022\303M\342\211q$\177\201\027\346Y\302M\227H\030z]\356\262\350=\377X\371\264ta\260>x9\350\245:\273>\274:\334\314\327\363f)\236\\\3706kd[\037+\177\3379s\356z\332\311^\017\237\345\325\374Q\341\215\266G\235qsL\246K\327\322\306tiy\360uZM\357g+\331\367YkX\231\tn\246\"\263\303\237\362g\305\017\243\312hut0\276\177\274r|\363\330\233\354\037N\016\337N\336\376\341\354\316\017l\372(\363\300\361\315\334+\266\212\246\023^N\301\363\362d\371F\266\342~\277\032\260\264\226\255f\207\303\243\374l\336\310\237\026\225b\265h\026lT\035\335\037\257\214\253\013G\233\331F\326\317+\371j\336\314YQ-\356\225\201\233#>n\214\267\026Y\005\031\033\376\230\377Z4\212\337F>\200\010\216\375\311\253\203\311\301kgp1}\232]\031vs\222\3775z0\256\216Kp\027\300\361\346\360\356\360=\304\375\006\\^\033mM\227\257g\225\311\215\207\223\207\357&\357\310t\371\312@\247W\001\010\231^\2744hN/^K\037g\311\360\227\241\237\267\212\312\342w\033\034\267\213\263\305\335\2424{\235n\245o\262fy\302\025ac`\322\352\344\0148\376\264tn\352\350\377.;\232.]\032\274I_\001\261\207\223\332\203\242\003h\200\233\363\037\273\203vZ\231._\036\274wy4\212\225\242\352L\233\377\000\204V\004\036";
+    PyObject *data = __Pyx_DecompressString(cstring, 1240, 1);
     #define __Pyx_DecompressString_LZSS_UNUSED
     if (unlikely(!data)) __PYX_ERR(0, 1, __pyx_L1_error)
     const char* const bytes = __Pyx_PyBytes_AsString(data);
     #if !CYTHON_ASSUME_SAFE_MACROS
     if (likely(bytes)); else { Py_DECREF(data); __PYX_ERR(0, 1, __pyx_L1_error) }
     #endif
-    #elif (CYTHON_COMPRESS_STRINGS) > 0 && (CYTHON_COMPRESS_STRINGS) <= 90 /* compression: lzss (1532 bytes) */
-static const char cstring[] = "\377 at 0x o\377bject>.:\377 <Memory\377View of \377<contigu\377ous and gdir%\001\007\rin\021\005\177strided\"\010o or \004\031><(\t\376A\006>?Canno\377t assign\377 to read\177-only m\240\002\375v\242\000Invali\377d mode, \347exp\305\000|\000\047c\047\376t\001\047fortra\237n\047, gH\000%\005s\357hape\222\000 ax\377is No ma\177tching g\001\377ature fo\377undNote \373th\242 Cytho\373n ,\000delib\237erate\206\000\353\001c\367ter!\001n PE\337P-484\245\"re\376\317!s subcl\366\301\000es\314!buil\373ti\313\000ypes.\377 If you \223ne\257 \336\000p\351\000%\tt\177hen set\200\000\367e \047\212\"atio_n_typ\253\000\047\210D\373iv\242\000o Fal\177se.add_\264 \237ecoll\321@+\000s\377.abcdisa\337bleen\002\001gc\373is\004\003dno d\377efault _\377_reduce_\357_ duM\002non\275-\315@vial\033\000c\377init__sr\377c/meta_o\373od\005\001rics/\377pixel/_k\377ernel.py\363xud\002\262Aallo\375c\253  array? data.\013\020\216C\374\340a\275cs.|ASC\377IIEllips\377isSequen\353ce\226\204\001.\233\204\007__P\373yx\001\000Dict_\377NextRef_\331_\244$\310\000__\371\"__\376\001\005getitem\362\r\001d0\001\027\000func\314\035\001\030\000st\325@)\001imyp\270`3\001main\003\002\357odulM\002nam\346\002\003ewT\001\353\000_ch\037ecksuT\000\n\001?\004\360\025\001\247@\316 \037\001unpi\333ck?\000En \005vt<\220A\230\001qualO\005\376%b\207Fc\367b\277\001\232Dex\314\001\202\226`_\203\005\242`\262\006\003\006.\007t\367est\344\002sed_\277sigindA\000i\377s_corout\347ine\240`\241E_bu\377fferargs\377asyncio.\376\036\006sbasebi_tsccl3\000_\230 \377tracebac\277kcount\000\002[\377uint32_t\277[::1]]\n\0076\2314\014\005\356dsd\235!\000\002_x\214\000\202\210\003\344@odee\244 \376\342\205\002errorfi\377rstflags?format\322\206\004\312A\377idignore\351d\321\002\331As\000\002ize\367key\000\000skinwdkw\315\001mem\262\207\001^\270\204\005.met\274\204\001.\273\204\002\375.\271\204\004missin\365g\317\207\001n\350Andim\377negative~\000\005sneutr\262@\377umpyobjo\337rderp\203 pa\177gepoppo\202\000\367ive\000\005sreg\347ist\311\000\210@ro""l\177erowset\377\005\276\215\210\001shift\370\207\006s}s\275\000start3\000\357psto\001\000ruc\035t\017\000get\331%\345!\321!\374\332`\377 update\357valu\000\002esw\377rongxO\200\001\377\360\024\000\005\031\230\n\240\377\047\250\024\250V\2601\260\377A\360\010\000\n\013\330\010\377\016\210b\220\002\220!\330\377\014\023\2204\220q\230\003\377\2303\230a\330\014\024\220\357E\230\021\230\023\000\017\210v\377\220S\230\001\330\020\027\220\377u\230A\230Q\330\020\026\377\220b\230\002\230\"\230D\377\240\004\240A\240S\250\003\377\2503\250c\260\021\330\024\375\027<\000\006\230d\240$\240\377a\240s\250\"\250H\260\357C\260z\300\026\000\031\230\021\375\340\035\027\030\230\001\230\030\240\377\024\240Q\240a\330\024\034\357\230A\330\024-\000\330\004\013\373\2101\262\000\026\000\005$\240\377?\260-\270}\310M\320\357YZ\360\n\257\002\014\210E\377\220\025\220a\220v\230V\357\2401\240A\264\005\006\230a\377\230q\330\014\017\210u\220\377B\220a\330\020\033\2305\357\240\003\2401\000\006\330\020\021\362\326\001Dn\000\006\000\030\230\006\230?b\240\014\250B\250\355\000\341\003\337\n\240!\330\020\215\000\330\014\367\022\220+Y\0003\240l\260\377&\270\003\2704\270r\300\273\033\310e\000\017\210q\034\002\230}\035\252\000\020\035\230Q\340+\001\376\005\006\330\004\014\210F\220&\376\316\000\023\230B\230j\250\002\377\250*\260B\260h\270b\373\300\001\315\001;\220k\240\031?\250)\2607\270!";
-    PyObject *data = __Pyx_DecompressString_LZSS(cstring, 1532, 1910);
+    #elif (CYTHON_COMPRESS_STRINGS) > 0 && (CYTHON_COMPRESS_STRINGS) <= 90 /* compression: lzss (1613 bytes) */
+static const char cstring[] = "\377 at 0x o\377bject>.:\377 <Memory\377View of \377<contigu\377ous and gdir%\001\007\rin\021\005\177strided\"\010o or \004\031><(\t\376A\006>?Canno\377t assign\377 to read\177-only m\240\002\375v\242\000Invali\377d mode, \347exp\305\000|\000\047c\047\376t\001\047fortra\237n\047, gH\000%\005s\357hape\222\000 ax\377is Note \373th\207 Cytho\373n \021\000delib\237eratek\000\320\001c\367ter!\001n PE\337P-484\212\"re\376\264!s subcl\366\246\000es\261!buil\373ti\260\000ypes.\377 If you \223ne\224 \303\000p\316\000%\tt\177hen set\200\000\367e \047\357\002atio\377n_typing\355\047\355$iv\242\000o F\377alse.add}_\231 ecoll\266@\376+\000s.abcdi\177sableen\002\001\357gcis\004\003dno\377 default\377 __reduc\277e__ duM\002n\367on-\262@vial\376\033\000cinit__\377src/meta\377_ood/_pi\377xels.pyx\373th\256 proce{ss\325@has Z\000\371ul\002\237Aalloc\376\263  array \037data.\013\020\373#\315a\376\252cs.ASCII\377Ellipsis\377INSTRUCT\377ION_SETS\377Sequence\372\222\204\001.\227\204\007__Pyx\376\001\000Dict_Ne\177xtRef__\273$\266\337\000__\220B__\001\005g\277etitem\r\001d<0\001\027\000func\035\001\030\000sst\354@)\001imp\264`\3363\001main\003\002od\273ulM\002nam\002\003e\371wT\001\220 _chec\007ksuT\000\n\001?\004\025\001\276@\374\345 \037\001unpick6?\000En \005vt\247A\230\001\217qualO\005\225E\236Fc\230\216\204\002\277\001\261Dex\314\001\255`_\340\203\005\271`\262\006\003\006.\007tes\376\316@_is_cor?outine\250`\241E\377_buffera\377rg_maxas\277yncio.!\006s\357avx2\001\000512\177badbase\000\001UlA\000bT\000c\356\204\004c\r\001\275_\250 trac\037\000c\377kcolumns?countd\203\"}\000\374\340\207\003\306@odeent\357ropy\000\004_sc\355a\264\204\001um\357\205\002err\377orfirstf\377lagsform\373at\304\206\004gridh\377ighidind\377exinstru\365c\254\205\002s\334@s_so\323ft\310\000\345As\000\002iz\377eleftlog\335_\242Aexp\010\000it\377slowmaps:\364\000_\014\002mem\316\207\001\357\204\005\361.\360\204\004\326\207\001\362Andim\377objpackp\373op\300\205\003regis\361t\254\000\216\000\315\000wssc\337ratch""\000\004_s\376y\000seconds\363et\374\205\004\370\207\002shar\275e\031\002tart@\000postop\305\003th\345\210\001\362\000\003s\267`n\000upda\277teuse_\341\014v\377alueswan\337tedwe\202\001xO\377\200\001\340\004\013\2102\210\377R\210x\220r\230\030\240\177\022\2408\2502\250Q\022\002\377\320\013\033\2301\230A\200\377\001\3600\000\005\030\220v\377\230W\240F\250!\250;\377\260f\270C\270v\300Q\377\300a\330\004\023\2201\330\377\004\010\210\n\220!\2206\377\230\021\230#\230S\240\001\376\013\003$\220i\230t\2409\377\250F\260&\270\001\270\024\377\270V\3006\310\021\310$\377\310f\320TZ\320Z[\367\320[\\5\001\007\210t\220\367;\230fV\000$\250f\260\267A\260QJ\001\016\220W\000\010\337\320\010\031\230\021Y\001\006\210\377d\220\047\230\024\230Z\240\377q\250\003\2501\250D\260\377\001\260\024\260Q\260d\270\177!\2706\300\021\300!A\005\3778\2304\230y\250\001\250\377\024\250Q\250d\260!\260\3755t\002Q\270e\3001\300\375A\216\005h\230d\240*\250\177G\2601\260J\270g\302\000\377h\310g\320UV\320V\375W\304\001\014\220D\230\017\240\377w\250a\250|\2707\300\373!\300\330\002\013\2208\2308\257\2403\240ju\000\027\311\000\023\377\270A\330\010\030\230\001\320\377\031:\320:`\320`a\177\330\010\017\210r\220\022\306\000\377a\330\014\r\210Q\330\014\377\023\220<\230u\240B\240_g\250S\260\001\007\005CV\000\277b\260\003\2603\260\"\002W?\220A\220X\230Q-\002\201A\1774\210s\220!\320\000V\000\377\340\004\005\330\004\013\320\013\377\037\230q\330\004\r\210X\373\220U\326 Z\320\0477\260\357v\270Q\270\363 \007\200w\377\210b\220\001\330\010\016\210=j\204\0011\260\021\260\203 x\000";
+    PyObject *data = __Pyx_DecompressString_LZSS(cstring, 1613, 1956);
     #define __Pyx_DecompressString_UNUSED
     if (unlikely(!data)) __PYX_ERR(0, 1, __pyx_L1_error)
     const char* const bytes = __Pyx_PyBytes_AsString(data);
     #if !CYTHON_ASSUME_SAFE_MACROS
     if (likely(bytes)); else { Py_DECREF(data); __PYX_ERR(0, 1, __pyx_L1_error) }
     #endif
-    #else /* compression: none (1910 bytes) */
-static const char bytes[] = " at 0x object>.: <MemoryView of <contiguous and direct><contiguous and indirect><strided and direct or indirect><strided and direct><strided and indirect>>?Cannot assign to read-only memoryviewInvalid mode, expected \047c\047 or \047fortran\047, got Invalid shape in axis No matching signature foundNote that Cython is deliberately stricter than PEP-484 and rejects subclasses of builtin types. If you need to pass subclasses then set the \047annotation_typing\047 directive to False.add_notecollections.abcdisableenablegcisenabledno default __reduce__ due to non-trivial __cinit__src/meta_ood/metrics/pixel/_kernel.pyxunable to allocate array data.unable to allocate shape and strides.|ASCIIEllipsisSequenceView.MemoryView__Pyx_PyDict_NextRef__annotate____class____class_getitem____dict____func____getstate____import____main____module____name____new____pyx_checksum__pyx_state__pyx_type__pyx_unpickle_Enum__pyx_vtable____qualname____reduce____reduce_cython____reduce_ex____set_name____setstate____setstate_cython____test___fused_sigindex_is_coroutineabcallocate_bufferargsasyncio.coroutinesbasebitsccline_in_tracebackcountcount[uint32_t[::1]]count[uint64_t[::1]]defaultsdtypedtype_is_objectencodeenumerateerrorfirstflagsformatfortrangetiidignoredindexitemsitemsizekeykeyskindkwargsmemviewmeta_ood.metrics.pixel._kernelmissingmodennamendimnegativenegativesneutralnumpyobjorderpackpagepoppositivepositivesregisterrestrolerowsetdefaultshapeshiftsignaturessizestartstepstopstructtargetuint32_tuint64_tunpackupdatevaluevalueswrongxO\200\001\360\024\000\005\031\230\n\240\047\250\024\250V\2601\260A\360\010\000\n\013\330\010\016\210b\220\002\220!\330\014\023\2204\220q\230\003\2303\230a\330\014\024\220E\230\021\230!\330\014\017\210v\220S\230\001\330\020\027\220u\230A\230Q\330\020\026\220b\230\002\230\"\230D\240\004\240A\240S\250\003\2503\250c\260\021\330\024\027\220q\230\006\230d\240$\240a\240s\250\"\250H\260C\260z\300\021\330\024\031\230\021\340\020\026\220b\230\002\230\"\230D\240\004\240A\240S""\250\003\2503\250c\260\021\330\024\030\230\001\230\030\240\024\240Q\240a\330\024\034\230A\330\024\031\230\021\330\004\013\2101\200\001\360\026\000\005$\240?\260-\270}\310M\320YZ\360\n\000\n\013\330\010\014\210E\220\025\220a\220v\230V\2401\240A\330\014\023\2204\220q\230\006\230a\230q\330\014\017\210u\220B\220a\330\020\033\2305\240\003\2401\330\020\033\2305\240\003\2401\330\020\021\330\014\024\220D\230\001\230\021\330\014\030\230\006\230b\240\014\250B\250a\330\014\017\210v\220S\230\n\240!\330\020\030\230\001\330\014\022\220+\230V\2403\240l\260&\270\003\2704\270r\300\033\310A\330\014\017\210q\330\020\030\230\001\230\035\240a\330\020\035\230Q\340\020\030\230\001\230\035\240a\330\020\035\230Q\330\004\014\210F\220&\230\001\230\023\230B\230j\250\002\250*\260B\260h\270b\300\001\330\004\013\210;\220k\240\031\250)\2607\270!";
+    #else /* compression: none (1956 bytes) */
+static const char bytes[] = " at 0x object>.: <MemoryView of <contiguous and direct><contiguous and indirect><strided and direct or indirect><strided and direct><strided and indirect>>?Cannot assign to read-only memoryviewInvalid mode, expected \047c\047 or \047fortran\047, got Invalid shape in axis Note that Cython is deliberately stricter than PEP-484 and rejects subclasses of builtin types. If you need to pass subclasses then set the \047annotation_typing\047 directive to False.add_notecollections.abcdisableenablegcisenabledno default __reduce__ due to non-trivial __cinit__src/meta_ood/_pixels.pyxthis processor has no unable to allocate array data.unable to allocate shape and strides.ASCIIEllipsisINSTRUCTION_SETSSequenceView.MemoryView__Pyx_PyDict_NextRef__annotate____class____class_getitem____dict____func____getstate____import____main____module____name____new____pyx_checksum__pyx_state__pyx_type__pyx_unpickle_Enum__pyx_vtable____qualname____reduce____reduce_cython____reduce_ex____set_name____setstate____setstate_cython____test___is_coroutineabcallocate_bufferarg_maxasyncio.coroutinesavx2avx512badbasebaselinebestcclassescline_in_tracebackcolumnscountdtype_is_objectencodeentropyentropy_scaleenumerateerrorfirstflagsformatfortrangridhighidindexinstruction_setis_softmaxitemsitemsizeleftlog_sum_explogitslowmapsmax_logitmemviewmeta_ood._pixelsmodenamendimobjpackpopreduceregisterrightrowsscratchscratch_sizesecondsetdefaultshapesharesizestartstepstopstructthreadthreadsunpackupdateuse_instruction_setvalueswantedweightxO\200\001\340\004\013\2102\210R\210x\220r\230\030\240\022\2408\2502\250Q\200\001\340\004\013\320\013\033\2301\230A\200\001\3600\000\005\030\220v\230W\240F\250!\250;\260f\270C\270v\300Q\300a\330\004\023\2201\330\004\010\210\n\220!\2206\230\021\230#\230S\240\001\330\004\010\210\n\220$\220i\230t\2409\250F\260&\270\001\270\024\270V\3006\310\021\310$\310f\320TZ\320Z[\320[\\\330\004\010\210\007\210t\220;\230f\240F\250$\250f\260A\260Q\330\004\010\210\016\220a\330\004\010\320\010\031\230\021""\330\004\010\210\006\210d\220\047\230\024\230Z\240q\250\003\2501\250D\260\001\260\024\260Q\260d\270!\2706\300\021\300!\330\004\010\210\007\210t\2208\2304\230y\250\001\250\024\250Q\250d\260!\2605\270\001\270\024\270Q\270e\3001\300A\330\004\010\210\n\220$\220h\230d\240*\250G\2601\260J\270g\300Q\300h\310g\320UV\320VW\330\004\010\210\014\220D\230\017\240w\250a\250|\2707\300!\3001\330\004\010\210\013\2208\2308\2403\240j\260\001\260\027\270\001\270\023\270A\330\010\030\230\001\320\031:\320:`\320`a\330\010\017\210r\220\022\220;\230a\330\014\r\210Q\330\014\023\220<\230u\240B\240g\250S\260\001\330\014\023\220<\230u\240C\240w\250b\260\003\2603\260a\330\014\r\210W\220A\220X\230Q\330\014\r\210Q\340\004\013\2104\210s\220!\320\000\030\230\001\340\004\005\330\004\013\320\013\037\230q\330\004\r\210X\220U\230#\230Z\320\0477\260v\270Q\270a\330\004\007\200w\210b\220\001\330\010\016\210j\230\001\320\0311\260\021\260!\330\004\r\210Q";
     PyObject *data = NULL;
     #define __Pyx_DecompressString_UNUSED
     #define __Pyx_DecompressString_LZSS_UNUSED
     #endif
     PyObject **stringtab = __pyx_mstate->__pyx_string_tab;
     Py_ssize_t pos = 0;
-    for (int i = 0; i < 131; i++) {
+    for (int i = 0; i < 129; i++) {
       Py_ssize_t bytes_length = str_length_index[i].length;
       PyObject *string = PyUnicode_DecodeUTF8(bytes + pos, bytes_length, NULL);
-      if (likely(string) && i >= 28) PyUnicode_InternInPlace(&string);
+      if (likely(string) && i >= 27) PyUnicode_InternInPlace(&string);
       if (unlikely(!string)) {
         Py_XDECREF(data);
         __PYX_ERR(0, 1, __pyx_L1_error)
@@ -23344,8 +21569,8 @@ static const char bytes[] = " at 0x object>.: <MemoryView of <contiguous and dir
       stringtab[i] = string;
       pos += bytes_length;
     }
-    for (int i = 131; i < 134; i++) {
-      Py_ssize_t bytes_length = bytes_length_index[i-131].length;
+    for (int i = 129; i < 134; i++) {
+      Py_ssize_t bytes_length = bytes_length_index[i-129].length;
       PyObject *string = PyBytes_FromStringAndSize(bytes + pos, bytes_length);
       stringtab[i] = string;
       pos += bytes_length;
@@ -23362,8 +21587,8 @@ static const char bytes[] = " at 0x object>.: <MemoryView of <contiguous and dir
     }
     #if CYTHON_IMMORTAL_CONSTANTS
     {
-      PyObject **table = stringtab + 131;
-      for (Py_ssize_t i=0; i<3; ++i) {
+      PyObject **table = stringtab + 129;
+      for (Py_ssize_t i=0; i<5; ++i) {
         #if PY_VERSION_HEX >= 0x030F0000
         PyUnstable_SetImmortal(table[i]);
         #elif CYTHON_COMPILING_IN_CPYTHON_FREETHREADING
@@ -23425,10 +21650,10 @@ static const char bytes[] = " at 0x object>.: <MemoryView of <contiguous and dir
 namespace {
 #endif
 typedef struct {
-    unsigned int argcount : 3;
+    unsigned int argcount : 5;
     unsigned int num_posonly_args : 1;
     unsigned int num_kwonly_args : 1;
-    unsigned int nlocals : 4;
+    unsigned int nlocals : 5;
     unsigned int flags : 10;
     unsigned int first_line : 6;
 } __Pyx_PyCode_New_function_description;
@@ -23450,24 +21675,24 @@ static int __Pyx_CreateCodeObjects(__pyx_mstatetype *__pyx_mstate) {
   PyObject* tuple_dedup_map = PyDict_New();
   if (unlikely(!tuple_dedup_map)) return -1;
   {
-    const __Pyx_PyCode_New_function_description descr = {5, 0, 0, 15, (unsigned int)(CO_OPTIMIZED|CO_NEWLOCALS), 11};
-    PyObject* const varnames[] = {__pyx_mstate->__pyx_n_u_bits, __pyx_mstate->__pyx_n_u_target, __pyx_mstate->__pyx_n_u_role, __pyx_mstate->__pyx_n_u_negative, __pyx_mstate->__pyx_n_u_positive, __pyx_mstate->__pyx_n_u_i, __pyx_mstate->__pyx_n_u_negatives, __pyx_mstate->__pyx_n_u_positives, __pyx_mstate->__pyx_n_u_neutral, __pyx_mstate->__pyx_n_u_ignored, __pyx_mstate->__pyx_n_u_missing, __pyx_mstate->__pyx_n_u_wrong, __pyx_mstate->__pyx_n_u_value, __pyx_mstate->__pyx_n_u_key, __pyx_mstate->__pyx_n_u_kind};
-    __pyx_mstate_global->__pyx_codeobj_tab[0] = __Pyx_PyCode_New(descr, varnames, __pyx_mstate->__pyx_kp_u_src_meta_ood_metrics_pixel__kern, __pyx_mstate->__pyx_n_u_order, __pyx_mstate->__pyx_kp_b_iso88591_MYZ_E_avV1A_4q_aq_uBa_5_1_5_1_D, tuple_dedup_map); if (unlikely(!__pyx_mstate_global->__pyx_codeobj_tab[0])) goto bad;
+    const __Pyx_PyCode_New_function_description descr = {0, 0, 0, 0, (unsigned int)(CO_OPTIMIZED|CO_NEWLOCALS), 38};
+    PyObject* const varnames[] = {0};
+    __pyx_mstate_global->__pyx_codeobj_tab[0] = __Pyx_PyCode_New(descr, varnames, __pyx_mstate->__pyx_kp_u_src_meta_ood__pixels_pyx, __pyx_mstate->__pyx_n_u_instruction_set, __pyx_mstate->__pyx_kp_b_iso88591_1A, tuple_dedup_map); if (unlikely(!__pyx_mstate_global->__pyx_codeobj_tab[0])) goto bad;
   }
   {
-    const __Pyx_PyCode_New_function_description descr = {4, 0, 0, 4, (unsigned int)(CO_OPTIMIZED|CO_NEWLOCALS), 49};
-    PyObject* const varnames[] = {__pyx_mstate->__pyx_n_u_keys, __pyx_mstate->__pyx_n_u_start, __pyx_mstate->__pyx_n_u_shift, __pyx_mstate->__pyx_n_u_row};
-    __pyx_mstate_global->__pyx_codeobj_tab[1] = __Pyx_PyCode_New(descr, varnames, __pyx_mstate->__pyx_kp_u_src_meta_ood_metrics_pixel__kern, __pyx_mstate->__pyx_n_u_count_uint32_t_1, __pyx_mstate->__pyx_kp_b_iso88591_V1A_b_4q_3a_E_vS_uAQ_b_D_AS_3c, tuple_dedup_map); if (unlikely(!__pyx_mstate_global->__pyx_codeobj_tab[1])) goto bad;
+    const __Pyx_PyCode_New_function_description descr = {1, 0, 0, 3, (unsigned int)(CO_OPTIMIZED|CO_NEWLOCALS), 43};
+    PyObject* const varnames[] = {__pyx_mstate->__pyx_n_u_name, __pyx_mstate->__pyx_n_u_best, __pyx_mstate->__pyx_n_u_wanted};
+    __pyx_mstate_global->__pyx_codeobj_tab[1] = __Pyx_PyCode_New(descr, varnames, __pyx_mstate->__pyx_kp_u_src_meta_ood__pixels_pyx, __pyx_mstate->__pyx_n_u_use_instruction_set, __pyx_mstate->__pyx_kp_b_iso88591_q_XU_Z_7vQa_wb_j_1_Q, tuple_dedup_map); if (unlikely(!__pyx_mstate_global->__pyx_codeobj_tab[1])) goto bad;
   }
   {
-    const __Pyx_PyCode_New_function_description descr = {4, 0, 0, 4, (unsigned int)(CO_OPTIMIZED|CO_NEWLOCALS), 49};
-    PyObject* const varnames[] = {__pyx_mstate->__pyx_n_u_keys, __pyx_mstate->__pyx_n_u_start, __pyx_mstate->__pyx_n_u_shift, __pyx_mstate->__pyx_n_u_row};
-    __pyx_mstate_global->__pyx_codeobj_tab[2] = __Pyx_PyCode_New(descr, varnames, __pyx_mstate->__pyx_kp_u_src_meta_ood_metrics_pixel__kern, __pyx_mstate->__pyx_n_u_count_uint64_t_1, __pyx_mstate->__pyx_kp_b_iso88591_V1A_b_4q_3a_E_vS_uAQ_b_D_AS_3c, tuple_dedup_map); if (unlikely(!__pyx_mstate_global->__pyx_codeobj_tab[2])) goto bad;
+    const __Pyx_PyCode_New_function_description descr = {2, 0, 0, 2, (unsigned int)(CO_OPTIMIZED|CO_NEWLOCALS), 53};
+    PyObject* const varnames[] = {__pyx_mstate->__pyx_n_u_classes, __pyx_mstate->__pyx_n_u_columns};
+    __pyx_mstate_global->__pyx_codeobj_tab[2] = __Pyx_PyCode_New(descr, varnames, __pyx_mstate->__pyx_kp_u_src_meta_ood__pixels_pyx, __pyx_mstate->__pyx_n_u_scratch_size, __pyx_mstate->__pyx_kp_b_iso88591_2Rxr_82Q, tuple_dedup_map); if (unlikely(!__pyx_mstate_global->__pyx_codeobj_tab[2])) goto bad;
   }
   {
-    const __Pyx_PyCode_New_function_description descr = {4, 0, 0, 10, (unsigned int)(CO_OPTIMIZED|CO_NEWLOCALS), 49};
-    PyObject* const varnames[] = {__pyx_mstate->__pyx_n_u_keys, __pyx_mstate->__pyx_n_u_start, __pyx_mstate->__pyx_n_u_shift, __pyx_mstate->__pyx_n_u_row, __pyx_mstate->__pyx_n_u_i, __pyx_mstate->__pyx_n_u_rest, __pyx_mstate->__pyx_n_u_n, __pyx_mstate->__pyx_n_u_page, __pyx_mstate->__pyx_n_u_first, __pyx_mstate->__pyx_n_u_bits};
-    __pyx_mstate_global->__pyx_codeobj_tab[3] = __Pyx_PyCode_New(descr, varnames, __pyx_mstate->__pyx_kp_u_src_meta_ood_metrics_pixel__kern, __pyx_mstate->__pyx_n_u_count_uint32_t_1, __pyx_mstate->__pyx_kp_b_iso88591_V1A_b_4q_3a_E_vS_uAQ_b_D_AS_3c, tuple_dedup_map); if (unlikely(!__pyx_mstate_global->__pyx_codeobj_tab[3])) goto bad;
+    const __Pyx_PyCode_New_function_description descr = {16, 0, 0, 22, (unsigned int)(CO_OPTIMIZED|CO_NEWLOCALS), 62};
+    PyObject* const varnames[] = {__pyx_mstate->__pyx_n_u_logits, __pyx_mstate->__pyx_n_u_low, __pyx_mstate->__pyx_n_u_high, __pyx_mstate->__pyx_n_u_weight, __pyx_mstate->__pyx_n_u_left, __pyx_mstate->__pyx_n_u_right, __pyx_mstate->__pyx_n_u_share, __pyx_mstate->__pyx_n_u_is_softmax, __pyx_mstate->__pyx_n_u_entropy_scale, __pyx_mstate->__pyx_n_u_scratch, __pyx_mstate->__pyx_n_u_entropy, __pyx_mstate->__pyx_n_u_first, __pyx_mstate->__pyx_n_u_second, __pyx_mstate->__pyx_n_u_max_logit, __pyx_mstate->__pyx_n_u_log_sum_exp, __pyx_mstate->__pyx_n_u_arg_max, __pyx_mstate->__pyx_n_u_grid, __pyx_mstate->__pyx_n_u_maps, __pyx_mstate->__pyx_n_u_threads, __pyx_mstate->__pyx_n_u_rows, __pyx_mstate->__pyx_n_u_thread, __pyx_mstate->__pyx_n_u_bad};
+    __pyx_mstate_global->__pyx_codeobj_tab[3] = __Pyx_PyCode_New(descr, varnames, __pyx_mstate->__pyx_kp_u_src_meta_ood__pixels_pyx, __pyx_mstate->__pyx_n_u_reduce_2, __pyx_mstate->__pyx_kp_b_iso88591_0_vWF_fCvQa_1_6_S_it9F_V6_fTZZ, tuple_dedup_map); if (unlikely(!__pyx_mstate_global->__pyx_codeobj_tab[3])) goto bad;
   }
   Py_DECREF(tuple_dedup_map);
   return 0;
@@ -23547,11 +21772,6 @@ static int __Pyx_InitAfterSharedUtility(void) {
   
   if (unlikely(PyErr_Occurred())) __PYX_ERR(0, 1, __pyx_L1_error)
 
-  /* FusedFunctionPerModule.init */
-  if (likely(__pyx_FusedFunction_init(__pyx_m) == 0)); else
-  
-  if (unlikely(PyErr_Occurred())) __PYX_ERR(0, 1, __pyx_L1_error)
-
   return 0;
   __pyx_L1_error:;
   return -1;
@@ -23590,842 +21810,6 @@ end:
     return (__Pyx_RefNannyAPIStruct *)r;
 }
 #endif
-
-/* FastTypeChecks */
-#if CYTHON_COMPILING_IN_CPYTHON
-static int __Pyx_InBases(PyTypeObject *a, PyTypeObject *b) {
-    while (a) {
-        a = __Pyx_PyType_GetSlot(a, tp_base, PyTypeObject*);
-        if (a == b)
-            return 1;
-    }
-    return b == &PyBaseObject_Type;
-}
-static CYTHON_INLINE int __Pyx_IsSubtype(PyTypeObject *a, PyTypeObject *b) {
-    PyObject *mro;
-    if (a == b) return 1;
-    mro = a->tp_mro;
-    if (likely(mro)) {
-        Py_ssize_t i, n;
-        n = PyTuple_GET_SIZE(mro);
-        for (i = 0; i < n; i++) {
-            if (PyTuple_GET_ITEM(mro, i) == (PyObject *)b)
-                return 1;
-        }
-        return 0;
-    }
-    return __Pyx_InBases(a, b);
-}
-static CYTHON_INLINE int __Pyx_IsAnySubtype2(PyTypeObject *cls, PyTypeObject *a, PyTypeObject *b) {
-    PyObject *mro;
-    if (cls == a || cls == b) return 1;
-    mro = cls->tp_mro;
-    if (likely(mro)) {
-        Py_ssize_t i, n;
-        n = PyTuple_GET_SIZE(mro);
-        for (i = 0; i < n; i++) {
-            PyObject *base = PyTuple_GET_ITEM(mro, i);
-            if (base == (PyObject *)a || base == (PyObject *)b)
-                return 1;
-        }
-        return 0;
-    }
-    return __Pyx_InBases(cls, a) || __Pyx_InBases(cls, b);
-}
-#endif
-
-/* PyObjectGetAttrStr */
-#if CYTHON_USE_TYPE_SLOTS
-static CYTHON_INLINE PyObject* __Pyx_PyObject_GetAttrStr(PyObject* obj, PyObject* attr_name) {
-    PyTypeObject* tp = Py_TYPE(obj);
-    if (likely(tp->tp_getattro))
-        return tp->tp_getattro(obj, attr_name);
-    return PyObject_GetAttr(obj, attr_name);
-}
-#endif
-
-/* FormatTypeName (used by RaiseErrorWithObjectType) */
-#if CYTHON_COMPILING_IN_LIMITED_API && __PYX_LIMITED_VERSION_HEX < 0x030d0000
-static __Pyx_TypeName
-__Pyx_PyType_GetFullyQualifiedName(PyTypeObject* tp)
-{
-    PyObject *module = NULL, *name = NULL, *result = NULL;
-    #if __PYX_LIMITED_VERSION_HEX < 0x030b0000
-    name = __Pyx_PyObject_GetAttrStr((PyObject *)tp,
-                                               __pyx_mstate_global->__pyx_n_u_qualname);
-    #else
-    name = PyType_GetQualName(tp);
-    #endif
-    if (unlikely(name == NULL) || unlikely(!PyUnicode_Check(name))) goto bad;
-    module = __Pyx_PyObject_GetAttrStr((PyObject *)tp,
-                                               __pyx_mstate_global->__pyx_n_u_module);
-    if (unlikely(module == NULL) || unlikely(!PyUnicode_Check(module))) goto bad;
-    if (PyUnicode_CompareWithASCIIString(module, "builtins") == 0) {
-        result = name;
-        name = NULL;
-        goto done;
-    }
-    result = PyUnicode_FromFormat("%U.%U", module, name);
-    if (unlikely(result == NULL)) goto bad;
-  done:
-    Py_XDECREF(name);
-    Py_XDECREF(module);
-    return result;
-  bad:
-    PyErr_Clear();
-    if (name) {
-        result = name;
-        name = NULL;
-    } else {
-        result = __Pyx_NewRef(__pyx_mstate_global->__pyx_kp_u_);
-    }
-    goto done;
-}
-#endif
-
-/* RaiseErrorWithObjectType (used by object_ord) */
-static void __Pyx_RaiseErrorWithType(PyObject* exc_type, const char* message, PyTypeObject *type_obj) {
-    __Pyx_TypeName type_name = __Pyx_PyType_GetFullyQualifiedName(type_obj);
-    #if CYTHON_COMPILING_IN_LIMITED_API && __PYX_LIMITED_VERSION_HEX < 0x030d0000
-    if (unlikely(!type_name)) return;
-    #endif
-    PyErr_Format(exc_type, message, type_name);
-    __Pyx_DECREF_TypeName(type_name);
-}
-
-/* UnicodeAsUCS4 (used by object_ord) */
-static void __Pyx_PyUnicode_AsPy_UCS4_error(Py_ssize_t length) {
-    if (likely(length >= 0)) {
-        PyErr_Format(PyExc_ValueError,
-                     "only single character unicode strings can be converted to Py_UCS4, "
-                     "got length %" CYTHON_FORMAT_SSIZE_T "d", length);
-    }
-}
-static CYTHON_INLINE Py_UCS4 __Pyx_PyUnicode_AsPy_UCS4(PyObject* x) {
-    Py_ssize_t length = __Pyx_PyUnicode_GET_LENGTH(x);
-    if (unlikely(length != 1)) {
-        __Pyx_PyUnicode_AsPy_UCS4_error(length);
-        return (Py_UCS4)-1;
-    }
-    return __Pyx_PyUnicode_READ_CHAR(x, 0);
-}
-
-/* object_ord */
-static long __Pyx__PyObject_Ord(PyObject* c) {
-    Py_ssize_t size;
-    if (PyBytes_Check(c)) {
-        size = __Pyx_PyBytes_GET_SIZE(c);
-        if (likely(size == 1)) {
-#if CYTHON_ASSUME_SAFE_MACROS
-            return (unsigned char) PyBytes_AS_STRING(c)[0];
-#else
-            char *data = PyBytes_AsString(c);
-            if (unlikely(!data)) return -1;
-            return (unsigned char) data[0];
-#endif
-        }
-#if !CYTHON_ASSUME_SAFE_SIZE
-        else if (unlikely(size < 0)) return -1;
-#endif
-    } else if (PyByteArray_Check(c)) {
-        size = __Pyx_PyByteArray_GET_SIZE(c);
-        if (likely(size == 1)) {
-#if CYTHON_ASSUME_SAFE_MACROS
-            return (unsigned char) PyByteArray_AS_STRING(c)[0];
-#else
-            char *data = PyByteArray_AsString(c);
-            if (unlikely(!data)) return -1;
-            return (unsigned char) data[0];
-#endif
-        }
-#if !CYTHON_ASSUME_SAFE_SIZE
-        else if (unlikely(size < 0)) return -1;
-#endif
-    } else {
-        __Pyx_RaiseTypeErrorWithObjectType(
-            "ord() expected string of length 1, but " __Pyx_FMT_TYPENAME " found", c);
-        return (long)(Py_UCS4)-1;
-    }
-    PyErr_Format(PyExc_TypeError,
-        "ord() expected a character, but string of length %zd found", size);
-    return (long)(Py_UCS4)-1;
-}
-
-/* GetTopmostException (used by SaveResetException) */
-#if CYTHON_USE_EXC_INFO_STACK && CYTHON_FAST_THREAD_STATE
-static _PyErr_StackItem *
-__Pyx_PyErr_GetTopmostException(PyThreadState *tstate)
-{
-    _PyErr_StackItem *exc_info = tstate->exc_info;
-    while ((exc_info->exc_value == NULL || exc_info->exc_value == Py_None) &&
-           exc_info->previous_item != NULL)
-    {
-        exc_info = exc_info->previous_item;
-    }
-    return exc_info;
-}
-#endif
-
-/* SaveResetException */
-#if CYTHON_FAST_THREAD_STATE
-static CYTHON_INLINE void __Pyx__ExceptionSave(PyThreadState *tstate, PyObject **type, PyObject **value, PyObject **tb) {
-  #if CYTHON_USE_EXC_INFO_STACK && PY_VERSION_HEX >= 0x030B00a4
-    _PyErr_StackItem *exc_info = __Pyx_PyErr_GetTopmostException(tstate);
-    PyObject *exc_value = exc_info->exc_value;
-    if (exc_value == NULL || exc_value == Py_None) {
-        *value = NULL;
-        *type = NULL;
-        *tb = NULL;
-    } else {
-        *value = exc_value;
-        Py_INCREF(*value);
-        *type = (PyObject*) Py_TYPE(exc_value);
-        Py_INCREF(*type);
-        *tb = PyException_GetTraceback(exc_value);
-    }
-  #elif CYTHON_USE_EXC_INFO_STACK
-    _PyErr_StackItem *exc_info = __Pyx_PyErr_GetTopmostException(tstate);
-    *type = exc_info->exc_type;
-    *value = exc_info->exc_value;
-    *tb = exc_info->exc_traceback;
-    Py_XINCREF(*type);
-    Py_XINCREF(*value);
-    Py_XINCREF(*tb);
-  #else
-    *type = tstate->exc_type;
-    *value = tstate->exc_value;
-    *tb = tstate->exc_traceback;
-    Py_XINCREF(*type);
-    Py_XINCREF(*value);
-    Py_XINCREF(*tb);
-  #endif
-}
-static CYTHON_INLINE void __Pyx__ExceptionReset(PyThreadState *tstate, PyObject *type, PyObject *value, PyObject *tb) {
-  #if CYTHON_USE_EXC_INFO_STACK && PY_VERSION_HEX >= 0x030B00a4
-    _PyErr_StackItem *exc_info = tstate->exc_info;
-    PyObject *tmp_value = exc_info->exc_value;
-    exc_info->exc_value = value;
-    Py_XDECREF(tmp_value);
-    Py_XDECREF(type);
-    Py_XDECREF(tb);
-  #else
-    PyObject *tmp_type, *tmp_value, *tmp_tb;
-    #if CYTHON_USE_EXC_INFO_STACK
-    _PyErr_StackItem *exc_info = tstate->exc_info;
-    tmp_type = exc_info->exc_type;
-    tmp_value = exc_info->exc_value;
-    tmp_tb = exc_info->exc_traceback;
-    exc_info->exc_type = type;
-    exc_info->exc_value = value;
-    exc_info->exc_traceback = tb;
-    #else
-    tmp_type = tstate->exc_type;
-    tmp_value = tstate->exc_value;
-    tmp_tb = tstate->exc_traceback;
-    tstate->exc_type = type;
-    tstate->exc_value = value;
-    tstate->exc_traceback = tb;
-    #endif
-    Py_XDECREF(tmp_type);
-    Py_XDECREF(tmp_value);
-    Py_XDECREF(tmp_tb);
-  #endif
-}
-#endif
-
-/* memoryview_get_from_buffer */
-#if !CYTHON_COMPILING_IN_LIMITED_API
-#else
-static Py_ssize_t __Pyx_PyMemoryView_Get_itemsize(PyObject *obj) {
-    Py_ssize_t result;
-    PyObject *attr = PyObject_GetAttr(obj, __pyx_mstate_global->__pyx_n_u_itemsize);
-    if (!attr) {
-        goto bad;
-    }
-    result = PyLong_AsSsize_t(attr);
-    Py_DECREF(attr);
-    return result;
-    bad:
-    Py_XDECREF(attr);
-    return -1;
-}
-#endif
-
-/* memoryview_get_from_buffer */
-#if !CYTHON_COMPILING_IN_LIMITED_API
-#else
-static int __Pyx_PyMemoryView_Get_ndim(PyObject *obj) {
-    int result;
-    PyObject *attr = PyObject_GetAttr(obj, __pyx_mstate_global->__pyx_n_u_ndim);
-    if (!attr) {
-        goto bad;
-    }
-    result = PyLong_AsLong(attr);
-    Py_DECREF(attr);
-    return result;
-    bad:
-    Py_XDECREF(attr);
-    return -1;
-}
-#endif
-
-/* PyErrFetchRestore (used by GivenExceptionMatches) */
-#if CYTHON_FAST_THREAD_STATE
-static CYTHON_INLINE void __Pyx_ErrRestoreInState(PyThreadState *tstate, PyObject *type, PyObject *value, PyObject *tb) {
-#if PY_VERSION_HEX >= 0x030C00A6
-    PyObject *tmp_value;
-    assert(type == NULL || (value != NULL && type == (PyObject*) Py_TYPE(value)));
-    if (value) {
-        #if CYTHON_COMPILING_IN_CPYTHON
-        if (unlikely(((PyBaseExceptionObject*) value)->traceback != tb))
-        #endif
-            PyException_SetTraceback(value, tb);
-    }
-    tmp_value = tstate->current_exception;
-    tstate->current_exception = value;
-    Py_XDECREF(tmp_value);
-    Py_XDECREF(type);
-    Py_XDECREF(tb);
-#else
-    PyObject *tmp_type, *tmp_value, *tmp_tb;
-    tmp_type = tstate->curexc_type;
-    tmp_value = tstate->curexc_value;
-    tmp_tb = tstate->curexc_traceback;
-    tstate->curexc_type = type;
-    tstate->curexc_value = value;
-    tstate->curexc_traceback = tb;
-    Py_XDECREF(tmp_type);
-    Py_XDECREF(tmp_value);
-    Py_XDECREF(tmp_tb);
-#endif
-}
-static CYTHON_INLINE void __Pyx_ErrFetchInState(PyThreadState *tstate, PyObject **type, PyObject **value, PyObject **tb) {
-#if PY_VERSION_HEX >= 0x030C00A6
-    PyObject* exc_value;
-    exc_value = tstate->current_exception;
-    tstate->current_exception = 0;
-    *value = exc_value;
-    *type = NULL;
-    *tb = NULL;
-    if (exc_value) {
-        *type = (PyObject*) Py_TYPE(exc_value);
-        Py_INCREF(*type);
-        #if CYTHON_COMPILING_IN_CPYTHON
-        *tb = ((PyBaseExceptionObject*) exc_value)->traceback;
-        Py_XINCREF(*tb);
-        #else
-        *tb = PyException_GetTraceback(exc_value);
-        #endif
-    }
-#else
-    *type = tstate->curexc_type;
-    *value = tstate->curexc_value;
-    *tb = tstate->curexc_traceback;
-    tstate->curexc_type = 0;
-    tstate->curexc_value = 0;
-    tstate->curexc_traceback = 0;
-#endif
-}
-#endif
-
-/* GivenExceptionMatches */
-#if CYTHON_COMPILING_IN_CPYTHON
-static CYTHON_INLINE int __Pyx_inner_PyErr_GivenExceptionMatches2(PyObject *err, PyObject* exc_type1, PyObject *exc_type2) {
-    if (exc_type1) {
-        return __Pyx_IsAnySubtype2((PyTypeObject*)err, (PyTypeObject*)exc_type1, (PyTypeObject*)exc_type2);
-    } else {
-        return __Pyx_IsSubtype((PyTypeObject*)err, (PyTypeObject*)exc_type2);
-    }
-}
-static int __Pyx_PyErr_GivenExceptionMatchesTuple(PyObject *exc_type, PyObject *tuple) {
-    Py_ssize_t i, n;
-    assert(PyExceptionClass_Check(exc_type));
-    n = PyTuple_GET_SIZE(tuple);
-    for (i=0; i<n; i++) {
-        if (exc_type == PyTuple_GET_ITEM(tuple, i)) return 1;
-    }
-    for (i=0; i<n; i++) {
-        PyObject *t = PyTuple_GET_ITEM(tuple, i);
-        if (likely(PyExceptionClass_Check(t))) {
-            if (__Pyx_inner_PyErr_GivenExceptionMatches2(exc_type, NULL, t)) return 1;
-        } else {
-        }
-    }
-    return 0;
-}
-static CYTHON_INLINE int __Pyx_PyErr_GivenExceptionMatches(PyObject *err, PyObject* exc_type) {
-    if (likely(err == exc_type)) return 1;
-    if (likely(PyExceptionClass_Check(err))) {
-        if (likely(PyExceptionClass_Check(exc_type))) {
-            return __Pyx_inner_PyErr_GivenExceptionMatches2(err, NULL, exc_type);
-        } else if (likely(PyTuple_Check(exc_type))) {
-            return __Pyx_PyErr_GivenExceptionMatchesTuple(err, exc_type);
-        } else {
-        }
-    }
-    return PyErr_GivenExceptionMatches(err, exc_type);
-}
-static CYTHON_INLINE int __Pyx_PyErr_GivenExceptionMatches2(PyObject *err, PyObject *exc_type1, PyObject *exc_type2) {
-    assert(PyExceptionClass_Check(exc_type1));
-    assert(PyExceptionClass_Check(exc_type2));
-    if (likely(err == exc_type1 || err == exc_type2)) return 1;
-    if (likely(PyExceptionClass_Check(err))) {
-        return __Pyx_inner_PyErr_GivenExceptionMatches2(err, exc_type1, exc_type2);
-    }
-    return (PyErr_GivenExceptionMatches(err, exc_type1) || PyErr_GivenExceptionMatches(err, exc_type2));
-}
-#endif
-
-/* PyObjectCall (used by PyObjectFastCall) */
-#if CYTHON_COMPILING_IN_CPYTHON
-static CYTHON_INLINE PyObject* __Pyx_PyObject_Call(PyObject *func, PyObject *arg, PyObject *kw) {
-    PyObject *result;
-    ternaryfunc call = Py_TYPE(func)->tp_call;
-    if (unlikely(!call))
-        return PyObject_Call(func, arg, kw);
-    if (unlikely(Py_EnterRecursiveCall(" while calling a Python object")))
-        return NULL;
-    result = (*call)(func, arg, kw);
-    Py_LeaveRecursiveCall();
-    if (unlikely(!result) && unlikely(!PyErr_Occurred())) {
-        PyErr_SetString(
-            PyExc_SystemError,
-            "NULL result without error in PyObject_Call");
-    }
-    return result;
-}
-#endif
-
-/* PyObjectCallMethO (used by PyObjectFastCall) */
-#if CYTHON_COMPILING_IN_CPYTHON
-static CYTHON_INLINE PyObject* __Pyx_PyObject_CallMethO(PyObject *func, PyObject *arg) {
-    PyObject *self, *result;
-    PyCFunction cfunc;
-    cfunc = __Pyx_CyOrPyCFunction_GET_FUNCTION(func);
-    self = __Pyx_CyOrPyCFunction_GET_SELF(func);
-    if (unlikely(Py_EnterRecursiveCall(" while calling a Python object")))
-        return NULL;
-    result = cfunc(self, arg);
-    Py_LeaveRecursiveCall();
-    if (unlikely(!result) && unlikely(!PyErr_Occurred())) {
-        PyErr_SetString(
-            PyExc_SystemError,
-            "NULL result without error in PyObject_Call");
-    }
-    return result;
-}
-#endif
-
-/* PyObjectFastCall (used by PyObjectCall2Args) */
-#if CYTHON_COMPILING_IN_LIMITED_API
-static PyObject* __Pyx_PyObject_FastCall_fallback(PyObject *func, PyObject * const*args, size_t nargs, PyObject *kwargs) {
-    PyObject *argstuple;
-    PyObject *result = 0;
-    size_t i;
-    argstuple = PyTuple_New((Py_ssize_t)nargs);
-    if (unlikely(!argstuple)) return NULL;
-    for (i = 0; i < nargs; i++) {
-        Py_INCREF(args[i]);
-        if (__Pyx_PyTuple_SET_ITEM(argstuple, (Py_ssize_t)i, args[i]) != (0)) goto bad;
-    }
-    result = __Pyx_PyObject_Call(func, argstuple, kwargs);
-  bad:
-    Py_DECREF(argstuple);
-    return result;
-}
-#endif
-#if CYTHON_VECTORCALL && !(CYTHON_COMPILING_IN_LIMITED_API || CYTHON_COMPILING_IN_PYPY)
-  #if CYTHON_COMPILING_IN_CPYTHON
-static CYTHON_INLINE vectorcallfunc __Pyx_PyVectorcall_Function(PyObject *callable) {
-    PyTypeObject *tp = Py_TYPE(callable);
-    #if defined(__Pyx_CyFunction_USED)
-    if (__Pyx_CyFunction_CheckExact(callable)) {
-        return __Pyx_CyFunction_func_vectorcall(callable);
-    }
-    #endif
-    if (!PyType_HasFeature(tp, Py_TPFLAGS_HAVE_VECTORCALL)) {
-        return NULL;
-    }
-    assert(PyCallable_Check(callable));
-    Py_ssize_t offset = tp->tp_vectorcall_offset;
-    assert(offset > 0);
-    vectorcallfunc ptr;
-    memcpy(&ptr, (char *) callable + offset, sizeof(ptr));
-    return ptr;
-}
-  #else
-    #define __Pyx_PyVectorcall_Function(callable) PyVectorcall_Function(callable)
-  #endif
-#endif
-static CYTHON_INLINE PyObject* __Pyx_PyObject_FastCallDict(PyObject *func, PyObject *const *args, size_t nargsf, PyObject *kwargs) {
-    Py_ssize_t nargs = __Pyx_PyVectorcall_NARGS(nargsf);
-#if CYTHON_COMPILING_IN_CPYTHON
-    if (nargs == 0 && kwargs == NULL) {
-        if (__Pyx_CyOrPyCFunction_Check(func) && likely( __Pyx_CyOrPyCFunction_GET_FLAGS(func) & METH_NOARGS))
-            return __Pyx_PyObject_CallMethO(func, NULL);
-    }
-    else if (nargs == 1 && kwargs == NULL) {
-        if (__Pyx_CyOrPyCFunction_Check(func) && likely( __Pyx_CyOrPyCFunction_GET_FLAGS(func) & METH_O))
-            return __Pyx_PyObject_CallMethO(func, args[0]);
-    }
-#endif
-    if (kwargs == NULL) {
-        #if CYTHON_VECTORCALL
-          #if CYTHON_COMPILING_IN_LIMITED_API || CYTHON_COMPILING_IN_PYPY
-            return PyObject_Vectorcall(func, args, nargsf, NULL);
-          #else
-            vectorcallfunc f = __Pyx_PyVectorcall_Function(func);
-            if (f) {
-                return f(func, args, nargsf, NULL);
-            }
-          #endif
-        #endif
-    }
-    if (nargs == 0) {
-        return __Pyx_PyObject_Call(func, __pyx_mstate_global->__pyx_empty_tuple, kwargs);
-    }
-    #if CYTHON_COMPILING_IN_LIMITED_API
-    return __Pyx_PyObject_FastCall_fallback(func, args, (size_t)nargs, kwargs);
-    #elif CYTHON_COMPILING_IN_PYPY
-    return PyObject_VectorcallDict(func, args, (size_t) nargs, kwargs);
-    #else
-    return PyObject_VectorcallDict(func, args, nargsf, kwargs);
-    #endif
-}
-
-/* PyObjectCall2Args (used by CallUnboundCMethod1) */
-static CYTHON_INLINE PyObject* __Pyx_PyObject_Call2Args(PyObject* function, PyObject* arg1, PyObject* arg2) {
-    PyObject *args[3] = {NULL, arg1, arg2};
-    return __Pyx_PyObject_FastCall(function, args+1, 2 | __Pyx_PY_VECTORCALL_ARGUMENTS_OFFSET);
-}
-
-/* IgnoreException (used by UnpackUnboundCMethod_impl) */
-static CYTHON_INLINE int __Pyx_IgnoreGivenException(PyObject *given_exception, PyObject *ignorable_exception) {
-    if (PyErr_GivenExceptionMatches(given_exception ? given_exception : PyErr_Occurred(), ignorable_exception)) {
-        PyErr_Clear();
-        return 1;
-    }
-    return 0;
-}
-
-/* UnpackUnboundCMethod_impl (used by UnpackUnboundCMethod) */
-#if CYTHON_COMPILING_IN_LIMITED_API && __PYX_LIMITED_VERSION_HEX < 0x030C0000
-static PyObject *__Pyx_SelflessCall(PyObject *method, PyObject *args, PyObject *kwargs) {
-    PyObject *result;
-    PyObject *selfless_args = PyTuple_GetSlice(args, 1, PyTuple_Size(args));
-    if (unlikely(!selfless_args)) return NULL;
-    result = PyObject_Call(method, selfless_args, kwargs);
-    Py_DECREF(selfless_args);
-    return result;
-}
-#else
-static PyObject *__Pyx_SelflessCall(PyObject *method, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames) {
-    return PyObject_Vectorcall(method, args ? args+1 : NULL, nargs ? (size_t) nargs-1 : 0, kwnames);
-}
-#endif
-static PyMethodDef __Pyx_UnboundCMethod_Def = {
-     "CythonUnboundCMethod",
-     __PYX_REINTERPRET_FUNCION(PyCFunction, __Pyx_SelflessCall),
-#if CYTHON_COMPILING_IN_LIMITED_API && __PYX_LIMITED_VERSION_HEX < 0x030C0000
-     METH_VARARGS | METH_KEYWORDS,
-#else
-     METH_FASTCALL | METH_KEYWORDS,
-#endif
-     NULL
-};
-static int __Pyx_TryUnpackUnboundCMethod(__Pyx_CachedCFunction* target) {
-    PyObject *method, *result=NULL;
-    method = __Pyx_PyObject_GetAttrStr(target->type, *target->method_name);
-    if (unlikely(!method))
-        return -1;
-    result = method;
-#if CYTHON_COMPILING_IN_CPYTHON
-    if (likely(__Pyx_TypeCheck(method, &PyMethodDescr_Type)))
-    {
-        PyMethodDescrObject *descr = (PyMethodDescrObject*) method;
-        target->func = descr->d_method->ml_meth;
-        target->flag = descr->d_method->ml_flags & ~(METH_CLASS | METH_STATIC | METH_COEXIST);
-    } else
-#endif
-#if CYTHON_COMPILING_IN_PYPY
-#else
-    if (PyCFunction_Check(method))
-#endif
-    {
-        PyObject *self;
-        int self_found;
-#if CYTHON_COMPILING_IN_LIMITED_API || CYTHON_COMPILING_IN_PYPY
-        self = PyObject_GetAttrString(method, "__self__");
-        if (!self && !__Pyx_IgnoreException(PyExc_AttributeError)) {
-            return -1;
-        }
-#else
-        self = PyCFunction_GET_SELF(method);
-#endif
-        self_found = (self && self != Py_None);
-#if CYTHON_COMPILING_IN_LIMITED_API || CYTHON_COMPILING_IN_PYPY
-        Py_XDECREF(self);
-#endif
-        if (self_found) {
-            PyObject *unbound_method = PyCFunction_New(&__Pyx_UnboundCMethod_Def, method);
-            if (unlikely(!unbound_method)) return -1;
-            Py_DECREF(method);
-            result = unbound_method;
-        }
-    }
-#if !CYTHON_COMPILING_IN_CPYTHON_FREETHREADING
-    if (unlikely(target->method)) {
-        Py_DECREF(result);
-    } else
-#endif
-    target->method = result;
-    return 0;
-}
-
-/* CallUnboundCMethod1 */
-#if CYTHON_COMPILING_IN_CPYTHON
-static CYTHON_INLINE PyObject* __Pyx_CallUnboundCMethod1(__Pyx_CachedCFunction* cfunc, PyObject* self, PyObject* arg) {
-    int was_initialized =  __Pyx_CachedCFunction_GetAndSetInitializing(cfunc);
-    if (likely(was_initialized == 2 && cfunc->func)) {
-        int flag = cfunc->flag;
-        if (flag == METH_O) {
-            return __Pyx_CallCFunction(cfunc, self, arg);
-        } else if (flag == METH_FASTCALL) {
-            return __Pyx_CallCFunctionFast(cfunc, self, &arg, 1);
-        } else if (flag == (METH_FASTCALL | METH_KEYWORDS)) {
-            return __Pyx_CallCFunctionFastWithKeywords(cfunc, self, &arg, 1, NULL);
-        }
-    }
-#if CYTHON_COMPILING_IN_CPYTHON_FREETHREADING
-    else if (unlikely(was_initialized == 1)) {
-        __Pyx_CachedCFunction tmp_cfunc = {
-#ifndef __cplusplus
-            0
-#endif
-        };
-        tmp_cfunc.type = cfunc->type;
-        tmp_cfunc.method_name = cfunc->method_name;
-        return __Pyx__CallUnboundCMethod1(&tmp_cfunc, self, arg);
-    }
-#endif
-    PyObject* result = __Pyx__CallUnboundCMethod1(cfunc, self, arg);
-    __Pyx_CachedCFunction_SetFinishedInitializing(cfunc);
-    return result;
-}
-#endif
-static PyObject* __Pyx__CallUnboundCMethod1(__Pyx_CachedCFunction* cfunc, PyObject* self, PyObject* arg){
-    PyObject *result = NULL;
-    if (unlikely(!cfunc->func && !cfunc->method) && unlikely(__Pyx_TryUnpackUnboundCMethod(cfunc) < 0)) return NULL;
-#if CYTHON_COMPILING_IN_CPYTHON
-    if (cfunc->func && (cfunc->flag & METH_VARARGS)) {
-        PyObject *args = PyTuple_New(1);
-        if (unlikely(!args)) return NULL;
-        Py_INCREF(arg);
-        PyTuple_SET_ITEM(args, 0, arg);
-        if (cfunc->flag & METH_KEYWORDS)
-            result = __Pyx_CallCFunctionWithKeywords(cfunc, self, args, NULL);
-        else
-            result = __Pyx_CallCFunction(cfunc, self, args);
-        Py_DECREF(args);
-    } else
-#endif
-    {
-        result = __Pyx_PyObject_Call2Args(cfunc->method, self, arg);
-    }
-    return result;
-}
-
-/* CallUnboundCMethod2 */
-#if CYTHON_COMPILING_IN_CPYTHON
-static CYTHON_INLINE PyObject *__Pyx_CallUnboundCMethod2(__Pyx_CachedCFunction *cfunc, PyObject *self, PyObject *arg1, PyObject *arg2) {
-    int was_initialized = __Pyx_CachedCFunction_GetAndSetInitializing(cfunc);
-    if (likely(was_initialized == 2 && cfunc->func)) {
-        PyObject *args[2] = {arg1, arg2};
-        if (cfunc->flag == METH_FASTCALL) {
-            return __Pyx_CallCFunctionFast(cfunc, self, args, 2);
-        }
-        if (cfunc->flag == (METH_FASTCALL | METH_KEYWORDS))
-            return __Pyx_CallCFunctionFastWithKeywords(cfunc, self, args, 2, NULL);
-    }
-#if CYTHON_COMPILING_IN_CPYTHON_FREETHREADING
-    else if (unlikely(was_initialized == 1)) {
-        __Pyx_CachedCFunction tmp_cfunc = {
-#ifndef __cplusplus
-            0
-#endif
-        };
-        tmp_cfunc.type = cfunc->type;
-        tmp_cfunc.method_name = cfunc->method_name;
-        return __Pyx__CallUnboundCMethod2(&tmp_cfunc, self, arg1, arg2);
-    }
-#endif
-    PyObject *result = __Pyx__CallUnboundCMethod2(cfunc, self, arg1, arg2);
-    __Pyx_CachedCFunction_SetFinishedInitializing(cfunc);
-    return result;
-}
-#endif
-static PyObject* __Pyx__CallUnboundCMethod2(__Pyx_CachedCFunction* cfunc, PyObject* self, PyObject* arg1, PyObject* arg2){
-    if (unlikely(!cfunc->func && !cfunc->method) && unlikely(__Pyx_TryUnpackUnboundCMethod(cfunc) < 0)) return NULL;
-#if CYTHON_COMPILING_IN_CPYTHON
-    if (cfunc->func && (cfunc->flag & METH_VARARGS)) {
-        PyObject *result = NULL;
-        PyObject *args = PyTuple_New(2);
-        if (unlikely(!args)) return NULL;
-        Py_INCREF(arg1);
-        PyTuple_SET_ITEM(args, 0, arg1);
-        Py_INCREF(arg2);
-        PyTuple_SET_ITEM(args, 1, arg2);
-        if (cfunc->flag & METH_KEYWORDS)
-            result = __Pyx_CallCFunctionWithKeywords(cfunc, self, args, NULL);
-        else
-            result = __Pyx_CallCFunction(cfunc, self, args);
-        Py_DECREF(args);
-        return result;
-    }
-#endif
-    {
-        PyObject *args[4] = {NULL, self, arg1, arg2};
-        return __Pyx_PyObject_FastCall(cfunc->method, args+1, 3 | __Pyx_PY_VECTORCALL_ARGUMENTS_OFFSET);
-    }
-}
-
-/* dict_getitem_default */
-static PyObject* __Pyx_PyDict_GetItemDefault(PyObject* d, PyObject* key, PyObject* default_value) {
-    PyObject* value;
-#if !CYTHON_COMPILING_IN_PYPY || PYPY_VERSION_NUM >= 0x07020000
-    value = PyDict_GetItemWithError(d, key);
-    if (unlikely(!value)) {
-        if (unlikely(PyErr_Occurred()))
-            return NULL;
-        value = default_value;
-    }
-    Py_INCREF(value);
-    if ((1));
-#else
-    if (PyBytes_CheckExact(key) || PyUnicode_CheckExact(key) || PyLong_CheckExact(key)) {
-        value = PyDict_GetItem(d, key);
-        if (unlikely(!value)) {
-            value = default_value;
-        }
-        Py_INCREF(value);
-    }
-#endif
-    else {
-        if (default_value == Py_None)
-            value = __Pyx_CallUnboundCMethod1(&__pyx_mstate_global->__pyx_umethod_PyDict_Type_get, d, key);
-        else
-            value = __Pyx_CallUnboundCMethod2(&__pyx_mstate_global->__pyx_umethod_PyDict_Type_get, d, key, default_value);
-    }
-    return value;
-}
-
-/* RaiseException */
-static void __Pyx_Raise(PyObject *type, PyObject *value, PyObject *tb, PyObject *cause) {
-    PyObject* owned_instance = NULL;
-    if (tb == Py_None) {
-        tb = 0;
-    } else if (tb && !PyTraceBack_Check(tb)) {
-        PyErr_SetString(PyExc_TypeError,
-            "raise: arg 3 must be a traceback or None");
-        goto bad;
-    }
-    if (value == Py_None)
-        value = 0;
-    if (PyExceptionInstance_Check(type)) {
-        if (value) {
-            PyErr_SetString(PyExc_TypeError,
-                "instance exception may not have a separate value");
-            goto bad;
-        }
-        value = type;
-        type = (PyObject*) Py_TYPE(value);
-    } else if (PyExceptionClass_Check(type)) {
-        PyObject *instance_class = NULL;
-        if (value && PyExceptionInstance_Check(value)) {
-            instance_class = (PyObject*) Py_TYPE(value);
-            if (instance_class != type) {
-                int is_subclass = PyObject_IsSubclass(instance_class, type);
-                if (!is_subclass) {
-                    instance_class = NULL;
-                } else if (unlikely(is_subclass == -1)) {
-                    goto bad;
-                } else {
-                    type = instance_class;
-                }
-            }
-        }
-        if (!instance_class) {
-            PyObject *args;
-            if (!value)
-                args = PyTuple_New(0);
-            else if (PyTuple_Check(value)) {
-                Py_INCREF(value);
-                args = value;
-            } else
-                args = PyTuple_Pack(1, value);
-            if (!args)
-                goto bad;
-            owned_instance = PyObject_Call(type, args, NULL);
-            Py_DECREF(args);
-            if (!owned_instance)
-                goto bad;
-            value = owned_instance;
-            if (!PyExceptionInstance_Check(value)) {
-                PyErr_Format(PyExc_TypeError,
-                             "calling %R should have returned an instance of "
-                             "BaseException, not %R",
-                             type, Py_TYPE(value));
-                goto bad;
-            }
-        }
-    } else {
-        PyErr_SetString(PyExc_TypeError,
-            "raise: exception class must be a subclass of BaseException");
-        goto bad;
-    }
-    if (cause) {
-        PyObject *fixed_cause;
-        if (cause == Py_None) {
-            fixed_cause = NULL;
-        } else if (PyExceptionClass_Check(cause)) {
-            fixed_cause = PyObject_CallObject(cause, NULL);
-            if (fixed_cause == NULL)
-                goto bad;
-        } else if (PyExceptionInstance_Check(cause)) {
-            fixed_cause = cause;
-            Py_INCREF(fixed_cause);
-        } else {
-            PyErr_SetString(PyExc_TypeError,
-                            "exception causes must derive from "
-                            "BaseException");
-            goto bad;
-        }
-        PyException_SetCause(value, fixed_cause);
-    }
-    PyErr_SetObject(type, value);
-    if (tb) {
-#if PY_VERSION_HEX >= 0x030C00A6
-        PyException_SetTraceback(value, tb);
-#elif CYTHON_FAST_THREAD_STATE
-        PyThreadState *tstate = __Pyx_PyThreadState_Current;
-        PyObject* tmp_tb = tstate->curexc_traceback;
-        if (tb != tmp_tb) {
-            Py_INCREF(tb);
-            tstate->curexc_traceback = tb;
-            Py_XDECREF(tmp_tb);
-        }
-#else
-        PyObject *tmp_type, *tmp_value, *tmp_tb;
-        PyErr_Fetch(&tmp_type, &tmp_value, &tmp_tb);
-        Py_INCREF(tb);
-        PyErr_Restore(tmp_type, tmp_value, tb);
-        Py_XDECREF(tmp_tb);
-#endif
-    }
-bad:
-    Py_XDECREF(owned_instance);
-    return;
-}
 
 /* CopyObjectArray (used by TupleOrListFromArrayImpl) */
 #if CYTHON_COMPILING_IN_CPYTHON
@@ -24574,10 +21958,263 @@ bad:
 #endif
 #endif
 
+/* PyObjectCall (used by PyObjectFastCall) */
+#if CYTHON_COMPILING_IN_CPYTHON
+static CYTHON_INLINE PyObject* __Pyx_PyObject_Call(PyObject *func, PyObject *arg, PyObject *kw) {
+    PyObject *result;
+    ternaryfunc call = Py_TYPE(func)->tp_call;
+    if (unlikely(!call))
+        return PyObject_Call(func, arg, kw);
+    if (unlikely(Py_EnterRecursiveCall(" while calling a Python object")))
+        return NULL;
+    result = (*call)(func, arg, kw);
+    Py_LeaveRecursiveCall();
+    if (unlikely(!result) && unlikely(!PyErr_Occurred())) {
+        PyErr_SetString(
+            PyExc_SystemError,
+            "NULL result without error in PyObject_Call");
+    }
+    return result;
+}
+#endif
+
+/* PyObjectCallMethO (used by PyObjectFastCall) */
+#if CYTHON_COMPILING_IN_CPYTHON
+static CYTHON_INLINE PyObject* __Pyx_PyObject_CallMethO(PyObject *func, PyObject *arg) {
+    PyObject *self, *result;
+    PyCFunction cfunc;
+    cfunc = __Pyx_CyOrPyCFunction_GET_FUNCTION(func);
+    self = __Pyx_CyOrPyCFunction_GET_SELF(func);
+    if (unlikely(Py_EnterRecursiveCall(" while calling a Python object")))
+        return NULL;
+    result = cfunc(self, arg);
+    Py_LeaveRecursiveCall();
+    if (unlikely(!result) && unlikely(!PyErr_Occurred())) {
+        PyErr_SetString(
+            PyExc_SystemError,
+            "NULL result without error in PyObject_Call");
+    }
+    return result;
+}
+#endif
+
+/* PyObjectFastCall (used by PyObjectCallOneArg) */
+#if CYTHON_COMPILING_IN_LIMITED_API
+static PyObject* __Pyx_PyObject_FastCall_fallback(PyObject *func, PyObject * const*args, size_t nargs, PyObject *kwargs) {
+    PyObject *argstuple;
+    PyObject *result = 0;
+    size_t i;
+    argstuple = PyTuple_New((Py_ssize_t)nargs);
+    if (unlikely(!argstuple)) return NULL;
+    for (i = 0; i < nargs; i++) {
+        Py_INCREF(args[i]);
+        if (__Pyx_PyTuple_SET_ITEM(argstuple, (Py_ssize_t)i, args[i]) != (0)) goto bad;
+    }
+    result = __Pyx_PyObject_Call(func, argstuple, kwargs);
+  bad:
+    Py_DECREF(argstuple);
+    return result;
+}
+#endif
+#if CYTHON_VECTORCALL && !(CYTHON_COMPILING_IN_LIMITED_API || CYTHON_COMPILING_IN_PYPY)
+  #if CYTHON_COMPILING_IN_CPYTHON
+static CYTHON_INLINE vectorcallfunc __Pyx_PyVectorcall_Function(PyObject *callable) {
+    PyTypeObject *tp = Py_TYPE(callable);
+    #if defined(__Pyx_CyFunction_USED)
+    if (__Pyx_CyFunction_CheckExact(callable)) {
+        return __Pyx_CyFunction_func_vectorcall(callable);
+    }
+    #endif
+    if (!PyType_HasFeature(tp, Py_TPFLAGS_HAVE_VECTORCALL)) {
+        return NULL;
+    }
+    assert(PyCallable_Check(callable));
+    Py_ssize_t offset = tp->tp_vectorcall_offset;
+    assert(offset > 0);
+    vectorcallfunc ptr;
+    memcpy(&ptr, (char *) callable + offset, sizeof(ptr));
+    return ptr;
+}
+  #else
+    #define __Pyx_PyVectorcall_Function(callable) PyVectorcall_Function(callable)
+  #endif
+#endif
+static CYTHON_INLINE PyObject* __Pyx_PyObject_FastCallDict(PyObject *func, PyObject *const *args, size_t nargsf, PyObject *kwargs) {
+    Py_ssize_t nargs = __Pyx_PyVectorcall_NARGS(nargsf);
+#if CYTHON_COMPILING_IN_CPYTHON
+    if (nargs == 0 && kwargs == NULL) {
+        if (__Pyx_CyOrPyCFunction_Check(func) && likely( __Pyx_CyOrPyCFunction_GET_FLAGS(func) & METH_NOARGS))
+            return __Pyx_PyObject_CallMethO(func, NULL);
+    }
+    else if (nargs == 1 && kwargs == NULL) {
+        if (__Pyx_CyOrPyCFunction_Check(func) && likely( __Pyx_CyOrPyCFunction_GET_FLAGS(func) & METH_O))
+            return __Pyx_PyObject_CallMethO(func, args[0]);
+    }
+#endif
+    if (kwargs == NULL) {
+        #if CYTHON_VECTORCALL
+          #if CYTHON_COMPILING_IN_LIMITED_API || CYTHON_COMPILING_IN_PYPY
+            return PyObject_Vectorcall(func, args, nargsf, NULL);
+          #else
+            vectorcallfunc f = __Pyx_PyVectorcall_Function(func);
+            if (f) {
+                return f(func, args, nargsf, NULL);
+            }
+          #endif
+        #endif
+    }
+    if (nargs == 0) {
+        return __Pyx_PyObject_Call(func, __pyx_mstate_global->__pyx_empty_tuple, kwargs);
+    }
+    #if CYTHON_COMPILING_IN_LIMITED_API
+    return __Pyx_PyObject_FastCall_fallback(func, args, (size_t)nargs, kwargs);
+    #elif CYTHON_COMPILING_IN_PYPY
+    return PyObject_VectorcallDict(func, args, (size_t) nargs, kwargs);
+    #else
+    return PyObject_VectorcallDict(func, args, nargsf, kwargs);
+    #endif
+}
+
 /* PyObjectCallOneArg (used by CallUnboundCMethod0) */
 static CYTHON_INLINE PyObject* __Pyx_PyObject_CallOneArg(PyObject *func, PyObject *arg) {
     PyObject *args[2] = {NULL, arg};
     return __Pyx_PyObject_FastCall(func, args+1, 1 | __Pyx_PY_VECTORCALL_ARGUMENTS_OFFSET);
+}
+
+/* IgnoreException (used by UnpackUnboundCMethod_impl) */
+static CYTHON_INLINE int __Pyx_IgnoreGivenException(PyObject *given_exception, PyObject *ignorable_exception) {
+    if (PyErr_GivenExceptionMatches(given_exception ? given_exception : PyErr_Occurred(), ignorable_exception)) {
+        PyErr_Clear();
+        return 1;
+    }
+    return 0;
+}
+
+/* FastTypeChecks (used by UnpackUnboundCMethod_impl) */
+#if CYTHON_COMPILING_IN_CPYTHON
+static int __Pyx_InBases(PyTypeObject *a, PyTypeObject *b) {
+    while (a) {
+        a = __Pyx_PyType_GetSlot(a, tp_base, PyTypeObject*);
+        if (a == b)
+            return 1;
+    }
+    return b == &PyBaseObject_Type;
+}
+static CYTHON_INLINE int __Pyx_IsSubtype(PyTypeObject *a, PyTypeObject *b) {
+    PyObject *mro;
+    if (a == b) return 1;
+    mro = a->tp_mro;
+    if (likely(mro)) {
+        Py_ssize_t i, n;
+        n = PyTuple_GET_SIZE(mro);
+        for (i = 0; i < n; i++) {
+            if (PyTuple_GET_ITEM(mro, i) == (PyObject *)b)
+                return 1;
+        }
+        return 0;
+    }
+    return __Pyx_InBases(a, b);
+}
+static CYTHON_INLINE int __Pyx_IsAnySubtype2(PyTypeObject *cls, PyTypeObject *a, PyTypeObject *b) {
+    PyObject *mro;
+    if (cls == a || cls == b) return 1;
+    mro = cls->tp_mro;
+    if (likely(mro)) {
+        Py_ssize_t i, n;
+        n = PyTuple_GET_SIZE(mro);
+        for (i = 0; i < n; i++) {
+            PyObject *base = PyTuple_GET_ITEM(mro, i);
+            if (base == (PyObject *)a || base == (PyObject *)b)
+                return 1;
+        }
+        return 0;
+    }
+    return __Pyx_InBases(cls, a) || __Pyx_InBases(cls, b);
+}
+#endif
+
+/* PyObjectGetAttrStr (used by UnpackUnboundCMethod_impl) */
+#if CYTHON_USE_TYPE_SLOTS
+static CYTHON_INLINE PyObject* __Pyx_PyObject_GetAttrStr(PyObject* obj, PyObject* attr_name) {
+    PyTypeObject* tp = Py_TYPE(obj);
+    if (likely(tp->tp_getattro))
+        return tp->tp_getattro(obj, attr_name);
+    return PyObject_GetAttr(obj, attr_name);
+}
+#endif
+
+/* UnpackUnboundCMethod_impl (used by UnpackUnboundCMethod) */
+#if CYTHON_COMPILING_IN_LIMITED_API && __PYX_LIMITED_VERSION_HEX < 0x030C0000
+static PyObject *__Pyx_SelflessCall(PyObject *method, PyObject *args, PyObject *kwargs) {
+    PyObject *result;
+    PyObject *selfless_args = PyTuple_GetSlice(args, 1, PyTuple_Size(args));
+    if (unlikely(!selfless_args)) return NULL;
+    result = PyObject_Call(method, selfless_args, kwargs);
+    Py_DECREF(selfless_args);
+    return result;
+}
+#else
+static PyObject *__Pyx_SelflessCall(PyObject *method, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames) {
+    return PyObject_Vectorcall(method, args ? args+1 : NULL, nargs ? (size_t) nargs-1 : 0, kwnames);
+}
+#endif
+static PyMethodDef __Pyx_UnboundCMethod_Def = {
+     "CythonUnboundCMethod",
+     __PYX_REINTERPRET_FUNCION(PyCFunction, __Pyx_SelflessCall),
+#if CYTHON_COMPILING_IN_LIMITED_API && __PYX_LIMITED_VERSION_HEX < 0x030C0000
+     METH_VARARGS | METH_KEYWORDS,
+#else
+     METH_FASTCALL | METH_KEYWORDS,
+#endif
+     NULL
+};
+static int __Pyx_TryUnpackUnboundCMethod(__Pyx_CachedCFunction* target) {
+    PyObject *method, *result=NULL;
+    method = __Pyx_PyObject_GetAttrStr(target->type, *target->method_name);
+    if (unlikely(!method))
+        return -1;
+    result = method;
+#if CYTHON_COMPILING_IN_CPYTHON
+    if (likely(__Pyx_TypeCheck(method, &PyMethodDescr_Type)))
+    {
+        PyMethodDescrObject *descr = (PyMethodDescrObject*) method;
+        target->func = descr->d_method->ml_meth;
+        target->flag = descr->d_method->ml_flags & ~(METH_CLASS | METH_STATIC | METH_COEXIST);
+    } else
+#endif
+#if CYTHON_COMPILING_IN_PYPY
+#else
+    if (PyCFunction_Check(method))
+#endif
+    {
+        PyObject *self;
+        int self_found;
+#if CYTHON_COMPILING_IN_LIMITED_API || CYTHON_COMPILING_IN_PYPY
+        self = PyObject_GetAttrString(method, "__self__");
+        if (!self && !__Pyx_IgnoreException(PyExc_AttributeError)) {
+            return -1;
+        }
+#else
+        self = PyCFunction_GET_SELF(method);
+#endif
+        self_found = (self && self != Py_None);
+#if CYTHON_COMPILING_IN_LIMITED_API || CYTHON_COMPILING_IN_PYPY
+        Py_XDECREF(self);
+#endif
+        if (self_found) {
+            PyObject *unbound_method = PyCFunction_New(&__Pyx_UnboundCMethod_Def, method);
+            if (unlikely(!unbound_method)) return -1;
+            Py_DECREF(method);
+            result = unbound_method;
+        }
+    }
+#if !CYTHON_COMPILING_IN_CPYTHON_FREETHREADING
+    if (unlikely(target->method)) {
+        Py_DECREF(result);
+    } else
+#endif
+    target->method = result;
+    return 0;
 }
 
 /* CallUnboundCMethod0 */
@@ -24693,6 +22330,60 @@ static void __Pyx_RaiseDoubleKeywordsError(
 {
     PyErr_Format(PyExc_TypeError,
         "%s() got multiple values for keyword argument '%U'", func_name, kw_name);
+}
+
+/* CallUnboundCMethod2 */
+#if CYTHON_COMPILING_IN_CPYTHON
+static CYTHON_INLINE PyObject *__Pyx_CallUnboundCMethod2(__Pyx_CachedCFunction *cfunc, PyObject *self, PyObject *arg1, PyObject *arg2) {
+    int was_initialized = __Pyx_CachedCFunction_GetAndSetInitializing(cfunc);
+    if (likely(was_initialized == 2 && cfunc->func)) {
+        PyObject *args[2] = {arg1, arg2};
+        if (cfunc->flag == METH_FASTCALL) {
+            return __Pyx_CallCFunctionFast(cfunc, self, args, 2);
+        }
+        if (cfunc->flag == (METH_FASTCALL | METH_KEYWORDS))
+            return __Pyx_CallCFunctionFastWithKeywords(cfunc, self, args, 2, NULL);
+    }
+#if CYTHON_COMPILING_IN_CPYTHON_FREETHREADING
+    else if (unlikely(was_initialized == 1)) {
+        __Pyx_CachedCFunction tmp_cfunc = {
+#ifndef __cplusplus
+            0
+#endif
+        };
+        tmp_cfunc.type = cfunc->type;
+        tmp_cfunc.method_name = cfunc->method_name;
+        return __Pyx__CallUnboundCMethod2(&tmp_cfunc, self, arg1, arg2);
+    }
+#endif
+    PyObject *result = __Pyx__CallUnboundCMethod2(cfunc, self, arg1, arg2);
+    __Pyx_CachedCFunction_SetFinishedInitializing(cfunc);
+    return result;
+}
+#endif
+static PyObject* __Pyx__CallUnboundCMethod2(__Pyx_CachedCFunction* cfunc, PyObject* self, PyObject* arg1, PyObject* arg2){
+    if (unlikely(!cfunc->func && !cfunc->method) && unlikely(__Pyx_TryUnpackUnboundCMethod(cfunc) < 0)) return NULL;
+#if CYTHON_COMPILING_IN_CPYTHON
+    if (cfunc->func && (cfunc->flag & METH_VARARGS)) {
+        PyObject *result = NULL;
+        PyObject *args = PyTuple_New(2);
+        if (unlikely(!args)) return NULL;
+        Py_INCREF(arg1);
+        PyTuple_SET_ITEM(args, 0, arg1);
+        Py_INCREF(arg2);
+        PyTuple_SET_ITEM(args, 1, arg2);
+        if (cfunc->flag & METH_KEYWORDS)
+            result = __Pyx_CallCFunctionWithKeywords(cfunc, self, args, NULL);
+        else
+            result = __Pyx_CallCFunction(cfunc, self, args);
+        Py_DECREF(args);
+        return result;
+    }
+#endif
+    {
+        PyObject *args[4] = {NULL, self, arg1, arg2};
+        return __Pyx_PyObject_FastCall(cfunc->method, args+1, 3 | __Pyx_PY_VECTORCALL_ARGUMENTS_OFFSET);
+    }
 }
 
 /* ParseKeywordsImpl (used by ParseKeywords) */
@@ -25171,6 +22862,113 @@ static CYTHON_INLINE int __Pyx_ArgTypeTest(PyObject *obj, PyTypeObject *type, in
     return 0;
 }
 
+/* PyErrFetchRestore (used by GivenExceptionMatches) */
+#if CYTHON_FAST_THREAD_STATE
+static CYTHON_INLINE void __Pyx_ErrRestoreInState(PyThreadState *tstate, PyObject *type, PyObject *value, PyObject *tb) {
+#if PY_VERSION_HEX >= 0x030C00A6
+    PyObject *tmp_value;
+    assert(type == NULL || (value != NULL && type == (PyObject*) Py_TYPE(value)));
+    if (value) {
+        #if CYTHON_COMPILING_IN_CPYTHON
+        if (unlikely(((PyBaseExceptionObject*) value)->traceback != tb))
+        #endif
+            PyException_SetTraceback(value, tb);
+    }
+    tmp_value = tstate->current_exception;
+    tstate->current_exception = value;
+    Py_XDECREF(tmp_value);
+    Py_XDECREF(type);
+    Py_XDECREF(tb);
+#else
+    PyObject *tmp_type, *tmp_value, *tmp_tb;
+    tmp_type = tstate->curexc_type;
+    tmp_value = tstate->curexc_value;
+    tmp_tb = tstate->curexc_traceback;
+    tstate->curexc_type = type;
+    tstate->curexc_value = value;
+    tstate->curexc_traceback = tb;
+    Py_XDECREF(tmp_type);
+    Py_XDECREF(tmp_value);
+    Py_XDECREF(tmp_tb);
+#endif
+}
+static CYTHON_INLINE void __Pyx_ErrFetchInState(PyThreadState *tstate, PyObject **type, PyObject **value, PyObject **tb) {
+#if PY_VERSION_HEX >= 0x030C00A6
+    PyObject* exc_value;
+    exc_value = tstate->current_exception;
+    tstate->current_exception = 0;
+    *value = exc_value;
+    *type = NULL;
+    *tb = NULL;
+    if (exc_value) {
+        *type = (PyObject*) Py_TYPE(exc_value);
+        Py_INCREF(*type);
+        #if CYTHON_COMPILING_IN_CPYTHON
+        *tb = ((PyBaseExceptionObject*) exc_value)->traceback;
+        Py_XINCREF(*tb);
+        #else
+        *tb = PyException_GetTraceback(exc_value);
+        #endif
+    }
+#else
+    *type = tstate->curexc_type;
+    *value = tstate->curexc_value;
+    *tb = tstate->curexc_traceback;
+    tstate->curexc_type = 0;
+    tstate->curexc_value = 0;
+    tstate->curexc_traceback = 0;
+#endif
+}
+#endif
+
+/* GivenExceptionMatches (used by PyErrExceptionMatches) */
+#if CYTHON_COMPILING_IN_CPYTHON
+static CYTHON_INLINE int __Pyx_inner_PyErr_GivenExceptionMatches2(PyObject *err, PyObject* exc_type1, PyObject *exc_type2) {
+    if (exc_type1) {
+        return __Pyx_IsAnySubtype2((PyTypeObject*)err, (PyTypeObject*)exc_type1, (PyTypeObject*)exc_type2);
+    } else {
+        return __Pyx_IsSubtype((PyTypeObject*)err, (PyTypeObject*)exc_type2);
+    }
+}
+static int __Pyx_PyErr_GivenExceptionMatchesTuple(PyObject *exc_type, PyObject *tuple) {
+    Py_ssize_t i, n;
+    assert(PyExceptionClass_Check(exc_type));
+    n = PyTuple_GET_SIZE(tuple);
+    for (i=0; i<n; i++) {
+        if (exc_type == PyTuple_GET_ITEM(tuple, i)) return 1;
+    }
+    for (i=0; i<n; i++) {
+        PyObject *t = PyTuple_GET_ITEM(tuple, i);
+        if (likely(PyExceptionClass_Check(t))) {
+            if (__Pyx_inner_PyErr_GivenExceptionMatches2(exc_type, NULL, t)) return 1;
+        } else {
+        }
+    }
+    return 0;
+}
+static CYTHON_INLINE int __Pyx_PyErr_GivenExceptionMatches(PyObject *err, PyObject* exc_type) {
+    if (likely(err == exc_type)) return 1;
+    if (likely(PyExceptionClass_Check(err))) {
+        if (likely(PyExceptionClass_Check(exc_type))) {
+            return __Pyx_inner_PyErr_GivenExceptionMatches2(err, NULL, exc_type);
+        } else if (likely(PyTuple_Check(exc_type))) {
+            return __Pyx_PyErr_GivenExceptionMatchesTuple(err, exc_type);
+        } else {
+        }
+    }
+    return PyErr_GivenExceptionMatches(err, exc_type);
+}
+static CYTHON_INLINE int __Pyx_PyErr_GivenExceptionMatches2(PyObject *err, PyObject *exc_type1, PyObject *exc_type2) {
+    assert(PyExceptionClass_Check(exc_type1));
+    assert(PyExceptionClass_Check(exc_type2));
+    if (likely(err == exc_type1 || err == exc_type2)) return 1;
+    if (likely(PyExceptionClass_Check(err))) {
+        return __Pyx_inner_PyErr_GivenExceptionMatches2(err, exc_type1, exc_type2);
+    }
+    return (PyErr_GivenExceptionMatches(err, exc_type1) || PyErr_GivenExceptionMatches(err, exc_type2));
+}
+#endif
+
 /* PyErrExceptionMatches (used by PyObjectGetAttrStrNoError) */
 #if CYTHON_FAST_THREAD_STATE
 static int __Pyx_PyErr_ExceptionMatchesTuple(PyObject *exc_type, PyObject *tuple) {
@@ -25276,6 +23074,45 @@ static PyObject *__Pyx_PyObject_FastCallMethod(PyObject *name, PyObject *const *
 }
 #endif
 
+/* FormatTypeName (used by RaiseErrorWithObjectType1) */
+#if CYTHON_COMPILING_IN_LIMITED_API && __PYX_LIMITED_VERSION_HEX < 0x030d0000
+static __Pyx_TypeName
+__Pyx_PyType_GetFullyQualifiedName(PyTypeObject* tp)
+{
+    PyObject *module = NULL, *name = NULL, *result = NULL;
+    #if __PYX_LIMITED_VERSION_HEX < 0x030b0000
+    name = __Pyx_PyObject_GetAttrStr((PyObject *)tp,
+                                               __pyx_mstate_global->__pyx_n_u_qualname);
+    #else
+    name = PyType_GetQualName(tp);
+    #endif
+    if (unlikely(name == NULL) || unlikely(!PyUnicode_Check(name))) goto bad;
+    module = __Pyx_PyObject_GetAttrStr((PyObject *)tp,
+                                               __pyx_mstate_global->__pyx_n_u_module);
+    if (unlikely(module == NULL) || unlikely(!PyUnicode_Check(module))) goto bad;
+    if (PyUnicode_CompareWithASCIIString(module, "builtins") == 0) {
+        result = name;
+        name = NULL;
+        goto done;
+    }
+    result = PyUnicode_FromFormat("%U.%U", module, name);
+    if (unlikely(result == NULL)) goto bad;
+  done:
+    Py_XDECREF(name);
+    Py_XDECREF(module);
+    return result;
+  bad:
+    PyErr_Clear();
+    if (name) {
+        result = name;
+        name = NULL;
+    } else {
+        result = __Pyx_NewRef(__pyx_mstate_global->__pyx_kp_u_);
+    }
+    goto done;
+}
+#endif
+
 /* RaiseErrorWithObjectType1 (used by RaiseUnexpectedTypeError) */
 static void __Pyx_RaiseErrorWithType1(PyObject* exc_type, const char* message, const char *arg, PyTypeObject *type_obj) {
     __Pyx_TypeName type_name = __Pyx_PyType_GetFullyQualifiedName(type_obj);
@@ -25292,6 +23129,114 @@ static int __Pyx_RaiseUnexpectedTypeError(const char *expected, PyObject *obj) {
         "Expected %.42s, got " __Pyx_FMT_TYPENAME,
         expected, obj);
     return 0;
+}
+
+/* RaiseException */
+static void __Pyx_Raise(PyObject *type, PyObject *value, PyObject *tb, PyObject *cause) {
+    PyObject* owned_instance = NULL;
+    if (tb == Py_None) {
+        tb = 0;
+    } else if (tb && !PyTraceBack_Check(tb)) {
+        PyErr_SetString(PyExc_TypeError,
+            "raise: arg 3 must be a traceback or None");
+        goto bad;
+    }
+    if (value == Py_None)
+        value = 0;
+    if (PyExceptionInstance_Check(type)) {
+        if (value) {
+            PyErr_SetString(PyExc_TypeError,
+                "instance exception may not have a separate value");
+            goto bad;
+        }
+        value = type;
+        type = (PyObject*) Py_TYPE(value);
+    } else if (PyExceptionClass_Check(type)) {
+        PyObject *instance_class = NULL;
+        if (value && PyExceptionInstance_Check(value)) {
+            instance_class = (PyObject*) Py_TYPE(value);
+            if (instance_class != type) {
+                int is_subclass = PyObject_IsSubclass(instance_class, type);
+                if (!is_subclass) {
+                    instance_class = NULL;
+                } else if (unlikely(is_subclass == -1)) {
+                    goto bad;
+                } else {
+                    type = instance_class;
+                }
+            }
+        }
+        if (!instance_class) {
+            PyObject *args;
+            if (!value)
+                args = PyTuple_New(0);
+            else if (PyTuple_Check(value)) {
+                Py_INCREF(value);
+                args = value;
+            } else
+                args = PyTuple_Pack(1, value);
+            if (!args)
+                goto bad;
+            owned_instance = PyObject_Call(type, args, NULL);
+            Py_DECREF(args);
+            if (!owned_instance)
+                goto bad;
+            value = owned_instance;
+            if (!PyExceptionInstance_Check(value)) {
+                PyErr_Format(PyExc_TypeError,
+                             "calling %R should have returned an instance of "
+                             "BaseException, not %R",
+                             type, Py_TYPE(value));
+                goto bad;
+            }
+        }
+    } else {
+        PyErr_SetString(PyExc_TypeError,
+            "raise: exception class must be a subclass of BaseException");
+        goto bad;
+    }
+    if (cause) {
+        PyObject *fixed_cause;
+        if (cause == Py_None) {
+            fixed_cause = NULL;
+        } else if (PyExceptionClass_Check(cause)) {
+            fixed_cause = PyObject_CallObject(cause, NULL);
+            if (fixed_cause == NULL)
+                goto bad;
+        } else if (PyExceptionInstance_Check(cause)) {
+            fixed_cause = cause;
+            Py_INCREF(fixed_cause);
+        } else {
+            PyErr_SetString(PyExc_TypeError,
+                            "exception causes must derive from "
+                            "BaseException");
+            goto bad;
+        }
+        PyException_SetCause(value, fixed_cause);
+    }
+    PyErr_SetObject(type, value);
+    if (tb) {
+#if PY_VERSION_HEX >= 0x030C00A6
+        PyException_SetTraceback(value, tb);
+#elif CYTHON_FAST_THREAD_STATE
+        PyThreadState *tstate = __Pyx_PyThreadState_Current;
+        PyObject* tmp_tb = tstate->curexc_traceback;
+        if (tb != tmp_tb) {
+            Py_INCREF(tb);
+            tstate->curexc_traceback = tb;
+            Py_XDECREF(tmp_tb);
+        }
+#else
+        PyObject *tmp_type, *tmp_value, *tmp_tb;
+        PyErr_Fetch(&tmp_type, &tmp_value, &tmp_tb);
+        Py_INCREF(tb);
+        PyErr_Restore(tmp_type, tmp_value, tb);
+        Py_XDECREF(tmp_tb);
+#endif
+    }
+bad:
+    Py_XDECREF(owned_instance);
+    return;
 }
 
 /* CIntToDigits (used by CIntToPyUnicode) */
@@ -26090,6 +24035,16 @@ static CYTHON_INLINE PyObject *__Pyx_GetItemInt_Fast(PyObject *o, Py_ssize_t i,
     return __Pyx_GetItemInt_Generic_size(o, i);
 }
 
+/* RaiseErrorWithObjectType (used by ObjectGetItem) */
+static void __Pyx_RaiseErrorWithType(PyObject* exc_type, const char* message, PyTypeObject *type_obj) {
+    __Pyx_TypeName type_name = __Pyx_PyType_GetFullyQualifiedName(type_obj);
+    #if CYTHON_COMPILING_IN_LIMITED_API && __PYX_LIMITED_VERSION_HEX < 0x030d0000
+    if (unlikely(!type_name)) return;
+    #endif
+    PyErr_Format(exc_type, message, type_name);
+    __Pyx_DECREF_TypeName(type_name);
+}
+
 /* ObjectGetItem */
 #if CYTHON_USE_TYPE_SLOTS
 static PyObject *__Pyx_PyObject_GetIndex(PyObject *obj, PyObject *index) {
@@ -26300,6 +24255,88 @@ static CYTHON_INLINE void __Pyx_RaiseNeedMoreValuesError(Py_ssize_t index) {
 static CYTHON_INLINE void __Pyx_RaiseNoneNotIterableError(void) {
     PyErr_SetString(PyExc_TypeError, "'NoneType' object is not iterable");
 }
+
+/* GetTopmostException (used by SaveResetException) */
+#if CYTHON_USE_EXC_INFO_STACK && CYTHON_FAST_THREAD_STATE
+static _PyErr_StackItem *
+__Pyx_PyErr_GetTopmostException(PyThreadState *tstate)
+{
+    _PyErr_StackItem *exc_info = tstate->exc_info;
+    while ((exc_info->exc_value == NULL || exc_info->exc_value == Py_None) &&
+           exc_info->previous_item != NULL)
+    {
+        exc_info = exc_info->previous_item;
+    }
+    return exc_info;
+}
+#endif
+
+/* SaveResetException */
+#if CYTHON_FAST_THREAD_STATE
+static CYTHON_INLINE void __Pyx__ExceptionSave(PyThreadState *tstate, PyObject **type, PyObject **value, PyObject **tb) {
+  #if CYTHON_USE_EXC_INFO_STACK && PY_VERSION_HEX >= 0x030B00a4
+    _PyErr_StackItem *exc_info = __Pyx_PyErr_GetTopmostException(tstate);
+    PyObject *exc_value = exc_info->exc_value;
+    if (exc_value == NULL || exc_value == Py_None) {
+        *value = NULL;
+        *type = NULL;
+        *tb = NULL;
+    } else {
+        *value = exc_value;
+        Py_INCREF(*value);
+        *type = (PyObject*) Py_TYPE(exc_value);
+        Py_INCREF(*type);
+        *tb = PyException_GetTraceback(exc_value);
+    }
+  #elif CYTHON_USE_EXC_INFO_STACK
+    _PyErr_StackItem *exc_info = __Pyx_PyErr_GetTopmostException(tstate);
+    *type = exc_info->exc_type;
+    *value = exc_info->exc_value;
+    *tb = exc_info->exc_traceback;
+    Py_XINCREF(*type);
+    Py_XINCREF(*value);
+    Py_XINCREF(*tb);
+  #else
+    *type = tstate->exc_type;
+    *value = tstate->exc_value;
+    *tb = tstate->exc_traceback;
+    Py_XINCREF(*type);
+    Py_XINCREF(*value);
+    Py_XINCREF(*tb);
+  #endif
+}
+static CYTHON_INLINE void __Pyx__ExceptionReset(PyThreadState *tstate, PyObject *type, PyObject *value, PyObject *tb) {
+  #if CYTHON_USE_EXC_INFO_STACK && PY_VERSION_HEX >= 0x030B00a4
+    _PyErr_StackItem *exc_info = tstate->exc_info;
+    PyObject *tmp_value = exc_info->exc_value;
+    exc_info->exc_value = value;
+    Py_XDECREF(tmp_value);
+    Py_XDECREF(type);
+    Py_XDECREF(tb);
+  #else
+    PyObject *tmp_type, *tmp_value, *tmp_tb;
+    #if CYTHON_USE_EXC_INFO_STACK
+    _PyErr_StackItem *exc_info = tstate->exc_info;
+    tmp_type = exc_info->exc_type;
+    tmp_value = exc_info->exc_value;
+    tmp_tb = exc_info->exc_traceback;
+    exc_info->exc_type = type;
+    exc_info->exc_value = value;
+    exc_info->exc_traceback = tb;
+    #else
+    tmp_type = tstate->exc_type;
+    tmp_value = tstate->exc_value;
+    tmp_tb = tstate->exc_traceback;
+    tstate->exc_type = type;
+    tstate->exc_value = value;
+    tstate->exc_traceback = tb;
+    #endif
+    Py_XDECREF(tmp_type);
+    Py_XDECREF(tmp_value);
+    Py_XDECREF(tmp_tb);
+  #endif
+}
+#endif
 
 /* RaiseErrorWithObjectTypes (used by ExtTypeTest) */
 static void __Pyx_RaiseErrorWithTypes1(PyObject* exc_type, const char *message, const char *arg, PyTypeObject *type_obj1, PyTypeObject *type_obj2) {
@@ -26944,24 +24981,144 @@ static CYTHON_INLINE long __Pyx_div_long(long a, long b, int b_is_constant) {
     return q - adapt_python;
 }
 
-/* DictGetItem */
-#if !CYTHON_COMPILING_IN_PYPY
-static PyObject *__Pyx_PyDict_GetItem(PyObject *d, PyObject* key) {
-    PyObject *value;
-    if (unlikely(__Pyx_PyDict_GetItemRef(d, key, &value) == 0)) { // no value, no error
-        if (unlikely(PyTuple_Check(key))) {
-            PyObject* args = PyTuple_Pack(1, key);
-            if (likely(args)) {
-                PyErr_SetObject(PyExc_KeyError, args);
-                Py_DECREF(args);
-            }
+/* PyObjectCompare */
+#ifndef __Pyx_DEFINED_PyObject_CompareFloatIntBoolGt
+#define __Pyx_DEFINED_PyObject_CompareFloatIntBoolGt
+static int __Pyx_PyObject_CompareFloatIntBoolGt(PyObject *op1, PyObject *op2) {
+    double float_op1 = __Pyx_PyFloat_AS_DOUBLE(op1);
+    #if !CYTHON_ASSUME_SAFE_MACROS
+    if (unlikely(float_op1 == -1. && PyErr_Occurred())) return -1;
+    #endif
+    #if CYTHON_USE_PYLONG_INTERNALS
+    if (__Pyx_PyLong_IsCompact(op2)) {
+        Py_ssize_t iop2 = __Pyx_PyLong_CompactValue(op2);
+        if (float_op1 > ((double)iop2)) goto __pyx_return_true; else goto __pyx_return_false;
+    }
+    if (unlikely(!__Pyx_isfinite(float_op1))) {
+        if (float_op1 > 0.0) goto __pyx_return_true; else goto __pyx_return_false;
+    } else {
+        int sign2 = __Pyx_PyLong_Sign(op2);
+        if (float_op1 >= 0.) {
+            if (sign2 < 0) goto __pyx_return_true;
+            if (float_op1 < (double) (1L << PyLong_SHIFT)) goto __pyx_return_false;
         } else {
-            PyErr_SetObject(PyExc_KeyError, key);
+            if (sign2 > 0) goto __pyx_return_false;
+            if (float_op1 > -(double) (1L << PyLong_SHIFT)) goto __pyx_return_true;
         }
     }
-    return value;
+    #else
+    if (unlikely(!__Pyx_isfinite(float_op1))) {
+        if (float_op1 > 0.0) goto __pyx_return_true; else goto __pyx_return_false;
+    } else {
+        int overflow2;
+        long iop2 = PyLong_AsLongAndOverflow(op2, &overflow2);
+        if (likely(!overflow2)) {
+            if ((long long) iop2 >= (1LL << 53)) {
+                overflow2 = 1;
+            } else if ((long long) iop2 <= - (1LL << 53)) {
+                overflow2 = -1;
+            } else {
+                if (float_op1 > ((double) iop2)) goto __pyx_return_true; else goto __pyx_return_false;
+            }
+        }
+        if (overflow2 > 0) {
+            if (float_op1 < ((double) (1LL << 53))) goto __pyx_return_false;
+        } else {
+            if (float_op1 > - ((double) (1LL << 53))) goto __pyx_return_true;
+        }
+    }
+    #endif
+    return __Pyx_PyObject_RichCompareBool(op1, op2, Py_GT);
+__pyx_return_true:
+    return 1;
+__pyx_return_false:
+    return 0;
 }
 #endif
+#if CYTHON_USE_PYLONG_INTERNALS
+#ifndef __Pyx_DEFINED_PyObject_CompareIntIntBoolGt
+#define __Pyx_DEFINED_PyObject_CompareIntIntBoolGt
+static int __Pyx_PyObject_CompareIntIntBoolGt(PyObject *op1, PyObject *op2) {
+    Py_ssize_t cmp = __Pyx_PyLong_CompareSignAndSize(op1, op2);
+    if (cmp == 0) {
+        Py_ssize_t size = __Pyx_PyLong_DigitCount(op1);
+        if (size > 0) {
+            const digit* digits1 = __Pyx_PyLong_Digits(op1);
+            const digit* digits2 = __Pyx_PyLong_Digits(op2);
+            if (size == 1) {
+                cmp = (Py_ssize_t) digits1[0] - (Py_ssize_t) digits2[0];
+            } else if ((size == 2) && (8 * sizeof(Py_ssize_t) >= 2 * PyLong_SHIFT)) {
+                cmp = (Py_ssize_t) (((((size_t)digits1[1]) << PyLong_SHIFT) | (size_t)digits1[0])) - (Py_ssize_t) (((((size_t)digits2[1]) << PyLong_SHIFT) | (size_t)digits2[0]));
+            } else {
+                for (Py_ssize_t i=size-1; i >= 0 && !cmp; --i) {
+                    cmp = (Py_ssize_t) digits1[i] - (Py_ssize_t) digits2[i];
+                }
+            }
+        }
+        if (cmp == 0) return 0;
+        if (__Pyx_PyLong_IsNeg(op1)) cmp = -cmp;
+    }
+    return (cmp > 0);
+}
+#endif
+#ifndef __Pyx_DEFINED_PyObject_CompareIntIntBoolGt
+#define __Pyx_DEFINED_PyObject_CompareIntIntBoolGt
+static CYTHON_INLINE PyObject* __Pyx_PyObject_CompareIntIntGt(PyObject *op1, PyObject *op2) {
+    int result = __Pyx_PyObject_CompareIntIntBoolGt(op1, op2);
+    if (unlikely(result == -1)) return NULL;
+    return __Pyx_NewRef(result ? Py_True : Py_False);
+}
+#endif
+#else
+#ifndef __Pyx_DEFINED_PyObject_CompareIntIntBoolGt
+#define __Pyx_DEFINED_PyObject_CompareIntIntBoolGt
+static int __Pyx_PyObject_CompareIntIntBoolGt(PyObject *op1, PyObject *op2) {
+    int overflow1, overflow2;
+    long long iop1 = PyLong_AsLongLongAndOverflow(op1, &overflow1);
+    long long iop2 = PyLong_AsLongLongAndOverflow(op2, &overflow2);
+    if (likely(!(overflow1 | overflow2))) {
+        if (iop1 > iop2) goto __pyx_return_true; else goto __pyx_return_false;
+    } else if (overflow1 != overflow2) {
+        if (overflow1 > overflow2) goto __pyx_return_true; else goto __pyx_return_false;
+    } else {
+        return __Pyx_PyObject_RichCompareBool(op1, op2, Py_GT);
+    }
+__pyx_return_true:
+    return 1;
+__pyx_return_false:
+    return 0;
+}
+#endif
+#endif
+static CYTHON_INLINE int __Pyx_PyObject_CompareBoolGt_object_int(PyObject *op1, PyObject *op2, int pyop) {
+    CYTHON_UNUSED_VAR(pyop);
+    if (unlikely(op2 == Py_None)) {
+        goto __pyx_richcmp;
+    }
+    if (op1 == op2) goto __pyx_return_false;
+    if (PyFloat_CheckExact(op1)) {
+        if (likely(op2 != Py_None)) {
+            return __Pyx_PyObject_CompareFloatIntBoolGt(op1, op2);
+        }
+        goto __pyx_richcmp;
+    }
+    if (likely(PyLong_CheckExact(op1))) {
+        if (op1 == op2) goto __pyx_return_false;
+        if (likely(op2 != Py_None)) {
+            return __Pyx_PyObject_CompareIntIntBoolGt(op1, op2);
+        }
+        goto __pyx_richcmp;
+    }
+    if ((0)) goto __pyx_richcmp;
+    if ((0)) goto __pyx_return_true;
+    if ((0)) goto __pyx_return_false;
+__pyx_richcmp:
+    return __Pyx_PyObject_RichCompareBool(op1, op2, Py_GT);
+__pyx_return_true:
+    return 1;
+__pyx_return_false:
+    return 0;
+}
 
 /* AllocateExtensionType */
 static PyObject *__Pyx_AllocateExtensionType(PyTypeObject *t, int is_final) {
@@ -27129,22 +25286,6 @@ static PyObject *__Pyx_CallNewInitFromVectorcall(PyTypeObject *t, PyObject *cons
 }
 #endif
 
-/* CallTypeTraverse */
-#if !CYTHON_USE_TYPE_SPECS
-#else
-static int __Pyx_call_type_traverse(PyObject *o, int always_call, visitproc visit, void *arg) {
-    if (!always_call) {
-        PyTypeObject *base = __Pyx_PyObject_GetSlot(o, tp_base, PyTypeObject*);
-        unsigned long flags = PyType_GetFlags(base);
-        if (flags & Py_TPFLAGS_HEAPTYPE) {
-            return 0;
-        }
-    }
-    Py_VISIT((PyObject*)Py_TYPE(o));
-    return 0;
-}
-#endif
-
 /* CallSlotAsVectorcall */
 #if CYTHON_VECTORCALL_TPNEW
 static int __Pyx_CallTpinitAsVectorcall(__Pyx_tpinitvectorcallfunc f, PyObject* o, PyObject *a, PyObject *k) {
@@ -27211,6 +25352,49 @@ static int __Pyx_CallTpinitAsVectorcall(__Pyx_tpinitvectorcallfunc f, PyObject* 
         PyMem_Free(args);
     }
     return result;
+}
+#endif
+
+/* CallTypeTraverse */
+#if !CYTHON_USE_TYPE_SPECS
+#else
+static int __Pyx_call_type_traverse(PyObject *o, int always_call, visitproc visit, void *arg) {
+    if (!always_call) {
+        PyTypeObject *base = __Pyx_PyObject_GetSlot(o, tp_base, PyTypeObject*);
+        unsigned long flags = PyType_GetFlags(base);
+        if (flags & Py_TPFLAGS_HEAPTYPE) {
+            return 0;
+        }
+    }
+    Py_VISIT((PyObject*)Py_TYPE(o));
+    return 0;
+}
+#endif
+
+/* ApplySequenceOrMappingFlag */
+#if CYTHON_COMPILING_IN_LIMITED_API || (CYTHON_COMPILING_IN_PYPY && CYTHON_USE_TYPE_SPECS)
+int __Pyx_ApplySequenceOrMappingFlag(PyTypeObject *tp, int is_sequence) {
+    PyObject *abc;
+    PyObject *collections_abc = PyImport_ImportModule("collections.abc");
+    if (unlikely(!collections_abc)) return -1;
+    abc = PyObject_GetAttrString(collections_abc, is_sequence ? "Sequence": "Mapping");
+    Py_DECREF(collections_abc);
+    if (unlikely(!abc)) return -1;
+    PyObject *register_result = PyObject_CallMethod(abc, "register", "O", (PyObject*)tp);
+    Py_DECREF(abc);
+    if (unlikely(!register_result)) return -1;
+    Py_DECREF(register_result);
+    return 0;
+}
+#elif CYTHON_COMPILING_IN_PYPY // && !CYTHON_USE_TYPE_SPECS
+int __Pyx_ApplySequenceOrMappingFlag(PyTypeObject *tp, int is_sequence) {
+    CYTHON_UNUSED_VAR(tp);
+    CYTHON_UNUSED_VAR(is_sequence);
+    return PyErr_WarnEx(
+        PyExc_RuntimeWarning,
+        "cython.collection_type only works on PyPy with the C flag CYTHON_USE_TYPE_SPECS=1",
+        1
+    );
 }
 #endif
 
@@ -27429,33 +25613,6 @@ static int __Pyx_PyType_Ready(PyTypeObject *t) {
     return r;
 #endif
 }
-
-/* ApplySequenceOrMappingFlag */
-#if CYTHON_COMPILING_IN_LIMITED_API || (CYTHON_COMPILING_IN_PYPY && CYTHON_USE_TYPE_SPECS)
-int __Pyx_ApplySequenceOrMappingFlag(PyTypeObject *tp, int is_sequence) {
-    PyObject *abc;
-    PyObject *collections_abc = PyImport_ImportModule("collections.abc");
-    if (unlikely(!collections_abc)) return -1;
-    abc = PyObject_GetAttrString(collections_abc, is_sequence ? "Sequence": "Mapping");
-    Py_DECREF(collections_abc);
-    if (unlikely(!abc)) return -1;
-    PyObject *register_result = PyObject_CallMethod(abc, "register", "O", (PyObject*)tp);
-    Py_DECREF(abc);
-    if (unlikely(!register_result)) return -1;
-    Py_DECREF(register_result);
-    return 0;
-}
-#elif CYTHON_COMPILING_IN_PYPY // && !CYTHON_USE_TYPE_SPECS
-int __Pyx_ApplySequenceOrMappingFlag(PyTypeObject *tp, int is_sequence) {
-    CYTHON_UNUSED_VAR(tp);
-    CYTHON_UNUSED_VAR(is_sequence);
-    return PyErr_WarnEx(
-        PyExc_RuntimeWarning,
-        "cython.collection_type only works on PyPy with the C flag CYTHON_USE_TYPE_SPECS=1",
-        1
-    );
-}
-#endif
 
 /* GetVTable (used by MergeVTables) */
 static int __Pyx_GetVtable(PyTypeObject *type, void** table) {
@@ -29267,326 +27424,6 @@ static PyTypeObject *__Pyx_Get_CyFunction_Type(void) {
     return tp;
 }
 
-/* FusedFunction */
-static PyObject *
-__pyx_FusedFunction_New(PyMethodDef *ml, int flags,
-                        PyObject *qualname, PyObject *closure,
-                        PyObject *module, PyObject *globals,
-                        PyObject *code)
-{
-    PyObject *op = __Pyx_CyFunction_Init(
-        PyObject_GC_New(PyObject, __pyx_mstate_global->__pyx_FusedFunctionType),
-        ml, flags, qualname, closure, module, globals, code
-    );
-    if (likely(op)) {
-        __pyx_FusedFunctionObject *fusedfunc = __Pyx_as_FusedFunctionObject(op);
-        fusedfunc->__signatures__ = NULL;
-        fusedfunc->self = NULL;
-        PyObject_GC_Track(op);
-    }
-    return op;
-}
-static void
-__pyx_FusedFunction_dealloc(PyObject *self)
-{
-    __pyx_FusedFunctionObject *fused = __Pyx_as_FusedFunctionObject(self);
-    PyObject_GC_UnTrack(self);
-    Py_CLEAR(fused->self);
-    Py_CLEAR(fused->__signatures__);
-    __Pyx__CyFunction_dealloc(self);
-}
-static int
-__pyx_FusedFunction_traverse(PyObject *self,
-                             visitproc visit,
-                             void *arg)
-{
-    __pyx_FusedFunctionObject *fused = __Pyx_as_FusedFunctionObject(self);
-    Py_VISIT(fused->self);
-    Py_VISIT(fused->__signatures__);
-    return __Pyx_CyFunction_traverse(self, visit, arg);
-}
-static int
-__pyx_FusedFunction_clear(PyObject *self)
-{
-    __pyx_FusedFunctionObject *fused = __Pyx_as_FusedFunctionObject(self);
-    Py_CLEAR(fused->self);
-    Py_CLEAR(fused->__signatures__);
-    return __Pyx_CyFunction_clear(self);
-}
-static PyObject *__Pyx_FusedFunction_get_signatures(PyObject *self, void *closure)
-{
-    CYTHON_UNUSED_VAR(closure);
-    __pyx_FusedFunctionObject *func = __Pyx_as_FusedFunctionObject(self);
-    if (func->__signatures__) {
-        return PyDictProxy_New(func->__signatures__);
-    } else {
-        Py_RETURN_NONE;
-    }
-}
-static PyObject *
-__pyx_FusedFunction_descr_get_locked(PyObject *self, PyObject *obj)
-{
-    __pyx_FusedFunctionObject *func = __Pyx_as_FusedFunctionObject(self);
-    __pyx_CyFunctionObject *cyfunc = __Pyx_as_CyFunctionObject(self);
-    PyObject *module, *qualname;
-    PyObject *meth;
-    module = __Pyx_CyFunction_Module(cyfunc);
-    qualname = cyfunc->func_qualname;
-    #if !CYTHON_COMPILING_IN_CPYTHON || PY_VERSION_HEX < 0x030B0000
-    Py_INCREF(module);
-    Py_INCREF(qualname);
-    #endif
-    meth = __pyx_FusedFunction_New(
-                    __Pyx_CyFunction_MethodDef(cyfunc),
-                    cyfunc->flags,
-                    qualname,
-                    cyfunc->func_closure,
-                    module,
-                    cyfunc->func_globals,
-                    cyfunc->func_code);
-    #if !CYTHON_COMPILING_IN_CPYTHON || PY_VERSION_HEX < 0x030B0000
-    Py_DECREF(module);
-    Py_DECREF(qualname);
-    #endif
-    if (unlikely(!meth))
-        return NULL;
-    __pyx_CyFunctionObject *meth_as_cyfunc = __Pyx_as_CyFunctionObject(meth);
-    __pyx_FusedFunctionObject *meth_as_fused = __Pyx_as_FusedFunctionObject(meth);
-    Py_XINCREF(cyfunc->defaults);
-    meth_as_cyfunc->defaults = cyfunc->defaults;
-    __Pyx_CyFunction_SetClassObj(meth, (PyObject*)__Pyx_CyFunction_ClassObj(cyfunc));
-    Py_XINCREF(func->__signatures__);
-    meth_as_fused->__signatures__ = func->__signatures__;
-    Py_XINCREF(cyfunc->defaults_tuple);
-    meth_as_cyfunc->defaults_tuple = cyfunc->defaults_tuple;
-    Py_XINCREF(obj);
-    meth_as_fused->self = obj;
-    return meth;
-}
-static PyObject *
-__pyx_FusedFunction_descr_get(PyObject *self, PyObject *obj, PyObject *type)
-{
-    __pyx_FusedFunctionObject *func = __Pyx_as_FusedFunctionObject(self);
-    __pyx_CyFunctionObject *cyfunc = __Pyx_as_CyFunctionObject(self);
-    PyObject *meth;
-    if (func->self || cyfunc->flags & __Pyx_CYFUNCTION_STATICMETHOD) {
-        Py_INCREF(self);
-        return self;
-    }
-    if (obj == Py_None)
-        obj = NULL;
-    if (cyfunc->flags & __Pyx_CYFUNCTION_CLASSMETHOD)
-        obj = type;
-    if (obj == NULL) {
-        Py_INCREF(self);
-        return self;
-    }
-    __Pyx_BEGIN_CRITICAL_SECTION(self);
-    meth = __pyx_FusedFunction_descr_get_locked(self, obj);
-    __Pyx_END_CRITICAL_SECTION()
-    return meth;
-}
-static PyObject *
-__pyx_FusedFunction_obj_to_string(PyObject *obj)
-{
-    if (PyUnicode_CheckExact(obj))
-        return __Pyx_NewRef(obj);
-    else if (PyType_Check(obj))
-        return PyObject_GetAttr(obj, __pyx_mstate_global->__pyx_n_u_name_2);
-    else
-        return PyObject_Str(obj);
-}
-static PyObject *
-__pyx_FusedFunction_getitem(PyObject *self, PyObject *idx)
-{
-    PyObject *signature = NULL;
-    PyObject *unbound_result_func;
-    PyObject *result_func = NULL;
-    __pyx_FusedFunctionObject *fusedfunc = __Pyx_as_FusedFunctionObject(self);
-    if (unlikely(fusedfunc->__signatures__ == NULL)) {
-        PyErr_SetString(PyExc_TypeError, "Function is not fused");
-        return NULL;
-    }
-    if (PyTuple_Check(idx)) {
-        Py_ssize_t n = __Pyx_PyTuple_GET_SIZE(idx);
-        PyObject *list;
-        int i;
-        #if !CYTHON_ASSUME_SAFE_SIZE
-        if (unlikely(n < 0)) return NULL;
-        #endif
-        list = PyList_New(n);
-        if (unlikely(!list))
-            return NULL;
-        for (i = 0; i < n; i++) {
-            PyObject *string;
-#if CYTHON_ASSUME_SAFE_MACROS && !CYTHON_AVOID_BORROWED_REFS
-            PyObject *item = PyTuple_GET_ITEM(idx, i);
-#else
-            PyObject *item = __Pyx_PySequence_ITEM(idx, i);  if (unlikely(!item)) goto __pyx_err;
-#endif
-            string = __pyx_FusedFunction_obj_to_string(item);
-#if !(CYTHON_ASSUME_SAFE_MACROS && !CYTHON_AVOID_BORROWED_REFS)
-            Py_DECREF(item);
-#endif
-            if (unlikely(!string)) goto __pyx_err;
-	    if (__Pyx_PyList_SET_ITEM(list, i, string) < (0)) goto __pyx_err;
-        }
-        signature = PyUnicode_Join(__pyx_mstate_global->__pyx_kp_u__5, list);
-__pyx_err:;
-        Py_DECREF(list);
-    } else {
-        signature = __pyx_FusedFunction_obj_to_string(idx);
-    }
-    if (unlikely(!signature))
-        return NULL;
-    unbound_result_func = PyObject_GetItem(fusedfunc->__signatures__, signature);
-    if (likely(unbound_result_func)) {
-        if (fusedfunc->self) {
-            assert(__Pyx_CyFunction_GetClassObj(unbound_result_func) == __Pyx_CyFunction_GetClassObj(self));
-            result_func = __pyx_FusedFunction_descr_get(unbound_result_func,
-                                                        fusedfunc->self, fusedfunc->self);
-        } else {
-            result_func = unbound_result_func;
-            Py_INCREF(result_func);
-        }
-    }
-    Py_DECREF(signature);
-    Py_XDECREF(unbound_result_func);
-    return result_func;
-}
-static PyObject *
-__pyx_FusedFunction_callfunction(PyObject *func, PyObject *args, PyObject *kw)
-{
-    __pyx_FusedFunctionObject *fusedfunc = __Pyx_as_FusedFunctionObject(func);
-    __pyx_CyFunctionObject *cyfunc = __Pyx_as_CyFunctionObject(func);
-    int static_specialized = (cyfunc->flags & __Pyx_CYFUNCTION_STATICMETHOD &&
-                              !fusedfunc->__signatures__);
-    if ((cyfunc->flags & __Pyx_CYFUNCTION_CCLASS) && !static_specialized) {
-        return __Pyx_CyFunction_CallAsMethod(func, args, kw);
-    } else {
-        return __Pyx_CyFunction_Call(func, args, kw);
-    }
-}
-static PyObject *
-__pyx_FusedFunction_call(PyObject *func, PyObject *args, PyObject *kw)
-{
-    __pyx_FusedFunctionObject *binding_func = __Pyx_as_FusedFunctionObject(func);
-    __pyx_CyFunctionObject *cyfunc = __Pyx_as_CyFunctionObject(func);
-    Py_ssize_t argc = __Pyx_PyTuple_GET_SIZE(args);
-    PyObject *new_args = NULL;
-    PyObject *new_func = NULL;
-    PyObject *result = NULL;
-    int is_staticmethod = cyfunc->flags & __Pyx_CYFUNCTION_STATICMETHOD;
-    #if !CYTHON_ASSUME_SAFE_SIZE
-    if (unlikely(argc < 0)) return NULL;
-    #endif
-    if (binding_func->self) {
-        PyObject *self;
-        Py_ssize_t i;
-        new_args = PyTuple_New(argc + 1);
-        if (unlikely(!new_args))
-            return NULL;
-        self = binding_func->self;
-        Py_INCREF(self);
-        if (__Pyx_PyTuple_SET_ITEM(new_args, 0, self) < (0)) goto bad;
-        self = NULL;
-        for (i = 0; i < argc; i++) {
-#if CYTHON_ASSUME_SAFE_MACROS && !CYTHON_AVOID_BORROWED_REFS
-            PyObject *item = PyTuple_GET_ITEM(args, i);
-            Py_INCREF(item);
-#else
-            PyObject *item = __Pyx_PySequence_ITEM(args, i);  if (unlikely(!item)) goto bad;
-#endif
-        if (__Pyx_PyTuple_SET_ITEM(new_args, i + 1, item) < (0)) goto bad;
-        }
-        args = new_args;
-    }
-    if (binding_func->__signatures__) {
-        PyObject *tup;
-        if (is_staticmethod && cyfunc->flags & __Pyx_CYFUNCTION_CCLASS) {
-            tup = PyTuple_Pack(3, args,
-                               kw == NULL ? Py_None : kw,
-                               cyfunc->defaults_tuple);
-            if (unlikely(!tup)) goto bad;
-            new_func = __Pyx_CyFunction_CallMethod(
-                func, binding_func->__signatures__, tup, NULL);
-        } else {
-            tup = PyTuple_Pack(4, binding_func->__signatures__, args,
-                               kw == NULL ? Py_None : kw,
-                               cyfunc->defaults_tuple);
-            if (unlikely(!tup)) goto bad;
-            new_func = __pyx_FusedFunction_callfunction(func, tup, NULL);
-        }
-        Py_DECREF(tup);
-        if (unlikely(!new_func))
-            goto bad;
-        assert(__Pyx_CyFunction_GetClassObj(new_func) == __Pyx_CyFunction_GetClassObj(func));
-        func = new_func;
-    }
-    result = __pyx_FusedFunction_callfunction(func, args, kw);
-bad:
-    Py_XDECREF(new_args);
-    Py_XDECREF(new_func);
-    return result;
-}
-static PyMemberDef __pyx_FusedFunction_members[] = {
-    {"__self__", T_OBJECT_EX, offsetof(__pyx_FusedFunctionObject, self), __PYX_SHARED_RELATIVE_OFFSET | READONLY, 0},
-    #if !(CYTHON_COMPILING_IN_LIMITED_API || CYTHON_COMPILING_IN_GRAAL)
-    {"__module__", T_OBJECT, offsetof(PyCFunctionObject, m_module), 0, 0},
-    #endif
-    {0, 0, 0, 0, 0},
-};
-static PyGetSetDef __pyx_FusedFunction_getsets[] = {
-    {"__doc__",  (getter)__Pyx_CyFunction_get_doc, (setter)__Pyx_CyFunction_set_doc, 0, 0},
-    #if CYTHON_COMPILING_IN_LIMITED_API || CYTHON_COMPILING_IN_GRAAL
-    {"__module__", (getter)__Pyx_CyFunction_get_module, (setter)__Pyx_CyFunction_set_module, 0, 0},
-    #endif
-    {"__signatures__", (getter)__Pyx_FusedFunction_get_signatures, NULL, 0, 0},
-    {0, 0, 0, 0, 0}
-};
-static PyType_Slot __pyx_FusedFunctionType_slots[] = {
-    {Py_tp_dealloc, (void *)__pyx_FusedFunction_dealloc},
-    {Py_tp_call, (void *)__pyx_FusedFunction_call},
-    {Py_tp_traverse, (void *)__pyx_FusedFunction_traverse},
-    {Py_tp_clear, (void *)__pyx_FusedFunction_clear},
-    {Py_tp_members, (void *)__pyx_FusedFunction_members},
-    {Py_tp_getset, (void *)__pyx_FusedFunction_getsets},
-    {Py_tp_descr_get, (void *)__pyx_FusedFunction_descr_get},
-    {Py_mp_subscript, (void *)__pyx_FusedFunction_getitem},
-    {0, 0},
-};
-static PyType_Spec __pyx_FusedFunctionType_spec = {
-    __PYX_TYPE_MODULE_PREFIX "fused_cython_function",
-    __PYX_SHARED_SIZEOF(__pyx_FusedFunctionObject),
-    0,
-    Py_TPFLAGS_IMMUTABLETYPE | Py_TPFLAGS_DISALLOW_INSTANTIATION |
-    Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC ,
-    __pyx_FusedFunctionType_slots
-};
-static int __pyx_FusedFunction_init(PyObject *module) {
-    (void)&__Pyx_Get_FusedFunction_Type;
-    __pyx_mstatetype *mstate = __Pyx_PyModule_GetState(module);
-    if (mstate->__pyx_FusedFunctionType != NULL) {
-        return 0;
-    }
-    PyObject *bases = PyTuple_Pack(1, mstate->__pyx_CyFunctionType);
-    if (unlikely(!bases)) {
-        return -1;
-    }
-    mstate->__pyx_FusedFunctionType = __Pyx_FetchCommonTypeFromSpec(
-        mstate->__pyx_CommonTypesMetaclassType, module, &__pyx_FusedFunctionType_spec, bases);
-    Py_DECREF(bases);
-    if (unlikely(mstate->__pyx_FusedFunctionType == NULL)) {
-        return -1;
-    }
-    return 0;
-}
-static PyTypeObject *__Pyx_Get_FusedFunction_Type(void) {
-    PyTypeObject *tp = __pyx_mstate_global->__pyx_FusedFunctionType;
-    Py_INCREF((PyObject*)tp);
-    return tp;
-}
-
 /* CLineInTraceback (used by AddTraceback) */
 #if CYTHON_CLINE_IN_TRACEBACK && CYTHON_CLINE_IN_TRACEBACK_RUNTIME
 #if CYTHON_COMPILING_IN_LIMITED_API && __PYX_LIMITED_VERSION_HEX < 0x030A0000
@@ -30168,24 +28005,27 @@ static CYTHON_INLINE int __pyx_memoryview_slice_memviewslice(
     return 0;
 }
 
-/* FusedFunctionArgTypeError */
-static void __Pyx__RaiseFusedFunctionArgTypeError(PyObject *arg_name, Py_ssize_t arg_tuple_idx, Py_ssize_t min_positional_args, Py_ssize_t arg_count) {
-    if (arg_tuple_idx < min_positional_args) {
-        PyErr_Format(
-            PyExc_TypeError,
-            "Expected at least %zd argument%.1s, got %zd",
-            min_positional_args,
-            (min_positional_args != 1) ? "s" : "",
-            arg_count
-        );
-    } else {
-        PyErr_Format(
-            PyExc_TypeError,
-            "Missing keyword-only argument: '%U'",
-            arg_name
-        );
+/* CIntFromPyVerify */
+#define __PYX_VERIFY_RETURN_INT(target_type, func_type, func_value)\
+    __PYX__VERIFY_RETURN_INT(target_type, func_type, func_value, 0)
+#define __PYX_VERIFY_RETURN_INT_EXC(target_type, func_type, func_value)\
+    __PYX__VERIFY_RETURN_INT(target_type, func_type, func_value, 1)
+#define __PYX__VERIFY_RETURN_INT(target_type, func_type, func_value, exc)\
+    {\
+        func_type value = func_value;\
+        if (sizeof(target_type) < sizeof(func_type)) {\
+            if (unlikely(value != (func_type) (target_type) value)) {\
+                func_type zero = 0;\
+                if (exc && unlikely(value == (func_type)-1 && PyErr_Occurred()))\
+                    return (target_type) -1;\
+                if (is_unsigned && unlikely(value < zero))\
+                    goto raise_neg_overflow;\
+                else\
+                    goto raise_overflow;\
+            }\
+        }\
+        return (target_type) value;\
     }
-}
 
 /* IsLittleEndian (used by BufferFormatCheck) */
 static CYTHON_INLINE int __Pyx_Is_Little_Endian(void)
@@ -30922,18 +28762,18 @@ no_fail:
 }
 
 /* ObjectToMemviewSlice */
-static CYTHON_INLINE __Pyx_memviewslice __Pyx_PyObject_to_MemoryviewSlice_dc_nn_uint32_t(PyObject *obj, int writable_flag) {
+static CYTHON_INLINE __Pyx_memviewslice __Pyx_PyObject_to_MemoryviewSlice_d_d_dc_float__const__(PyObject *obj, int writable_flag) {
     __Pyx_memviewslice result = __Pyx_MEMSLICE_INIT;
     __Pyx_BufFmt_StackElem stack[1];
-    int axes_specs[] = { (__Pyx_MEMVIEW_DIRECT | __Pyx_MEMVIEW_CONTIG) };
+    int axes_specs[] = { (__Pyx_MEMVIEW_DIRECT | __Pyx_MEMVIEW_FOLLOW), (__Pyx_MEMVIEW_DIRECT | __Pyx_MEMVIEW_FOLLOW), (__Pyx_MEMVIEW_DIRECT | __Pyx_MEMVIEW_CONTIG) };
     int retcode;
     if (obj == Py_None) {
         result.memview = (struct __pyx_memoryview_obj *) Py_None;
         return result;
     }
     retcode = __Pyx_ValidateAndInit_memviewslice(axes_specs, __Pyx_IS_C_CONTIG,
-                                                 (PyBUF_C_CONTIGUOUS | PyBUF_FORMAT) | writable_flag, 1,
-                                                 &__Pyx_TypeInfo_nn_uint32_t, stack,
+                                                 (PyBUF_C_CONTIGUOUS | PyBUF_FORMAT) | writable_flag, 3,
+                                                 &__Pyx_TypeInfo_float__const__, stack,
                                                  &result, obj);
     if (unlikely(retcode == -1))
         goto __pyx_fail;
@@ -30945,7 +28785,7 @@ __pyx_fail:
 }
 
 /* ObjectToMemviewSlice */
-static CYTHON_INLINE __Pyx_memviewslice __Pyx_PyObject_to_MemoryviewSlice_dc_nn_uint64_t(PyObject *obj, int writable_flag) {
+static CYTHON_INLINE __Pyx_memviewslice __Pyx_PyObject_to_MemoryviewSlice_dc_int__const__(PyObject *obj, int writable_flag) {
     __Pyx_memviewslice result = __Pyx_MEMSLICE_INIT;
     __Pyx_BufFmt_StackElem stack[1];
     int axes_specs[] = { (__Pyx_MEMVIEW_DIRECT | __Pyx_MEMVIEW_CONTIG) };
@@ -30956,7 +28796,7 @@ static CYTHON_INLINE __Pyx_memviewslice __Pyx_PyObject_to_MemoryviewSlice_dc_nn_
     }
     retcode = __Pyx_ValidateAndInit_memviewslice(axes_specs, __Pyx_IS_C_CONTIG,
                                                  (PyBUF_C_CONTIGUOUS | PyBUF_FORMAT) | writable_flag, 1,
-                                                 &__Pyx_TypeInfo_nn_uint64_t, stack,
+                                                 &__Pyx_TypeInfo_int__const__, stack,
                                                  &result, obj);
     if (unlikely(retcode == -1))
         goto __pyx_fail;
@@ -30968,7 +28808,7 @@ __pyx_fail:
 }
 
 /* ObjectToMemviewSlice */
-static CYTHON_INLINE __Pyx_memviewslice __Pyx_PyObject_to_MemoryviewSlice_dc_nn_int32_t__const__(PyObject *obj, int writable_flag) {
+static CYTHON_INLINE __Pyx_memviewslice __Pyx_PyObject_to_MemoryviewSlice_dc_float__const__(PyObject *obj, int writable_flag) {
     __Pyx_memviewslice result = __Pyx_MEMSLICE_INIT;
     __Pyx_BufFmt_StackElem stack[1];
     int axes_specs[] = { (__Pyx_MEMVIEW_DIRECT | __Pyx_MEMVIEW_CONTIG) };
@@ -30979,7 +28819,7 @@ static CYTHON_INLINE __Pyx_memviewslice __Pyx_PyObject_to_MemoryviewSlice_dc_nn_
     }
     retcode = __Pyx_ValidateAndInit_memviewslice(axes_specs, __Pyx_IS_C_CONTIG,
                                                  (PyBUF_C_CONTIGUOUS | PyBUF_FORMAT) | writable_flag, 1,
-                                                 &__Pyx_TypeInfo_nn_int32_t__const__, stack,
+                                                 &__Pyx_TypeInfo_float__const__, stack,
                                                  &result, obj);
     if (unlikely(retcode == -1))
         goto __pyx_fail;
@@ -30991,18 +28831,18 @@ __pyx_fail:
 }
 
 /* ObjectToMemviewSlice */
-static CYTHON_INLINE __Pyx_memviewslice __Pyx_PyObject_to_MemoryviewSlice_dc_nn_uint8_t__const__(PyObject *obj, int writable_flag) {
+static CYTHON_INLINE __Pyx_memviewslice __Pyx_PyObject_to_MemoryviewSlice_d_dc_float(PyObject *obj, int writable_flag) {
     __Pyx_memviewslice result = __Pyx_MEMSLICE_INIT;
     __Pyx_BufFmt_StackElem stack[1];
-    int axes_specs[] = { (__Pyx_MEMVIEW_DIRECT | __Pyx_MEMVIEW_CONTIG) };
+    int axes_specs[] = { (__Pyx_MEMVIEW_DIRECT | __Pyx_MEMVIEW_FOLLOW), (__Pyx_MEMVIEW_DIRECT | __Pyx_MEMVIEW_CONTIG) };
     int retcode;
     if (obj == Py_None) {
         result.memview = (struct __pyx_memoryview_obj *) Py_None;
         return result;
     }
     retcode = __Pyx_ValidateAndInit_memviewslice(axes_specs, __Pyx_IS_C_CONTIG,
-                                                 (PyBUF_C_CONTIGUOUS | PyBUF_FORMAT) | writable_flag, 1,
-                                                 &__Pyx_TypeInfo_nn_uint8_t__const__, stack,
+                                                 (PyBUF_C_CONTIGUOUS | PyBUF_FORMAT) | writable_flag, 2,
+                                                 &__Pyx_TypeInfo_float, stack,
                                                  &result, obj);
     if (unlikely(retcode == -1))
         goto __pyx_fail;
@@ -31014,18 +28854,18 @@ __pyx_fail:
 }
 
 /* ObjectToMemviewSlice */
-static CYTHON_INLINE __Pyx_memviewslice __Pyx_PyObject_to_MemoryviewSlice_dc_nn_int64_t__const__(PyObject *obj, int writable_flag) {
+static CYTHON_INLINE __Pyx_memviewslice __Pyx_PyObject_to_MemoryviewSlice_d_dc_unsigned_char(PyObject *obj, int writable_flag) {
     __Pyx_memviewslice result = __Pyx_MEMSLICE_INIT;
     __Pyx_BufFmt_StackElem stack[1];
-    int axes_specs[] = { (__Pyx_MEMVIEW_DIRECT | __Pyx_MEMVIEW_CONTIG) };
+    int axes_specs[] = { (__Pyx_MEMVIEW_DIRECT | __Pyx_MEMVIEW_FOLLOW), (__Pyx_MEMVIEW_DIRECT | __Pyx_MEMVIEW_CONTIG) };
     int retcode;
     if (obj == Py_None) {
         result.memview = (struct __pyx_memoryview_obj *) Py_None;
         return result;
     }
     retcode = __Pyx_ValidateAndInit_memviewslice(axes_specs, __Pyx_IS_C_CONTIG,
-                                                 (PyBUF_C_CONTIGUOUS | PyBUF_FORMAT) | writable_flag, 1,
-                                                 &__Pyx_TypeInfo_nn_int64_t__const__, stack,
+                                                 (PyBUF_C_CONTIGUOUS | PyBUF_FORMAT) | writable_flag, 2,
+                                                 &__Pyx_TypeInfo_unsigned_char, stack,
                                                  &result, obj);
     if (unlikely(retcode == -1))
         goto __pyx_fail;
@@ -31035,28 +28875,6 @@ __pyx_fail:
     result.data = NULL;
     return result;
 }
-
-/* CIntFromPyVerify */
-#define __PYX_VERIFY_RETURN_INT(target_type, func_type, func_value)\
-    __PYX__VERIFY_RETURN_INT(target_type, func_type, func_value, 0)
-#define __PYX_VERIFY_RETURN_INT_EXC(target_type, func_type, func_value)\
-    __PYX__VERIFY_RETURN_INT(target_type, func_type, func_value, 1)
-#define __PYX__VERIFY_RETURN_INT(target_type, func_type, func_value, exc)\
-    {\
-        func_type value = func_value;\
-        if (sizeof(target_type) < sizeof(func_type)) {\
-            if (unlikely(value != (func_type) (target_type) value)) {\
-                func_type zero = 0;\
-                if (exc && unlikely(value == (func_type)-1 && PyErr_Occurred()))\
-                    return (target_type) -1;\
-                if (is_unsigned && unlikely(value < zero))\
-                    goto raise_neg_overflow;\
-                else\
-                    goto raise_overflow;\
-            }\
-        }\
-        return (target_type) value;\
-    }
 
 /* MemviewSliceCopy */
 static __Pyx_memviewslice
@@ -31126,885 +28944,6 @@ no_fail:
     __Pyx_XDECREF((PyObject *) array_obj);
     __Pyx_RefNannyFinishContext();
     return new_mvs;
-}
-
-/* ImportNumPyArray */
-static PyObject* __Pyx__ImportNumPyArray(void) {
-    PyObject *numpy_module, *ndarray_object = NULL;
-    numpy_module = __Pyx_Import(__pyx_mstate_global->__pyx_n_u_numpy, NULL, 0, NULL, 0);
-    if (likely(numpy_module)) {
-        ndarray_object = PyObject_GetAttrString(numpy_module, "ndarray");
-        Py_DECREF(numpy_module);
-    }
-    if (unlikely(!ndarray_object)) {
-        if (!__Pyx_IgnoreException(PyExc_Exception)) {
-            return NULL;
-        }
-    }
-    if (unlikely(!ndarray_object || !PyObject_TypeCheck(ndarray_object, &PyType_Type))) {
-        Py_XDECREF(ndarray_object);
-        Py_INCREF(Py_None);
-        ndarray_object = Py_None;
-    }
-    return ndarray_object;
-}
-static CYTHON_INLINE PyObject* __Pyx__ImportNumPyArrayTypeIfAvailable(void) {
-#if CYTHON_COMPILING_IN_CPYTHON_FREETHREADING
-    static PyMutex ndarray_mutex = {0};
-#endif
-#if CYTHON_COMPILING_IN_CPYTHON_FREETHREADING && CYTHON_ATOMICS
-    PyObject *result = (PyObject*)__pyx_atomic_pointer_load_relaxed(&__pyx_mstate_global->__pyx_numpy_ndarray);
-    if (unlikely(!result)) {
-        PyMutex_Lock(&ndarray_mutex);
-        result = (PyObject*)__pyx_atomic_pointer_load_acquire(&__pyx_mstate_global->__pyx_numpy_ndarray);
-        if (!result) {
-            result = __Pyx__ImportNumPyArray();
-            __pyx_atomic_pointer_exchange(&__pyx_mstate_global->__pyx_numpy_ndarray, result);
-        }
-        PyMutex_Unlock(&ndarray_mutex);
-    }
-    return result;
-#else
-#if CYTHON_COMPILING_IN_CPYTHON_FREETHREADING // but not atomics
-    PyMutex_Lock(&ndarray_mutex);
-#endif
-    if (unlikely(!__pyx_mstate_global->__pyx_numpy_ndarray))
-    {
-        __pyx_mstate_global->__pyx_numpy_ndarray = __Pyx__ImportNumPyArray();
-    }
-#if CYTHON_COMPILING_IN_CPYTHON_FREETHREADING // but not atomics
-    PyMutex_Unlock(&ndarray_mutex);
-#endif
-    return __pyx_mstate_global->__pyx_numpy_ndarray;
-#endif
-}
-static CYTHON_INLINE PyObject* __Pyx_ImportNumPyArrayTypeIfAvailable(void) {
-    PyObject *result = __Pyx__ImportNumPyArrayTypeIfAvailable();
-    Py_XINCREF(result);
-    return result;
-}
-
-/* CIntFromPy */
-static int32_t __Pyx_LargePyLong___Pyx_PyLong_As_int32_t(PyObject *x);
-static int32_t __Pyx_raise_neg_overflow___Pyx_PyLong_As_int32_t(void) {
-    const char* type_name = "int32_t";
-    PyErr_Format(PyExc_OverflowError,
-        "can't convert negative value to %.200s", type_name);
-    return (int32_t) -1;
-}
-static int32_t __Pyx_raise_overflow___Pyx_PyLong_As_int32_t(void) {
-    const char* type_name = "int32_t";
-    PyErr_Format(PyExc_OverflowError,
-        "value too large to convert to %.200s", type_name);
-    return (int32_t) -1;
-}
-static CYTHON_INLINE int32_t __Pyx_PyULong___Pyx_PyLong_As_int32_t(PyObject *x) {
-    const int is_unsigned = 1;
-#if CYTHON_USE_PYLONG_INTERNALS
-    {
-        const digit* digits = __Pyx_PyLong_Digits(x);
-        const Py_ssize_t size = __Pyx_PyLong_DigitCount(x);
-        if (size == 2 && (8 * sizeof(int32_t) > 1 * PyLong_SHIFT)) {
-            if ((8 * sizeof(unsigned long) > 2 * PyLong_SHIFT)) {
-                __PYX_VERIFY_RETURN_INT(int32_t, unsigned long, (((((unsigned long)digits[1]) << PyLong_SHIFT) | (unsigned long)digits[0])))
-            } else if ((8 * sizeof(int32_t) >= 2 * PyLong_SHIFT)) {
-                return (int32_t) (((((int32_t)digits[1]) << PyLong_SHIFT) | (int32_t)digits[0]));
-            }
-        } else
-        if (size == 3 && (8 * sizeof(int32_t) > 2 * PyLong_SHIFT)) {
-            if ((8 * sizeof(unsigned long) > 3 * PyLong_SHIFT)) {
-                __PYX_VERIFY_RETURN_INT(int32_t, unsigned long, (((((((unsigned long)digits[2]) << PyLong_SHIFT) | (unsigned long)digits[1]) << PyLong_SHIFT) | (unsigned long)digits[0])))
-            } else if ((8 * sizeof(int32_t) >= 3 * PyLong_SHIFT)) {
-                return (int32_t) (((((((int32_t)digits[2]) << PyLong_SHIFT) | (int32_t)digits[1]) << PyLong_SHIFT) | (int32_t)digits[0]));
-            }
-        } else
-        if (size == 4 && (8 * sizeof(int32_t) > 3 * PyLong_SHIFT)) {
-            if ((8 * sizeof(unsigned long) > 4 * PyLong_SHIFT)) {
-                __PYX_VERIFY_RETURN_INT(int32_t, unsigned long, (((((((((unsigned long)digits[3]) << PyLong_SHIFT) | (unsigned long)digits[2]) << PyLong_SHIFT) | (unsigned long)digits[1]) << PyLong_SHIFT) | (unsigned long)digits[0])))
-            } else if ((8 * sizeof(int32_t) >= 4 * PyLong_SHIFT)) {
-                return (int32_t) (((((((((int32_t)digits[3]) << PyLong_SHIFT) | (int32_t)digits[2]) << PyLong_SHIFT) | (int32_t)digits[1]) << PyLong_SHIFT) | (int32_t)digits[0]));
-            }
-        } else
-        {}
-    }
-#elif CYTHON_COMPILING_IN_CPYTHON && PY_VERSION_HEX < 0x030C00A7
-    if (unlikely(Py_SIZE(x) < 0)) {
-        goto raise_neg_overflow;
-    }
-#else
-    {
-        int result = PyObject_RichCompareBool(x, Py_False, Py_LT);
-        if (unlikely(result < 0))
-            return (int32_t) -1;
-        if (unlikely(result == 1))
-            goto raise_neg_overflow;
-    }
-#endif
-    if ((sizeof(int32_t) <= sizeof(unsigned long))) {
-        __PYX_VERIFY_RETURN_INT_EXC(int32_t, unsigned long, PyLong_AsUnsignedLong(x))
-    } else if ((sizeof(int32_t) <= sizeof(unsigned PY_LONG_LONG))) {
-        __PYX_VERIFY_RETURN_INT_EXC(int32_t, unsigned PY_LONG_LONG, PyLong_AsUnsignedLongLong(x))
-    }
-    return __Pyx_LargePyLong___Pyx_PyLong_As_int32_t(x);
-raise_neg_overflow:
-    return __Pyx_raise_neg_overflow___Pyx_PyLong_As_int32_t();
-raise_overflow:
-    return __Pyx_raise_overflow___Pyx_PyLong_As_int32_t();
-}
-static CYTHON_INLINE int32_t __Pyx_PySLong___Pyx_PyLong_As_int32_t(PyObject *x) {
-    const int is_unsigned = 0;
-#if CYTHON_USE_PYLONG_INTERNALS
-    if (__Pyx_PyLong_IsNeg(x)) {
-        const Py_ssize_t size = __Pyx_PyLong_DigitCount(x);
-        const digit* digits = __Pyx_PyLong_Digits(x);
-        if (size == 2 && (8 * sizeof(int32_t) > 1 * PyLong_SHIFT)) {
-            if ((8 * sizeof(long) > 2 * PyLong_SHIFT)) {
-                long ival = - (long) (((((unsigned long)digits[1]) << PyLong_SHIFT) | (unsigned long)digits[0]));
-                __PYX_VERIFY_RETURN_INT(int32_t, long, ival)
-            } else if ((8 * sizeof(int32_t) - 1 > 2 * PyLong_SHIFT)) {
-                return (int32_t) (((int32_t) -1) * (((((int32_t)digits[1]) << PyLong_SHIFT) | (int32_t)digits[0])));
-            }
-        } else
-        if (size == 3 && (8 * sizeof(int32_t) > 2 * PyLong_SHIFT)) {
-            if ((8 * sizeof(long) > 3 * PyLong_SHIFT)) {
-                long ival = - (long) (((((((unsigned long)digits[2]) << PyLong_SHIFT) | (unsigned long)digits[1]) << PyLong_SHIFT) | (unsigned long)digits[0]));
-                __PYX_VERIFY_RETURN_INT(int32_t, long, ival)
-            } else if ((8 * sizeof(int32_t) - 1 > 3 * PyLong_SHIFT)) {
-                return (int32_t) (((int32_t) -1) * (((((((int32_t)digits[2]) << PyLong_SHIFT) | (int32_t)digits[1]) << PyLong_SHIFT) | (int32_t)digits[0])));
-            }
-        } else
-        if (size == 4 && (8 * sizeof(int32_t) > 3 * PyLong_SHIFT)) {
-            if ((8 * sizeof(long) > 4 * PyLong_SHIFT)) {
-                long ival = - (long) (((((((((unsigned long)digits[3]) << PyLong_SHIFT) | (unsigned long)digits[2]) << PyLong_SHIFT) | (unsigned long)digits[1]) << PyLong_SHIFT) | (unsigned long)digits[0]));
-                __PYX_VERIFY_RETURN_INT(int32_t, long, ival)
-            } else if ((8 * sizeof(int32_t) - 1 > 4 * PyLong_SHIFT)) {
-                return (int32_t) (((int32_t) -1) * (((((((((int32_t)digits[3]) << PyLong_SHIFT) | (int32_t)digits[2]) << PyLong_SHIFT) | (int32_t)digits[1]) << PyLong_SHIFT) | (int32_t)digits[0])));
-            }
-        } else
-        {}
-    } else {
-        const Py_ssize_t size = __Pyx_PyLong_DigitCount(x);
-        const digit* digits = __Pyx_PyLong_Digits(x);
-        if (size == 2 && (8 * sizeof(int32_t) > 1 * PyLong_SHIFT)) {
-            if ((8 * sizeof(long) > 2 * PyLong_SHIFT)) {
-                __PYX_VERIFY_RETURN_INT(int32_t, unsigned long, (((((unsigned long)digits[1]) << PyLong_SHIFT) | (unsigned long)digits[0])))
-            } else if ((8 * sizeof(int32_t) - 1 > 2 * PyLong_SHIFT)) {
-                return (int32_t) (((((int32_t)digits[1]) << PyLong_SHIFT) | (int32_t)digits[0]));
-            }
-        } else
-        if (size == 3 && (8 * sizeof(int32_t) > 2 * PyLong_SHIFT)) {
-            if ((8 * sizeof(long) > 3 * PyLong_SHIFT)) {
-                __PYX_VERIFY_RETURN_INT(int32_t, unsigned long, (((((((unsigned long)digits[2]) << PyLong_SHIFT) | (unsigned long)digits[1]) << PyLong_SHIFT) | (unsigned long)digits[0])))
-            } else if ((8 * sizeof(int32_t) - 1 > 3 * PyLong_SHIFT)) {
-                return (int32_t) (((((((int32_t)digits[2]) << PyLong_SHIFT) | (int32_t)digits[1]) << PyLong_SHIFT) | (int32_t)digits[0]));
-            }
-        } else
-        if (size == 4 && (8 * sizeof(int32_t) > 3 * PyLong_SHIFT)) {
-            if ((8 * sizeof(long) > 4 * PyLong_SHIFT)) {
-                __PYX_VERIFY_RETURN_INT(int32_t, unsigned long, (((((((((unsigned long)digits[3]) << PyLong_SHIFT) | (unsigned long)digits[2]) << PyLong_SHIFT) | (unsigned long)digits[1]) << PyLong_SHIFT) | (unsigned long)digits[0])))
-            } else if ((8 * sizeof(int32_t) - 1 > 4 * PyLong_SHIFT)) {
-                return (int32_t) (((((((((int32_t)digits[3]) << PyLong_SHIFT) | (int32_t)digits[2]) << PyLong_SHIFT) | (int32_t)digits[1]) << PyLong_SHIFT) | (int32_t)digits[0]));
-            }
-        } else
-        {}
-    }
-#endif
-    #if __PYX_LIMITED_VERSION_HEX >= 0x030d0000
-    if ((sizeof(int32_t) <= sizeof(int)) && (sizeof(int) < sizeof(long))) {
-        __PYX_VERIFY_RETURN_INT_EXC(int32_t, int, PyLong_AsInt(x))
-    } else
-    #endif
-    if ((sizeof(int32_t) <= sizeof(long))) {
-        __PYX_VERIFY_RETURN_INT_EXC(int32_t, long, PyLong_AsLong(x))
-    } else if ((sizeof(int32_t) <= sizeof(PY_LONG_LONG))) {
-        __PYX_VERIFY_RETURN_INT_EXC(int32_t, PY_LONG_LONG, PyLong_AsLongLong(x))
-    }
-    return __Pyx_LargePyLong___Pyx_PyLong_As_int32_t(x);
-raise_neg_overflow:
-    return __Pyx_raise_neg_overflow___Pyx_PyLong_As_int32_t();
-raise_overflow:
-    return __Pyx_raise_overflow___Pyx_PyLong_As_int32_t();
-}
-static int32_t __Pyx_LargePyLong___Pyx_PyLong_As_int32_t(PyObject *x) {
-#ifdef __Pyx_HAS_GCC_DIAGNOSTIC
-#pragma GCC diagnostic push
-#pragma GCC diagnostic ignored "-Wconversion"
-#endif
-    const int32_t neg_one = (int32_t) -1, const_zero = (int32_t) 0;
-#ifdef __Pyx_HAS_GCC_DIAGNOSTIC
-#pragma GCC diagnostic pop
-#endif
-    const int is_unsigned = neg_one > const_zero;
-    int32_t val;
-    int ret = -1;
-#if PY_VERSION_HEX >= 0x030d00A6 && !CYTHON_COMPILING_IN_LIMITED_API
-    Py_ssize_t bytes_copied = PyLong_AsNativeBytes(
-        x, &val, sizeof(val), Py_ASNATIVEBYTES_NATIVE_ENDIAN | (is_unsigned ? Py_ASNATIVEBYTES_UNSIGNED_BUFFER | Py_ASNATIVEBYTES_REJECT_NEGATIVE : 0));
-    if (unlikely(bytes_copied == -1)) {
-    } else if (unlikely(bytes_copied > (Py_ssize_t) sizeof(val))) {
-        goto raise_overflow;
-    } else {
-        ret = 0;
-    }
-#elif PY_VERSION_HEX < 0x030d0000 && !(CYTHON_COMPILING_IN_PYPY || CYTHON_COMPILING_IN_LIMITED_API) || defined(_PyLong_AsByteArray)
-    int one = 1; int is_little = (int)*(unsigned char *)&one;
-    unsigned char *bytes = (unsigned char *)&val;
-    ret = _PyLong_AsByteArray((PyLongObject *)x,
-                                bytes, sizeof(val),
-                                is_little, !is_unsigned);
-    if ((0)) goto raise_overflow;
-#else
-    PyObject *v;
-    PyObject *stepval = NULL, *mask = NULL, *shift = NULL;
-    int bits, remaining_bits, is_negative = 0;
-    int chunk_size = (sizeof(long) < 8) ? 30 : 62;
-    if (likely(PyLong_CheckExact(x))) {
-        v = __Pyx_NewRef(x);
-    } else {
-        v = PyNumber_Long(x);
-        if (unlikely(!v)) return (int32_t) -1;
-        assert(PyLong_CheckExact(v));
-    }
-    {
-        int result = PyObject_RichCompareBool(v, Py_False, Py_LT);
-        if (unlikely(result < 0)) {
-            Py_DECREF(v);
-            return (int32_t) -1;
-        }
-        is_negative = result == 1;
-    }
-    if (is_unsigned && unlikely(is_negative)) {
-        Py_DECREF(v);
-        PyErr_SetString(PyExc_OverflowError,
-            "can't convert negative value to int32_t");
-        return (int32_t) -1;
-    } else if (is_negative) {
-        stepval = PyNumber_Invert(v);
-        Py_DECREF(v);
-        if (unlikely(!stepval))
-            return (int32_t) -1;
-    } else {
-        stepval = v;
-    }
-    v = NULL;
-    val = (int32_t) 0;
-    mask = PyLong_FromLong((1L << chunk_size) - 1); if (unlikely(!mask)) goto done;
-    shift = PyLong_FromLong(chunk_size); if (unlikely(!shift)) goto done;
-    for (bits = 0; bits < (int) sizeof(int32_t) * 8 - chunk_size; bits += chunk_size) {
-        PyObject *tmp, *digit;
-        long idigit;
-        digit = PyNumber_And(stepval, mask);
-        if (unlikely(!digit)) goto done;
-        idigit = PyLong_AsLong(digit);
-        Py_DECREF(digit);
-        if (unlikely(idigit < 0)) goto done;
-        val |= ((int32_t) idigit) << bits;
-        tmp = PyNumber_Rshift(stepval, shift);
-        if (unlikely(!tmp)) goto done;
-        Py_DECREF(stepval); stepval = tmp;
-    }
-    Py_DECREF(shift); shift = NULL;
-    Py_DECREF(mask); mask = NULL;
-    {
-        long idigit = PyLong_AsLong(stepval);
-        if (unlikely(idigit < 0)) goto done;
-        remaining_bits = ((int) sizeof(int32_t) * 8) - bits - (is_unsigned ? 0 : 1);
-        if (unlikely(idigit >= (1L << remaining_bits)))
-            goto raise_overflow;
-        val |= ((int32_t) idigit) << bits;
-    }
-    if (!is_unsigned) {
-        if (unlikely(val & (((int32_t) 1) << (sizeof(int32_t) * 8 - 1))))
-            goto raise_overflow;
-        if (is_negative)
-            val = ~val;
-    }
-    ret = 0;
-done:
-    Py_XDECREF(shift);
-    Py_XDECREF(mask);
-    Py_XDECREF(stepval);
-#endif
-    if (unlikely(ret))
-        return (int32_t) -1;
-    return val;
-raise_overflow:
-    return __Pyx_raise_overflow___Pyx_PyLong_As_int32_t();
-}
-static CYTHON_INLINE int32_t __Pyx_PyLong___Pyx_PyLong_As_int32_t(PyObject *x) {
-#ifdef __Pyx_HAS_GCC_DIAGNOSTIC
-#pragma GCC diagnostic push
-#pragma GCC diagnostic ignored "-Wconversion"
-#endif
-    const int32_t neg_one = (int32_t) -1, const_zero = (int32_t) 0;
-#ifdef __Pyx_HAS_GCC_DIAGNOSTIC
-#pragma GCC diagnostic pop
-#endif
-    const int is_unsigned = neg_one > const_zero;
-    if (is_unsigned) {
-        #if CYTHON_USE_PYLONG_INTERNALS
-        if (unlikely(__Pyx_PyLong_IsNeg(x))) {
-            goto raise_neg_overflow;
-        } else if (__Pyx_PyLong_IsCompact(x)) {
-            __PYX_VERIFY_RETURN_INT(int32_t, __Pyx_compact_upylong, __Pyx_PyLong_CompactValueUnsigned(x))
-        } else
-        #endif
-        {
-            return __Pyx_PyULong___Pyx_PyLong_As_int32_t(x);
-        }
-    } else {
-        #if CYTHON_USE_PYLONG_INTERNALS
-        if (__Pyx_PyLong_IsCompact(x)) {
-            __PYX_VERIFY_RETURN_INT(int32_t, __Pyx_compact_pylong, __Pyx_PyLong_CompactValue(x))
-        } else
-        #endif
-        {
-            return __Pyx_PySLong___Pyx_PyLong_As_int32_t(x);
-        }
-    }
-#if CYTHON_USE_PYLONG_INTERNALS
-raise_neg_overflow:
-    return __Pyx_raise_neg_overflow___Pyx_PyLong_As_int32_t();
-raise_overflow:
-    return __Pyx_raise_overflow___Pyx_PyLong_As_int32_t();
-#endif
-}
-static int32_t __Pyx_NonPyLong___Pyx_PyLong_As_int32_t(PyObject *x) {
-    int32_t val;
-    PyObject *tmp = __Pyx_PyNumber_Long(x);
-    if (!tmp) return (int32_t) -1;
-    val = __Pyx_PyLong_As_int32_t(tmp);
-    Py_DECREF(tmp);
-    return val;
-}
-static CYTHON_INLINE int32_t __Pyx_PyLong_As_int32_t(PyObject *x) {
-    if (likely(PyLong_Check(x))) {
-        return __Pyx_PyLong___Pyx_PyLong_As_int32_t(x);
-    } else {
-        return __Pyx_NonPyLong___Pyx_PyLong_As_int32_t(x);
-    }
-}
-
-/* CIntFromPy */
-static uint32_t __Pyx_LargePyLong___Pyx_PyLong_As_uint32_t(PyObject *x);
-static uint32_t __Pyx_raise_neg_overflow___Pyx_PyLong_As_uint32_t(void) {
-    const char* type_name = "uint32_t";
-    PyErr_Format(PyExc_OverflowError,
-        "can't convert negative value to %.200s", type_name);
-    return (uint32_t) -1;
-}
-static uint32_t __Pyx_raise_overflow___Pyx_PyLong_As_uint32_t(void) {
-    const char* type_name = "uint32_t";
-    PyErr_Format(PyExc_OverflowError,
-        "value too large to convert to %.200s", type_name);
-    return (uint32_t) -1;
-}
-static CYTHON_INLINE uint32_t __Pyx_PyULong___Pyx_PyLong_As_uint32_t(PyObject *x) {
-    const int is_unsigned = 1;
-#if CYTHON_USE_PYLONG_INTERNALS
-    {
-        const digit* digits = __Pyx_PyLong_Digits(x);
-        const Py_ssize_t size = __Pyx_PyLong_DigitCount(x);
-        if (size == 2 && (8 * sizeof(uint32_t) > 1 * PyLong_SHIFT)) {
-            if ((8 * sizeof(unsigned long) > 2 * PyLong_SHIFT)) {
-                __PYX_VERIFY_RETURN_INT(uint32_t, unsigned long, (((((unsigned long)digits[1]) << PyLong_SHIFT) | (unsigned long)digits[0])))
-            } else if ((8 * sizeof(uint32_t) >= 2 * PyLong_SHIFT)) {
-                return (uint32_t) (((((uint32_t)digits[1]) << PyLong_SHIFT) | (uint32_t)digits[0]));
-            }
-        } else
-        if (size == 3 && (8 * sizeof(uint32_t) > 2 * PyLong_SHIFT)) {
-            if ((8 * sizeof(unsigned long) > 3 * PyLong_SHIFT)) {
-                __PYX_VERIFY_RETURN_INT(uint32_t, unsigned long, (((((((unsigned long)digits[2]) << PyLong_SHIFT) | (unsigned long)digits[1]) << PyLong_SHIFT) | (unsigned long)digits[0])))
-            } else if ((8 * sizeof(uint32_t) >= 3 * PyLong_SHIFT)) {
-                return (uint32_t) (((((((uint32_t)digits[2]) << PyLong_SHIFT) | (uint32_t)digits[1]) << PyLong_SHIFT) | (uint32_t)digits[0]));
-            }
-        } else
-        if (size == 4 && (8 * sizeof(uint32_t) > 3 * PyLong_SHIFT)) {
-            if ((8 * sizeof(unsigned long) > 4 * PyLong_SHIFT)) {
-                __PYX_VERIFY_RETURN_INT(uint32_t, unsigned long, (((((((((unsigned long)digits[3]) << PyLong_SHIFT) | (unsigned long)digits[2]) << PyLong_SHIFT) | (unsigned long)digits[1]) << PyLong_SHIFT) | (unsigned long)digits[0])))
-            } else if ((8 * sizeof(uint32_t) >= 4 * PyLong_SHIFT)) {
-                return (uint32_t) (((((((((uint32_t)digits[3]) << PyLong_SHIFT) | (uint32_t)digits[2]) << PyLong_SHIFT) | (uint32_t)digits[1]) << PyLong_SHIFT) | (uint32_t)digits[0]));
-            }
-        } else
-        {}
-    }
-#elif CYTHON_COMPILING_IN_CPYTHON && PY_VERSION_HEX < 0x030C00A7
-    if (unlikely(Py_SIZE(x) < 0)) {
-        goto raise_neg_overflow;
-    }
-#else
-    {
-        int result = PyObject_RichCompareBool(x, Py_False, Py_LT);
-        if (unlikely(result < 0))
-            return (uint32_t) -1;
-        if (unlikely(result == 1))
-            goto raise_neg_overflow;
-    }
-#endif
-    if ((sizeof(uint32_t) <= sizeof(unsigned long))) {
-        __PYX_VERIFY_RETURN_INT_EXC(uint32_t, unsigned long, PyLong_AsUnsignedLong(x))
-    } else if ((sizeof(uint32_t) <= sizeof(unsigned PY_LONG_LONG))) {
-        __PYX_VERIFY_RETURN_INT_EXC(uint32_t, unsigned PY_LONG_LONG, PyLong_AsUnsignedLongLong(x))
-    }
-    return __Pyx_LargePyLong___Pyx_PyLong_As_uint32_t(x);
-raise_neg_overflow:
-    return __Pyx_raise_neg_overflow___Pyx_PyLong_As_uint32_t();
-raise_overflow:
-    return __Pyx_raise_overflow___Pyx_PyLong_As_uint32_t();
-}
-static CYTHON_INLINE uint32_t __Pyx_PySLong___Pyx_PyLong_As_uint32_t(PyObject *x) {
-    const int is_unsigned = 0;
-#if CYTHON_USE_PYLONG_INTERNALS
-    if (__Pyx_PyLong_IsNeg(x)) {
-        const Py_ssize_t size = __Pyx_PyLong_DigitCount(x);
-        const digit* digits = __Pyx_PyLong_Digits(x);
-        if (size == 2 && (8 * sizeof(uint32_t) > 1 * PyLong_SHIFT)) {
-            if ((8 * sizeof(long) > 2 * PyLong_SHIFT)) {
-                long ival = - (long) (((((unsigned long)digits[1]) << PyLong_SHIFT) | (unsigned long)digits[0]));
-                __PYX_VERIFY_RETURN_INT(uint32_t, long, ival)
-            } else if ((8 * sizeof(uint32_t) - 1 > 2 * PyLong_SHIFT)) {
-                return (uint32_t) (((uint32_t) -1) * (((((uint32_t)digits[1]) << PyLong_SHIFT) | (uint32_t)digits[0])));
-            }
-        } else
-        if (size == 3 && (8 * sizeof(uint32_t) > 2 * PyLong_SHIFT)) {
-            if ((8 * sizeof(long) > 3 * PyLong_SHIFT)) {
-                long ival = - (long) (((((((unsigned long)digits[2]) << PyLong_SHIFT) | (unsigned long)digits[1]) << PyLong_SHIFT) | (unsigned long)digits[0]));
-                __PYX_VERIFY_RETURN_INT(uint32_t, long, ival)
-            } else if ((8 * sizeof(uint32_t) - 1 > 3 * PyLong_SHIFT)) {
-                return (uint32_t) (((uint32_t) -1) * (((((((uint32_t)digits[2]) << PyLong_SHIFT) | (uint32_t)digits[1]) << PyLong_SHIFT) | (uint32_t)digits[0])));
-            }
-        } else
-        if (size == 4 && (8 * sizeof(uint32_t) > 3 * PyLong_SHIFT)) {
-            if ((8 * sizeof(long) > 4 * PyLong_SHIFT)) {
-                long ival = - (long) (((((((((unsigned long)digits[3]) << PyLong_SHIFT) | (unsigned long)digits[2]) << PyLong_SHIFT) | (unsigned long)digits[1]) << PyLong_SHIFT) | (unsigned long)digits[0]));
-                __PYX_VERIFY_RETURN_INT(uint32_t, long, ival)
-            } else if ((8 * sizeof(uint32_t) - 1 > 4 * PyLong_SHIFT)) {
-                return (uint32_t) (((uint32_t) -1) * (((((((((uint32_t)digits[3]) << PyLong_SHIFT) | (uint32_t)digits[2]) << PyLong_SHIFT) | (uint32_t)digits[1]) << PyLong_SHIFT) | (uint32_t)digits[0])));
-            }
-        } else
-        {}
-    } else {
-        const Py_ssize_t size = __Pyx_PyLong_DigitCount(x);
-        const digit* digits = __Pyx_PyLong_Digits(x);
-        if (size == 2 && (8 * sizeof(uint32_t) > 1 * PyLong_SHIFT)) {
-            if ((8 * sizeof(long) > 2 * PyLong_SHIFT)) {
-                __PYX_VERIFY_RETURN_INT(uint32_t, unsigned long, (((((unsigned long)digits[1]) << PyLong_SHIFT) | (unsigned long)digits[0])))
-            } else if ((8 * sizeof(uint32_t) - 1 > 2 * PyLong_SHIFT)) {
-                return (uint32_t) (((((uint32_t)digits[1]) << PyLong_SHIFT) | (uint32_t)digits[0]));
-            }
-        } else
-        if (size == 3 && (8 * sizeof(uint32_t) > 2 * PyLong_SHIFT)) {
-            if ((8 * sizeof(long) > 3 * PyLong_SHIFT)) {
-                __PYX_VERIFY_RETURN_INT(uint32_t, unsigned long, (((((((unsigned long)digits[2]) << PyLong_SHIFT) | (unsigned long)digits[1]) << PyLong_SHIFT) | (unsigned long)digits[0])))
-            } else if ((8 * sizeof(uint32_t) - 1 > 3 * PyLong_SHIFT)) {
-                return (uint32_t) (((((((uint32_t)digits[2]) << PyLong_SHIFT) | (uint32_t)digits[1]) << PyLong_SHIFT) | (uint32_t)digits[0]));
-            }
-        } else
-        if (size == 4 && (8 * sizeof(uint32_t) > 3 * PyLong_SHIFT)) {
-            if ((8 * sizeof(long) > 4 * PyLong_SHIFT)) {
-                __PYX_VERIFY_RETURN_INT(uint32_t, unsigned long, (((((((((unsigned long)digits[3]) << PyLong_SHIFT) | (unsigned long)digits[2]) << PyLong_SHIFT) | (unsigned long)digits[1]) << PyLong_SHIFT) | (unsigned long)digits[0])))
-            } else if ((8 * sizeof(uint32_t) - 1 > 4 * PyLong_SHIFT)) {
-                return (uint32_t) (((((((((uint32_t)digits[3]) << PyLong_SHIFT) | (uint32_t)digits[2]) << PyLong_SHIFT) | (uint32_t)digits[1]) << PyLong_SHIFT) | (uint32_t)digits[0]));
-            }
-        } else
-        {}
-    }
-#endif
-    #if __PYX_LIMITED_VERSION_HEX >= 0x030d0000
-    if ((sizeof(uint32_t) <= sizeof(int)) && (sizeof(int) < sizeof(long))) {
-        __PYX_VERIFY_RETURN_INT_EXC(uint32_t, int, PyLong_AsInt(x))
-    } else
-    #endif
-    if ((sizeof(uint32_t) <= sizeof(long))) {
-        __PYX_VERIFY_RETURN_INT_EXC(uint32_t, long, PyLong_AsLong(x))
-    } else if ((sizeof(uint32_t) <= sizeof(PY_LONG_LONG))) {
-        __PYX_VERIFY_RETURN_INT_EXC(uint32_t, PY_LONG_LONG, PyLong_AsLongLong(x))
-    }
-    return __Pyx_LargePyLong___Pyx_PyLong_As_uint32_t(x);
-raise_neg_overflow:
-    return __Pyx_raise_neg_overflow___Pyx_PyLong_As_uint32_t();
-raise_overflow:
-    return __Pyx_raise_overflow___Pyx_PyLong_As_uint32_t();
-}
-static uint32_t __Pyx_LargePyLong___Pyx_PyLong_As_uint32_t(PyObject *x) {
-#ifdef __Pyx_HAS_GCC_DIAGNOSTIC
-#pragma GCC diagnostic push
-#pragma GCC diagnostic ignored "-Wconversion"
-#endif
-    const uint32_t neg_one = (uint32_t) -1, const_zero = (uint32_t) 0;
-#ifdef __Pyx_HAS_GCC_DIAGNOSTIC
-#pragma GCC diagnostic pop
-#endif
-    const int is_unsigned = neg_one > const_zero;
-    uint32_t val;
-    int ret = -1;
-#if PY_VERSION_HEX >= 0x030d00A6 && !CYTHON_COMPILING_IN_LIMITED_API
-    Py_ssize_t bytes_copied = PyLong_AsNativeBytes(
-        x, &val, sizeof(val), Py_ASNATIVEBYTES_NATIVE_ENDIAN | (is_unsigned ? Py_ASNATIVEBYTES_UNSIGNED_BUFFER | Py_ASNATIVEBYTES_REJECT_NEGATIVE : 0));
-    if (unlikely(bytes_copied == -1)) {
-    } else if (unlikely(bytes_copied > (Py_ssize_t) sizeof(val))) {
-        goto raise_overflow;
-    } else {
-        ret = 0;
-    }
-#elif PY_VERSION_HEX < 0x030d0000 && !(CYTHON_COMPILING_IN_PYPY || CYTHON_COMPILING_IN_LIMITED_API) || defined(_PyLong_AsByteArray)
-    int one = 1; int is_little = (int)*(unsigned char *)&one;
-    unsigned char *bytes = (unsigned char *)&val;
-    ret = _PyLong_AsByteArray((PyLongObject *)x,
-                                bytes, sizeof(val),
-                                is_little, !is_unsigned);
-    if ((0)) goto raise_overflow;
-#else
-    PyObject *v;
-    PyObject *stepval = NULL, *mask = NULL, *shift = NULL;
-    int bits, remaining_bits, is_negative = 0;
-    int chunk_size = (sizeof(long) < 8) ? 30 : 62;
-    if (likely(PyLong_CheckExact(x))) {
-        v = __Pyx_NewRef(x);
-    } else {
-        v = PyNumber_Long(x);
-        if (unlikely(!v)) return (uint32_t) -1;
-        assert(PyLong_CheckExact(v));
-    }
-    {
-        int result = PyObject_RichCompareBool(v, Py_False, Py_LT);
-        if (unlikely(result < 0)) {
-            Py_DECREF(v);
-            return (uint32_t) -1;
-        }
-        is_negative = result == 1;
-    }
-    if (is_unsigned && unlikely(is_negative)) {
-        Py_DECREF(v);
-        PyErr_SetString(PyExc_OverflowError,
-            "can't convert negative value to uint32_t");
-        return (uint32_t) -1;
-    } else if (is_negative) {
-        stepval = PyNumber_Invert(v);
-        Py_DECREF(v);
-        if (unlikely(!stepval))
-            return (uint32_t) -1;
-    } else {
-        stepval = v;
-    }
-    v = NULL;
-    val = (uint32_t) 0;
-    mask = PyLong_FromLong((1L << chunk_size) - 1); if (unlikely(!mask)) goto done;
-    shift = PyLong_FromLong(chunk_size); if (unlikely(!shift)) goto done;
-    for (bits = 0; bits < (int) sizeof(uint32_t) * 8 - chunk_size; bits += chunk_size) {
-        PyObject *tmp, *digit;
-        long idigit;
-        digit = PyNumber_And(stepval, mask);
-        if (unlikely(!digit)) goto done;
-        idigit = PyLong_AsLong(digit);
-        Py_DECREF(digit);
-        if (unlikely(idigit < 0)) goto done;
-        val |= ((uint32_t) idigit) << bits;
-        tmp = PyNumber_Rshift(stepval, shift);
-        if (unlikely(!tmp)) goto done;
-        Py_DECREF(stepval); stepval = tmp;
-    }
-    Py_DECREF(shift); shift = NULL;
-    Py_DECREF(mask); mask = NULL;
-    {
-        long idigit = PyLong_AsLong(stepval);
-        if (unlikely(idigit < 0)) goto done;
-        remaining_bits = ((int) sizeof(uint32_t) * 8) - bits - (is_unsigned ? 0 : 1);
-        if (unlikely(idigit >= (1L << remaining_bits)))
-            goto raise_overflow;
-        val |= ((uint32_t) idigit) << bits;
-    }
-    if (!is_unsigned) {
-        if (unlikely(val & (((uint32_t) 1) << (sizeof(uint32_t) * 8 - 1))))
-            goto raise_overflow;
-        if (is_negative)
-            val = ~val;
-    }
-    ret = 0;
-done:
-    Py_XDECREF(shift);
-    Py_XDECREF(mask);
-    Py_XDECREF(stepval);
-#endif
-    if (unlikely(ret))
-        return (uint32_t) -1;
-    return val;
-raise_overflow:
-    return __Pyx_raise_overflow___Pyx_PyLong_As_uint32_t();
-}
-static CYTHON_INLINE uint32_t __Pyx_PyLong___Pyx_PyLong_As_uint32_t(PyObject *x) {
-#ifdef __Pyx_HAS_GCC_DIAGNOSTIC
-#pragma GCC diagnostic push
-#pragma GCC diagnostic ignored "-Wconversion"
-#endif
-    const uint32_t neg_one = (uint32_t) -1, const_zero = (uint32_t) 0;
-#ifdef __Pyx_HAS_GCC_DIAGNOSTIC
-#pragma GCC diagnostic pop
-#endif
-    const int is_unsigned = neg_one > const_zero;
-    if (is_unsigned) {
-        #if CYTHON_USE_PYLONG_INTERNALS
-        if (unlikely(__Pyx_PyLong_IsNeg(x))) {
-            goto raise_neg_overflow;
-        } else if (__Pyx_PyLong_IsCompact(x)) {
-            __PYX_VERIFY_RETURN_INT(uint32_t, __Pyx_compact_upylong, __Pyx_PyLong_CompactValueUnsigned(x))
-        } else
-        #endif
-        {
-            return __Pyx_PyULong___Pyx_PyLong_As_uint32_t(x);
-        }
-    } else {
-        #if CYTHON_USE_PYLONG_INTERNALS
-        if (__Pyx_PyLong_IsCompact(x)) {
-            __PYX_VERIFY_RETURN_INT(uint32_t, __Pyx_compact_pylong, __Pyx_PyLong_CompactValue(x))
-        } else
-        #endif
-        {
-            return __Pyx_PySLong___Pyx_PyLong_As_uint32_t(x);
-        }
-    }
-#if CYTHON_USE_PYLONG_INTERNALS
-raise_neg_overflow:
-    return __Pyx_raise_neg_overflow___Pyx_PyLong_As_uint32_t();
-raise_overflow:
-    return __Pyx_raise_overflow___Pyx_PyLong_As_uint32_t();
-#endif
-}
-static uint32_t __Pyx_NonPyLong___Pyx_PyLong_As_uint32_t(PyObject *x) {
-    uint32_t val;
-    PyObject *tmp = __Pyx_PyNumber_Long(x);
-    if (!tmp) return (uint32_t) -1;
-    val = __Pyx_PyLong_As_uint32_t(tmp);
-    Py_DECREF(tmp);
-    return val;
-}
-static CYTHON_INLINE uint32_t __Pyx_PyLong_As_uint32_t(PyObject *x) {
-    if (likely(PyLong_Check(x))) {
-        return __Pyx_PyLong___Pyx_PyLong_As_uint32_t(x);
-    } else {
-        return __Pyx_NonPyLong___Pyx_PyLong_As_uint32_t(x);
-    }
-}
-
-/* PyObjectVectorcallKwds (used by PyObjectVectorcallMethodKwds) */
-#if CYTHON_VECTORCALL
-CYTHON_UNUSED static int __Pyx_CheckVectorcallKwarg(PyObject *kwnames, Py_ssize_t i) {
-    PyObject *key = __Pyx_PyTuple_GET_ITEM(kwnames, i);
-#if !CYTHON_ASSUME_SAFE_MACROS
-    if (unlikely(!key)) return -1;
-#endif
-    if (unlikely(!PyUnicode_Check(key))) {
-        PyErr_SetString(PyExc_TypeError, "keywords must be strings");
-        return -1;
-    }
-    return 0;
-}
-#else
-CYTHON_UNUSED static PyObject *__Pyx_MakeKwargDict(PyObject **keys, PyObject **values, Py_ssize_t n) {
-    PyObject *out = PyDict_New();
-    if (unlikely(!out)) return NULL;
-    for (Py_ssize_t i=0; i<n; ++i) {
-        if (unlikely(PyDict_SetItem(out, keys[i], values[i]) < 0)) {
-            Py_DECREF(out);
-            return NULL;
-        }
-    }
-    return out;
-}
-CYTHON_UNUSED static int __Pyx_CheckVectorcallKwarg(PyObject **kwnames, Py_ssize_t i) {
-    PyObject *key = kwnames[i];
-    if (unlikely(!PyUnicode_Check(key))) {
-        PyErr_SetString(PyExc_TypeError, "keywords must be strings");
-        return -1;
-    }
-    return 0;
-}
-#endif
-
-/* PyObjectVectorcallMethodKwds (used by CIntToPy) */
-#if !CYTHON_VECTORCALL
-static PyObject *__Pyx_Object_VectorcallMethodKwds(PyObject *name, PyObject *const *args, size_t nargsf, PyObject *kwnames) {
-    PyObject *result;
-    PyObject *obj = PyObject_GetAttr(args[0], name);
-    if (unlikely(!obj))
-        return NULL;
-    result = __Pyx_Object_VectorcallKwds(obj, args+1, nargsf-1, kwnames);
-    Py_DECREF(obj);
-    return result;
-}
-#endif
-
-/* CIntToPy */
-static CYTHON_INLINE PyObject* __Pyx_PyLong_From_long(long value) {
-#ifdef __Pyx_HAS_GCC_DIAGNOSTIC
-#pragma GCC diagnostic push
-#pragma GCC diagnostic ignored "-Wconversion"
-#endif
-    const long neg_one = (long) -1, const_zero = (long) 0;
-#ifdef __Pyx_HAS_GCC_DIAGNOSTIC
-#pragma GCC diagnostic pop
-#endif
-    const int is_unsigned = neg_one > const_zero;
-    if (is_unsigned) {
-        if (sizeof(long) < sizeof(long)) {
-            return PyLong_FromLong((long) value);
-        } else if (sizeof(long) <= sizeof(unsigned long)) {
-            return PyLong_FromUnsignedLong((unsigned long) value);
-#if !CYTHON_COMPILING_IN_PYPY
-        } else if (sizeof(long) <= sizeof(unsigned PY_LONG_LONG)) {
-            return PyLong_FromUnsignedLongLong((unsigned PY_LONG_LONG) value);
-#endif
-        }
-    } else {
-        if (sizeof(long) <= sizeof(long)) {
-            return PyLong_FromLong((long) value);
-        } else if (sizeof(long) <= sizeof(PY_LONG_LONG)) {
-            return PyLong_FromLongLong((PY_LONG_LONG) value);
-        }
-    }
-    {
-        unsigned char *bytes = (unsigned char *)&value;
-#if !CYTHON_COMPILING_IN_LIMITED_API && PY_VERSION_HEX >= 0x030d00A4
-        if (is_unsigned) {
-            return PyLong_FromUnsignedNativeBytes(bytes, sizeof(value), -1);
-        } else {
-            return PyLong_FromNativeBytes(bytes, sizeof(value), -1);
-        }
-#elif !CYTHON_COMPILING_IN_LIMITED_API && PY_VERSION_HEX < 0x030d0000
-        int one = 1; int little = (int)*(unsigned char *)&one;
-        return _PyLong_FromByteArray(bytes, sizeof(long),
-                                     little, !is_unsigned);
-#else
-        int one = 1; int little = (int)*(unsigned char *)&one;
-        PyObject *result = NULL, *kwds = NULL;
-        PyObject *py_bytes = NULL, *order_str = NULL, *from_bytes_str = NULL;;
-        py_bytes = PyBytes_FromStringAndSize((char*)bytes, sizeof(long));
-        if (!py_bytes) goto limited_bad;
-        from_bytes_str = PyUnicode_FromStringAndSize("from_bytes", 10);
-        if (!from_bytes_str) goto limited_bad;
-        order_str = PyUnicode_FromString(little ? "little" : "big");
-        if (!order_str) goto limited_bad;
-        {
-            PyObject *args[] = { (PyObject*)&PyLong_Type, py_bytes, order_str, Py_True };
-            if (!is_unsigned) {
-                PyObject *signed_str = PyUnicode_FromStringAndSize("signed", 6);
-                if (!signed_str) goto limited_bad;
-#if CYTHON_VECTORCALL
-                kwds = PyTuple_Pack(1, signed_str);
-#else
-                {
-                    PyObject *keys[] = {signed_str};
-                    PyObject *values[] = {Py_True};
-                    kwds = __Pyx_MakeKwargDict(keys, values, 1);
-                }
-#endif
-                Py_DECREF(signed_str);
-                if (unlikely(!kwds)) goto limited_bad;
-            }
-            result = __Pyx_Object_VectorcallMethodKwds(from_bytes_str, args, 3 | __Pyx_PY_VECTORCALL_ARGUMENTS_OFFSET, kwds);
-        }
-        limited_bad:
-        Py_XDECREF(kwds);
-        Py_XDECREF(order_str);
-        Py_XDECREF(py_bytes);
-        Py_XDECREF(from_bytes_str);
-        return result;
-#endif
-    }
-}
-
-/* PyObjectCallMethod1 (used by UpdateUnpickledDict) */
-static CYTHON_INLINE PyObject* __Pyx_PyObject_CallMethod1(PyObject* obj, PyObject* method_name, PyObject* arg) {
-#if CYTHON_VECTORCALL && (__PYX_LIMITED_VERSION_HEX >= 0x030C0000 || !CYTHON_COMPILING_IN_LIMITED_API)
-    PyObject *args[2] = {obj, arg};
-    return PyObject_VectorcallMethod(method_name, args, 2 | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL);
-#elif CYTHON_COMPILING_IN_LIMITED_API
-    return PyObject_CallMethodObjArgs(obj, method_name, arg, NULL);
-#else
-    return PyObject_CallMethodOneArg(obj, method_name, arg);
-#endif
-}
-
-/* UpdateUnpickledDict */
-static int __Pyx__UpdateUnpickledDict(PyObject *obj, PyObject *state, Py_ssize_t index) {
-    PyObject *state_dict = __Pyx_PySequence_ITEM(state, index);
-    if (unlikely(!state_dict)) {
-        return -1;
-    }
-    int non_empty = PyObject_IsTrue(state_dict);
-    if (non_empty == 0) {
-        Py_DECREF(state_dict);
-        return 0;
-    } else if (unlikely(non_empty == -1)) {
-        return -1;
-    }
-    PyObject *dict;
-    #if CYTHON_COMPILING_IN_LIMITED_API && __PYX_LIMITED_VERSION_HEX < 0x030A0000
-    dict = PyObject_GetAttrString(obj, "__dict__");
-    #else
-    dict = PyObject_GenericGetDict(obj, NULL);
-    #endif
-    if (unlikely(!dict)) {
-        Py_DECREF(state_dict);
-        return -1;
-    }
-    int result;
-    if (likely(PyDict_CheckExact(dict))) {
-        result = PyDict_Update(dict, state_dict);
-    } else {
-        PyObject *obj_result = __Pyx_PyObject_CallMethod1(dict, __pyx_mstate_global->__pyx_n_u_update, state_dict);
-        if (likely(obj_result)) {
-            Py_DECREF(obj_result);
-            result = 0;
-        } else {
-            result = -1;
-        }
-    }
-    Py_DECREF(state_dict);
-    Py_DECREF(dict);
-    return result;
-}
-static int __Pyx_UpdateUnpickledDict(PyObject *obj, PyObject *state, Py_ssize_t index) {
-    Py_ssize_t state_size = __Pyx_PyTuple_GET_SIZE(state);
-    #if !CYTHON_ASSUME_SAFE_SIZE
-    if (unlikely(state_size == -1)) return -1;
-    #endif
-    if (state_size <= index) {
-        return 0;
-    }
-    return __Pyx__UpdateUnpickledDict(obj, state, index);
-}
-
-/* CheckUnpickleChecksumError (used by CheckUnpickleChecksum) */
-static void __Pyx_RaiseUnpickleChecksumError(long checksum, long checksum1, long checksum2, long checksum3, const char *members) {
-    PyObject *pickle_module = PyImport_ImportModule("pickle");
-    if (unlikely(!pickle_module)) return;
-    PyObject *pickle_error = PyObject_GetAttrString(pickle_module, "PickleError");
-    Py_DECREF(pickle_module);
-    if (unlikely(!pickle_error)) return;
-    if (checksum2 == checksum1) {
-        PyErr_Format(pickle_error, "Incompatible checksums (0x%x vs (0x%x) = (%s))",
-            checksum, checksum1, members);
-    } else if (checksum3 == checksum2) {
-        PyErr_Format(pickle_error, "Incompatible checksums (0x%x vs (0x%x, 0x%x) = (%s))",
-            checksum, checksum1, checksum2, members);
-    } else {
-        PyErr_Format(pickle_error, "Incompatible checksums (0x%x vs (0x%x, 0x%x, 0x%x) = (%s))",
-            checksum, checksum1, checksum2, checksum3, members);
-    }
-    Py_DECREF(pickle_error);
-}
-
-/* CheckUnpickleChecksum */
-static int __Pyx_CheckUnpickleChecksum(long checksum, long checksum1, long checksum2, long checksum3, const char *members) {
-    int found = 0;
-    found |= checksum1 == checksum;
-    found |= checksum2 == checksum;
-    found |= checksum3 == checksum;
-    if (likely(found))
-        return 0;
-    __Pyx_RaiseUnpickleChecksumError(checksum, checksum1, checksum2, checksum3, members);
-    return -1;
 }
 
 /* CIntFromPy */
@@ -32308,6 +29247,306 @@ static CYTHON_INLINE int __Pyx_PyLong_As_int(PyObject *x) {
     }
 }
 
+/* PyObjectVectorcallKwds (used by PyObjectVectorcallMethodKwds) */
+#if CYTHON_VECTORCALL
+CYTHON_UNUSED static int __Pyx_CheckVectorcallKwarg(PyObject *kwnames, Py_ssize_t i) {
+    PyObject *key = __Pyx_PyTuple_GET_ITEM(kwnames, i);
+#if !CYTHON_ASSUME_SAFE_MACROS
+    if (unlikely(!key)) return -1;
+#endif
+    if (unlikely(!PyUnicode_Check(key))) {
+        PyErr_SetString(PyExc_TypeError, "keywords must be strings");
+        return -1;
+    }
+    return 0;
+}
+#else
+CYTHON_UNUSED static PyObject *__Pyx_MakeKwargDict(PyObject **keys, PyObject **values, Py_ssize_t n) {
+    PyObject *out = PyDict_New();
+    if (unlikely(!out)) return NULL;
+    for (Py_ssize_t i=0; i<n; ++i) {
+        if (unlikely(PyDict_SetItem(out, keys[i], values[i]) < 0)) {
+            Py_DECREF(out);
+            return NULL;
+        }
+    }
+    return out;
+}
+CYTHON_UNUSED static int __Pyx_CheckVectorcallKwarg(PyObject **kwnames, Py_ssize_t i) {
+    PyObject *key = kwnames[i];
+    if (unlikely(!PyUnicode_Check(key))) {
+        PyErr_SetString(PyExc_TypeError, "keywords must be strings");
+        return -1;
+    }
+    return 0;
+}
+#endif
+
+/* PyObjectVectorcallMethodKwds (used by CIntToPy) */
+#if !CYTHON_VECTORCALL
+static PyObject *__Pyx_Object_VectorcallMethodKwds(PyObject *name, PyObject *const *args, size_t nargsf, PyObject *kwnames) {
+    PyObject *result;
+    PyObject *obj = PyObject_GetAttr(args[0], name);
+    if (unlikely(!obj))
+        return NULL;
+    result = __Pyx_Object_VectorcallKwds(obj, args+1, nargsf-1, kwnames);
+    Py_DECREF(obj);
+    return result;
+}
+#endif
+
+/* CIntToPy */
+static CYTHON_INLINE PyObject* __Pyx_PyLong_From_int(int value) {
+#ifdef __Pyx_HAS_GCC_DIAGNOSTIC
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wconversion"
+#endif
+    const int neg_one = (int) -1, const_zero = (int) 0;
+#ifdef __Pyx_HAS_GCC_DIAGNOSTIC
+#pragma GCC diagnostic pop
+#endif
+    const int is_unsigned = neg_one > const_zero;
+    if (is_unsigned) {
+        if (sizeof(int) < sizeof(long)) {
+            return PyLong_FromLong((long) value);
+        } else if (sizeof(int) <= sizeof(unsigned long)) {
+            return PyLong_FromUnsignedLong((unsigned long) value);
+#if !CYTHON_COMPILING_IN_PYPY
+        } else if (sizeof(int) <= sizeof(unsigned PY_LONG_LONG)) {
+            return PyLong_FromUnsignedLongLong((unsigned PY_LONG_LONG) value);
+#endif
+        }
+    } else {
+        if (sizeof(int) <= sizeof(long)) {
+            return PyLong_FromLong((long) value);
+        } else if (sizeof(int) <= sizeof(PY_LONG_LONG)) {
+            return PyLong_FromLongLong((PY_LONG_LONG) value);
+        }
+    }
+    {
+        unsigned char *bytes = (unsigned char *)&value;
+#if !CYTHON_COMPILING_IN_LIMITED_API && PY_VERSION_HEX >= 0x030d00A4
+        if (is_unsigned) {
+            return PyLong_FromUnsignedNativeBytes(bytes, sizeof(value), -1);
+        } else {
+            return PyLong_FromNativeBytes(bytes, sizeof(value), -1);
+        }
+#elif !CYTHON_COMPILING_IN_LIMITED_API && PY_VERSION_HEX < 0x030d0000
+        int one = 1; int little = (int)*(unsigned char *)&one;
+        return _PyLong_FromByteArray(bytes, sizeof(int),
+                                     little, !is_unsigned);
+#else
+        int one = 1; int little = (int)*(unsigned char *)&one;
+        PyObject *result = NULL, *kwds = NULL;
+        PyObject *py_bytes = NULL, *order_str = NULL, *from_bytes_str = NULL;;
+        py_bytes = PyBytes_FromStringAndSize((char*)bytes, sizeof(int));
+        if (!py_bytes) goto limited_bad;
+        from_bytes_str = PyUnicode_FromStringAndSize("from_bytes", 10);
+        if (!from_bytes_str) goto limited_bad;
+        order_str = PyUnicode_FromString(little ? "little" : "big");
+        if (!order_str) goto limited_bad;
+        {
+            PyObject *args[] = { (PyObject*)&PyLong_Type, py_bytes, order_str, Py_True };
+            if (!is_unsigned) {
+                PyObject *signed_str = PyUnicode_FromStringAndSize("signed", 6);
+                if (!signed_str) goto limited_bad;
+#if CYTHON_VECTORCALL
+                kwds = PyTuple_Pack(1, signed_str);
+#else
+                {
+                    PyObject *keys[] = {signed_str};
+                    PyObject *values[] = {Py_True};
+                    kwds = __Pyx_MakeKwargDict(keys, values, 1);
+                }
+#endif
+                Py_DECREF(signed_str);
+                if (unlikely(!kwds)) goto limited_bad;
+            }
+            result = __Pyx_Object_VectorcallMethodKwds(from_bytes_str, args, 3 | __Pyx_PY_VECTORCALL_ARGUMENTS_OFFSET, kwds);
+        }
+        limited_bad:
+        Py_XDECREF(kwds);
+        Py_XDECREF(order_str);
+        Py_XDECREF(py_bytes);
+        Py_XDECREF(from_bytes_str);
+        return result;
+#endif
+    }
+}
+
+/* CIntToPy */
+static CYTHON_INLINE PyObject* __Pyx_PyLong_From_long(long value) {
+#ifdef __Pyx_HAS_GCC_DIAGNOSTIC
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wconversion"
+#endif
+    const long neg_one = (long) -1, const_zero = (long) 0;
+#ifdef __Pyx_HAS_GCC_DIAGNOSTIC
+#pragma GCC diagnostic pop
+#endif
+    const int is_unsigned = neg_one > const_zero;
+    if (is_unsigned) {
+        if (sizeof(long) < sizeof(long)) {
+            return PyLong_FromLong((long) value);
+        } else if (sizeof(long) <= sizeof(unsigned long)) {
+            return PyLong_FromUnsignedLong((unsigned long) value);
+#if !CYTHON_COMPILING_IN_PYPY
+        } else if (sizeof(long) <= sizeof(unsigned PY_LONG_LONG)) {
+            return PyLong_FromUnsignedLongLong((unsigned PY_LONG_LONG) value);
+#endif
+        }
+    } else {
+        if (sizeof(long) <= sizeof(long)) {
+            return PyLong_FromLong((long) value);
+        } else if (sizeof(long) <= sizeof(PY_LONG_LONG)) {
+            return PyLong_FromLongLong((PY_LONG_LONG) value);
+        }
+    }
+    {
+        unsigned char *bytes = (unsigned char *)&value;
+#if !CYTHON_COMPILING_IN_LIMITED_API && PY_VERSION_HEX >= 0x030d00A4
+        if (is_unsigned) {
+            return PyLong_FromUnsignedNativeBytes(bytes, sizeof(value), -1);
+        } else {
+            return PyLong_FromNativeBytes(bytes, sizeof(value), -1);
+        }
+#elif !CYTHON_COMPILING_IN_LIMITED_API && PY_VERSION_HEX < 0x030d0000
+        int one = 1; int little = (int)*(unsigned char *)&one;
+        return _PyLong_FromByteArray(bytes, sizeof(long),
+                                     little, !is_unsigned);
+#else
+        int one = 1; int little = (int)*(unsigned char *)&one;
+        PyObject *result = NULL, *kwds = NULL;
+        PyObject *py_bytes = NULL, *order_str = NULL, *from_bytes_str = NULL;;
+        py_bytes = PyBytes_FromStringAndSize((char*)bytes, sizeof(long));
+        if (!py_bytes) goto limited_bad;
+        from_bytes_str = PyUnicode_FromStringAndSize("from_bytes", 10);
+        if (!from_bytes_str) goto limited_bad;
+        order_str = PyUnicode_FromString(little ? "little" : "big");
+        if (!order_str) goto limited_bad;
+        {
+            PyObject *args[] = { (PyObject*)&PyLong_Type, py_bytes, order_str, Py_True };
+            if (!is_unsigned) {
+                PyObject *signed_str = PyUnicode_FromStringAndSize("signed", 6);
+                if (!signed_str) goto limited_bad;
+#if CYTHON_VECTORCALL
+                kwds = PyTuple_Pack(1, signed_str);
+#else
+                {
+                    PyObject *keys[] = {signed_str};
+                    PyObject *values[] = {Py_True};
+                    kwds = __Pyx_MakeKwargDict(keys, values, 1);
+                }
+#endif
+                Py_DECREF(signed_str);
+                if (unlikely(!kwds)) goto limited_bad;
+            }
+            result = __Pyx_Object_VectorcallMethodKwds(from_bytes_str, args, 3 | __Pyx_PY_VECTORCALL_ARGUMENTS_OFFSET, kwds);
+        }
+        limited_bad:
+        Py_XDECREF(kwds);
+        Py_XDECREF(order_str);
+        Py_XDECREF(py_bytes);
+        Py_XDECREF(from_bytes_str);
+        return result;
+#endif
+    }
+}
+
+/* PyObjectCallMethod1 (used by UpdateUnpickledDict) */
+static CYTHON_INLINE PyObject* __Pyx_PyObject_CallMethod1(PyObject* obj, PyObject* method_name, PyObject* arg) {
+#if CYTHON_VECTORCALL && (__PYX_LIMITED_VERSION_HEX >= 0x030C0000 || !CYTHON_COMPILING_IN_LIMITED_API)
+    PyObject *args[2] = {obj, arg};
+    return PyObject_VectorcallMethod(method_name, args, 2 | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL);
+#elif CYTHON_COMPILING_IN_LIMITED_API
+    return PyObject_CallMethodObjArgs(obj, method_name, arg, NULL);
+#else
+    return PyObject_CallMethodOneArg(obj, method_name, arg);
+#endif
+}
+
+/* UpdateUnpickledDict */
+static int __Pyx__UpdateUnpickledDict(PyObject *obj, PyObject *state, Py_ssize_t index) {
+    PyObject *state_dict = __Pyx_PySequence_ITEM(state, index);
+    if (unlikely(!state_dict)) {
+        return -1;
+    }
+    int non_empty = PyObject_IsTrue(state_dict);
+    if (non_empty == 0) {
+        Py_DECREF(state_dict);
+        return 0;
+    } else if (unlikely(non_empty == -1)) {
+        return -1;
+    }
+    PyObject *dict;
+    #if CYTHON_COMPILING_IN_LIMITED_API && __PYX_LIMITED_VERSION_HEX < 0x030A0000
+    dict = PyObject_GetAttrString(obj, "__dict__");
+    #else
+    dict = PyObject_GenericGetDict(obj, NULL);
+    #endif
+    if (unlikely(!dict)) {
+        Py_DECREF(state_dict);
+        return -1;
+    }
+    int result;
+    if (likely(PyDict_CheckExact(dict))) {
+        result = PyDict_Update(dict, state_dict);
+    } else {
+        PyObject *obj_result = __Pyx_PyObject_CallMethod1(dict, __pyx_mstate_global->__pyx_n_u_update, state_dict);
+        if (likely(obj_result)) {
+            Py_DECREF(obj_result);
+            result = 0;
+        } else {
+            result = -1;
+        }
+    }
+    Py_DECREF(state_dict);
+    Py_DECREF(dict);
+    return result;
+}
+static int __Pyx_UpdateUnpickledDict(PyObject *obj, PyObject *state, Py_ssize_t index) {
+    Py_ssize_t state_size = __Pyx_PyTuple_GET_SIZE(state);
+    #if !CYTHON_ASSUME_SAFE_SIZE
+    if (unlikely(state_size == -1)) return -1;
+    #endif
+    if (state_size <= index) {
+        return 0;
+    }
+    return __Pyx__UpdateUnpickledDict(obj, state, index);
+}
+
+/* CheckUnpickleChecksumError (used by CheckUnpickleChecksum) */
+static void __Pyx_RaiseUnpickleChecksumError(long checksum, long checksum1, long checksum2, long checksum3, const char *members) {
+    PyObject *pickle_module = PyImport_ImportModule("pickle");
+    if (unlikely(!pickle_module)) return;
+    PyObject *pickle_error = PyObject_GetAttrString(pickle_module, "PickleError");
+    Py_DECREF(pickle_module);
+    if (unlikely(!pickle_error)) return;
+    if (checksum2 == checksum1) {
+        PyErr_Format(pickle_error, "Incompatible checksums (0x%x vs (0x%x) = (%s))",
+            checksum, checksum1, members);
+    } else if (checksum3 == checksum2) {
+        PyErr_Format(pickle_error, "Incompatible checksums (0x%x vs (0x%x, 0x%x) = (%s))",
+            checksum, checksum1, checksum2, members);
+    } else {
+        PyErr_Format(pickle_error, "Incompatible checksums (0x%x vs (0x%x, 0x%x, 0x%x) = (%s))",
+            checksum, checksum1, checksum2, checksum3, members);
+    }
+    Py_DECREF(pickle_error);
+}
+
+/* CheckUnpickleChecksum */
+static int __Pyx_CheckUnpickleChecksum(long checksum, long checksum1, long checksum2, long checksum3, const char *members) {
+    int found = 0;
+    found |= checksum1 == checksum;
+    found |= checksum2 == checksum;
+    found |= checksum3 == checksum;
+    if (likely(found))
+        return 0;
+    __Pyx_RaiseUnpickleChecksumError(checksum, checksum1, checksum2, checksum3, members);
+    return -1;
+}
+
 /* CIntFromPy */
 static long __Pyx_LargePyLong___Pyx_PyLong_As_long(PyObject *x);
 static long __Pyx_raise_neg_overflow___Pyx_PyLong_As_long(void) {
@@ -32606,85 +29845,6 @@ static CYTHON_INLINE long __Pyx_PyLong_As_long(PyObject *x) {
         return __Pyx_PyLong___Pyx_PyLong_As_long(x);
     } else {
         return __Pyx_NonPyLong___Pyx_PyLong_As_long(x);
-    }
-}
-
-/* CIntToPy */
-static CYTHON_INLINE PyObject* __Pyx_PyLong_From_int(int value) {
-#ifdef __Pyx_HAS_GCC_DIAGNOSTIC
-#pragma GCC diagnostic push
-#pragma GCC diagnostic ignored "-Wconversion"
-#endif
-    const int neg_one = (int) -1, const_zero = (int) 0;
-#ifdef __Pyx_HAS_GCC_DIAGNOSTIC
-#pragma GCC diagnostic pop
-#endif
-    const int is_unsigned = neg_one > const_zero;
-    if (is_unsigned) {
-        if (sizeof(int) < sizeof(long)) {
-            return PyLong_FromLong((long) value);
-        } else if (sizeof(int) <= sizeof(unsigned long)) {
-            return PyLong_FromUnsignedLong((unsigned long) value);
-#if !CYTHON_COMPILING_IN_PYPY
-        } else if (sizeof(int) <= sizeof(unsigned PY_LONG_LONG)) {
-            return PyLong_FromUnsignedLongLong((unsigned PY_LONG_LONG) value);
-#endif
-        }
-    } else {
-        if (sizeof(int) <= sizeof(long)) {
-            return PyLong_FromLong((long) value);
-        } else if (sizeof(int) <= sizeof(PY_LONG_LONG)) {
-            return PyLong_FromLongLong((PY_LONG_LONG) value);
-        }
-    }
-    {
-        unsigned char *bytes = (unsigned char *)&value;
-#if !CYTHON_COMPILING_IN_LIMITED_API && PY_VERSION_HEX >= 0x030d00A4
-        if (is_unsigned) {
-            return PyLong_FromUnsignedNativeBytes(bytes, sizeof(value), -1);
-        } else {
-            return PyLong_FromNativeBytes(bytes, sizeof(value), -1);
-        }
-#elif !CYTHON_COMPILING_IN_LIMITED_API && PY_VERSION_HEX < 0x030d0000
-        int one = 1; int little = (int)*(unsigned char *)&one;
-        return _PyLong_FromByteArray(bytes, sizeof(int),
-                                     little, !is_unsigned);
-#else
-        int one = 1; int little = (int)*(unsigned char *)&one;
-        PyObject *result = NULL, *kwds = NULL;
-        PyObject *py_bytes = NULL, *order_str = NULL, *from_bytes_str = NULL;;
-        py_bytes = PyBytes_FromStringAndSize((char*)bytes, sizeof(int));
-        if (!py_bytes) goto limited_bad;
-        from_bytes_str = PyUnicode_FromStringAndSize("from_bytes", 10);
-        if (!from_bytes_str) goto limited_bad;
-        order_str = PyUnicode_FromString(little ? "little" : "big");
-        if (!order_str) goto limited_bad;
-        {
-            PyObject *args[] = { (PyObject*)&PyLong_Type, py_bytes, order_str, Py_True };
-            if (!is_unsigned) {
-                PyObject *signed_str = PyUnicode_FromStringAndSize("signed", 6);
-                if (!signed_str) goto limited_bad;
-#if CYTHON_VECTORCALL
-                kwds = PyTuple_Pack(1, signed_str);
-#else
-                {
-                    PyObject *keys[] = {signed_str};
-                    PyObject *values[] = {Py_True};
-                    kwds = __Pyx_MakeKwargDict(keys, values, 1);
-                }
-#endif
-                Py_DECREF(signed_str);
-                if (unlikely(!kwds)) goto limited_bad;
-            }
-            result = __Pyx_Object_VectorcallMethodKwds(from_bytes_str, args, 3 | __Pyx_PY_VECTORCALL_ARGUMENTS_OFFSET, kwds);
-        }
-        limited_bad:
-        Py_XDECREF(kwds);
-        Py_XDECREF(order_str);
-        Py_XDECREF(py_bytes);
-        Py_XDECREF(from_bytes_str);
-        return result;
-#endif
     }
 }
 

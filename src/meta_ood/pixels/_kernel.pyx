@@ -1,5 +1,5 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
-"""One pass over the logits of a frame: up-sampling and softmax statistics; the API is scores.py."""
+"""One pass over the logits of a frame: up-sampling and softmax statistics; the API is maps.py."""
 
 from cython.parallel cimport prange
 
@@ -33,6 +33,7 @@ cdef extern from "_softmax.h":
 chosen = best_instruction_set()
 
 INSTRUCTION_SETS = ("baseline", "avx2", "avx512")
+BEST = chosen
 
 
 def instruction_set():

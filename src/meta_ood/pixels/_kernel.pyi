@@ -2,6 +2,7 @@ import numpy as np
 import numpy.typing as npt
 
 INSTRUCTION_SETS: tuple[str, ...]
+BEST: int
 
 def instruction_set() -> str: ...
 def use_instruction_set(name: str | None = None) -> None: ...

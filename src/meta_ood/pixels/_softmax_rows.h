@@ -8,7 +8,7 @@ static inline float NAME(exp_nonpositive)(float x)
 {
     /* exp of x <= 0, relative error below 2e-7: x = k ln 2 + r, |r| <= ln 2 / 2, exp r by a
        polynomial that was fitted for the smallest largest relative error (3e-9), times 2^k through
-       the exponent bits. Below -87 the result stays at 1.6e-38; NaN counts as -87. */
+       the exponent bits. 0 below -87 (1.6e-38) and for NaN: times x that is still NaN or 0. */
     float t = x > -87.0f ? x : -87.0f;
     float k = t * 1.44269504f + 12582912.0f; /* 1.5 * 2^23: the sum is rounded to an integer */
     uint32_t shifted = bits_of(k) << 23;
@@ -19,7 +19,8 @@ static inline float NAME(exp_nonpositive)(float x)
     q = q * r + 0.0416683908f;
     q = q * r + 0.166665204f;
     q = q * r + 0.499999934f;
-    return of_bits(bits_of((q * r) * r + r + 1.0f) + shifted);
+    float e = of_bits(bits_of((q * r) * r + r + 1.0f) + shifted);
+    return x > -87.0f ? e : 0.0f;
 }
 
 static inline float NAME(log_positive)(float x)
