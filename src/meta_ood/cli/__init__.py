@@ -31,6 +31,7 @@ STAGES: dict[str, str] = {
 COMMANDS: dict[str, tuple[str, str]] = {
     "lineage": ("meta_ood.cli.lineage:lineage", "Where a file, run or model comes from."),
     "sync": ("meta_ood.cli.lineage:sync", "Restore runs of stages that DVC took from its cache."),
+    "promote": ("meta_ood.cli.champion:promote", "Make a network champion if it passes the gate."),
     "reproduce": ("meta_ood.cli.lineage:reproduce", "How to get a run's outputs again."),
     "networks": ("meta_ood.cli.networks:networks", "Architectures, and what they cost."),
     "weights": ("meta_ood.cli.weights:weights", "Import released weights; look at a file."),
