@@ -38,8 +38,13 @@ ALLOWED = {
     **dict.fromkeys(NUMPY, VALUES | NUMPY),
     **dict.fromkeys(STAGE_PARTS, VALUES | NUMPY),
     "stages": VALUES | RAW | TORCH | NUMPY | STAGE_PARTS,
-    "tracking": VALUES | {"layout"},
-    "cli": VALUES | {"layout", "tracking", "stages", "models"},
+    "detection": VALUES | TORCH | NUMPY,
+    "serving": VALUES | TORCH | NUMPY,
+    "export": VALUES | TORCH | NUMPY,
+    "tracking": VALUES | {"layout", "serving"},
+    "cli": VALUES
+    | {"layout", "tracking", "stages", "models", "detection", "meta_classification", "storage"}
+    | {"serving", "export"},
     "__main__": {"cli"},
     "__init__": set(),
 }
@@ -54,7 +59,10 @@ DOORS = {
     "sklearn": {"meta_classification"},
     "matplotlib": {"figures"},
     "safetensors": {"models.checkpoint"},
-    "torch": TORCH | {"stages.pretrain", "stages.train", "stages.infer"},
+    "onnx": {"export"},
+    "onnxruntime": {"export"},
+    "torch": TORCH
+    | {"detection", "serving", "export", "stages.pretrain", "stages.train", "stages.infer"},
     "torchvision": TORCH,
     "lightning": {"training", "inference"},
 }

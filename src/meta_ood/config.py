@@ -80,6 +80,12 @@ class OptimisationParams:
     checkpoint_every: AtLeastOne = 100
     validate_every: AtLeastOne = 1
     keep: Literal["last", "best"] = "last"
+    patience: Count = 0
+    """Looks of validation without a better one, after which training ends; 0: never."""
+    batch_norm: Literal["train", "frozen"] = "train"
+    """Batch statistics (published), or those of the weights that training starts from."""
+    compile: bool = False
+    """Let torch.compile make one program of the network."""
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -26,6 +26,8 @@ PREDICTION_VERSION = 1
 TABLE_VERSION = 1
 _LARGEST_STEP = 2.0**-8
 _COUNTER = itertools.count()
+
+Allocate = Callable[[tuple[int, ...], np.dtype[np.float32]], npt.NDArray[np.float32]]
 
 
 def write_prediction(
@@ -124,8 +126,15 @@ def as_stored(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     return back
 
 
-def read_prediction(path: Path) -> Prediction:
+def read_prediction(path: Path, allocate: Allocate = np.empty) -> Prediction:
     """Read one frame.
+
+    Parameters
+    ----------
+    path
+        A file of :func:`write_prediction`.
+    allocate
+        From shape and dtype to memory for the logits, such as one that is used again.
 
     Raises
     ------
@@ -136,7 +145,7 @@ def read_prediction(path: Path) -> Prediction:
     """
     with _opened(path, "meta-ood prediction", PREDICTION_VERSION) as file:
         stored = file["logits"]
-        logits = np.empty(stored.shape, np.float32)
+        logits = allocate(stored.shape, np.dtype(np.float32))
         if stored.dtype == np.int16:
             scale, offset = np.float32(stored.attrs["scale"]), np.float32(stored.attrs["offset"])
             plane = np.empty(stored.shape[1:], np.int16)

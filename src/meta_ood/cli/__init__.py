@@ -29,6 +29,7 @@ STAGES: dict[str, str] = {
 """Stage -> what it does; the order is that of the pipeline."""
 
 COMMANDS: dict[str, tuple[str, str]] = {
+    "detect": ("meta_ood.cli.detect:detect", "OoD segments in images of your own, judged."),
     "lineage": ("meta_ood.cli.lineage:lineage", "Where a file, run or model comes from."),
     "sync": ("meta_ood.cli.lineage:sync", "Restore runs of stages that DVC took from its cache."),
     "promote": ("meta_ood.cli.champion:promote", "Make a network champion if it passes the gate."),

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -34,6 +35,10 @@ class Workspace:
         if memory is None or memory.size < size:
             memory = self._memory[name] = np.empty(size, np.uint8)
         return memory[:size].view(dtype).reshape(shape)
+
+    def allocator(self, name: str) -> Callable[[tuple[int, ...], Any], npt.NDArray[Any]]:
+        """Return a function from shape and dtype to the memory called `name`."""
+        return functools.partial(self.array, name)
 
 
 class Grid(NamedTuple):

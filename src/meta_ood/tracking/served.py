@@ -12,7 +12,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 from mlflow.pyfunc.model import PythonModel
 
-from meta_ood import detector
+from meta_ood import serving
 
 CODE = """\
 from mlflow.models import set_model
@@ -24,12 +24,12 @@ set_model(Served())
 
 
 class Served(PythonModel):
-    """Images in, answers out; see :func:`meta_ood.detector.answer`."""
+    """Images in, answers out; see :func:`meta_ood.serving.answer`."""
 
     def load_context(self, context: Any) -> None:
         """Load the detector once, when the server starts."""
         files = {name: Path(path) for name, path in context.artifacts.items()}
-        self.detector = detector.Detector.load(
+        self.detector = serving.Detector.load(
             files["weights"], files["settings"], files.get("classifier")
         )
 
@@ -39,7 +39,7 @@ class Served(PythonModel):
         del context
         maps = bool((params or {}).get("maps", True))
         try:
-            images = [detector.read_image(given) for given in detector.images_of(model_input)]
-        except detector.ImageError as error:
+            images = [serving.read_image(given) for given in serving.images_of(model_input)]
+        except serving.ImageError as error:
             raise MlflowException(str(error), INVALID_PARAMETER_VALUE) from None
-        return [detector.answer(self.detector.detect(image), maps) for image in images]
+        return [serving.answer(self.detector.detect(image), maps) for image in images]
