@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import inspect
 import json
+import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,8 @@ class MetaClassifier:
         A segment is removed if its probability of being a false positive is above.
     keep_everything
         Why nothing is ever removed, or "" for a classifier that was fitted; see :func:`fit`.
+    score, threshold
+        What made the training segments, and must make those to be judged; "" and None if unknown.
     """
 
     feature_names: tuple[str, ...]
@@ -58,7 +61,9 @@ class MetaClassifier:
     model: Model
     classifier: str = "logistic_regression"
     operating_point: float = 0.5
-    keep_everything: str = field(default="")
+    keep_everything: str = ""
+    score: str = ""
+    threshold: float | None = None
 
     @property
     def mean(self) -> Floats:
@@ -129,6 +134,8 @@ class MetaClassifier:
             "classifier": self.classifier,
             "operating_point": self.operating_point,
             "keep_everything": self.keep_everything,
+            "score": self.score,
+            "threshold": self.threshold,
             "features": features,
             "model": self.model.to_values(self.feature_names),
         }
@@ -159,6 +166,8 @@ class MetaClassifier:
                 classifier=name,
                 operating_point=float(values["operating_point"]),
                 keep_everything=str(values["keep_everything"]),
+                score=str(values["score"]),
+                threshold=None if values["threshold"] is None else float(values["threshold"]),
             )
         except KeyError as error:
             raise ValueError(f"{source} is no meta classifier: {error} is missing") from None
@@ -218,13 +227,19 @@ def fit(
     ValueError
         Unknown classifier or option.
     """
-    return fit_rows(
+    fitted = fit_rows(
         tuple(table.feature_names),
         np.asarray(table.features, np.float64),
         false_positives(table),
         classifier,
         operating_point=operating_point,
         **options,
+    )
+    threshold = float(getattr(table, "threshold", math.nan))
+    return replace(
+        fitted,
+        score=str(getattr(table, "score", "")),
+        threshold=None if math.isnan(threshold) else threshold,
     )
 
 
