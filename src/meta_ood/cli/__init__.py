@@ -30,6 +30,7 @@ STAGES: dict[str, str] = {
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "detect": ("meta_ood.cli.detect:detect", "OoD segments in images of your own, judged."),
+    "compare-meta": ("meta_ood.cli.compare:compare_meta", "Meta classifiers in one table."),
     "networks": ("meta_ood.cli.networks:networks", "Architectures, and what they cost."),
     "weights": ("meta_ood.cli.weights:weights", "Import released weights; look at a file."),
 }
