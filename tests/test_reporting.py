@@ -223,7 +223,7 @@ def test_verdict_names_what_got_worse():
     before = {"auroc": 0.9, "auprc": 0.5, "fpr95": 0.1, "miou": 0.8}
     after = {"auroc": 0.95, "auprc": 0.4, "fpr95": 0.2, "miou": 0.8}
     said = verdict(results_of({"baseline": before, "ood_trained": after}))
-    assert said.worse == ("mini on fs: AUPRC 50.0 → 40.0 %", "mini on fs: FPR95 10.0 → 20.0 %")
+    assert said.worse == ("mini on fs: AUPRC 50.0 → 40.0 %, FPR95 10.0 → 20.0 %",)
     assert "did not change" in " ".join(said.sentences)
 
 
@@ -242,6 +242,42 @@ def test_verdict_counts_segments_over_sets():
         "missed objects went from 6 to 10."
     ) in said.sentences
     assert [(tile.before, tile.after) for tile in said.tiles] == [("20", "8")]
+
+
+def test_verdict_counts_directions():
+    def cells(variant, values):
+        return {
+            ("mini", variant, str(i)): Cell("mini", variant, str(i), {"auroc": v, "fpr95": v})
+            for i, v in enumerate(values)
+        }
+
+    before, after = cells("baseline", [0.5, 0.5, 0.5]), cells("ood_trained", [0.6, 0.4, 0.5])
+    said = verdict(Results(("mini",), VARIANTS, ("0", "1", "2"), before | after))
+    assert said.sentences[0] == "AUROC rose in 1 of 3 comparisons, fell in 1, stayed in 1."
+    assert said.sentences[1] == "FPR95 fell in 1 of 3 comparisons, rose in 1, stayed in 1."
+    said = verdict(Results(("mini",), VARIANTS, ("0", "1"), before | after))
+    assert said.sentences[0] == "AUROC rose in 1 of 2 comparisons, fell in 1."
+    said = verdict(Results(("mini",), VARIANTS, ("1",), before | after))
+    assert said.sentences[:2] == ("AUROC fell.", "FPR95 fell.")
+
+
+def test_verdict_keeps_sets_without_objects_apart():
+    def metrics(before, after, components):
+        return {
+            "components": components,
+            "segment_false_positives": before,
+            "segment_false_positives_after_meta": after,
+            "segment_false_negatives": 0,
+            "segment_false_negatives_after_meta": 0,
+        }
+
+    cells = {("mini", v, "fs"): Cell("mini", v, "fs", metrics(10, 5, 3)) for v in VARIANTS} | {
+        ("mini", v, "val"): Cell("mini", v, "val", metrics(n, n, 0))
+        for v, n in zip(VARIANTS, (70, 90), strict=True)
+    }
+    text = " ".join(verdict(Results(("mini",), VARIANTS, ("fs", "val"), cells)).sentences)
+    assert "removed 5 of 10 false segments (50 %)" in text
+    assert "Where there is nothing to find (val), false segments went from 70 to 90." in text
 
 
 def test_names_are_escaped():

@@ -80,6 +80,12 @@ class OptimisationParams:
     checkpoint_every: AtLeastOne = 100
     validate_every: AtLeastOne = 1
     keep: Literal["last", "best"] = "last"
+    patience: Count = 0
+    """Looks of validation without a better one, after which training ends; 0: never."""
+    batch_norm: Literal["train", "frozen"] = "train"
+    """Batch statistics (published), or those of the weights that training starts from."""
+    compile: bool = False
+    """Let torch.compile make one program of the network."""
 
 
 @dataclass(frozen=True)
@@ -168,10 +174,28 @@ class ReportParams:
 
 
 @dataclass(frozen=True)
+class GateParams:
+    """What a version must show against the baseline to become champion.
+
+    AUPRC must rise and FPR95 fall by at least the gains on `dataset`, mIoU must fall by at most
+    `miou_loss` on `miou_dataset`. With `judge_by` = interval the confidence intervals must say so
+    too: they must not overlap.
+    """
+
+    dataset: str = "lost_and_found"
+    auprc_gain: Fraction = 0.0
+    fpr95_gain: Fraction = 0.0
+    miou_dataset: str = "cityscapes_val"
+    miou_loss: Fraction = 0.01
+    judge_by: Literal["point", "interval"] = "point"
+
+
+@dataclass(frozen=True)
 class TrackingParams:
-    """Names in the tracking store."""
+    """Names in the tracking store, and the gate of the registry."""
 
     experiment: str = "meta-ood"
+    champion: GateParams = field(default_factory=GateParams)
 
 
 @dataclass(frozen=True)
@@ -338,6 +362,11 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Params:
         raise ConfigError(f"{path}: no such file") from None
     except (yaml.YAMLError, ConfigError) as error:
         raise ConfigError(f"{path}: {error}") from None
+
+
+def read_yaml(path: Path) -> Any:
+    """Read the plain values of any YAML file, such as dvc.lock; empty if there is no file."""
+    return yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
 
 def _set(values: Any, override: str) -> None:

@@ -15,6 +15,8 @@ from meta_ood.labels import lookup
 from meta_ood.pixels import PixelMaps, pixel_maps
 from meta_ood.predictions import FloatMap, Prediction
 
+__all__ = ["SCORES", "PixelMaps", "Score", "pixel_maps", "score_maps"]
+
 
 @dataclass(frozen=True)
 class Score:

@@ -95,8 +95,9 @@ def test_fishyscapes_processed_folders(tmp_path, region, folder):
     assert frame.target().tolist() == TARGET
 
 
-def test_road_anomaly(tmp_path):
-    put(tmp_path / "frames/animals01.jpg", picture())
+@pytest.mark.parametrize("suffix", ["jpg", "webp"])
+def test_road_anomaly(tmp_path, suffix):
+    put(tmp_path / f"frames/animals01.{suffix}", picture())
     put(tmp_path / "frames/animals01.labels/labels_semantic.png", [[0, 2, 0, 2]])
     (frame,) = read("road_anomaly", tmp_path, "all")
     assert (frame.image_id, frame.scene) == ("animals01", "animals01")
@@ -117,6 +118,39 @@ def test_tracks_of_segment_me_if_you_can(tmp_path, reader, suffix):
     assert test.target().tolist() == [[IGNORE] * 4]
 
 
+def test_night_and_snow_are_splits_of_their_own(tmp_path):
+    for name in ("validation_1", "driveway_1", "snowstorm1_0", "gravel_1"):
+        put(tmp_path / f"images/{name}.webp", picture())
+    ids = {
+        split: [frame.image_id for frame in read("road_obstacle21", tmp_path, split)]
+        for split in ("test", "night", "snow")
+    }
+    assert ids == {"test": ["gravel_1"], "night": ["driveway_1"], "snow": ["snowstorm1_0"]}
+
+
+def put_lost_and_found(root, name, split):
+    folder = name[:-14]
+    put(root / f"leftImg8bit/{split}/{folder}/{name}_leftImg8bit.png", picture())
+    put(root / f"gtCoarse/{split}/{folder}/{name}_gtCoarse_labelIds.png", [[0, 1, 2, 31]])
+
+
+def test_lost_and_found_without_frames_that_have_no_label(tmp_path):
+    for number in range(1036):
+        split, folder = "train", f"{number // 200:02d}_Weg"
+        path = (
+            tmp_path / f"leftImg8bit/{split}/{folder}/{folder}_000000_{number:06d}_leftImg8bit.png"
+        )
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+        label = str(path).replace("leftImg8bit.png", "gtCoarse_labelIds.png")
+        label = type(path)(label.replace("leftImg8bit", "gtCoarse"))
+        label.parent.mkdir(parents=True, exist_ok=True)
+        label.touch()
+    kept = [int(f.image_id[-6:]) for f in read("lost_and_found", tmp_path, "trainValid")]
+    assert len(kept) == 1030
+    assert set(range(1036)) - set(kept) == {44, 67, 88, 109, 131, 614}
+
+
 def test_lost_and_found_without_known_objects_and_dropped_frames(tmp_path):
     names = [
         "02_Hanns_Klemm_Str_44_000000_000020",
@@ -126,9 +160,7 @@ def test_lost_and_found_without_known_objects_and_dropped_frames(tmp_path):
         "10_Schlossberg_9_000004_000010",
     ]
     for name in names:
-        folder = name[:-14]
-        put(tmp_path / f"leftImg8bit/test/{folder}/{name}_leftImg8bit.png", picture())
-        put(tmp_path / f"gtCoarse/test/{folder}/{name}_gtCoarse_labelIds.png", [[0, 1, 2, 31]])
+        put_lost_and_found(tmp_path, name, "test")
     assert len(read("lost_and_found", tmp_path, "test")) == 5
     kept = read("lost_and_found", tmp_path, "testNoKnown", {"reading": "smiyc"})
     assert [frame.image_id for frame in kept] == [names[3], names[0]]

@@ -283,13 +283,13 @@ def test_label_ids_are_those_of_the_first_pixel() -> None:
     assert table.component_label_id.tolist() == [9, 12]
 
 
-def test_a_million_segments() -> None:
-    mask = np.zeros((2048, 2048), bool)
+def test_more_segments_than_16_bits_count() -> None:
+    mask = np.zeros((1024, 1024), bool)
     mask[::2, ::2] = True
     target = np.where(mask, OOD, 0).astype(np.uint8)
     table = measure_segments(exact(mask, target, classes=2), "entropy", 0.5)
-    assert len(table.image) == len(table.component_image) == 2**20
+    assert len(table.image) == len(table.component_image) == 2**18
     assert (table.iou == 1).all()
     assert (table.feature("S") == 1).all()
     np.testing.assert_array_equal(table.overlaps[:, 0], table.overlaps[:, 1])
-    np.testing.assert_array_equal(table.feature("mean_x")[::1024], np.arange(0, 2048, 2))
+    np.testing.assert_array_equal(table.feature("mean_x")[::512], np.arange(0, 1024, 2))

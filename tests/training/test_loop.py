@@ -163,6 +163,23 @@ def test_the_best_weights_are_kept(folder):
     assert figures["step"] == step
 
 
+def test_it_ends_early_when_nothing_gets_better(folder):
+    options = {"validate_every": 1, "learning_rate": 1e-12, "patience": 2, "epochs": 6}
+    network = {"normalise": False}
+    _, figures = train(folder, network=network, **options)
+    assert figures["steps"] == 3 * 7
+    assert train(folder, network=network, **options | {"patience": 0})[1]["steps"] == 6 * 7
+
+
+def test_frozen_statistics_stay(folder):
+    fresh = Tiny().layers[1]
+    frozen = train(folder, batch_norm="frozen", epochs=1)[0].layers[1]
+    assert torch.equal(frozen.running_mean, fresh.running_mean)
+    assert not torch.equal(frozen.weight, fresh.weight)
+    free = train(folder, epochs=1)[0].layers[1]
+    assert not torch.equal(free.running_mean, fresh.running_mean)
+
+
 def test_the_optimizer_may_be_forgotten(folder):
     def one(reset: bool) -> torch.nn.Module:
         frames = training_run.frames_of(folder, 28)

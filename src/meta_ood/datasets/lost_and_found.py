@@ -23,8 +23,12 @@ _SMIYC = {0: IGNORE, 1: IN, **dict.fromkeys(range(2, 201), OOD)}
 _TRAIN_IDS = {0: NEUTRAL, 1: IN, 2: OOD, 255: IGNORE}
 
 
-_KNOWN_OBJECTS = r"(?!15_|01_.*_45_00000[67]_|10_Schlossberg_9_000004_)"
+_NO_KNOWN = r"(?!15_|01_.*_45_00000[67]_|10_Schlossberg_9_000004_)"
 """Ids without the sequences that show children and bicycles (SegmentMeIfYouCan's NoKnown)."""
+
+_INVALID_TEST = (17, 37, 55, 72, 91, 110, 129, 153, 174, 197, 218, 353, 490, 618, 686, 792, 793)
+_INVALID_TRAIN = (44, 67, 88, 109, 131, 614)
+"""Positions, in the order of ids, of frames without a single label (SegmentMeIfYouCan's Valid)."""
 
 
 def lost_and_found(
@@ -32,7 +36,8 @@ def lost_and_found(
 ) -> Layout:
     """Describe LostAndFound below a root with ``leftImg8bit`` and ``gtCoarse``.
 
-    Split ``testNoKnown`` is ``test`` without the sequences that show known objects.
+    ``trainValid`` and ``testValid`` lack the frames without labels; ``testNoKnown`` lacks the
+    sequences that show known objects too. All three are SegmentMeIfYouCan's.
 
     Parameters
     ----------
@@ -42,7 +47,7 @@ def lost_and_found(
     labels
         ``label_ids``, or ``train_ids`` as stored (their non-hazards may differ from the table).
     drop
-        Ids of frames to leave out: SegmentMeIfYouCan's testValid lacks 17 with wrong labels.
+        Ids of frames to leave out.
     """
     one_of("lost_and_found", "reading", reading, READINGS)
     one_of("lost_and_found", "labels", labels, LABELS)
@@ -60,9 +65,20 @@ def lost_and_found(
         images="leftImg8bit/{split}/{folder}/{id}_leftImg8bit.png",
         targets=f"gtCoarse/{{split}}/{{folder}}/{{id}}_gtCoarse_{suffix}.png",
         labels=_TRAIN_IDS if labels == "train_ids" else by_reading[reading],
-        splits={"train": 1036, "test": 1203, "testNoKnown": 1043},
+        splits={
+            "train": 1036,
+            "test": 1203,
+            "trainValid": 1030,
+            "testValid": 1186,
+            "testNoKnown": 1043,
+        },
         size=(2048, 1024),
-        folders={"testNoKnown": "test"},
-        only={"testNoKnown": _KNOWN_OBJECTS},
+        folders={"trainValid": "train", "testValid": "test", "testNoKnown": "test"},
+        only={"testNoKnown": _NO_KNOWN},
+        skip={
+            "trainValid": _INVALID_TRAIN,
+            "testValid": _INVALID_TEST,
+            "testNoKnown": _INVALID_TEST,
+        },
         drop=tuple(drop),
     )

@@ -75,6 +75,8 @@ class Layout:
         Split -> its folder, where that is not the split's name.
     only
         Split -> regular expression that the ids of its frames match from the beginning.
+    skip
+        Split -> positions of frames that are left out, in the order of all frames of its folder.
     unlabelled
         Splits whose labels are not public: their targets are void.
     drop
@@ -95,6 +97,7 @@ class Layout:
     lead: str = "images"
     folders: Mapping[str, str] = field(default_factory=dict)
     only: Mapping[str, str] = field(default_factory=dict)
+    skip: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     unlabelled: tuple[str, ...] = ()
     drop: tuple[str, ...] = ()
     scene: str = r"^(?P<scene>.+)_\d{6}_\d{6}$"
@@ -143,10 +146,11 @@ def pairs(layout: Layout, root: Path, split: str) -> list[Pair]:
             f"{layout.name}: {root} is no folder; expected {expected(layout, split)} in it"
         )
     leading, following = sides(layout, split)
-    only = re.compile(layout.only.get(split, ""))
+    only, skip = re.compile(layout.only.get(split, "")), layout.skip.get(split, ())
     found = []
-    for fields, path in listed(leading, root):
-        if fields["id"] in layout.drop or not only.match(fields["id"]):
+    for position, (fields, path) in enumerate(listed(leading, root)):
+        name = fields["id"]
+        if position in skip or name in layout.drop or not only.match(name):
             continue
         partner = locate(following, root, fields) if following else None
         if layout.lead == "targets" and partner is not None:
@@ -192,7 +196,7 @@ def locate(template: str, root: Path, fields: Mapping[str, str]) -> Path:
     filled = template
     for name, value in fields.items():
         filled = filled.replace("{" + name + "}", value)
-    if "*" not in filled and "{" not in filled:
+    if not re.search(r"[*{[]", filled):
         return root / filled
     matches = sorted(root.glob(re.sub(r"\{\w+\}", "*", filled)))
     return matches[0] if matches else root / filled

@@ -133,7 +133,8 @@ def _trade_off(cells: Sequence[Cell], prefix: str) -> Chart | None:
         left, missed = (cell.value(f"segment_{name}_after_meta") for name in (x, y))
         mark = None if left is None or missed is None else (left, missed)
         lines.append(replace(_line(cell, curve, x, y), mark=mark))
-    svg = figures.curves(lines, Axis("false segments left"), Axis("objects missed"))
+    most = 1.03 * max(line.y.max() for line in lines)
+    svg = figures.curves(lines, Axis("false segments left"), Axis("objects missed", (0, most)))
     text = "False segments left against objects missed, over the meta classifier's threshold."
     return Chart("Meta classification", inline(svg, prefix, text))
 

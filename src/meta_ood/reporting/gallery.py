@@ -85,7 +85,8 @@ def _strip(cells: Sequence[Cell], image_id: str, is_ood: bool) -> str:
         _figure(
             cell.pictures[image_id][kind],
             f"{kind} of {cell.network}, {cell.variant}, on {image_id}",
-            f"{cell.variant} {kind}, {cell.network}",
+            f"{cell.variant} {kind}",
+            cell.network,
         )
         for cell, kind in wanted
         if kind in cell.pictures[image_id]
@@ -98,10 +99,10 @@ def _first(cells: Sequence[Cell], image_id: str, kind: str) -> Path | None:
     return next((path for path in found if path is not None), None)
 
 
-def _figure(path: Path, alt: str, caption: str) -> str:
+def _figure(path: Path, alt: str, caption: str, note: str = "") -> str:
     data, media = figures.thumbnail(path, PICTURE_WIDTH)
     source = f"data:{media};base64,{base64.b64encode(data).decode('ascii')}"
     return (
         f'<figure><img src="{source}" alt="{escape(alt)}">'
-        f"<figcaption>{escape(caption)}</figcaption></figure>"
+        f"<figcaption><b>{escape(caption)}</b>{escape(note) or '&nbsp;'}</figcaption></figure>"
     )

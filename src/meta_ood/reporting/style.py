@@ -96,6 +96,7 @@ figure { margin: 0 }
 .panels img { display: block; width: 100%; height: auto; border-radius: 6px; background: #000 }
 .panels figcaption { font-size: 12.5px; line-height: 1.35; padding: 4px 2px 0;
   white-space: nowrap; overflow: hidden; text-overflow: ellipsis }
+.panels figcaption b { display: block; font-weight: 600; color: var(--ink) }
 .legend { display: flex; flex-wrap: wrap; gap: 6px 20px; font-size: 14px; color:
   var(--ink-soft); margin: 6px 0 0; padding: 0; list-style: none }
 .swatch { display: inline-block; width: 15px; height: 15px; border-radius: 4px; vertical-align:

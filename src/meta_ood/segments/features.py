@@ -31,6 +31,8 @@ FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 Names = tuple[str, ...]
 
+_BLOCK = 2048  # [segments] computed together: their columns stay in the cache
+
 HEATS = ("E", "D", "V")
 _HEAT_SUFFIXES = (
     "", "_in", "_bd", "_rel", "_rel_in", "_var", "_var_in", "_var_bd", "_var_rel", "_var_rel_in",
@@ -76,7 +78,19 @@ def segment_features(
     """
     names = feature_names(probabilities.shape[1])
     features = np.empty((len(sums), len(names)))
-    column = {name: features[:, index] for index, name in enumerate(names)}
+    for start in range(0, len(sums), _BLOCK):
+        rows = slice(start, start + _BLOCK)
+        column = {name: features[rows, index] for index, name in enumerate(names)}
+        _fill(column, sums[rows], probabilities[rows], neighbours[rows])
+    return features
+
+
+def _fill(
+    column: dict[str, FloatArray],
+    sums: FloatArray,
+    probabilities: FloatArray,
+    neighbours: IntArray,
+) -> None:
     size, inner = sums[:, SIZE], sums[:, INNER]
     boundary = size - inner
     relative, relative_inner = size / np.maximum(boundary, 1), inner / np.maximum(boundary, 1)
@@ -100,7 +114,6 @@ def segment_features(
     for c in range(probabilities.shape[1]):
         column[f"cprob{c}"][:] = probabilities[:, c] / size
         column[f"ndist{c}"][:] = neighbours[:, c] / pairs
-    return features
 
 
 def component_features(

@@ -108,6 +108,17 @@ def input_hashes(paths: Mapping[str, Path]) -> dict[str, str]:
     return hashes
 
 
+def texts(params: Mapping[str, object]) -> dict[str, str]:
+    """Return parameters as the store has them; lists and tuples are alike.
+
+    Examples
+    --------
+    >>> texts({"scales": (1.0, 2.0), "seed": 0})
+    {'scales': '[1.0, 2.0]', 'seed': '0'}
+    """
+    return {k: str(list(v) if isinstance(v, tuple) else v) for k, v in params.items()}
+
+
 def file_md5(path: Path) -> str:
     """Return the md5 of a file's bytes, as DVC has it."""
     with path.open("rb") as file:

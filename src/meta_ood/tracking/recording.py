@@ -7,6 +7,7 @@ import json
 import logging
 import math
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -170,23 +171,9 @@ def run(
         yield Run(stage, given)
         return
     root = facts.root()
-    uri = facts.store_uri(root)
-    preflight(uri)
-    below_dvc = "DVC_STAGE" in os.environ
-    start = {
-        "uri": uri,
-        "root": str(root.resolve()),
-        "experiment": os.environ.get("MLFLOW_EXPERIMENT_NAME") or experiment,
-        "run_id": None if below_dvc else inherited,
-        "parent": inherited if below_dvc else None,
-        "name": run_name(stage, given, params),
-        "tags": {"stage": stage, **given, **facts.git_tags(), **facts.dvc_tags()},
-        "params": dict(params),
-        "inputs": [
-            {"name": name, "path": str(inputs[name]), "digest": digest}
-            for name, digest in facts.input_hashes(inputs).items()
-        ],
-    }
+    start = begin(root, stage, given, params, inputs, experiment)
+    preflight(start["uri"])
+    start["parent" if "DVC_STAGE" in os.environ else "run_id"] = inherited
     journal = Journal.create(root, start)
     ensure_writer(root)
     record = Run(stage, given, journal)
@@ -202,6 +189,38 @@ def run(
         ensure_writer(root)
         if mode == "wait" or start["run_id"]:
             wait(journal, root)
+
+
+def begin(
+    root: Path,
+    stage: str,
+    keys: Mapping[str, str],
+    params: Mapping[str, Any],
+    inputs: Mapping[str, Path],
+    experiment: str,
+) -> Event:
+    """Return a journal's first event: what is known of a run before it does anything."""
+    command = " ".join(["python -m meta_ood", *(shlex.quote(word) for word in sys.argv[1:])])
+    return {
+        "uri": facts.store_uri(root),
+        "root": str(root.resolve()),
+        "experiment": os.environ.get("MLFLOW_EXPERIMENT_NAME") or experiment,
+        "run_id": None,
+        "parent": None,
+        "name": run_name(stage, keys, params),
+        "tags": {
+            "stage": stage,
+            **keys,
+            "command": command,
+            **facts.git_tags(),
+            **facts.dvc_tags(),
+        },
+        "params": facts.texts(params),
+        "inputs": [
+            {"name": name, "path": inputs[name].as_posix(), "digest": digest}
+            for name, digest in facts.input_hashes(inputs).items()
+        ],
+    }
 
 
 def run_name(stage: str, keys: Mapping[str, str], params: Mapping[str, Any]) -> str:

@@ -121,7 +121,7 @@ def _open(store: MlflowClient, start: Event, root: Path) -> str:
             experiment = experiment_id(store, start["experiment"], start["uri"], root)
         run = store.create_run(experiment, start["time"], {}, start["name"])
         run_id = str(run.info.run_id)
-    params = [Param(k, str(v)[:_MAX_PARAM]) for k, v in start["params"].items()]
+    params = [Param(k, v[:_MAX_PARAM]) for k, v in start["params"].items()]
     store.log_batch(run_id, params=params, tags=[RunTag(k, str(v)) for k, v in tags.items()])
     store.log_inputs(
         run_id,
