@@ -32,6 +32,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "detect": ("meta_ood.cli.detect:detect", "OoD segments in images of your own, judged."),
     "lineage": ("meta_ood.cli.lineage:lineage", "Where a file, run or model comes from."),
     "sync": ("meta_ood.cli.lineage:sync", "Restore runs of stages that DVC took from its cache."),
+    "export": ("meta_ood.cli.export:export", "Networks as ONNX or torch.export programs."),
     "promote": ("meta_ood.cli.champion:promote", "Make a network champion if it passes the gate."),
     "reproduce": ("meta_ood.cli.lineage:reproduce", "How to get a run's outputs again."),
     "networks": ("meta_ood.cli.networks:networks", "Architectures, and what they cost."),
