@@ -81,6 +81,7 @@ def seconds(work, frames, folder):
 
 def ours(frames):
     """Return what is timed."""
+
     def work(out):
         for frame in frames:
             prepare_frame(frame, out)
