@@ -41,7 +41,8 @@ ALLOWED = {
     "detection": VALUES | TORCH | NUMPY,
     "tracking": VALUES | {"layout"},
     "cli": VALUES
-    | {"layout", "tracking", "stages", "models", "detection", "meta_classification", "storage"},
+    | {"layout", "tracking", "stages", "models", "detection", "meta_classification", "storage"}
+    | {"reporting"},
     "__main__": {"cli"},
     "__init__": set(),
 }

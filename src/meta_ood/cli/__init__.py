@@ -34,6 +34,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "sync": ("meta_ood.cli.lineage:sync", "Restore runs of stages that DVC took from its cache."),
     "reproduce": ("meta_ood.cli.lineage:reproduce", "How to get a run's outputs again."),
     "networks": ("meta_ood.cli.networks:networks", "Architectures, and what they cost."),
+    "pareto": ("meta_ood.cli.pareto:pareto", "Experiments side by side: detection, cost."),
     "weights": ("meta_ood.cli.weights:weights", "Import released weights; look at a file."),
 }
 """Tool -> (``module:attribute``, what it does)."""

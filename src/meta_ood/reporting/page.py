@@ -61,12 +61,24 @@ def html_page(title: str, results: Results, provenance: Mapping[str, str]) -> st
         _glossary(),
     ]
     body = "\n".join(section for section in sections if section)
+    return document(title, _head(title, results, verdict(results), body), body, _footer(provenance))
+
+
+def document(title: str, head: str, body: str, foot: str = "") -> str:
+    """Return a self-contained HTML document in the style of the report.
+
+    Parameters
+    ----------
+    title
+        Plain text.
+    head, body, foot
+        HTML: the page's header element, what stands in ``main``, and its footer element.
+    """
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f"<title>{escape(title)}</title>\n<style>{CSS}</style>\n</head>\n<body>\n"
-        f"{_head(title, results, verdict(results), body)}\n"
-        f"<main>\n{body}\n</main>\n{_footer(provenance)}\n</body>\n</html>\n"
+        f"{head}\n<main>\n{body}\n</main>\n{foot}\n</body>\n</html>\n"
     )
 
 

@@ -82,6 +82,8 @@ figure { margin: 0 }
 .charts figure { background: var(--card); border: 1px solid var(--line); border-radius: 12px;
   padding: 12px 12px 6px; box-shadow: var(--shadow) }
 .charts figcaption { font-size: 14px; font-weight: 600; color: var(--ink); padding: 0 4px 4px }
+.large { background: var(--card); border: 1px solid var(--line); border-radius: 12px; padding: 14px;
+  margin: 12px 0; max-width: 820px; box-shadow: var(--shadow) }
 .chart { display: block; width: 100%; height: auto }
 .chart * { stroke-linejoin: round; stroke-linecap: butt }
 .scene { background: var(--card); border: 1px solid var(--line); border-radius: 12px;
