@@ -19,6 +19,7 @@ TORCH = {
     "inference",
 }
 NUMPY = {
+    "submissions",
     "pixels",
     "scores",
     "segments",
@@ -27,6 +28,7 @@ NUMPY = {
     "figures",
     "storage",
 }
+TOOLS = {"detection", "serving", "export"}  # beside the stages: a trained detector at work
 STAGE_PARTS = {"evaluation", "reporting"}  # the pure halves of the stages of the same work
 
 # part -> parts of ours that it may import besides itself
@@ -39,10 +41,10 @@ ALLOWED = {
     **dict.fromkeys(STAGE_PARTS, VALUES | NUMPY),
     "stages": VALUES | RAW | TORCH | NUMPY | STAGE_PARTS,
     "detection": VALUES | TORCH | NUMPY,
-    "tracking": VALUES | {"layout"},
-    "cli": VALUES
-    | {"layout", "tracking", "stages", "models", "detection", "meta_classification", "storage"}
-    | {"reporting"},
+    "serving": VALUES | TORCH | NUMPY,
+    "export": VALUES | TORCH | NUMPY,
+    "tracking": VALUES | {"layout", "serving"},
+    "cli": VALUES | RAW | TORCH | NUMPY | TOOLS | {"layout", "tracking", "stages", "reporting"},
     "__main__": {"cli"},
     "__init__": set(),
 }
@@ -57,7 +59,10 @@ DOORS = {
     "sklearn": {"meta_classification"},
     "matplotlib": {"figures"},
     "safetensors": {"models.checkpoint"},
-    "torch": TORCH | {"detection", "stages.pretrain", "stages.train", "stages.infer"},
+    "onnx": {"export"},
+    "onnxruntime": {"export"},
+    "torch": TORCH
+    | {"detection", "serving", "export", "stages.pretrain", "stages.train", "stages.infer"},
     "torchvision": TORCH,
     "lightning": {"training", "inference"},
 }

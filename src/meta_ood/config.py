@@ -174,10 +174,28 @@ class ReportParams:
 
 
 @dataclass(frozen=True)
+class GateParams:
+    """What a version must show against the baseline to become champion.
+
+    AUPRC must rise and FPR95 fall by at least the gains on `dataset`, mIoU must fall by at most
+    `miou_loss` on `miou_dataset`. With `judge_by` = interval the confidence intervals must say so
+    too: they must not overlap.
+    """
+
+    dataset: str = "lost_and_found"
+    auprc_gain: Fraction = 0.0
+    fpr95_gain: Fraction = 0.0
+    miou_dataset: str = "cityscapes_val"
+    miou_loss: Fraction = 0.01
+    judge_by: Literal["point", "interval"] = "point"
+
+
+@dataclass(frozen=True)
 class TrackingParams:
-    """Names in the tracking store."""
+    """Names in the tracking store, and the gate of the registry."""
 
     experiment: str = "meta-ood"
+    champion: GateParams = field(default_factory=GateParams)
 
 
 @dataclass(frozen=True)

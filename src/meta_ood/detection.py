@@ -20,7 +20,7 @@ from torch import nn
 from meta_ood import figures
 from meta_ood.config import InferParams
 from meta_ood.context import Machine, progress
-from meta_ood.inference import device_of, forward
+from meta_ood.inference import average_logits, device_of
 from meta_ood.labels import IN
 from meta_ood.meta_classification import MetaClassifier
 from meta_ood.meta_classification.explanation import contributions, reasons
@@ -145,7 +145,8 @@ def predict_image(
 ) -> Prediction:
     """Return what the network says about one ``(H, W, 3) uint8`` image without a target."""
     pixels = torch.from_numpy(picture).permute(2, 0, 1)[None].contiguous()
-    logits = forward(network, pixels.to(device_of(machine)), params)[0].float().cpu().numpy()
+    images = pixels.to(device_of(machine))
+    logits = average_logits(network, images, params)[0].float().cpu().numpy()
     height, width = picture.shape[:2]
     return Prediction(
         image_id=name,

@@ -95,10 +95,35 @@ def _write_logits(file: h5py.File, logits: npt.NDArray[np.float32], exact: bool)
     offset = low + 32768 * step
     stored = file.create_dataset("logits", logits.shape, np.int16)
     for index, plane in enumerate(logits):
-        integers = np.rint((plane.astype(np.float64) - offset) / step)
-        stored[index] = np.clip(integers, -32768, 32767).astype(np.int16)
+        stored[index] = _integers(plane, step, offset)
     stored.attrs["scale"] = np.float64(step)
     stored.attrs["offset"] = np.float64(offset)
+
+
+def _integers(plane: npt.NDArray[np.float32], step: float, offset: float) -> npt.NDArray[np.int16]:
+    rounded = np.rint((plane.astype(np.float64) - offset) / step)
+    return np.clip(rounded, -32768, 32767).astype(np.int16)
+
+
+def as_stored(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Return ``(C, h, w)`` logits as they come back from a file: for the same scores, to the bit.
+
+    Examples
+    --------
+    >>> logits = np.array([[[0.0, 0.3]], [[1.0, 0.7]]], np.float32)
+    >>> bool(np.abs(as_stored(logits) - logits).max() <= 1 / 131070 + 1e-7)
+    True
+    """
+    low, high = float(logits.min()), float(logits.max())
+    step = (high - low) / 65535 or 1.0
+    if step > _LARGEST_STEP:
+        return np.asarray(logits, np.float32)
+    offset = low + 32768 * step
+    back = np.empty(logits.shape, np.float32)
+    for index, plane in enumerate(logits):
+        np.multiply(_integers(plane, step, offset), np.float32(step), out=back[index])
+        back[index] += np.float32(offset)
+    return back
 
 
 def read_prediction(path: Path, allocate: Allocate = np.empty) -> Prediction:
@@ -251,15 +276,25 @@ def read_table(path: Path) -> SegmentTable:
         return SegmentTable(**values)
 
 
+def write_array(path: Path, name: str, values: npt.NDArray[Any]) -> None:
+    """Write a file of one array atomically: the format of other programs."""
+    with _replacing(path) as file:
+        file.create_dataset(name, data=values)
+
+
 @contextmanager
 def _replacing(path: Path) -> Iterator[h5py.File]:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.{next(_COUNTER)}.tmp")
+    prefix = f".{path.name}."
+    temporary = path.with_name(f"{prefix}{os.getpid()}.{next(_COUNTER)}.tmp")
     try:
         with h5py.File(temporary, "w", libver=("v110", "v110")) as file:
             yield file
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+    for left in path.parent.iterdir():  # by a writer of the same file that was killed
+        if left.name.startswith(prefix) and left.suffix == ".tmp":
+            left.unlink(missing_ok=True)
 
 
 @contextmanager

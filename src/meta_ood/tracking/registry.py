@@ -31,16 +31,13 @@ def register(store: MlflowClient, run_id: str, weights: Path, event: Event, star
     moves to them if they lie where the pipeline puts them and are not those of an experiment.
     """
     network, variant = start["tags"]["network"], event["variant"]
-    tags = {
-        "variant": variant,
-        "weights.md5": facts.file_md5(weights),
-        "weights.sha256": _sha256(weights),
-    }
+    tags = {"variant": variant, **weight_tags(weights)}
     store.log_batch(run_id, tags=[RunTag(k, v) for k, v in tags.items() if k != "variant"])
     version = find(store, network, tags)
     if version is None:
         folder = {f"{variant}.safetensors": weights}
-        version = add(store, network, run_id, tags, folder, describe(network, start))
+        text = card.write({**describe(network, start), **tags})
+        version = add(store, network, run_id, tags, folder, text)
     if event["path"].startswith("data/") and "dvc.exp.name" not in start["tags"]:
         store.set_registered_model_alias(network, variant, version.version)
 
@@ -63,9 +60,9 @@ def add(
     run_id: str,
     tags: dict[str, str],
     files: dict[str, Path],
-    facts_of_card: dict[str, Any],
+    text: str,
 ) -> ModelVersion:
-    """Make a version of `network` from `files`, with a model card, and return it."""
+    """Make a version of `network` from `files` (name -> path) and the model card `text`."""
     try:
         store.create_registered_model(network, {"network": network}, card.about(network))
     except MlflowException as error:
@@ -73,7 +70,6 @@ def add(
             raise
     experiment = store.get_run(run_id).info.experiment_id
     model = store.create_logged_model(experiment, network, run_id, tags, model_type="weights")
-    text = card.write({**facts_of_card, **tags})
     with tempfile.TemporaryDirectory() as folder:
         for name, path in files.items():
             _link(path, Path(folder, name))
@@ -147,9 +143,19 @@ def _refresh_card(
             store.log_model_artifacts(version.model_id, folder)
 
 
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def weight_tags(weights: Path) -> dict[str, str]:
+    """Return the hashes by which a version is found."""
+    return {"weights.md5": facts.file_md5(weights), "weights.sha256": sha256_of(weights)}
+
+
+def sha256_of(*paths: Path) -> str:
+    """Return the SHA-256 of the bytes of files, one after another."""
+    digest = hashlib.sha256()
+    for path in paths:
+        with path.open("rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()
 
 
 def _link(path: Path, to: Path) -> None:
