@@ -7,7 +7,9 @@ from collections.abc import Mapping
 from html import escape
 
 from meta_ood.reporting.charts import charts, cost_charts
+from meta_ood.reporting.differences import differences_section
 from meta_ood.reporting.gallery import pictures_section
+from meta_ood.reporting.groups import classes_section, detection_section
 from meta_ood.reporting.markup import WORDS, unbroken
 from meta_ood.reporting.results import Results
 from meta_ood.reporting.sections import (
@@ -50,12 +52,15 @@ def html_page(title: str, results: Results, provenance: Mapping[str, str]) -> st
     sections = [
         _missing(results),
         results_section(results) if results.cells else "",
+        differences_section(results),
         pictures_section(results),
         _curves(results),
         _cost(results),
         scores_section(results),
         components_section(results),
+        detection_section(results),
         closed_section(results),
+        classes_section(results),
         protocols_section(results),
         data_section(results),
         _glossary(),

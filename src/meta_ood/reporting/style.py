@@ -72,6 +72,7 @@ td .chip { margin-right: 8px }
 .chip.good { background: var(--good-paper) }
 .chip.bad { background: var(--bad-paper) }
 .chip.same { background: var(--same-paper); font-weight: 450 }
+.chip.unsure { outline: 1.5px dashed currentColor; outline-offset: -1px; background: none }
 .variant { display: inline-block; width: 18px; height: 0; border-top: 3px solid; vertical-align:
   middle; margin-right: 8px }
 .variant.baseline { border-top-style: dashed; border-color: #7486a8 }
