@@ -78,8 +78,8 @@ def differences_section(results: Results) -> str:
     )
     return (
         '<h2 id="differences">How sure is that</h2><p class="soft">OoD-trained minus baseline, '
-        "with 95&nbsp;% intervals from drawing whole scenes again and again, the same for both. FP and "
-        "FN after meta classification. "
+        "with 95&nbsp;% intervals from drawing whole scenes again and again, the same for both. FP "
+        "and FN after meta classification. "
         '<span class="chip good unsure">Dashed</span>: the interval holds 0, so it could be '
         f"chance.</p>{wide(table, 'How sure is that')}"
     )
