@@ -6,11 +6,10 @@ Models from code: a version holds this three-line program, safetensors and JSON;
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
-from mlflow.pyfunc.model import PythonModel
+from mlflow.pyfunc.model import PythonModel, PythonModelContext
 
 from meta_ood import serving
 
@@ -26,7 +25,7 @@ set_model(Served())
 class Served(PythonModel):
     """Images in, answers out; see :func:`meta_ood.serving.answer`."""
 
-    def load_context(self, context: Any) -> None:
+    def load_context(self, context: PythonModelContext) -> None:
         """Load the detector once, when the server starts."""
         files = {name: Path(path) for name, path in context.artifacts.items()}
         self.detector = serving.Detector.load(

@@ -20,13 +20,12 @@ from torch import Tensor, nn
 
 from meta_ood.config import OptimisationParams
 from meta_ood.context import Log, Machine, progress
-from meta_ood.loading import Batch, Plan, SegmentationDataset, load_batches
+from meta_ood.loading import Batch, Plan, SegmentationDataset, load_batches, to_unit_range
 from meta_ood.losses import Counts, Objective, count
 from meta_ood.models import upsample
 from meta_ood.resume import load_state, save_state, stop_requests
 from meta_ood.training.optimisation import follow, learning_rate, make_optimizer, train_mode
 from meta_ood.training.validation import Validation, mean_iou, separation, validate
-from meta_ood.transforms import to_unit_range
 
 logger = logging.getLogger(__name__)
 
