@@ -27,8 +27,29 @@ def write_cell(folder, network, variant, dataset, *, pixels=4000, pictures=1, si
     )
     after = variant == "ood_trained"
     folder.mkdir(parents=True)
-    metrics = {"frames": 40, "miou": None, "auroc": None, "auprc": None, "fpr95": None}
+    metrics = {
+        "frames": 40,
+        "scenes": 5,
+        "pixels": 40 * pixels,
+        "positives": 20,
+        "ignored": 7,
+        "neutral": 0,
+        "components": 30,
+        "split": "test",
+        "miou": None,
+        "auroc": None,
+        "auprc": None,
+        "fpr95": None,
+    }
     if dataset == "cityscapes_val":
+        metrics["calibration_error"] = 0.02 + 0.01 * after
+        confidence = np.linspace(0.1, 1, 10)
+        write_csv(
+            folder / "curves/reliability.csv",
+            confidence=confidence,
+            accuracy=confidence ** (1.2 + 0.3 * after),
+            pixels=np.full(10, 100),
+        )
         metrics["miou"] = 0.845 - 0.004 * after + 0.01 * rng.random()
     else:
         low = rng.beta(1.2, 14 - 4 * after, pixels)
@@ -75,6 +96,15 @@ def write_cell(folder, network, variant, dataset, *, pixels=4000, pictures=1, si
         metrics["scores"] = {
             name: {key: metrics[key] * factor for key in ("auroc", "auprc", "fpr95")}
             for name, factor in (("entropy", 1), ("max_logit", 0.99), ("energy", 0.98))
+        }
+        metrics["score"] = "entropy"
+        metrics["protocols"] = {
+            "exact": metrics["scores"],
+            "published": {"entropy": {key: metrics[key] - 0.01 for key in ("auroc", "auprc")}},
+        }
+        metrics["component"] = {
+            "before": {"siou": 0.4 + 0.1 * after, "ppv": 0.3, "f1": 0.35, "components": 30},
+            "after_meta": {"siou": 0.38 + 0.1 * after, "ppv": 0.6, "f1": 0.5, "components": 30},
         }
     (folder / "metrics.json").write_text(json.dumps(metrics))
     for index in range(pictures):

@@ -9,9 +9,26 @@ SRC = Path(__file__).parents[1] / "src" / "meta_ood"
 
 VALUES = {"labels", "frames", "predictions", "config", "context", "strict"}
 RAW = {"datasets"}
-TORCH = {"models", "losses", "transforms", "loading", "optimisation", "validation", "resume"}
-TORCH |= {"training", "inference"}
-NUMPY = {"pixels", "scores", "segments", "meta_classification", "metrics", "figures", "storage"}
+TORCH = {
+    "models",
+    "losses",
+    "transforms",
+    "loading",
+    "resume",
+    "training",
+    "inference",
+}
+NUMPY = {
+    "submissions",
+    "pixels",
+    "scores",
+    "segments",
+    "meta_classification",
+    "metrics",
+    "figures",
+    "storage",
+}
+TOOLS = {"detection", "serving", "export"}  # beside the stages: a trained detector at work
 STAGE_PARTS = {"evaluation", "reporting"}  # the pure halves of the stages of the same work
 
 # part -> parts of ours that it may import besides itself
@@ -23,8 +40,11 @@ ALLOWED = {
     **dict.fromkeys(NUMPY, VALUES | NUMPY),
     **dict.fromkeys(STAGE_PARTS, VALUES | NUMPY),
     "stages": VALUES | RAW | TORCH | NUMPY | STAGE_PARTS,
-    "tracking": VALUES | {"layout"},
-    "cli": VALUES | {"layout", "tracking", "stages"},
+    "detection": VALUES | TORCH | NUMPY,
+    "serving": VALUES | TORCH | NUMPY,
+    "export": VALUES | TORCH | NUMPY,
+    "tracking": VALUES | {"layout", "serving"},
+    "cli": VALUES | RAW | TORCH | NUMPY | TOOLS | {"layout", "tracking", "stages", "evaluation"},
     "__main__": {"cli"},
     "__init__": set(),
 }
@@ -39,7 +59,10 @@ DOORS = {
     "sklearn": {"meta_classification"},
     "matplotlib": {"figures"},
     "safetensors": {"models.checkpoint"},
-    "torch": TORCH | {"stages.pretrain", "stages.train", "stages.infer"},
+    "onnx": {"export"},
+    "onnxruntime": {"export"},
+    "torch": TORCH
+    | {"detection", "serving", "export", "stages.pretrain", "stages.train", "stages.infer"},
     "torchvision": TORCH,
     "lightning": {"training", "inference"},
 }

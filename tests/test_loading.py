@@ -57,7 +57,8 @@ def test_the_cache_gives_the_same_and_is_bounded(frames):
 
 def test_mix_has_every_street_once_and_proxies_by_ratio():
     for epoch in range(5):
-        plan = mix_proxies(30, 40, 0.5, seed=1, epoch=epoch)
+        plan, pasted = mix_proxies(30, 40, 0.5, seed=1, epoch=epoch).T
+        assert (pasted == -1).all()
         assert sorted(plan[plan < 30]) == list(range(30))
         drawn = plan[plan >= 30]
         assert len(drawn) == len(set(drawn.tolist())) == 15
@@ -68,7 +69,7 @@ def test_mix_has_every_street_once_and_proxies_by_ratio():
 
 def test_mix_redraws_and_repeats_only_as_told():
     def proxies(epoch: int, redraw: bool, seed: int = 0) -> set[int]:
-        plan = mix_proxies(30, 40, 0.5, seed=seed, epoch=epoch, redraw=redraw)
+        plan = mix_proxies(30, 40, 0.5, seed=seed, epoch=epoch, redraw=redraw)[:, 0]
         return set(plan[plan >= 30].tolist())
 
     assert proxies(0, True) != proxies(1, True)
@@ -76,13 +77,23 @@ def test_mix_redraws_and_repeats_only_as_told():
     assert proxies(0, False) != proxies(0, False, seed=1)
     order = [mix_proxies(30, 40, 0.5, seed=0, epoch=e, redraw=False).tolist() for e in (0, 1)]
     assert order[0] != order[1]
-    plan = mix_proxies(10, 4, 1.0, seed=0, epoch=0)
+    plan = mix_proxies(10, 4, 1.0, seed=0, epoch=0)[:, 0]
     counts = np.bincount(plan[plan >= 10] - 10)
     assert counts.sum() == 10
     assert set(counts) == {2, 3}
     assert len(mix_proxies(10, 0, 0.0, seed=0, epoch=0)) == 10
     with pytest.raises(ValueError, match="needs proxies"):
         mix_proxies(10, 0, 0.5, seed=0, epoch=0)
+
+
+def test_pasted_proxies_come_with_a_street():
+    plan = mix_proxies(30, 40, 0.5, seed=1, epoch=0, style="pasted")
+    assert len(plan) == 45
+    assert plan[:, 0].max() < 30
+    pasted = plan[plan[:, 1] >= 0, 1]
+    assert len(set(pasted.tolist())) == 15
+    assert pasted.min() >= 30
+    assert sorted(set(plan[plan[:, 1] < 0, 0].tolist())) == list(range(30))
 
 
 def test_hold_out_splits(frames):
@@ -96,7 +107,8 @@ def test_hold_out_splits(frames):
 
 def batches(frames, **options):
     dataset = SegmentationDataset(frames, Augmentation(16, 0.2, 0.2))
-    plan = np.array([3, 1, 4, 10, 5, 9, 2, 6, 8, 7, 0])
+    order = [3, 1, 4, 10, 5, 9, 2, 6, 8, 7, 0]
+    plan = np.stack([order, np.full(11, -1)], axis=1)
     arguments = {"seed": 0, "epoch": 0} | options
     return list(load_batches(dataset, plan, 4, **arguments))
 
@@ -125,6 +137,19 @@ def test_batches_resume_at_the_exact_sample(frames):
     assert same(batches(frames)[1:], batches(frames, first=1))
 
 
+def test_a_pasted_object_is_ood_in_the_sample(frames):
+    Image.fromarray(np.full((20, 30), 254, np.uint8)).save(frames[9].target)
+    dataset = SegmentationDataset(frames)
+    for seed in range(10):
+        sample = dataset.draw(2, 9, (seed,))
+        assert set(sample.target.unique().tolist()) == {2, 254}
+        assert torch.equal(
+            sample.image[:, sample.target == 2], dataset[2].image[:, sample.target == 2]
+        )
+        assert (dataset[2].target == 2).all()
+    assert (dataset.draw(2, 3, (0,)).target == 2).all()  # a proxy without OoD pixels
+
+
 def test_processes_share_every_batch(frames):
     whole = batches(frames)
     parts = [batches(frames, part=(rank, 2)) for rank in (0, 1)]
@@ -141,6 +166,7 @@ def test_a_broken_frame_stops_the_loader(frames, tmp_path):
 
 def test_a_consumer_may_leave_early(frames):
     dataset = SegmentationDataset(frames, Augmentation(16))
-    stream = load_batches(dataset, np.arange(11), 4, seed=0, epoch=0, workers=2)
+    plan = np.stack([np.arange(11), np.full(11, -1)], axis=1)
+    stream = load_batches(dataset, plan, 4, seed=0, epoch=0, workers=2)
     assert next(stream).image_ids == ["0", "1", "2", "3"]
     stream.close()

@@ -1,12 +1,15 @@
 """The report: what is read back, what is said, and that the page stands alone."""
 
+import base64
 import csv
 import io
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from evaluation_folder import DATASETS, NETWORKS, VARIANTS, write_cell, write_evaluation
 from meta_ood import config, reporting
@@ -117,14 +120,21 @@ def test_page_names_every_cell(page):
         assert name in words
 
 
-def test_report_when_inputs_are_the_same(evaluation, written, tmp_path):
-    report.run(
-        PARAMS, evaluation=evaluation, report=tmp_path, log=log_nothing, machine=Machine(workers=7)
-    )
-    names = {path.name for path in tmp_path.iterdir()}
+def test_report_when_inputs_are_the_same(evaluation, tmp_path):
+    params = replace(PARAMS, networks=NETWORKS[:1])
+    for name, workers in (("first", 1), ("second", 7)):
+        report.run(
+            params,
+            evaluation=evaluation,
+            report=tmp_path / name,
+            log=log_nothing,
+            machine=Machine(workers=workers),
+        )
+    names = {path.name for path in (tmp_path / "first").iterdir()}
     assert names == {"index.html", "results.csv", "results.md", "results.txt"}
     for name in names:
-        assert (tmp_path / name).read_bytes() == (written / name).read_bytes()
+        first, second = (tmp_path / folder / name for folder in ("first", "second"))
+        assert first.read_bytes() == second.read_bytes()
 
 
 def test_report_when_cells_are_missing(tmp_path, caplog):
@@ -213,7 +223,7 @@ def test_verdict_names_what_got_worse():
     before = {"auroc": 0.9, "auprc": 0.5, "fpr95": 0.1, "miou": 0.8}
     after = {"auroc": 0.95, "auprc": 0.4, "fpr95": 0.2, "miou": 0.8}
     said = verdict(results_of({"baseline": before, "ood_trained": after}))
-    assert said.worse == ("mini on fs: AUPRC 50.0 → 40.0 %", "mini on fs: FPR95 10.0 → 20.0 %")
+    assert said.worse == ("mini on fs: AUPRC 50.0 → 40.0 %, FPR95 10.0 → 20.0 %",)
     assert "did not change" in " ".join(said.sentences)
 
 
@@ -234,9 +244,118 @@ def test_verdict_counts_segments_over_sets():
     assert [(tile.before, tile.after) for tile in said.tiles] == [("20", "8")]
 
 
+def test_verdict_counts_directions():
+    def cells(variant, values):
+        return {
+            ("mini", variant, str(i)): Cell("mini", variant, str(i), {"auroc": v, "fpr95": v})
+            for i, v in enumerate(values)
+        }
+
+    before, after = cells("baseline", [0.5, 0.5, 0.5]), cells("ood_trained", [0.6, 0.4, 0.5])
+    said = verdict(Results(("mini",), VARIANTS, ("0", "1", "2"), before | after))
+    assert said.sentences[0] == "AUROC rose in 1 of 3 comparisons, fell in 1, stayed in 1."
+    assert said.sentences[1] == "FPR95 fell in 1 of 3 comparisons, rose in 1, stayed in 1."
+    said = verdict(Results(("mini",), VARIANTS, ("0", "1"), before | after))
+    assert said.sentences[0] == "AUROC rose in 1 of 2 comparisons, fell in 1."
+    said = verdict(Results(("mini",), VARIANTS, ("1",), before | after))
+    assert said.sentences[:2] == ("AUROC fell.", "FPR95 fell.")
+
+
+def test_verdict_keeps_sets_without_objects_apart():
+    def metrics(before, after, components):
+        return {
+            "components": components,
+            "segment_false_positives": before,
+            "segment_false_positives_after_meta": after,
+            "segment_false_negatives": 0,
+            "segment_false_negatives_after_meta": 0,
+        }
+
+    cells = {("mini", v, "fs"): Cell("mini", v, "fs", metrics(10, 5, 3)) for v in VARIANTS} | {
+        ("mini", v, "val"): Cell("mini", v, "val", metrics(n, n, 0))
+        for v, n in zip(VARIANTS, (70, 90), strict=True)
+    }
+    text = " ".join(verdict(Results(("mini",), VARIANTS, ("fs", "val"), cells)).sentences)
+    assert "removed 5 of 10 false segments (50 %)" in text
+    assert "Where there is nothing to find (val), false segments went from 70 to 90." in text
+
+
 def test_names_are_escaped():
     cells = {("<b>", "baseline", "d"): Cell("<b>", "baseline", "d", {"auroc": 0.5})}
     text = reporting.html_page("<i>", Results(("<b>",), ("baseline",), ("d",), cells), {"<u>": "&"})
     assert "<b>" not in text
     assert "<i>" not in text
     assert "<u>" not in text
+
+
+def text_of(page):
+    return re.sub(r"\s+", " ", " ".join(Page(page).words)).replace("\xa0", " ")
+
+
+def test_page_marks_changes_for_better_and_worse():
+    results = results_of(
+        {
+            "baseline": {"auroc": 0.9, "fpr95": 0.1, "auprc": 0.5},
+            "ood_trained": {"auroc": 0.95, "fpr95": 0.2, "auprc": 0.50001},
+        }
+    )
+    text = text_of(reporting.html_page("t", results, {}))
+    assert "✓ +5.0 better 95.0" in text
+    assert "✗ +10.0 worse 20.0" in text
+    assert "= ±0.0 unchanged 50.0" in text
+
+
+def test_page_when_only_the_baseline_is_there():
+    text = text_of(
+        reporting.html_page("t", results_of({"baseline": {"auroc": 0.9, "miou": 0.7}}), {})
+    )
+    assert "mini / ood_trained / fs" in text
+    assert "90.0" in text
+    assert "better 90.0" not in text
+
+
+def test_best_score_is_bold():
+    scores = {
+        "entropy": {"auroc": 0.9, "fpr95": 0.1},
+        "energy": {"auroc": 0.8, "fpr95": 0.05},
+    }
+    page = reporting.html_page("t", results_of({"ood_trained": {"scores": scores}}), {})
+    assert re.findall(r"<b>([^<]*)</b>", page) == ["90.0", "5.0"]
+
+
+def test_intervals_are_shown():
+    metrics = {"auroc": 0.9, "intervals": {"auroc": [0.85, 0.93], "auprc": [None, None]}}
+    page = reporting.html_page("t", results_of({"baseline": metrics}), {})
+    assert "85.0 to 93.0" in page
+
+
+def test_segments_are_compared_after_meta_classification():
+    def metrics(before, after):
+        return {
+            "segment_false_positives": before,
+            "segment_false_positives_after_meta": after,
+        }
+
+    results = results_of({"baseline": metrics(30, 10), "ood_trained": metrics(40, 7)})
+    assert "✓ −3 better 40 → 7" in text_of(reporting.html_page("t", results, {}))
+
+
+def test_cost_is_plotted_for_networks_with_both_figures(page):
+    text, _ = page
+    found = re.findall(r'aria-label="Gain against cost on (\w+)\. ([^"]*)"', text)
+    assert [dataset for dataset, _ in found] == list(DATASETS[:2])
+    for _, words in found:
+        assert all(f"{network}: mIoU" in words for network in NETWORKS)
+
+
+def test_large_pictures_are_made_smaller(tmp_path):
+    folder = tmp_path / NETWORKS[0] / "baseline" / DATASETS[0]
+    write_cell(folder, NETWORKS[0], "baseline", DATASETS[0], size=(400, 800))
+    results = reporting.read_results(tmp_path, NETWORKS[:1], VARIANTS[:1], DATASETS[:1])
+    page = reporting.html_page("t", results, {})
+    sources = re.findall(r'src="data:(image/\w+);base64,([^"]*)"', page)
+    assert len(sources) == 4  # image, target, score, segments
+    for media, data in sources:
+        assert media == "image/jpeg"
+        with Image.open(io.BytesIO(base64.b64decode(data))) as image:
+            assert image.size == (640, 320)

@@ -136,7 +136,7 @@ def test_runs_files_inputs_and_models_reach_the_store(work):
     pictures.mkdir()
     (pictures / "a.png").write_bytes(b"png")
     metrics = Path("data/metrics.json")
-    metrics.write_text('{"entropy": {"auroc": 0.75}}', encoding="utf-8")
+    metrics.write_text('{"scores": {"entropy": {"auroc": 0.75}}}', encoding="utf-8")
     keys, inputs = {"network": "mini"}, {"raw": Path("data/raw/x.txt")}
     for _ in range(2):  # the same weights twice: one version
         with tracking.run("train", keys=keys, params={"seed": 3}, inputs=inputs) as run:
@@ -165,7 +165,7 @@ def test_runs_files_inputs_and_models_reach_the_store(work):
     ]
     train = runs[0]
     assert train.data.params == {"seed": "3"}
-    assert train.data.metrics["entropy/auroc"] == 0.75
+    assert train.data.metrics["auroc/entropy"] == 0.75
     history = store.get_metric_history(train.info.run_id, "train/loss")
     assert [(m.step, m.value) for m in history] == [(0, 2.0), (1, 1.0)]
     (dataset,) = train.inputs.dataset_inputs

@@ -2,8 +2,9 @@ import numpy as np
 import pytest
 import torch
 
-from meta_ood.labels import IGNORE
-from meta_ood.transforms import Augmentation, to_unit_range
+from meta_ood.labels import IGNORE, OOD
+from meta_ood.loading import to_unit_range
+from meta_ood.transforms import Augmentation, paste
 
 
 def picture(height: int, width: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -90,6 +91,37 @@ def test_same_draws_same_sample():
     )
     assert torch.equal(first, second)
     assert not torch.equal(first, other)
+
+
+def test_paste_follows_its_rules():
+    street = torch.full((3, 100, 200), 50, dtype=torch.uint8)
+    target = torch.full((100, 200), 3, dtype=torch.uint8)
+    proxy = torch.zeros(3, 60, 60, dtype=torch.uint8)
+    regions = torch.full((60, 60), IGNORE, dtype=torch.uint8)
+    regions[5:25, 5:15], regions[40:44, 30:34] = OOD, OOD
+    proxy[:, 5:25, 5:15], proxy[:, 40:44, 30:34] = 250, 150
+    heights, large = [], 0
+    for seed in range(200):
+        image, label = paste(street, target, proxy, regions, np.random.default_rng(seed))
+        found = torch.nonzero(label == OOD)
+        assert len(found)
+        assert ((label == OOD) | (label == 3)).all()
+        base, top = int(found[:, 0].max()), int(found[:, 0].min())
+        assert 40 <= base < 100
+        rows, columns = base - top + 1, int(np.ptp(found[:, 1].numpy())) + 1
+        assert columns <= rows + 1  # tall or square, cut at the border perhaps
+        assert rows <= 51 * (base / 100 - 0.3) / 0.65 + 2
+        heights.append(rows)
+        changed = (image != street).any(0)
+        assert changed[label == OOD].all()
+        assert not (changed & (label != OOD)).sum() > 4 * (rows + columns) + 20  # soft edge only
+        large += int(image[0][label == OOD].float().mean() > 160)
+    assert 150 < large < 200  # by area: 200 : 16
+    assert max(heights) > 3 * min(heights)
+    assert (street == 50).all()
+    assert (target == 3).all()
+    none = torch.full((60, 60), IGNORE, dtype=torch.uint8)
+    assert paste(street, target, proxy, none, np.random.default_rng(0))[0] is street
 
 
 def test_unit_range():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 from meta_ood.config import OptimisationParams
 from meta_ood.context import Machine, log_nothing
 from meta_ood.frames import Frame
+from meta_ood.inference import processes
 from meta_ood.labels import IGNORE, OOD
 from meta_ood.loading import SegmentationDataset, mix_proxies
 from meta_ood.losses import Counts, entropy_maximization
@@ -132,10 +134,9 @@ def killed(folder: Path, resume: Path, die_at: int, number: int = signal.SIGKILL
     train(folder, resume=resume, die_at=die_at, with_signal=number)
 
 
-def one_of_two(rank: int, port: int, folder: Path, out: Path) -> None:
-    """Be one of two processes as torchrun starts them; the first writes curve and weights."""
-    torch.set_num_threads(1)
-    os.environ |= {
+def environment(rank: int, port: int) -> dict[str, str]:
+    """Return what torchrun tells one of two processes."""
+    return {
         "TORCHELASTIC_RUN_ID": "test",
         "WORLD_SIZE": "2",
         "LOCAL_WORLD_SIZE": "2",
@@ -145,6 +146,22 @@ def one_of_two(rank: int, port: int, folder: Path, out: Path) -> None:
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(port),
     }
+
+
+def reader(rank: int, port: int, folder: Path) -> None:
+    """Leave a file, late, and see at the end that the other process has left its own."""
+    os.environ |= environment(rank, port)
+    with processes() as (own, number):
+        time.sleep(0.3 * own)
+        (folder / f"{own} of {number}").touch()
+    if len(list(folder.iterdir())) != 2:
+        raise AssertionError("left before the other was done")
+
+
+def one_of_two(rank: int, port: int, folder: Path, out: Path) -> None:
+    """Be one of two processes as torchrun starts them; the first writes curve and weights."""
+    torch.set_num_threads(1)
+    os.environ |= environment(rank, port)
     curve: list[float] = []
     net, figures = train(
         folder,

@@ -80,6 +80,12 @@ class OptimisationParams:
     checkpoint_every: AtLeastOne = 100
     validate_every: AtLeastOne = 1
     keep: Literal["last", "best"] = "last"
+    patience: Count = 0
+    """Looks of validation without a better one, after which training ends; 0: never."""
+    batch_norm: Literal["train", "frozen"] = "train"
+    """Batch statistics (published), or those of the weights that training starts from."""
+    compile: bool = False
+    """Let torch.compile make one program of the network."""
 
 
 @dataclass(frozen=True)
@@ -104,6 +110,9 @@ class TrainParams(OptimisationParams):
     reset_optimizer: bool = False
 
 
+_WEIGHTS = ("baseline", "ood_trained", "trunk")
+
+
 @dataclass(frozen=True)
 class NetworkParams:
     """One network: an architecture, its options, and what differs from the common sections."""
@@ -113,6 +122,8 @@ class NetworkParams:
     pretrain: Options = field(default_factory=dict)
     train: Options = field(default_factory=dict)
     weights: Mapping[str, str] = field(default_factory=dict)
+    """Files to start from: ``baseline`` and ``ood_trained`` as ``meta-ood weights import`` stores
+    them, taken instead of training; ``trunk`` of an image classifier, where training begins."""
 
 
 @dataclass(frozen=True)
@@ -141,15 +152,23 @@ class MetaParams:
     classifier_options: Options = field(default_factory=dict)
     folds: Literal["scene", "image", "leave_one_out", "published"] = "scene"
     operating_point: Fraction = 0.5
+    max_lost: Fraction | None = None
+    bootstrap: Count = 100
 
 
 @dataclass(frozen=True)
 class EvaluateParams:
-    """Which scores and protocols are reported, and how many frames are pictured."""
+    """Which scores and protocols are reported, and how many frames are pictured.
+
+    Component metrics of the score map itself leave out what is smaller than `component_track`
+    says; a `component_threshold` of null is the best pixel F1 of the evaluated set, an oracle.
+    """
 
     scores: tuple[str, ...] = ("entropy",)
     protocols: tuple[str, ...] = ("exact",)
     bootstrap: Count = 200
+    component_track: Literal["all", "obstacle", "anomaly"] = "all"
+    component_threshold: float | None = None
     pictures: Count = 4
 
 
@@ -161,10 +180,28 @@ class ReportParams:
 
 
 @dataclass(frozen=True)
+class GateParams:
+    """What a version must show against the baseline to become champion.
+
+    AUPRC must rise and FPR95 fall by at least the gains on `dataset`, mIoU must fall by at most
+    `miou_loss` on `miou_dataset`. With `judge_by` = interval the confidence intervals must say so
+    too: they must not overlap.
+    """
+
+    dataset: str = "lost_and_found"
+    auprc_gain: Fraction = 0.0
+    fpr95_gain: Fraction = 0.0
+    miou_dataset: str = "cityscapes_val"
+    miou_loss: Fraction = 0.01
+    judge_by: Literal["point", "interval"] = "point"
+
+
+@dataclass(frozen=True)
 class TrackingParams:
-    """Names in the tracking store."""
+    """Names in the tracking store, and the gate of the registry."""
 
     experiment: str = "meta-ood"
+    champion: GateParams = field(default_factory=GateParams)
 
 
 @dataclass(frozen=True)
@@ -201,9 +238,13 @@ class Params:
                 if name not in defined:
                     known = ", ".join(sorted(defined))
                     raise ConfigError(f"{key}: {name!r} is not defined in {where}; known: {known}")
-        for name in self.network:
+        for name, own in self.network.items():
             self.pretrain_of(name)
             self.train_of(name)
+            for key in own.weights:
+                if key not in _WEIGHTS:
+                    known = ", ".join(_WEIGHTS)
+                    raise ConfigError(f"network.{name}.weights.{key}: unknown key; known: {known}")
 
     def network_params(self, name: str) -> NetworkParams:
         """Return the entry of network `name`; an unknown name lists the known ones."""
@@ -327,6 +368,11 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Params:
         raise ConfigError(f"{path}: no such file") from None
     except (yaml.YAMLError, ConfigError) as error:
         raise ConfigError(f"{path}: {error}") from None
+
+
+def read_yaml(path: Path) -> Any:
+    """Read the plain values of any YAML file, such as dvc.lock; empty if there is no file."""
+    return yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
 
 def _set(values: Any, override: str) -> None:

@@ -278,6 +278,9 @@ def thumbnail(path: Path, width: int) -> tuple[bytes, str]:
     return buffer.getvalue(), "image/jpeg"
 
 
+Style = Literal["solid", "dashed", "dotted", "steps", "area", "points"]
+
+
 @dataclass(frozen=True)
 class Line:
     """One curve of a plot.
@@ -287,7 +290,7 @@ class Line:
     label
         Its name in the legend; empty leaves it out.
     x, y
-        ``(N,)`` finite numbers each, in drawing order.
+        ``(N,)`` numbers each, in drawing order; NaN leaves a gap.
     colour
         ``#rrggbb``.
     style
@@ -301,7 +304,7 @@ class Line:
     x: npt.NDArray[np.floating]
     y: npt.NDArray[np.floating]
     colour: str
-    style: Literal["solid", "dashed", "dotted", "steps", "area", "points"] = "solid"
+    style: Style = "solid"
     mark: tuple[float, float] | None = None
 
 
@@ -325,7 +328,7 @@ def curves(
     *,
     title: str = "",
     guides: Sequence[tuple[Literal["x", "y"], float]] = (),
-    size: tuple[float, float] = (4.2, 3.3),
+    size: tuple[float, float] = (3.2, 2.7),
     form: Literal["svg", "png"] = "svg",
 ) -> bytes:
     """Plot curves: ROC, precision-recall, histograms, trade-offs; same input, same bytes.

@@ -19,7 +19,7 @@ from meta_ood.frames import Frame
 
 Transform = Callable[[Tensor, Tensor, np.random.Generator], tuple[Tensor, Tensor]]
 Plan = npt.NDArray[np.int64]
-"""(n,) indices of frames: what an epoch sees, in this order."""
+"""(n, 2): what an epoch sees, in this order: a frame, and the proxy pasted into it or -1."""
 
 
 @dataclass(frozen=True)
@@ -110,14 +110,40 @@ class SegmentationDataset(Dataset[Sample]):
                 self._used += size
         return sample
 
-    def draw(self, index: int, seed: Sequence[int]) -> Sample:
-        """Return frame `index`, transformed by the draws that belong to `seed`."""
+    def draw(self, index: int, pasted: int, seed: Sequence[int]) -> Sample:
+        """Return frame `index`, transformed by the draws that belong to `seed`.
+
+        Parameters
+        ----------
+        index
+            The frame.
+        pasted
+            The proxy of which an object is pasted into it before; -1: none.
+        seed
+            Decides all draws.
+        """
         sample = self[index]
-        if self.transform is None:
-            return sample
+        image, target = sample.image, sample.target
         generator = np.random.default_rng(seed)
-        image, target = self.transform(sample.image, sample.target, generator)
+        if pasted >= 0:
+            from meta_ood.transforms import paste  # seconds of torchvision that infer never needs
+
+            proxy = self[pasted]
+            image, target = paste(image, target, proxy.image, proxy.target, generator)
+        if self.transform is not None:
+            image, target = self.transform(image, target, generator)
         return Sample(image, target, sample.image_id)
+
+
+def to_unit_range(images: Tensor) -> Tensor:
+    """Bring bytes to floats in [0, 1], which is what every network takes.
+
+    Examples
+    --------
+    >>> float(to_unit_range(torch.tensor(255, dtype=torch.uint8)))
+    1.0
+    """
+    return images.to(torch.float32).mul_(1 / 255)
 
 
 def read(frame: Frame) -> Sample:
@@ -148,7 +174,14 @@ def _decode(path: Path, mode: str) -> npt.NDArray[np.uint8]:
 
 
 def mix_proxies(
-    streets: int, proxies: int, ratio: float, *, seed: int, epoch: int, redraw: bool = True
+    streets: int,
+    proxies: int,
+    ratio: float,
+    *,
+    seed: int,
+    epoch: int,
+    redraw: bool = True,
+    style: str = "whole",
 ) -> Plan:
     """Return what an epoch of OoD training sees: all street frames, some proxies, shuffled.
 
@@ -162,25 +195,34 @@ def mix_proxies(
         The plan is a function of these alone.
     redraw
         Draw other proxies each epoch (published) or always those of epoch 0.
+    style
+        ``whole``: proxies are frames of their own (published). ``pasted``: each proxy lends an
+        object to a further street frame, drawn at random.
 
     Returns
     -------
-    ``(n,) int64`` indices into ``[streets, proxies]``.
+    ``(n, 2) int64``: an index into ``[streets, proxies]``, and one of a proxy to paste or -1.
 
     Examples
     --------
-    >>> plan = mix_proxies(4, 10, 0.5, seed=0, epoch=0)
+    >>> plan = mix_proxies(4, 10, 0.5, seed=0, epoch=0)[:, 0]
     >>> sorted(plan[plan < 4].tolist()), int((plan >= 4).sum())
     ([0, 1, 2, 3], 2)
     """
     wanted = round(ratio * streets)
     if wanted and not proxies:
         raise ValueError("OoD training needs proxies, but their dataset has no frame")
-    drawn = np.random.default_rng((seed, epoch if redraw else 0, 1))
-    rounds = [drawn.permutation(proxies) for _ in range(-(-wanted // max(proxies, 1)))]
+    generator = np.random.default_rng((seed, epoch if redraw else 0, 1))
+    rounds = [generator.permutation(proxies) for _ in range(-(-wanted // max(proxies, 1)))]
     chosen = streets + np.concatenate([np.empty(0, np.int64), *rounds])[:wanted]
-    together = np.concatenate([np.arange(streets), chosen]).astype(np.int64)
-    return np.random.default_rng((seed, epoch, 2)).permutation(together)
+    plan = np.full((streets + wanted, 2), -1, np.int64)
+    plan[:streets, 0] = np.arange(streets)
+    if style == "pasted":
+        plan[streets:, 0] = generator.integers(0, streets, wanted)
+        plan[streets:, 1] = chosen
+    else:
+        plan[streets:, 0] = chosen
+    return np.random.default_rng((seed, epoch, 2)).permutation(plan)
 
 
 def hold_out(
@@ -223,7 +265,7 @@ def load_batches(
     dataset
         Its transform must give samples of one size.
     plan
-        Indices into `dataset`; what is left over after the last full batch is not seen.
+        See :func:`mix_proxies`; what is left over after the last full batch is not seen.
     batch_size
         Samples of all processes together.
     seed, epoch
@@ -249,8 +291,8 @@ def load_batches(
             samples: list[Sample] = []
             for _ in places:
                 while len(ahead) < 3 * share and (place := next(upcoming, None)) is not None:
-                    index = int(plan[place])
-                    ahead.append(pool.submit(dataset.draw, index, (seed, epoch, place)))
+                    index, pasted = plan[place].tolist()
+                    ahead.append(pool.submit(dataset.draw, index, pasted, (seed, epoch, place)))
                 samples.append(ahead.popleft().result())
                 if len(samples) == share:
                     yield Batch.of(samples)

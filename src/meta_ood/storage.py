@@ -89,18 +89,57 @@ def write_prediction(
 
 def _write_logits(file: h5py.File, logits: npt.NDArray[np.float32], exact: bool) -> None:
     planes = np.asarray(logits, np.float32)
-    low = planes.min(axis=(1, 2)).astype(np.float64)
-    step = (planes.max(axis=(1, 2)) - low) / _STEPS
-    if exact or (step > _LARGEST_STEP).any():
+    steps = None if exact else _steps(planes)
+    if steps is None:
         file.create_dataset("logits", data=planes)
         return
-    step[step == 0] = 1
-    offset = low - _LOWEST * step
     stored = file.create_dataset("logits", planes.shape, np.int16)
     for index, plane in enumerate(planes):
-        integers = np.rint((plane - offset[index]) / step[index])
-        stored[index] = np.clip(integers, _LOWEST, _LOWEST + _STEPS).astype(np.int16)
-    stored.attrs["scale"], stored.attrs["offset"] = step, offset
+        stored[index] = _integers(plane, steps[0][index], steps[1][index])
+    stored.attrs["scale"], stored.attrs["offset"] = steps
+
+
+def _steps(
+    planes: npt.NDArray[np.float32],
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]] | None:
+    """Return scale and offset of each plane, None where 16 bits are too coarse for one of them."""
+    low = planes.min(axis=(1, 2)).astype(np.float64)
+    scale = (planes.max(axis=(1, 2)) - low) / _STEPS
+    if (scale > _LARGEST_STEP).any():
+        return None
+    scale[scale == 0] = 1
+    return scale, low - _LOWEST * scale
+
+
+def _integers(
+    plane: npt.NDArray[np.float32], scale: np.float64, offset: np.float64
+) -> npt.NDArray[np.int16]:
+    return np.clip(np.rint((plane - offset) / scale), _LOWEST, _LOWEST + _STEPS).astype(np.int16)
+
+
+def _restore(plane: npt.NDArray[np.int16], scale: np.float64, offset: np.float64, out: Any) -> None:
+    np.copyto(out, plane)
+    out *= np.float32(scale)
+    out += np.float32(offset)
+
+
+def as_stored(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Return ``(C, h, w)`` logits as they come back from a file: for the same scores, to the bit.
+
+    Examples
+    --------
+    >>> logits = np.array([[[0.0, 0.3]], [[1.0, 0.7]]], np.float32)
+    >>> bool(np.abs(as_stored(logits) - logits).max() <= 1 / 131070 + 1e-7)
+    True
+    """
+    planes = np.asarray(logits, np.float32)
+    steps = _steps(planes)
+    if steps is None:
+        return planes
+    back = np.empty_like(planes)
+    for out, plane, scale, offset in zip(back, planes, *steps, strict=True):
+        _restore(_integers(plane, scale, offset), scale, offset, out)
+    return back
 
 
 def read_prediction(path: Path, allocate: Allocate = np.empty) -> Prediction:
@@ -124,13 +163,11 @@ def read_prediction(path: Path, allocate: Allocate = np.empty) -> Prediction:
         stored = file["logits"]
         logits = allocate(stored.shape, np.dtype(np.float32))
         if stored.dtype == np.int16:
-            scale, offset = (stored.attrs[key].astype(np.float32) for key in ("scale", "offset"))
+            scale, offset = stored.attrs["scale"], stored.attrs["offset"]
             plane = np.empty(stored.shape[1:], np.int16)
             for index in range(len(stored)):
                 stored.read_direct(plane, np.s_[index])
-                np.copyto(logits[index], plane)
-                logits[index] *= scale[index]
-                logits[index] += offset[index]
+                _restore(plane, scale[index], offset[index], logits[index])
         else:
             stored.read_direct(logits)
         height, width = (int(v) for v in file.attrs["size"])
@@ -254,6 +291,12 @@ def read_table(path: Path) -> SegmentTable:
         return SegmentTable(**values)
 
 
+def write_array(path: Path, name: str, values: npt.NDArray[Any]) -> None:
+    """Write a file of one array atomically: the format of other programs."""
+    with _replacing(path) as file:
+        file.create_dataset(name, data=values)
+
+
 @contextmanager
 def _replacing(path: Path) -> Iterator[h5py.File]:
     prefix = f".{path.name}."
@@ -281,3 +324,19 @@ def _opened(path: Path, kind: str, version: int) -> Iterator[h5py.File]:
             yield file
     except (OSError, KeyError, ValueError, RuntimeError) as error:
         raise ValueError(f"{path}: damaged or not a file of ours: {error}") from error
+
+
+def read_map(path: Path) -> npt.NDArray[Any]:
+    """Read the only array of somebody's HDF5 file, such as a score map.
+
+    Raises
+    ------
+    ValueError
+        If the file holds no array, or several.
+    """
+    found: list[str] = []
+    with h5py.File(path, "r") as file:
+        file.visititems(lambda name, node: found.append(name) if hasattr(node, "shape") else None)
+        if len(found) != 1:
+            raise ValueError(f"expected one array, found {', '.join(found) or 'none'}")
+        return np.asarray(file[found[0]][()])

@@ -7,12 +7,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from scipy.ndimage import find_objects, label
 from torch import Tensor
 from torch.nn.functional import pad
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as joint
 
-from meta_ood.labels import IGNORE
+from meta_ood.labels import IGNORE, OOD
 
 
 @dataclass(frozen=True)
@@ -92,12 +93,59 @@ def _cut(
     return image, target
 
 
-def to_unit_range(images: Tensor) -> Tensor:
-    """Bring bytes to floats in [0, 1], which is what every network takes.
+def paste(
+    image: Tensor,
+    target: Tensor,
+    proxy: Tensor,
+    proxy_target: Tensor,
+    generator: np.random.Generator,
+) -> tuple[Tensor, Tensor]:
+    """Paste one object of a proxy into a street scene.
 
-    Examples
-    --------
-    >>> float(to_unit_range(torch.tensor(255, dtype=torch.uint8)))
-    1.0
+    The object is one connected region of the proxy's OoD pixels, drawn with a probability that
+    grows with its area. It stands on a row between 45 % and 100 % of the height; its height is
+    10 % to 50 % of the image's, times how far that row lies below a horizon at 35 %, so that near
+    objects are large. Half of it lies inside at least. The edge is blended over about two pixels,
+    and the object's brightness moves up to half way to that of the place.
+
+    Parameters
+    ----------
+    image, target
+        ``(3, H, W) uint8`` and ``(H, W) uint8``, not changed.
+    proxy, proxy_target
+        The same of a proxy of any size; without OoD pixels nothing is pasted.
+    generator
+        Source of all draws.
+
+    Returns
+    -------
+    New image and target of the same size; the object's pixels are OOD.
     """
-    return images.to(torch.float32).mul_(1 / 255)
+    draws = generator.random(5)
+    regions, number = label(proxy_target.numpy() == OOD)
+    if not number:
+        return image, target
+    areas = np.bincount(regions.ravel())[1:]
+    chosen = 1 + int(np.searchsorted(np.cumsum(areas) / areas.sum(), draws[0], side="right"))
+    where = find_objects(regions)[chosen - 1]
+    shape = torch.from_numpy(regions[where] == chosen)[None].float()
+    cut = proxy[:, where[0], where[1]].float()
+
+    height, width = target.shape
+    base = int((0.45 + 0.55 * draws[1]) * (height - 1))
+    nearness = (base / height - 0.35) / 0.65
+    rows = max(4, round(height * 0.1 * math.exp(draws[2] * math.log(5.0)) * nearness))
+    columns = max(4, round(rows * shape.shape[2] / shape.shape[1]))
+    cut = joint.resize(cut, [rows, columns], InterpolationMode.BILINEAR, antialias=True)
+    alpha = joint.resize(shape, [rows, columns], InterpolationMode.BILINEAR, antialias=True)
+    left = int(draws[3] * width) - columns // 2
+    top = base + 1 - rows
+    inside = (slice(max(0, top), base + 1), slice(max(0, left), min(width, left + columns)))
+    own = (slice(max(0, -top), rows), slice(max(0, -left), min(columns, width - left)))
+    alpha, cut = alpha[:, own[0], own[1]], cut[:, own[0], own[1]]
+    place = image[:, inside[0], inside[1]].float()
+    cut = (cut + draws[4] * 0.5 * (place.mean() - cut.mean())).clamp(0, 255)
+    image, target = image.clone(), target.clone()
+    image[:, inside[0], inside[1]] = (alpha * cut + (1 - alpha) * place).round().to(torch.uint8)
+    target[inside][alpha[0] >= 0.5] = OOD
+    return image, target

@@ -9,7 +9,7 @@ from PIL import Image
 
 from demo_world import small_params
 from meta_ood.context import Machine, log_nothing
-from meta_ood.datasets import preparation, read
+from meta_ood.datasets import pool, preparation, read
 from meta_ood.frames import read_frames
 from meta_ood.labels import IGNORE
 from meta_ood.stages import prepare
@@ -73,7 +73,7 @@ def test_targets_are_those_of_the_reader(demo, tmp_path):
 
 
 def test_result_does_not_depend_on_the_number_of_workers(demo, tmp_path, monkeypatch):
-    monkeypatch.setattr(preparation, "_POOL_FROM", 2)
+    monkeypatch.setattr(pool, "POOL_FROM", 2)
     for workers in (1, 2):
         run(demo, tmp_path / str(workers), "coco", workers)
     assert contents(tmp_path / "1") == contents(tmp_path / "2")

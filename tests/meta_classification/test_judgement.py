@@ -48,3 +48,30 @@ def test_no_segment():
     assert judged.metrics["segments"] == 0
     assert judged.metrics["accuracy"] is None
     assert judged.metrics["number_of_folds"] == 0
+
+
+@pytest.mark.parametrize("folds", ["scene", "image", "leave_one_out", "published"])
+def test_a_bound_on_lost_segments_is_about_kept(folds):
+    table = random_table(3, segments=300, scenes=8)
+    true = table.iou > 0
+    lost = {}
+    for bound in (0.1, 0.4, 1.0):
+        judged = judge(table, folds=folds, max_lost=bound)
+        lost[bound] = (judged.removed & true).sum() / true.sum()
+        assert lost[bound] <= bound + 0.05
+    assert lost[0.1] < lost[0.4]
+    assert lost[1.0] == 1.0  # all may go, all go
+
+
+def test_the_point_of_a_fold_does_not_know_its_segments():
+    table = random_table(4, segments=200)
+    out = table.image < 3
+    before = judge(table, max_lost=0.2)
+    table.iou[out] = np.where(table.iou[out] == 0, 0.7, 0.0)
+    after = judge(table, max_lost=0.2)
+    np.testing.assert_array_equal(after.removed[out], before.removed[out])
+
+
+def test_two_scenes_cannot_choose_a_point():
+    judged = judge(random_table(5, scenes=2), max_lost=0.5)
+    assert not judged.removed.any()

@@ -1,4 +1,5 @@
 import json
+import re
 
 import pytest
 import torch
@@ -52,9 +53,10 @@ def test_loaded_network_can_be_trained_and_the_file_stays(tmp_path):
     write(path)
     before = checkpoint.file_sha256(path)
     network, _ = checkpoint.load(path)
-    optimizer = torch.optim.SGD(network.parameters(), 0.1)
     network.train()(torch.rand(2, 3, 32, 32)).square().mean().backward()
-    optimizer.step()
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter -= 0.1 * parameter.grad
     assert checkpoint.file_sha256(path) == before
     fresh, _ = checkpoint.load(path)
     assert not torch.equal(fresh.get_parameter("conv1.0.weight"), network.conv1[0].weight)
@@ -64,6 +66,12 @@ def test_same_network_same_bytes(tmp_path):
     network = write(tmp_path / "a")
     write(tmp_path / "b", network)
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+def test_others_may_read_the_file_as_any_other(tmp_path):
+    write(tmp_path / "w")
+    (tmp_path / "plain").touch()
+    assert (tmp_path / "w").stat().st_mode == (tmp_path / "plain").stat().st_mode
 
 
 def test_weights_that_are_not_finite_are_not_written(tmp_path):
@@ -85,8 +93,11 @@ def test_missing_unexpected_and_wrong_entries_are_named(tmp_path):
     change(path, tensors)
     with pytest.raises(checkpoint.CheckpointError) as error:
         checkpoint.load(path)
-    for part in (str(path), "missing bn1.bias", "unexpected extra", "bn1.weight is (5,)"):
-        assert part in str(error.value)
+    text = str(error.value)
+    assert str(path) in text
+    assert re.search(r"^missing +1: bn1\.bias$", text, re.MULTILINE)
+    assert re.search(r"^unexpected +1: extra$", text, re.MULTILINE)
+    assert re.search(r"^wrong +1: bn1\.weight is \(5,\), expected \(8,\)$", text, re.MULTILINE)
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from meta_classification.segments import random_table
 from meta_ood import config, storage
 from meta_ood.context import Machine
 from meta_ood.meta_classification import MetaClassifier, cross_validate
+from meta_ood.meta_classification.regression import cross_validate_iou
 from meta_ood.segments import SegmentTable
 from meta_ood.stages import meta
 
@@ -49,7 +50,9 @@ def test_writes_the_out_of_fold_probabilities(tmp_path):
     out, logged = run(tmp_path, table, operating_point=0.6)
     with (out / "probabilities.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
-    assert list(rows[0]) == ["segment", "image_id", "scene", "probability", "removed"]
+    assert list(rows[0])[:5] == ["segment", "image_id", "scene", "probability", "removed"]
+    estimated = np.array([float(r["estimated_iou"]) for r in rows])
+    np.testing.assert_allclose(estimated, cross_validate_iou(table, "scene"), atol=1e-9)
     assert [int(r["segment"]) for r in rows] == list(range(60))
     assert [r["image_id"] for r in rows] == [table.image_ids[i] for i in table.image]
     assert [r["scene"] for r in rows] == [table.scenes[i] for i in table.image]
@@ -59,6 +62,8 @@ def test_writes_the_out_of_fold_probabilities(tmp_path):
     metrics = json.loads((out / "metrics.json").read_text())
     assert metrics["removed"] == sum(int(r["removed"]) for r in rows)
     assert logged["meta/auroc"] == metrics["auroc"]
+    explanation = json.loads((out / "explanation.json").read_text())
+    assert {row["feature"] for row in explanation["coefficients"]} == set(table.feature_names)
     classifier = MetaClassifier.read(out / "classifier.json")
     assert classifier.operating_point == 0.6
     assert classifier.feature_names == table.feature_names
@@ -71,7 +76,12 @@ def test_same_table_same_bytes(tmp_path):
         out, _ = run(tmp_path / name, segment_table())
         read.append({p.name: p.read_bytes() for p in out.iterdir()})
     assert read[0] == read[1]
-    assert set(read[0]) == {"classifier.json", "probabilities.csv", "metrics.json"}
+    assert set(read[0]) == {
+        "classifier.json",
+        "probabilities.csv",
+        "metrics.json",
+        "explanation.json",
+    }
 
 
 def test_only_false_segments_say_why_nothing_goes(tmp_path, caplog):

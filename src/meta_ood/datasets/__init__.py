@@ -9,18 +9,41 @@ from typing import Any
 
 from meta_ood.datasets.cityscapes import cityscapes
 from meta_ood.datasets.coco import coco
-from meta_ood.datasets.fishyscapes import fishyscapes
+from meta_ood.datasets.fishyscapes import (
+    fishyscapes,
+    fishyscapes_lost_and_found,
+    fishyscapes_processed,
+    fishyscapes_static,
+)
 from meta_ood.datasets.lost_and_found import lost_and_found
-from meta_ood.datasets.reader import RawFrame
+from meta_ood.datasets.reader import LayoutReader, RawFrame
+from meta_ood.datasets.road_anomaly import road_anomaly, road_anomaly21, road_obstacle21
 from meta_ood.labels import lookup
 
 READERS: dict[str, Callable[..., Iterator[RawFrame]]] = {
-    "cityscapes": cityscapes,
+    "cityscapes": LayoutReader(cityscapes),
     "coco": coco,
-    "fishyscapes": fishyscapes,
-    "lost_and_found": lost_and_found,
+    "fishyscapes": LayoutReader(fishyscapes),
+    "fishyscapes_lost_and_found": LayoutReader(fishyscapes_lost_and_found),
+    "fishyscapes_processed": LayoutReader(fishyscapes_processed),
+    "fishyscapes_static": LayoutReader(fishyscapes_static),
+    "lost_and_found": LayoutReader(lost_and_found),
+    "road_anomaly": LayoutReader(road_anomaly),
+    "road_anomaly21": LayoutReader(road_anomaly21),
+    "road_obstacle21": LayoutReader(road_obstacle21),
 }
 """Name in params (``datasets.*.reader``) -> reader(root, split, **options)."""
+
+
+def known_options(reader: str) -> list[str]:
+    """Return the names of a reader's options; an unknown reader lists the known ones."""
+    function = lookup("reader", READERS, reader)
+    described = function.layout if isinstance(function, LayoutReader) else function
+    return [
+        name
+        for name, parameter in inspect.signature(described).parameters.items()
+        if parameter.kind is inspect.Parameter.KEYWORD_ONLY
+    ]
 
 
 def read(
@@ -44,18 +67,13 @@ def read(
     FileNotFoundError
         If something is missing; the file is named.
     """
-    function = lookup("reader", READERS, reader)
-    known = [
-        name
-        for name, parameter in inspect.signature(function).parameters.items()
-        if parameter.kind is inspect.Parameter.KEYWORD_ONLY
-    ]
+    known = known_options(reader)
     for name in options or {}:
         if name not in known:
             raise ValueError(
                 f"{reader} reader: unknown option {name!r}; known: {', '.join(known) or 'none'}"
             )
-    frames = list(function(root, split, **(options or {})))
+    frames = list(READERS[reader](root, split, **(options or {})))
     seen: dict[str, RawFrame] = {}
     for frame in frames:
         if frame.image_id in seen:

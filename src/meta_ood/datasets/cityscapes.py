@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from meta_ood.datasets.reader import Layout, RawFrame, one_of, read_layout
+from PIL import Image
+
+from meta_ood.datasets.reader import Layout, listed, locate, one_of, read_target
 from meta_ood.labels import CITYSCAPES, IGNORE
 
 ANNOTATIONS = ("fine", "coarse")
@@ -17,8 +19,16 @@ _SPLITS = {
 _TRAIN_IDS = {**{index: index for index in range(len(CITYSCAPES.names))}, 255: IGNORE}
 
 
-def layout(annotation: str = "fine", labels: str = "label_ids") -> Layout:
-    """Describe the dataset's files for one kind of labels."""
+def cityscapes(*, annotation: str = "fine", labels: str = "label_ids") -> Layout:
+    """Describe Cityscapes below a root with ``leftImg8bit`` and ``gtFine`` (or ``gtCoarse``).
+
+    Parameters
+    ----------
+    annotation
+        ``fine`` or ``coarse``.
+    labels
+        ``label_ids`` (in the archives), or ``train_ids`` (written by the official script).
+    """
     one_of("cityscapes", "annotation", annotation, ANNOTATIONS)
     one_of("cityscapes", "labels", labels, LABELS)
     folder = {"fine": "gtFine", "coarse": "gtCoarse"}[annotation]
@@ -29,23 +39,34 @@ def layout(annotation: str = "fine", labels: str = "label_ids") -> Layout:
         targets=f"{folder}/{{split}}/{{folder}}/{{id}}_{folder}_{suffix}.png",
         labels=CITYSCAPES.train_ids if labels == "label_ids" else _TRAIN_IDS,
         splits=_SPLITS[annotation],
+        size=(2048, 1024),
     )
 
 
-def cityscapes(
-    root: Path, split: str, *, annotation: str = "fine", labels: str = "label_ids"
-) -> Iterator[RawFrame]:
-    """Read a split of Cityscapes.
+def write_train_ids(root: Path, annotation: str = "fine") -> Iterator[Path]:
+    """Write the train ids that the official script would write, beside the label ids.
 
     Parameters
     ----------
     root
-        Folder with ``leftImg8bit`` and ``gtFine`` (or ``gtCoarse``).
-    split
-        ``train``, ``val``, ``test``; with coarse labels also ``train_extra``.
+        Folder with ``gtFine`` or ``gtCoarse``; files that exist are kept.
     annotation
         ``fine`` or ``coarse``.
-    labels
-        ``label_ids`` (in the archives), or ``train_ids`` (written by the official script).
+
+    Yields
+    ------
+    Each file written.
     """
-    yield from read_layout(layout(annotation, labels), root, split)
+    by_id, by_train_id = (
+        cityscapes(annotation=annotation),
+        cityscapes(annotation=annotation, labels="train_ids"),
+    )
+    for split in by_id.splits:
+        for fields, path in listed(by_id.targets.replace("{split}", split), root):
+            target = locate(by_train_id.targets.replace("{split}", split), root, fields)
+            if target.exists():
+                continue
+            temporary = target.with_name(f"{target.name}.tmp")
+            Image.fromarray(read_target(path, by_id.labels)).save(temporary, format="PNG")
+            temporary.replace(target)
+            yield target

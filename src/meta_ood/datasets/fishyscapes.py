@@ -2,33 +2,112 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import zipfile
 from pathlib import Path
 
-from meta_ood.datasets.reader import Layout, RawFrame, read_layout
+import numpy as np
+from PIL import Image
+
+from meta_ood.datasets.reader import Layout, RgbImage, one_of
 from meta_ood.labels import IGNORE, IN, OOD
 
-LABELS = {0: IN, 1: OOD, 255: IGNORE}
-
-PAIRS = Layout(
-    name="Fishyscapes",
-    images="{split}/{id}.jpg",
-    targets="{split}/{id}.png",
-    labels=LABELS,
-    splits={"Static": 30, "LostAndFound": 100},
-    lead="targets",
-)
-"""``Static/*.png`` labels beside ``.jpg`` images of the same name."""
+VERSIONS = ("v1", "v2", "v3")
+_LABELS = {0: IN, 1: OOD, 255: IGNORE}
+_SPLITS = {"Static": 30, "LostAndFound": 100}
+_SCENE = r"^(?:\d{4}_)?(?P<scene>.+)_\d{6}_\d{6}$"
 
 
-def fishyscapes(root: Path, split: str) -> Iterator[RawFrame]:
-    """Read Fishyscapes from pre-built pairs of ``.jpg`` and ``.png``.
+def fishyscapes() -> Layout:
+    """Describe pre-built pairs: ``Static/*.png`` labels beside ``.jpg`` images of the same name."""
+    return Layout(
+        name="Fishyscapes",
+        images="{split}/{id}.jpg",
+        targets="{split}/{id}.png",
+        labels=_LABELS,
+        splits=_SPLITS,
+        lead="targets",
+        scene=_SCENE,
+    )
+
+
+def fishyscapes_processed(*, region: str = "all") -> Layout:
+    """Describe the processed folders ``{Static,LostAndFound}/{original,labels}`` of SynBoost.
 
     Parameters
     ----------
-    root
-        Folder with ``Static`` and ``LostAndFound``.
-    split
-        ``Static`` or ``LostAndFound``.
+    region
+        ``all`` (folder ``labels``), or ``roi`` (folder ``labels_with_ROI``).
     """
-    yield from read_layout(PAIRS, root, split)
+    one_of("fishyscapes_processed", "region", region, ("all", "roi"))
+    folder = {"all": "labels", "roi": "labels_with_ROI"}[region]
+    return Layout(
+        name="Fishyscapes (processed)",
+        images="{split}/original/{id}.*",
+        targets=f"{{split}}/{folder}/{{id}}.png",
+        labels=_LABELS,
+        splits=_SPLITS,
+        lead="targets",
+        scene=_SCENE,
+    )
+
+
+def fishyscapes_lost_and_found() -> Layout:
+    """Describe the official labels, unpacked beside LostAndFound's ``leftImg8bit``."""
+    return Layout(
+        name="Fishyscapes L&F",
+        images="leftImg8bit/*/*/{id}_leftImg8bit.png",
+        targets="fishyscapes_lostandfound/{number}_{id}_labels.png",
+        labels=_LABELS,
+        splits={"val": 100},
+        lead="targets",
+    )
+
+
+def fishyscapes_static(*, version: str = "v3") -> Layout:
+    """Describe the official overlays, unpacked beside Cityscapes' ``leftImg8bit``.
+
+    Parameters
+    ----------
+    version
+        ``v1`` (2019-03, hard paste), ``v2`` (2019-06, blended) or ``v3`` (2020-01, Cityscapes
+        objects pasted as negatives too): the folder ``fs_val_{version}``.
+    """
+    one_of("fishyscapes_static", "version", version, VERSIONS)
+    return Layout(
+        name=f"Fishyscapes Static {version}",
+        images="leftImg8bit/val/*/{id}_leftImg8bit.png",
+        targets=f"fs_val_{version}/{{number}}_{{id}}_labels.png",
+        labels=_LABELS,
+        splits={"val": 30},
+        lead="targets",
+        compose=overlaid,
+    )
+
+
+def overlaid(image: Path, labels: Path) -> RgbImage:
+    """Add the overlay that lies beside a label file to a Cityscapes image.
+
+    Returns
+    -------
+    ``clip(image + overlay, 0, 255)``, ``(H, W, 3) uint8``.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        If the overlay is missing, broken, or not of the image's size; the file is named.
+    """
+    path = labels.with_name(labels.name.replace("_labels.png", "_rgb.npz"))
+    if not path.is_file():
+        raise FileNotFoundError(f"Fishyscapes Static: {path} is missing, the overlay of {labels}")
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+            overlay = archive["rgb"]
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise ValueError(f"{path}: expected an array named rgb ({error})") from None
+    with Image.open(image) as opened:
+        pixels = np.asarray(opened.convert("RGB"))
+    if overlay.shape != pixels.shape:
+        raise ValueError(f"{path}: overlay {overlay.shape}, but {image} is {pixels.shape}")
+    wide = np.int32 if np.issubdtype(overlay.dtype, np.integer) else np.float64
+    total = pixels.astype(wide) + overlay.astype(wide)
+    return np.asarray(np.clip(total, 0, 255), np.uint8)

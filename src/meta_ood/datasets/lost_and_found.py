@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Sequence
 
-from meta_ood.datasets.reader import Layout, RawFrame, one_of, read_layout
+from meta_ood.datasets.reader import Layout, one_of
 from meta_ood.labels import IGNORE, IN, NEUTRAL, OOD
 
 READINGS = ("published", "smiyc")
@@ -24,8 +23,32 @@ _SMIYC = {0: IGNORE, 1: IN, **dict.fromkeys(range(2, 201), OOD)}
 _TRAIN_IDS = {0: NEUTRAL, 1: IN, 2: OOD, 255: IGNORE}
 
 
-def layout(reading: str = "published", labels: str = "label_ids") -> Layout:
-    """Describe the dataset's files under one reading of its labels."""
+_NO_KNOWN = r"(?!15_|01_.*_45_00000[67]_|10_Schlossberg_9_000004_)"
+"""Ids without the sequences that show children and bicycles (SegmentMeIfYouCan's NoKnown)."""
+
+_INVALID_TEST = (17, 37, 55, 72, 91, 110, 129, 153, 174, 197, 218, 353, 490, 618, 686, 792, 793)
+_INVALID_TRAIN = (44, 67, 88, 109, 131, 614)
+"""Positions, in the order of ids, of frames without a single label (SegmentMeIfYouCan's Valid)."""
+
+
+def lost_and_found(
+    *, reading: str = "published", labels: str = "label_ids", drop: Sequence[str] = ()
+) -> Layout:
+    """Describe LostAndFound below a root with ``leftImg8bit`` and ``gtCoarse``.
+
+    ``trainValid`` and ``testValid`` lack the frames without labels; ``testNoKnown`` lacks the
+    sequences that show known objects too. All three are SegmentMeIfYouCan's.
+
+    Parameters
+    ----------
+    reading
+        ``published``: free road is in-distribution, hazards are OoD, non-hazards are neutral, all
+        else is void. ``smiyc``: every object is OoD.
+    labels
+        ``label_ids``, or ``train_ids`` as stored (their non-hazards may differ from the table).
+    drop
+        Ids of frames to leave out.
+    """
     one_of("lost_and_found", "reading", reading, READINGS)
     one_of("lost_and_found", "labels", labels, LABELS)
     if labels == "train_ids" and reading == "smiyc":
@@ -33,34 +56,29 @@ def layout(reading: str = "published", labels: str = "label_ids") -> Layout:
             "lost_and_found reader: reading smiyc needs labels label_ids; "
             "the train ids do not tell non-hazards apart"
         )
-    table = (
-        _TRAIN_IDS if labels == "train_ids" else {"published": _PUBLISHED, "smiyc": _SMIYC}[reading]
-    )
+    if isinstance(drop, str):
+        raise ValueError(f"lost_and_found reader: option drop: expected a list, got {drop!r}")
     suffix = {"label_ids": "labelIds", "train_ids": "labelTrainIds"}[labels]
+    by_reading = {"published": _PUBLISHED, "smiyc": _SMIYC}
     return Layout(
         name="LostAndFound",
         images="leftImg8bit/{split}/{folder}/{id}_leftImg8bit.png",
         targets=f"gtCoarse/{{split}}/{{folder}}/{{id}}_gtCoarse_{suffix}.png",
-        labels=table,
-        splits={"train": 1036, "test": 1203},
+        labels=_TRAIN_IDS if labels == "train_ids" else by_reading[reading],
+        splits={
+            "train": 1036,
+            "test": 1203,
+            "trainValid": 1030,
+            "testValid": 1186,
+            "testNoKnown": 1043,
+        },
+        size=(2048, 1024),
+        folders={"trainValid": "train", "testValid": "test", "testNoKnown": "test"},
+        only={"testNoKnown": _NO_KNOWN},
+        skip={
+            "trainValid": _INVALID_TRAIN,
+            "testValid": _INVALID_TEST,
+            "testNoKnown": _INVALID_TEST,
+        },
+        drop=tuple(drop),
     )
-
-
-def lost_and_found(
-    root: Path, split: str, *, reading: str = "published", labels: str = "label_ids"
-) -> Iterator[RawFrame]:
-    """Read a split of LostAndFound.
-
-    Parameters
-    ----------
-    root
-        Folder with ``leftImg8bit`` and ``gtCoarse``.
-    split
-        ``train`` or ``test``.
-    reading
-        ``published``: free road is in-distribution, hazards are OoD, non-hazards are neutral, all
-        else is void. ``smiyc``: every object is OoD.
-    labels
-        ``label_ids``, or ``train_ids`` as stored (their non-hazards may differ from the table).
-    """
-    yield from read_layout(layout(reading, labels), root, split)

@@ -5,21 +5,19 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import multiprocessing
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
+from meta_ood.datasets.pool import ordered_map
 from meta_ood.datasets.reader import RawFrame
 from meta_ood.frames import Frame
 
 JOURNAL = "progress.jsonl"
 """What an interrupted run leaves behind, so that the next one goes on."""
-_POOL_FROM = 256  # frames; below, starting processes costs more than it saves
 
 
 def prepare_frame(raw: RawFrame, prepared: Path) -> Frame:
@@ -100,7 +98,7 @@ def prepare_frames(
     left = [frame for frame in raw if not _is_done(frame, done, prepared)]
     with path.open("w", encoding="utf-8") as journal:
         journal.write(json.dumps(settings, sort_keys=True) + "\n")
-        fresh = _run(partial(prepare_frame, prepared=prepared), left, workers)
+        fresh = ordered_map(partial(prepare_frame, prepared=prepared), left, workers)
         pending = {frame.image_id for frame in left}
         for item in raw:
             if item.image_id in pending:
@@ -114,18 +112,6 @@ def prepare_frames(
             journal.write(json.dumps(line) + "\n")
             journal.flush()
             yield frame
-
-
-def _run(work: partial[Frame], raw: Sequence[RawFrame], workers: int) -> Iterator[Frame]:
-    if workers <= 1 or len(raw) < _POOL_FROM:
-        yield from map(work, raw)
-        return
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=context) as pool:
-        try:
-            yield from pool.map(work, raw, chunksize=16)
-        finally:
-            pool.shutdown(cancel_futures=True)
 
 
 def _read_journal(path: Path, settings: Mapping[str, Any]) -> dict[str, tuple[str, str, list[int]]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Protocol
@@ -58,20 +58,34 @@ class Layout:
     Attributes
     ----------
     name
-        What errors call it.
+        What messages call it.
     images, targets
-        Paths below the root with ``{split}`` and fields such as ``{folder}`` and ``{id}``, which
-        stand for any text without a slash; the side that is not listed may hold ``*``.
-        `targets` is empty for a dataset without labels.
+        Paths below the root. ``{split}`` is the split's folder, ``{number}`` stands for digits,
+        ``{id}``, ``{folder}`` and the like for any text without a slash; the side that is not
+        listed may hold ``*``. `targets` is empty for a dataset without labels.
     labels
         Label id in the files -> target value.
     splits
         Split -> number of frames as published, 0 where unknown.
-    scene
-        Regular expression with the group ``scene``, searched in the image id; where it does not
-        match, the field ``{folder}`` is the scene, or else the image itself.
+    size
+        Published width and height [px] of all images, if they are all alike.
     lead
-        Which side is listed on disk; the other one follows by its template.
+        ``images`` or ``targets``: the side that is listed; the other one follows by its template.
+    folders
+        Split -> its folder, where that is not the split's name.
+    only
+        Split -> regular expression that the ids of its frames match from the beginning.
+    skip
+        Split -> positions of frames that are left out, in the order of all frames of its folder.
+    unlabelled
+        Splits whose labels are not public: their targets are void.
+    drop
+        Ids of frames that are left out.
+    scene
+        Regular expression with the group ``scene``, searched in the id; where it does not match,
+        ``{folder}`` is the scene, or else each image its own.
+    compose
+        Makes the image from the two files of a pair and the split, where it is no file itself.
     """
 
     name: str
@@ -79,8 +93,32 @@ class Layout:
     targets: str
     labels: Mapping[int, int]
     splits: Mapping[str, int]
-    scene: str = r"^(?:\d{4}_)?(?P<scene>.+)_\d{6}_\d{6}$"
+    size: tuple[int, int] | None = None
     lead: str = "images"
+    folders: Mapping[str, str] = field(default_factory=dict)
+    only: Mapping[str, str] = field(default_factory=dict)
+    skip: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    unlabelled: tuple[str, ...] = ()
+    drop: tuple[str, ...] = ()
+    scene: str = r"^(?P<scene>.+)_\d{6}_\d{6}$"
+    compose: Callable[[Path, Path], RgbImage] | None = None
+
+
+@dataclass(frozen=True)
+class LayoutReader:
+    """The reader of every dataset that is a :class:`Layout`.
+
+    Attributes
+    ----------
+    layout
+        Makes the layout; its keyword arguments are the reader's options.
+    """
+
+    layout: Callable[..., Layout]
+
+    def __call__(self, root: Path, split: str, **options: object) -> Iterator[RawFrame]:
+        """Yield the frames; see :func:`read_layout`."""
+        yield from read_layout(self.layout(**options), root, split)
 
 
 @dataclass(frozen=True)
@@ -105,52 +143,60 @@ def pairs(layout: Layout, root: Path, split: str) -> list[Pair]:
     lookup(f"{layout.name} split", layout.splits, split)
     if not root.is_dir():
         raise FileNotFoundError(
-            f"{layout.name}: {root} is no folder; expected {expected(layout, split)}"
+            f"{layout.name}: {root} is no folder; expected {expected(layout, split)} in it"
         )
-    leading, following = layout.images, layout.targets
-    if layout.lead == "targets":
-        leading, following = following, leading
+    leading, following = sides(layout, split)
+    only, skip = re.compile(layout.only.get(split, "")), layout.skip.get(split, ())
     found = []
-    for fields, path in listed(leading, root, split):
-        partner = locate(following, root, split, fields) if following else None
-        if layout.lead == "targets":
-            found.append(Pair(fields, partner or root, path))
-        else:
-            found.append(Pair(fields, path, partner))
+    for position, (fields, path) in enumerate(listed(leading, root)):
+        name = fields["id"]
+        if position in skip or name in layout.drop or not only.match(name):
+            continue
+        partner = locate(following, root, fields) if following else None
+        if layout.lead == "targets" and partner is not None:
+            path, partner = partner, path
+        found.append(Pair(fields, path, partner))
     return found
+
+
+def sides(layout: Layout, split: str) -> tuple[str, str]:
+    """Return the templates of the listed side and of the other one for a split."""
+    folder = layout.folders.get(split, split)
+    images = layout.images.replace("{split}", folder)
+    targets = "" if split in layout.unlabelled else layout.targets.replace("{split}", folder)
+    return (targets, images) if layout.lead == "targets" else (images, targets)
 
 
 def expected(layout: Layout, split: str) -> str:
     """Say where the files of a split are looked for."""
-    sides = [side.replace("{split}", split) for side in (layout.images, layout.targets) if side]
-    return " and ".join(sides)
+    return " and ".join(side for side in sides(layout, split) if side)
 
 
-def listed(template: str, root: Path, split: str) -> Iterator[tuple[dict[str, str], Path]]:
+def listed(template: str, root: Path) -> Iterator[tuple[dict[str, str], Path]]:
     """Yield the fields and the path of each file below `root` that fits a template, sorted."""
-    template = template.replace("{split}", split)
-    pattern = re.escape(template)
+    pattern = re.escape(template).replace(re.escape("*"), "[^/]*")
     for name in re.findall(r"\{(\w+)\}", template):
-        pattern = pattern.replace(re.escape("{" + name + "}"), f"(?P<{name}>[^/]+)", 1)
+        what = r"\d+" if name == "number" else "[^/]+"
+        pattern = pattern.replace(re.escape("{" + name + "}"), f"(?P<{name}>{what})", 1)
         pattern = pattern.replace(re.escape("{" + name + "}"), f"(?P={name})")
-    fits = re.compile(pattern.replace(re.escape("*"), "[^/]*") + r"\Z")
+    fits = re.compile(pattern + r"\Z")
     for path in sorted(root.glob(re.sub(r"\{\w+\}", "*", template))):
         match = fits.match(path.relative_to(root).as_posix())
-        if match:
+        if match and not path.name.startswith("."):  # as macOS leaves them in archives
             yield match.groupdict(), path
 
 
-def locate(template: str, root: Path, split: str, fields: Mapping[str, str]) -> Path:
+def locate(template: str, root: Path, fields: Mapping[str, str]) -> Path:
     """Fill a template; where it holds ``*`` or a field that is not given, ask the disk.
 
     Returns
     -------
     The path, which need not exist.
     """
-    filled = template.replace("{split}", split)
+    filled = template
     for name, value in fields.items():
         filled = filled.replace("{" + name + "}", value)
-    if "*" not in filled and "{" not in filled:
+    if not re.search(r"[*{[]", filled):
         return root / filled
     matches = sorted(root.glob(re.sub(r"\{\w+\}", "*", filled)))
     return matches[0] if matches else root / filled
@@ -188,8 +234,11 @@ def raw_frame(layout: Layout, pair: Pair) -> RawFrame:
         target = partial(no_target, pair.image)
     else:
         target = partial(read_target, pair.target, layout.labels)
-    name = image_id(pair.fields)
-    return RawFrame(name, pair.image, scene_of(layout, pair.fields), target)
+    pixels = None
+    if layout.compose is not None and pair.target is not None:
+        pixels = partial(layout.compose, pair.image, pair.target)
+    scene = scene_of(layout, pair.fields)
+    return RawFrame(image_id(pair.fields), pair.image, scene, target, pixels)
 
 
 def image_id(fields: Mapping[str, str]) -> str:

@@ -4,7 +4,8 @@
 what such a classifier is worth on segments that it has not seen.
 """
 
-from meta_ood.meta_classification.classifier import CLASSIFIERS, MetaClassifier, fit
+from meta_ood.meta_classification.classifier import MetaClassifier, fit
+from meta_ood.meta_classification.families import CLASSIFIERS
 from meta_ood.meta_classification.features import degenerate_columns, false_positives
 from meta_ood.meta_classification.folds import FOLDS, OutOfFold, cross_validate, out_of_fold
 

@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
-from scipy.special import expit
 
 from meta_ood.labels import lookup
-from meta_ood.meta_classification import logistic
+from meta_ood.meta_classification.families import (
+    CLASSIFIERS,
+    Family,
+    LinearModel,
+    Model,
+    probability,
+)
 from meta_ood.meta_classification.features import (
     Flags,
     Floats,
@@ -23,67 +30,8 @@ from meta_ood.meta_classification.features import (
 )
 
 _FORMAT = "meta-ood meta classifier, version 1"
-
-
-class Model(Protocol):
-    """What stands behind a meta classifier: scaled features to log odds, and plain values."""
-
-    def log_odds(self, scaled: Floats) -> Floats:
-        """Return ``(S,)`` log odds of being a false positive from ``(S, F)`` scaled features."""
-
-    def to_values(self, names: tuple[str, ...]) -> dict[str, Any]:
-        """Return plain JSON values; `names` are the features' names."""
-
-
-@dataclass(frozen=True)
-class LinearModel:
-    """Log odds ``= x w + b``.
-
-    Attributes
-    ----------
-    weights
-        ``(F,) float64``.
-    bias
-        The constant term.
-    """
-
-    weights: Floats
-    bias: float
-
-    def log_odds(self, scaled: Floats) -> Floats:
-        """Return ``(S,)`` log odds from ``(S, F)`` scaled features."""
-        odds: Floats = scaled @ self.weights + self.bias
-        return odds
-
-    def to_values(self, names: tuple[str, ...]) -> dict[str, Any]:
-        """Return ``{"bias": b, "weights": {name: w}}``."""
-        weights = (float(w) for w in self.weights)
-        return {"bias": float(self.bias), "weights": dict(zip(names, weights, strict=True))}
-
-    @classmethod
-    def from_values(cls, values: Mapping[str, Any], names: tuple[str, ...]) -> LinearModel:
-        """Undo :meth:`to_values`."""
-        return cls(np.array([float(values["weights"][n]) for n in names]), float(values["bias"]))
-
-
-def fit_logistic_regression(scaled: Floats, false: Flags, *, penalty: float = 1.0) -> LinearModel:
-    """Fit the published classifier: L2, intercept penalised, C = 1 / penalty (METHOD.md G5)."""
-    weights = logistic.newton(logistic.with_ones(scaled), false, penalty=penalty)
-    return LinearModel(weights[:-1], float(weights[-1]))
-
-
-@dataclass(frozen=True)
-class Family:
-    """One kind of meta classifier: how to fit it and how to read it back."""
-
-    fit: Callable[..., Model]
-    from_values: Callable[[Mapping[str, Any], tuple[str, ...]], Model]
-
-
-CLASSIFIERS: dict[str, Family] = {
-    "logistic_regression": Family(fit_logistic_regression, LinearModel.from_values),
-}
-"""Name in params.yaml -> kind of meta classifier."""
+_BARE_LIST = re.compile(r"\[[^][{}]*\]")
+"""A list of plain values: written in one line."""
 
 
 @dataclass(frozen=True)
@@ -104,6 +52,8 @@ class MetaClassifier:
         A segment is removed if its probability of being a false positive is above.
     keep_everything
         Why nothing is ever removed, or "" for a classifier that was fitted; see :func:`fit`.
+    score, threshold
+        What made the training segments, and must make those to be judged; "" and None if unknown.
     """
 
     feature_names: tuple[str, ...]
@@ -111,7 +61,9 @@ class MetaClassifier:
     model: Model
     classifier: str = "logistic_regression"
     operating_point: float = 0.5
-    keep_everything: str = field(default="")
+    keep_everything: str = ""
+    score: str = ""
+    threshold: float | None = None
 
     @property
     def mean(self) -> Floats:
@@ -165,8 +117,7 @@ class MetaClassifier:
         """Do what :meth:`probability` does from ``(S, F)`` features in the classifier's order."""
         if self.keep_everything:
             return np.zeros(len(features))
-        probability: Floats = expit(self.model.log_odds(self.scaling(features)))
-        return probability
+        return probability(self.model, self.scaling(features))
 
     def removes(self, table: Segments) -> Flags:
         """Return ``(S,)``: which segments go, being false with more than the operating point."""
@@ -183,10 +134,13 @@ class MetaClassifier:
             "classifier": self.classifier,
             "operating_point": self.operating_point,
             "keep_everything": self.keep_everything,
+            "score": self.score,
+            "threshold": self.threshold,
             "features": features,
             "model": self.model.to_values(self.feature_names),
         }
-        return json.dumps(values, indent=1, allow_nan=False) + "\n"
+        text = json.dumps(values, indent=1, allow_nan=False)
+        return _BARE_LIST.sub(lambda found: " ".join(found[0].split()), text) + "\n"
 
     @classmethod
     def from_json(cls, text: str, source: str = "the text") -> MetaClassifier:
@@ -212,6 +166,8 @@ class MetaClassifier:
                 classifier=name,
                 operating_point=float(values["operating_point"]),
                 keep_everything=str(values["keep_everything"]),
+                score=str(values["score"]),
+                threshold=None if values["threshold"] is None else float(values["threshold"]),
             )
         except KeyError as error:
             raise ValueError(f"{source} is no meta classifier: {error} is missing") from None
@@ -271,13 +227,19 @@ def fit(
     ValueError
         Unknown classifier or option.
     """
-    return fit_rows(
+    fitted = fit_rows(
         tuple(table.feature_names),
         np.asarray(table.features, np.float64),
         false_positives(table),
         classifier,
         operating_point=operating_point,
         **options,
+    )
+    threshold = float(getattr(table, "threshold", math.nan))
+    return replace(
+        fitted,
+        score=str(getattr(table, "score", "")),
+        threshold=None if math.isnan(threshold) else threshold,
     )
 
 
@@ -290,14 +252,14 @@ def fit_rows(
     operating_point: float = 0.5,
     **options: Any,
 ) -> MetaClassifier:
-    """Do what :func:`fit` says with plain arrays ``(S, F)`` and ``(S,)``."""
+    """Do what :func:`fit` says with plain arrays ``(S, F)`` and ``(S,)``; `names` may be empty."""
     family = lookup("classifier", CLASSIFIERS, classifier)
     _check_options(classifier, family, options)
     scaling = Scaling.of(features)
     why = why_not_fitted(false)
     model: Model
     if why:
-        model = LinearModel(np.zeros(len(names)), 0.0)
+        model = LinearModel(np.zeros(features.shape[1]), 0.0)
         classifier = "logistic_regression"
     else:
         model = family.fit(scaling(features), false, **options)

@@ -48,6 +48,30 @@ class Segments(Protocol):
     def iou(self) -> npt.NDArray[np.floating]: ...  # noqa: D102
 
 
+@dataclass(frozen=True)
+class SomeFeatures:
+    """A table with some of its columns: what ablations leave in."""
+
+    image_ids: Sequence[str]
+    scenes: Sequence[str]
+    image: npt.NDArray[np.integer]
+    features: Floats
+    feature_names: Sequence[str]
+    iou: npt.NDArray[np.floating]
+
+    @classmethod
+    def of(cls, table: Segments, columns: Sequence[int]) -> SomeFeatures:
+        """Keep the `columns` of a table."""
+        return cls(
+            table.image_ids,
+            table.scenes,
+            table.image,
+            np.asarray(table.features)[:, list(columns)],
+            tuple(table.feature_names[k] for k in columns),
+            table.iou,
+        )
+
+
 def false_positives(table: Segments) -> Flags:
     """Return ``(S,)``: which segments touch no true component (METHOD.md G5, ``y = iou0``)."""
     false: Flags = np.asarray(table.iou) == 0
@@ -124,6 +148,9 @@ def degenerate_columns(features: Floats, names: Sequence[str]) -> dict[str, str]
     {'b': 'same as a up to scale and shift', 'c': 'constant'}
     """
     found: dict[str, str] = {}
+    names = [str(name) for name in names]
+    if not len(features):
+        return found
     scaling = Scaling.of(features)
     scaled = scaling(features)
     missing = (~np.isfinite(features)).sum(axis=0)

@@ -127,12 +127,18 @@ def out_of_fold(
         raise ValueError(f"folds 'published' are for logistic_regression, not {classifier!r}")
     if folds == "published" or (folds, classifier) == ("leave_one_out", "logistic_regression"):
         return _each_segment(features, false, fold, rescale=folds != "published", **options)
-    names = tuple(table.feature_names)
+    return over_folds(features, false, fold, classifier, **options)
+
+
+def over_folds(
+    features: Floats, false: Flags, fold: Integers, classifier: str, **options: Any
+) -> OutOfFold:
+    """Do what :func:`out_of_fold` says with plain arrays and folds numbered from 0."""
     probability = np.zeros(len(fold))
     reasons: dict[int, str] = {}
     for number in range(int(fold.max(initial=-1)) + 1):
         out = fold == number
-        part = fit_rows(names, features[~out], false[~out], classifier, **options)
+        part = fit_rows((), features[~out], false[~out], classifier, **options)
         if part.keep_everything:
             reasons[number] = part.keep_everything
         else:

@@ -9,6 +9,7 @@ from typing import Any
 from torch import nn
 
 from meta_ood.labels import lookup
+from meta_ood.models import torchvision_segmentation as torchvision
 from meta_ood.models.deeplabv3plus import DeepLabV3Plus, deeplabv3plus_mini
 from meta_ood.models.dual_gcn import DualGCNNet, dualgcn_mini, dualgcnnet_r101
 from meta_ood.models.pixels import upsample
@@ -21,6 +22,12 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
     "dualgcnnet_r101": dualgcnnet_r101,
     "deeplabv3plus_mini": deeplabv3plus_mini,
     "dualgcn_mini": dualgcn_mini,
+    "torchvision/fcn_resnet50": torchvision.fcn_resnet50,
+    "torchvision/fcn_resnet101": torchvision.fcn_resnet101,
+    "torchvision/deeplabv3_resnet50": torchvision.deeplabv3_resnet50,
+    "torchvision/deeplabv3_resnet101": torchvision.deeplabv3_resnet101,
+    "torchvision/deeplabv3_mobilenet_v3_large": torchvision.deeplabv3_mobilenet,
+    "torchvision/lraspp_mobilenet_v3_large": torchvision.lraspp_mobilenet,
 }
 """Architecture -> ``builder(num_classes, **options)``."""
 
@@ -68,5 +75,8 @@ def _imported(name: str) -> Callable[..., Any]:
     try:
         builder: Callable[..., Any] = getattr(importlib.import_module(module_name), attribute)
     except (ImportError, AttributeError, ValueError) as error:
-        raise ValueError(f"architecture {name}: expected package.module:builder: {error}") from None
+        raise ValueError(
+            f"architecture {name}: expected package.module:builder, installed or "
+            f"on PYTHONPATH: {error}"
+        ) from None
     return builder

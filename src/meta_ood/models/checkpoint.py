@@ -20,15 +20,13 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from meta_ood.models import MODELS, build
+from meta_ood.models.matching import converted, match
 from meta_ood.models.pixels import Normalisation
+from meta_ood.models.torch_files import CheckpointError
 
 FORMAT = 1
 _KEY = "meta_ood"
 _REQUIRED = ("format", "name", "architecture", "options", "num_classes", "class_names", "variant")
-
-
-class CheckpointError(ValueError):
-    """A weights file cannot be used; the message names the file, the keys and what to do."""
 
 
 def save(
@@ -108,8 +106,11 @@ def write(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
+        partial.touch()
+        mode = partial.stat().st_mode  # safetensors would leave the file to its owner alone
         # One entry only: safetensors writes several in random order.
         save_file(own, partial, {_KEY: json.dumps(metadata, sort_keys=True)})
+        partial.chmod(mode)
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
@@ -123,13 +124,7 @@ def read_metadata(path: Path) -> dict[str, Any]:
     CheckpointError
         If the file is missing, damaged or was not written by :func:`save`.
     """
-    if not path.is_file():
-        raise CheckpointError(f"{path}: no such weights file")
-    try:
-        with safetensors.safe_open(path, "pt") as file:
-            entries = file.metadata() or {}
-    except Exception as error:  # the library raises its own, OSError and others
-        raise CheckpointError(f"{path}: not a safetensors file, or damaged: {error}") from None
+    entries = _entries(path)
     if _KEY not in entries:
         raise CheckpointError(
             f"{path}: no metadata entry {_KEY!r}: not written by meta-ood; "
@@ -177,45 +172,64 @@ def load(path: Path, architecture: str | None = None) -> tuple[nn.Module, dict[s
             f"{path}: architecture {own!r} is code of your own; "
             "say so by passing the architecture of params.yaml"
         )
+    tensors = read_tensors(path)
     try:
-        tensors = load_file(path)
-    except Exception as error:
-        raise CheckpointError(f"{path}: damaged: {error}") from None
-    try:
-        if own in MODELS:
-            with torch.device("meta"):
-                network = build(own, metadata["num_classes"], **metadata["options"])
-        else:
-            network = build(own, metadata["num_classes"], **metadata["options"])
+        network = _empty(own, metadata["num_classes"], metadata["options"])
     except ValueError as error:
         raise CheckpointError(f"{path}: {error}") from error
-    check(path, network.state_dict(), tensors)
-    network.load_state_dict(tensors, strict=True, assign=own in MODELS)
+    expected = network.state_dict()
+    report = match(str(path), "meta-ood", expected, tensors)
+    network.load_state_dict(converted(report, expected, tensors), assign=own in MODELS)
     return network, metadata
 
 
-def check(path: Path, expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> None:
-    """Compare names, shapes and dtypes.
+def looks_like_safetensors(path: Path) -> bool:
+    """Tell a safetensors file by its name or its first bytes."""
+    with path.open("rb") as file:
+        start = file.read(9)
+    return path.suffix == ".safetensors" or start[8:9] == b"{"
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """Return the tensors of a safetensors file, mapped from it.
 
     Raises
     ------
     CheckpointError
-        Lists missing, unexpected and wrong entries.
+        If the file is no safetensors file or damaged.
     """
-    problems = [f"missing {key}" for key in expected if key not in found]
-    problems += [f"unexpected {key}" for key in found if key not in expected]
-    problems += [
-        f"{key} is {tuple(found[key].shape)} {found[key].dtype}, "
-        f"expected {tuple(own.shape)} {own.dtype}"
-        for key, own in expected.items()
-        if key in found and (found[key].shape != own.shape or found[key].dtype != own.dtype)
-    ]
-    if problems:
-        shown = "; ".join(problems[:5]) + ("; ..." if len(problems) > 5 else "")
-        raise CheckpointError(f"{path}: {len(problems)} entries do not fit the network: {shown}")
+    try:
+        return load_file(path)
+    except Exception as error:
+        raise CheckpointError(f"{path}: not a safetensors file, or damaged: {error}") from None
+
+
+def own_metadata(path: Path) -> dict[str, Any]:
+    """Return the metadata of a file of ours, nothing of another."""
+    if not looks_like_safetensors(path) or _KEY not in _entries(path):
+        return {}
+    return read_metadata(path)
 
 
 def file_sha256(path: Path) -> str:
     """Return the sha256 of a file's bytes, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _entries(path: Path) -> dict[str, str]:
+    if not path.is_file():
+        raise CheckpointError(f"{path}: no such weights file")
+    try:
+        with safetensors.safe_open(path, "pt") as file:
+            return dict(file.metadata() or {})
+    except Exception as error:  # the library raises its own, OSError and others
+        raise CheckpointError(f"{path}: not a safetensors file, or damaged: {error}") from None
+
+
+def _empty(architecture: str, num_classes: int, options: Mapping[str, Any]) -> nn.Module:
+    """Build without memory where the constructors are ours and every tensor will be replaced."""
+    if architecture not in MODELS:
+        return build(architecture, num_classes, **options)
+    with torch.device("meta"):
+        return build(architecture, num_classes, **options)

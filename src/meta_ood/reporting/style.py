@@ -23,6 +23,8 @@ h3 { font-size: 17px; margin: 30px 0 8px }
 p { max-width: 46em; margin: .4em 0 .9em }
 .kicker { color: var(--accent); font-weight: 650; margin: 0; letter-spacing: .01em }
 .soft, figcaption, .note { color: var(--ink-soft) }
+.lead { font-size: 17px; max-width: 50em }
+td b { font-weight: 680 }
 .note { font-size: 14px }
 code { font: .9em ui-monospace,SFMono-Regular,Menlo,Consolas,monospace; overflow-wrap: anywhere
   }
@@ -53,19 +55,20 @@ a { color: var(--accent); text-underline-offset: 3px }
 .wide:focus-visible { outline: 2px solid var(--accent); outline-offset: 2px }
 table { border-collapse: collapse; width: 100%; font-size: 15px; font-variant-numeric:
   tabular-nums }
-th, td { padding: 7px 12px; text-align: right; white-space: nowrap; vertical-align: top }
+th, td { padding: 7px 11px; text-align: right; white-space: nowrap; vertical-align: top }
 th { font-weight: 600 }
 thead th { background: var(--head); font-size: 14px; vertical-align: bottom; border-bottom: 1px
   solid var(--line) }
-thead .unit { display: block; font-weight: 400; color: var(--ink-soft); font-size: 12.5px }
+.unit { display: block; font-weight: 400; color: var(--ink-soft); font-size: 12.5px }
 .text, tbody th { text-align: left }
 tbody th { font-weight: 500 }
 tbody tr.first td, tbody tr.first th { border-top: 1px solid var(--line) }
 tbody:first-of-type tr.first:first-child td, tbody:first-of-type tr.first:first-child th {
   border-top: 0 }
 td .range { display: block; font-size: 12px; color: var(--ink-soft) }
+td .chip { margin-right: 8px }
 .chip { display: inline-block; font-size: 12.5px; line-height: 1.5; border-radius: 20px;
-  padding: 0 7px; margin-left: 7px; font-weight: 600; min-width: 56px; text-align: center }
+  padding: 0 7px; font-weight: 600; white-space: nowrap }
 .chip.good { background: var(--good-paper) }
 .chip.bad { background: var(--bad-paper) }
 .chip.same { background: var(--same-paper); font-weight: 450 }
@@ -73,7 +76,7 @@ td .range { display: block; font-size: 12px; color: var(--ink-soft) }
   middle; margin-right: 8px }
 .variant.baseline { border-top-style: dashed; border-color: #7486a8 }
 .variant.ood_trained { border-color: #e06c00 }
-.charts { display: grid; grid-template-columns: repeat(auto-fit,minmax(250px,1fr)); gap: 14px;
+.charts { display: grid; grid-template-columns: repeat(auto-fill,minmax(250px,1fr)); gap: 14px;
   margin: 10px 0 8px }
 figure { margin: 0 }
 .charts figure { background: var(--card); border: 1px solid var(--line); border-radius: 12px;
@@ -81,14 +84,19 @@ figure { margin: 0 }
 .charts figcaption { font-size: 14px; font-weight: 600; color: var(--ink); padding: 0 4px 4px }
 .chart { display: block; width: 100%; height: auto }
 .chart * { stroke-linejoin: round; stroke-linecap: butt }
-.scene { background: var(--card); border: 1px solid var(--line); border-radius: 12px; padding:
-  14px; margin: 14px 0; box-shadow: var(--shadow) }
+.scene { background: var(--card); border: 1px solid var(--line); border-radius: 12px;
+  padding: 12px 14px 14px; margin: 14px 0; box-shadow: var(--shadow) }
 .scene h4 { margin: 0 0 8px; font-size: 14px; font-weight: 500; color: var(--ink-soft);
   overflow-wrap: anywhere }
-.strip { display: grid; gap: 10px; grid-template-columns: repeat(auto-fit,minmax(190px,1fr)) }
-.strip+.strip, .row+.strip { margin-top: 10px }
-.strip img { display: block; width: 100%; height: auto; border-radius: 7px; background: #000 }
-.strip figcaption { font-size: 13px; padding: 4px 2px 0 }
+.panels { display: grid; gap: 10px; grid-template-columns: calc((100% - 30px) / 4) minmax(0, 1fr) }
+.few .panels { grid-template-columns: calc((100% - 40px) / 5 * 2 + 10px) minmax(0, 1fr) }
+.truth, .strips { display: grid; gap: 10px; align-content: start }
+.few .truth { grid-template-columns: repeat(2, minmax(0, 1fr)) }
+.strip { display: grid; gap: 10px; grid-template-columns: repeat(3, minmax(0, 1fr)) }
+.panels img { display: block; width: 100%; height: auto; border-radius: 6px; background: #000 }
+.panels figcaption { font-size: 12.5px; line-height: 1.35; padding: 4px 2px 0;
+  white-space: nowrap; overflow: hidden; text-overflow: ellipsis }
+.panels figcaption b { display: block; font-weight: 600; color: var(--ink) }
 .legend { display: flex; flex-wrap: wrap; gap: 6px 20px; font-size: 14px; color:
   var(--ink-soft); margin: 6px 0 0; padding: 0; list-style: none }
 .swatch { display: inline-block; width: 15px; height: 15px; border-radius: 4px; vertical-align:
@@ -109,7 +117,11 @@ footer dl { font-size: 14px; border-top: 1px solid var(--line); padding-top: 18p
   main, header, footer { padding-left: 16px; padding-right: 16px }
   header { padding-top: 28px }
   h2 { margin-top: 44px }
-  .strip { grid-template-columns: repeat(2,1fr) }
+  .panels, .few .panels { grid-template-columns: minmax(0, 1fr) }
+  .truth, .strip { grid-template-columns: repeat(2, minmax(0, 1fr)) }
+  .strip figure:nth-child(3) { grid-column: 1 / -1 }
+  .panels, .truth, .strips, .strip { gap: 6px }
+  .panels figcaption { font-size: 11.5px }
   dl { grid-template-columns: 1fr; gap: 0 }
   dd { margin-bottom: 10px }
   .tiles { grid-template-columns: repeat(2,1fr); gap: 10px }

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from meta_ood.reporting.markup import signed, tone_of
 from meta_ood.reporting.results import Cell, Results
 from meta_ood.reporting.tables import COLUMNS, Column
 
 _COLUMN = {column.key: column for column in COLUMNS}
 _NAMES = {"auroc": "AUROC", "auprc": "AUPRC", "fpr95": "FPR95", "miou": "mIoU"}
-NOISE = 0.0005
-"""Changes of fractions below this are called no change."""
+_GOOD = {"higher": "rose", "lower": "fell"}
 
 
 @dataclass(frozen=True)
@@ -60,20 +60,33 @@ def verdict(results: Results) -> Verdict:
     """
     pairs = results.pairs
     tiles = [tile for key in ("auroc", "fpr95", "auprc") if (tile := _mean_tile(key, pairs))]
-    meta = _meta([after for _, after in pairs] or results.ordered)
+    with_ood = [pair for pair in pairs if _has_objects(pair[1])]
+    meta = _meta(
+        [after for _, after in with_ood] or [c for c in results.ordered if _has_objects(c)]
+    )
     if meta is not None:
         tiles.append(meta[1])
     miou = _mean_tile("miou", pairs)
     if miou is not None:
         tiles.append(miou)
     sentences = [_counted(key, pairs) for key in ("auroc", "auprc", "fpr95")]
-    sentences += [_closed_set(pairs), meta[0] if meta else ""]
+    sentences += [
+        _closed_set(pairs),
+        meta[0] if meta else "",
+        _together(with_ood),
+        _false_alarms([pair for pair in pairs if not _has_objects(pair[1])]),
+    ]
     return Verdict(
         _headline(pairs, bool(results.cells)),
         tuple(sentence for sentence in sentences if sentence),
         tuple(_worse(pairs)),
         tuple(tiles),
     )
+
+
+def _has_objects(cell: Cell) -> bool:
+    """Return whether there is anything OoD to find; where it is not said, there is."""
+    return cell.value("components") != 0
 
 
 def _values(key: str, pairs: Sequence[tuple[Cell, Cell]]) -> list[tuple[float, float]]:
@@ -85,19 +98,17 @@ def _mean(values: Sequence[float]) -> float:
     return sum(values) / len(values)
 
 
-def _tone(gain: float) -> str:
-    return "same" if abs(gain) < NOISE else "good" if gain > 0 else "bad"
-
-
 def _mean_tile(key: str, pairs: Sequence[tuple[Cell, Cell]]) -> Tile | None:
     values = _values(key, pairs)
     if not values:
         return None
     before, after = _mean([b for b, _ in values]), _mean([a for _, a in values])
     column = _COLUMN[key]
-    gain = column.gain(before, after) or 0.0
-    note = f"{100 * (after - before):+.1f} points, mean of {len(values)}"
-    return Tile(_NAMES[key], column.text(before), f"{column.text(after)} %", note, _tone(gain))
+    note = f"{signed(column, after - before)} points"
+    if len(values) > 1:
+        note += f", mean of {len(values)}"
+    tone = tone_of(column, before, after)
+    return Tile(_NAMES[key], column.text(before), f"{column.text(after)} %", note, tone)
 
 
 def _headline(pairs: Sequence[tuple[Cell, Cell]], is_any: bool) -> str:
@@ -108,7 +119,7 @@ def _headline(pairs: Sequence[tuple[Cell, Cell]], is_any: bool) -> str:
             before, after = _mean([b for b, _ in values]), _mean([a for _, a in values])
             column = _COLUMN[key]
             parts.append(f"{_NAMES[key]} {column.text(before)} → {column.text(after)} %")
-            tones.append(_tone(column.gain(before, after) or 0.0))
+            tones.append(tone_of(column, before, after))
     if not parts:
         if not is_any:
             return "There are no results yet."
@@ -124,20 +135,20 @@ def _headline(pairs: Sequence[tuple[Cell, Cell]], is_any: bool) -> str:
 
 
 def _counted(key: str, pairs: Sequence[tuple[Cell, Cell]]) -> str:
+    """Say how often a figure rose, fell and stayed."""
     values = _values(key, pairs)
     if not values:
         return ""
     column = _COLUMN[key]
-    better = sum(_tone(column.gain(b, a) or 0.0) == "good" for b, a in values)
-    word = "rose" if column.better == "higher" else "fell"
-    which = (
-        f"in all {len(values)} comparisons"
-        if better == len(values)
-        else (f"in {better} of {len(values)} comparisons")
-    )
-    if len(values) == 1:
-        which = "" if better else "nowhere"
-    return f"{_NAMES[key]} {word} {which}".rstrip() + "."
+    tones = ["same" if tone_of(column, b, a) == "same" else a > b for b, a in values]
+    counts = {"rose": tones.count(True), "fell": tones.count(False), "stayed": tones.count("same")}
+    verbs = sorted((v for v in counts if counts[v]), key=lambda v: v != _GOOD[column.better])
+    if len(verbs) == 1:
+        many = {1: "", 2: " in both comparisons"}
+        where = many.get(len(values), f" in all {len(values)} comparisons")
+        return f"{_NAMES[key]} {verbs[0]}{where}."
+    first, *others = (f"{verb} in {counts[verb]}" for verb in verbs)
+    return f"{_NAMES[key]} {first} of {len(values)} comparisons, {', '.join(others)}."
 
 
 def _closed_set(pairs: Sequence[tuple[Cell, Cell]]) -> str:
@@ -173,8 +184,36 @@ def _meta(cells: Sequence[Cell]) -> tuple[str, Tile] | None:
         text += f" and {removed} true ones"
     text += f"; missed objects went from {fn} to {fn_after}."
     tone = "good" if share >= 50 else "same" if share > 0 else "bad"
-    note = f"{share:.0f} % removed by meta classification, {len(known)} sets"
+    note = f"{share:.0f} % removed by meta classification"
     return text, Tile("false segments", str(fp), str(fp_after), note, tone)
+
+
+def _together(pairs: Sequence[tuple[Cell, Cell]]) -> str:
+    """Compare the baseline's raw segments with what both halves of the method leave."""
+    fp, fn = "segment_false_positives", "segment_false_negatives"
+    rows = [
+        (b.value(fp), a.value(f"{fp}_after_meta"), b.value(fn), a.value(f"{fn}_after_meta"))
+        for b, a in pairs
+    ]
+    known = [[v for v in row if v is not None] for row in rows if None not in row]
+    if not known:
+        return ""
+    first, last, missed, still = (int(sum(row[i] for row in known)) for i in range(4))
+    return (
+        f"Both together, against the plain baseline: false segments {first} → {last}, "
+        f"missed objects {missed} → {still}."
+    )
+
+
+def _false_alarms(pairs: Sequence[tuple[Cell, Cell]]) -> str:
+    """Say what happened on sets without any OoD object, where every segment is false."""
+    key = "segment_false_positives_after_meta"
+    values = _values(key, pairs)
+    if not values:
+        return ""
+    names = ", ".join(dict.fromkeys(after.dataset for _, after in pairs))
+    first, last = (int(sum(v[i] for v in values)) for i in range(2))
+    return f"Where there is nothing to find ({names}), false segments went from {first} to {last}."
 
 
 def cells_removed(cells: Sequence[Cell]) -> int | None:
@@ -190,16 +229,15 @@ def cells_removed(cells: Sequence[Cell]) -> int | None:
 
 
 def _worse(pairs: Sequence[tuple[Cell, Cell]]) -> list[str]:
-    """Name every headline fraction that OoD training made worse."""
+    """Name every headline fraction that OoD training made worse, one text a pair."""
     found = []
     for before, after in pairs:
+        parts = []
         for key, name in _NAMES.items():
             column: Column = _COLUMN[key]
             b, a = before.value(key), after.value(key)
-            gain = column.gain(b, a)
-            if gain is not None and _tone(gain) == "bad":
-                found.append(
-                    f"{after.network} on {after.dataset}: "
-                    f"{name} {column.text(b)} → {column.text(a)} %"
-                )
+            if b is not None and a is not None and tone_of(column, b, a) == "bad":
+                parts.append(f"{name} {column.text(b)} → {column.text(a)} %")
+        if parts:
+            found.append(f"{after.network} on {after.dataset}: {', '.join(parts)}")
     return found

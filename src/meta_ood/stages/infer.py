@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 from pathlib import Path
 
@@ -10,8 +9,9 @@ from meta_ood import storage
 from meta_ood.config import Params
 from meta_ood.context import Log, Machine, progress
 from meta_ood.frames import read_frames
-from meta_ood.inference import predict
+from meta_ood.inference import predict, processes, write_behind
 from meta_ood.models import checkpoint
+from meta_ood.predictions import Prediction
 from meta_ood.resume import resume_folder
 
 
@@ -32,16 +32,15 @@ def run(
     They gather in a folder of their own until all are there, so that a killed run goes on where it
     was, and no run takes predictions of other weights for its own.
     """
-    net, made_of = checkpoint.load(weights)
+    net, made_of = checkpoint.load(weights, params.network_params(network).architecture)
+    weights_sha256 = checkpoint.file_sha256(weights)
     gathered = resume_folder(
-        ("infer", network, variant, params.infer), (prepared / "frames.csv", weights)
+        ("infer", network, variant, dataset, params.infer, params.dataset_params(dataset)),
+        (prepared / "frames.csv", weights),
     )
     gathered.mkdir(parents=True, exist_ok=True)
-    frames = sorted(read_frames(prepared, Path.cwd()), key=lambda frame: frame.image_id)
-    todo = [frame for frame in frames if not (gathered / f"{frame.image_id}.h5").is_file()]
-    results = predict(net, todo, params.infer, machine)
-    weights_sha256 = hashlib.sha256(weights.read_bytes()).hexdigest()
-    for prediction in progress(results, f"infer {network} {variant} {dataset}", len(todo)):
+
+    def write(prediction: Prediction) -> None:
         storage.write_prediction(
             gathered / f"{prediction.image_id}.h5",
             prediction,
@@ -49,5 +48,13 @@ def run(
             network=f"{network}/{variant}",
             weights_sha256=weights_sha256,
         )
-    shutil.rmtree(predictions, ignore_errors=True)
-    shutil.move(gathered, predictions)
+
+    with processes() as (rank, number):
+        frames = sorted(read_frames(prepared, Path.cwd()), key=lambda frame: frame.image_id)
+        todo = [f for f in frames[rank::number] if not (gathered / f"{f.image_id}.h5").is_file()]
+        made = write_behind(predict(net, todo, params.infer, machine), write)
+        for _ in progress(made, f"infer {network} {variant} {dataset}", len(todo)):
+            pass
+    if rank == 0:
+        shutil.rmtree(predictions, ignore_errors=True)
+        shutil.move(gathered, predictions)

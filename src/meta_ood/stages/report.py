@@ -7,6 +7,7 @@ import json
 import logging
 import os
 from dataclasses import asdict
+from importlib.metadata import version
 from pathlib import Path
 
 from meta_ood import __version__, reporting
@@ -55,6 +56,7 @@ def _provenance(params: Params, results: reporting.Results) -> dict[str, str]:
     metrics = {"/".join(key): cell.metrics for key, cell in results.cells.items()}
     segments = params.segments
     return {
+        "versions": ", ".join(f"{name} {version(name)}" for name in ("numpy", "matplotlib")),
         "meta-ood": __version__,
         "seed": str(params.seed),
         "OoD segments": f"{segments.score} at least {segments.threshold:g}",

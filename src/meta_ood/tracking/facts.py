@@ -87,21 +87,36 @@ def input_hashes(paths: Mapping[str, Path]) -> dict[str, str]:
     """Return name -> hash of a stage's inputs, ``unversioned`` where DVC knows none.
 
     Read in the working directory: a queued experiment has its own dvc.lock. A single file that
-    DVC does not know yet is hashed here, which gives the same md5.
+    DVC does not know yet is hashed here, which gives the same md5; a folder above several outputs
+    gets a hash of theirs.
     """
     lock = Path("dvc.lock")
     known = lock_hashes(lock.read_text(encoding="utf-8")) if lock.is_file() else {}
     hashes = {}
     for name, path in paths.items():
         beside = path.with_name(f"{path.name}.dvc")
+        below = [f"{p} {md5}" for p, md5 in sorted(known.items()) if path in Path(p).parents]
         if path.as_posix() in known:
             hashes[name] = known[path.as_posix()]
+        elif below:
+            hashes[name] = hashlib.md5("\n".join(below).encode(), usedforsecurity=False).hexdigest()
         elif beside.is_file():
             md5 = lock_hashes(beside.read_text(encoding="utf-8")).get(path.name)
             hashes[name] = md5 or "unversioned"
         else:
             hashes[name] = file_md5(path) if path.is_file() else "unversioned"
     return hashes
+
+
+def texts(params: Mapping[str, object]) -> dict[str, str]:
+    """Return parameters as the store has them; lists and tuples are alike.
+
+    Examples
+    --------
+    >>> texts({"scales": (1.0, 2.0), "seed": 0})
+    {'scales': '[1.0, 2.0]', 'seed': '0'}
+    """
+    return {k: str(list(v) if isinstance(v, tuple) else v) for k, v in params.items()}
 
 
 def file_md5(path: Path) -> str:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import importlib.util
 import json
 import logging
+import math
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -25,7 +27,8 @@ from meta_ood.tracking.journal import PLACE, Event, Journal, now
 
 logger = logging.getLogger(__name__)
 
-_PICTURES = (".png", ".jpg", ".svg", ".html", ".md", ".csv")
+_SHOWN = (".png", ".jpg", ".svg", ".html", ".md", ".csv", ".json", ".txt")
+_PER_SCORE = ("auroc", "auprc", "fpr95")
 _FLUSH_SECONDS = 1.0
 
 
@@ -46,14 +49,16 @@ class Run:
 
     def __post_init__(self) -> None:
         self._buffer: list[Event] = []
+        self._said: dict[str, float] = {}
         self._flushed = time.monotonic()
 
     def log(self, values: Mapping[str, float], step: int) -> None:
-        """Log numbers at a step; sent about once a second."""
+        """Log numbers at a step; they reach the store about once a second."""
         if self.journal is None:
             return
-        numbers = {name: float(value) for name, value in values.items()}
-        self._buffer.append({"kind": "metrics", "time": now(), "step": step, "values": numbers})
+        finite = {name: float(v) for name, v in values.items() if math.isfinite(v)}
+        self._said.update(finite)
+        self._buffer.append({"kind": "metrics", "time": now(), "step": step, "values": finite})
         if time.monotonic() - self._flushed > _FLUSH_SECONDS:
             self.flush()
 
@@ -65,35 +70,62 @@ class Run:
         self._flushed = time.monotonic()
 
     def outputs(self, outputs: Mapping[str, Path]) -> None:
-        """Log what the stage wrote: numbers of JSON, pictures and pages, weights as a model.
+        """Log what the stage wrote.
 
         Parameters
         ----------
         outputs
-            The stage's outputs by keyword. ``metrics`` gives metrics, ``weights`` a version of
-            the registered model named after the network; pictures, pages and curves are logged
-            as files, anything else only by its path.
+            The stage's outputs by keyword. ``metrics`` gives metrics that the stage has not logged
+            itself, ``weights`` a version of the registered model named after the network; pictures,
+            pages and curves are logged as files, anything else is left to DVC.
         """
         if self.journal is None:
             return
-        self.flush()
         for name, path in outputs.items():
             if name == "weights":
                 kept = self.journal.keep(path)
-                self.journal.add({"kind": "model", "file": kept, **self.keys, "path": str(path)})
-                continue
-            if name == "metrics" and path.is_file():
-                values = numbers(json.loads(path.read_text(encoding="utf-8")))
-                event = {"kind": "metrics", "time": now(), "step": 0, "values": values}
-                self.journal.add(
-                    event, {"kind": "tag", "tags": {"metrics.md5": facts.file_md5(path)}}
+                self._buffer.append(
+                    {"kind": "model", "file": kept, "variant": path.stem, "path": path.as_posix()}
                 )
-                self.journal.add({"kind": "file", "file": self.journal.keep(path), "to": path.name})
-            files = [path] if path.is_file() else sorted(path.rglob("*"))
-            for file in files:
-                if file.suffix in _PICTURES:
+                continue
+            if name == "metrics":
+                self._metrics(path)
+            for file in [path] if path.is_file() else sorted(path.rglob("*")):
+                if file.suffix in _SHOWN and file.is_file():
                     to = f"{name}/{file.relative_to(path)}" if file != path else path.name
-                    self.journal.add({"kind": "file", "file": self.journal.keep(file), "to": to})
+                    kept = self.journal.keep(file)
+                    self._buffer.append({"kind": "file", "file": kept, "to": to})
+        self.flush()
+
+    def _metrics(self, path: Path) -> None:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        found = headlines(self.stage, values)
+        self.log({k: v for k, v in found.items() if self._said.get(k) != v}, 0)
+        self._buffer.append({"kind": "tag", "tags": {"metrics.md5": facts.file_md5(path)}})
+        if self.stage == "evaluate" and "weights" in values:
+            event = {"kind": "evaluation", "weights_sha256": values["weights"], "values": values}
+            self._buffer.append({**event, "time": now()})
+
+
+def headlines(stage: str, values: Mapping[str, Any]) -> dict[str, float]:
+    """Return the few numbers of a stage's metrics that are worth a chart.
+
+    Those at the top as ``stage/name``, and what ``scores`` says of each score as ``name/score``,
+    so that a chart compares scores.
+
+    Examples
+    --------
+    >>> headlines("evaluate", {"auroc": 0.9, "scores": {"energy": {"auroc": 0.8, "pixels": 9}}})
+    {'evaluate/auroc': 0.9, 'auroc/energy': 0.8}
+    """
+    found = {f"{stage}/{name}": value for name, value in values.items()}
+    for score, figures in values.get("scores", {}).items():
+        found |= {f"{name}/{score}": figures.get(name) for name in _PER_SCORE}
+    return {
+        name: float(value)
+        for name, value in found.items()
+        if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    }
 
 
 @contextmanager
@@ -139,23 +171,9 @@ def run(
         yield Run(stage, given)
         return
     root = facts.root()
-    uri = facts.store_uri(root)
-    preflight(uri)
-    below_dvc = "DVC_STAGE" in os.environ
-    start = {
-        "uri": uri,
-        "root": str(root.resolve()),
-        "experiment": os.environ.get("MLFLOW_EXPERIMENT_NAME") or experiment,
-        "run_id": None if below_dvc else inherited,
-        "parent": inherited if below_dvc else None,
-        "name": run_name(stage, given, params),
-        "tags": {"stage": stage, **given, **facts.git_tags(), **facts.dvc_tags()},
-        "params": dict(params),
-        "inputs": [
-            {"name": name, "path": str(inputs[name]), "digest": digest}
-            for name, digest in facts.input_hashes(inputs).items()
-        ],
-    }
+    start = begin(root, stage, given, params, inputs, experiment)
+    preflight(start["uri"])
+    start["parent" if "DVC_STAGE" in os.environ else "run_id"] = inherited
     journal = Journal.create(root, start)
     ensure_writer(root)
     record = Run(stage, given, journal)
@@ -173,6 +191,38 @@ def run(
             wait(journal, root)
 
 
+def begin(
+    root: Path,
+    stage: str,
+    keys: Mapping[str, str],
+    params: Mapping[str, Any],
+    inputs: Mapping[str, Path],
+    experiment: str,
+) -> Event:
+    """Return a journal's first event: what is known of a run before it does anything."""
+    command = " ".join(["python -m meta_ood", *(shlex.quote(word) for word in sys.argv[1:])])
+    return {
+        "uri": facts.store_uri(root),
+        "root": str(root.resolve()),
+        "experiment": os.environ.get("MLFLOW_EXPERIMENT_NAME") or experiment,
+        "run_id": None,
+        "parent": None,
+        "name": run_name(stage, keys, params),
+        "tags": {
+            "stage": stage,
+            **keys,
+            "command": command,
+            **facts.git_tags(),
+            **facts.dvc_tags(),
+        },
+        "params": facts.texts(params),
+        "inputs": [
+            {"name": name, "path": inputs[name].as_posix(), "digest": digest}
+            for name, digest in facts.input_hashes(inputs).items()
+        ],
+    }
+
+
 def run_name(stage: str, keys: Mapping[str, str], params: Mapping[str, Any]) -> str:
     """Return a run's name.
 
@@ -187,23 +237,6 @@ def run_name(stage: str, keys: Mapping[str, str], params: Mapping[str, Any]) -> 
     if stage in ("pretrain", "train", "synthesize") and "seed" in params:
         words.append(f"seed={params['seed']}")
     return " ".join(words)
-
-
-def numbers(values: Any, prefix: str = "") -> dict[str, float]:
-    """Return the numbers in nested JSON under names joined by ``/``.
-
-    Examples
-    --------
-    >>> numbers({"entropy": {"auroc": 0.9, "curve": [1, 2]}, "frames": 3, "note": "x"})
-    {'entropy/auroc': 0.9, 'frames': 3.0}
-    """
-    if isinstance(values, Mapping):
-        found: dict[str, float] = {}
-        for name, value in values.items():
-            found |= numbers(value, f"{prefix}/{name}" if prefix else str(name))
-        return found
-    is_number = isinstance(values, int | float) and not isinstance(values, bool)
-    return {prefix: float(values)} if is_number else {}
 
 
 def preflight(uri: str) -> None:

@@ -8,7 +8,6 @@ import os
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import mlflow
 from filelock import FileLock
@@ -16,7 +15,6 @@ from mlflow.entities import (
     Dataset,
     DatasetInput,
     InputTag,
-    LoggedModelOutput,
     Metric,
     Param,
     RunTag,
@@ -24,7 +22,7 @@ from mlflow.entities import (
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
-from meta_ood.tracking import facts
+from meta_ood.tracking import registry
 from meta_ood.tracking.journal import Event, Journal
 
 logger = logging.getLogger(__name__)
@@ -95,7 +93,9 @@ def write(journal: Journal, start: Event, run_id: str | None, events: Sequence[E
         if event["kind"] == "tag":
             store.log_batch(run_id, tags=[RunTag(k, v) for k, v in event["tags"].items()])
         elif event["kind"] == "model":
-            register(store, run_id, journal.folder / event["file"], event)
+            registry.register(store, run_id, journal.folder / event["file"], event, start)
+        elif event["kind"] == "evaluation":
+            registry.note_evaluation(store, run_id, event, start)
         elif event["kind"] == "end":
             store.set_terminated(run_id, event["status"], event["time"])
     return run_id
@@ -103,7 +103,11 @@ def write(journal: Journal, start: Event, run_id: str | None, events: Sequence[E
 
 def _open(store: MlflowClient, start: Event, root: Path) -> str:
     """Make the run that `start` describes, or take the one that it names."""
-    tags = {"mlflow.source.name": f"meta_ood {start['tags']['stage']}", **start["tags"]}
+    tags = {
+        "mlflow.source.name": f"meta_ood {start['tags']['stage']}",
+        "mlflow.source.type": "LOCAL",
+        **start["tags"],
+    }
     if "git.sha" in tags:
         tags["mlflow.source.git.commit"] = tags["git.sha"]
     if start["run_id"]:
@@ -117,7 +121,7 @@ def _open(store: MlflowClient, start: Event, root: Path) -> str:
             experiment = experiment_id(store, start["experiment"], start["uri"], root)
         run = store.create_run(experiment, start["time"], {}, start["name"])
         run_id = str(run.info.run_id)
-    params = [Param(k, str(v)[:_MAX_PARAM]) for k, v in start["params"].items()]
+    params = [Param(k, v[:_MAX_PARAM]) for k, v in start["params"].items()]
     store.log_batch(run_id, params=params, tags=[RunTag(k, str(v)) for k, v in tags.items()])
     store.log_inputs(
         run_id,
@@ -130,43 +134,3 @@ def _open(store: MlflowClient, start: Event, root: Path) -> str:
         ],
     )
     return run_id
-
-
-def register(store: MlflowClient, run_id: str, weights: Path, event: Event) -> None:
-    """Register `weights` as a version of the model named after the network.
-
-    Weights that are registered already get no second version; the alias moves to theirs.
-    """
-    md5, network = facts.file_md5(weights), event["network"]
-    variant = Path(event["path"]).stem
-    store.log_batch(run_id, tags=[RunTag("weights.md5", md5)])
-    try:
-        store.create_registered_model(network, tags={"network": network})
-    except MlflowException as error:
-        if error.error_code != "RESOURCE_ALREADY_EXISTS":
-            raise
-    known = {
-        version.tags.get("weights.md5"): version
-        for version in store.search_model_versions(f"name = '{network}'")
-        if version.tags.get("variant") == variant
-    }
-    if md5 in known:
-        store.set_registered_model_alias(network, variant, known[md5].version)
-        return
-    experiment = store.get_run(run_id).info.experiment_id
-    tags = {"variant": variant, "weights.md5": md5}
-    model = store.create_logged_model(experiment, network, run_id, tags, model_type="weights")
-    with tempfile.TemporaryDirectory(dir=weights.parent) as folder:
-        os.link(weights, Path(folder, f"{variant}.safetensors"))
-        store.log_model_artifacts(model.model_id, folder)
-    store.finalize_logged_model(model.model_id, "READY")
-    store.log_outputs(run_id, [LoggedModelOutput(model.model_id, 0)])
-    version = store.create_model_version(
-        network, model.artifact_location, run_id, tags, model_id=model.model_id
-    )
-    store.set_registered_model_alias(network, variant, version.version)
-
-
-def versions(store: MlflowClient, network: str) -> list[Any]:
-    """Return all versions of a registered model."""
-    return list(store.search_model_versions(f"name = '{network}'"))

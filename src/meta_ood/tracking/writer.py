@@ -36,10 +36,25 @@ def serve(root: Path, idle: float = _IDLE_SECONDS) -> int:
 
 
 def flush(root: Path, seconds: float = 600.0) -> int:
-    """Write all journals whose process has ended, waiting for another writer; return how many."""
-    (root / PLACE).mkdir(parents=True, exist_ok=True)
-    with FileLock(root / PLACE / "writer.lock").acquire(timeout=seconds):
-        return _follow(root, 0.0)
+    """Have all journals written whose process has ended; return how many there were.
+
+    Raises
+    ------
+    TimeoutError
+        If another writer is at work and has not done it in `seconds`.
+    """
+    lock = FileLock(root / PLACE / "writer.lock")
+    before = {journal.folder for journal in journals(root)}
+    end = time.monotonic() + seconds
+    while any(not journal.alive() for journal in journals(root)):
+        try:
+            with lock.acquire(timeout=0.1):
+                _follow(root, 0.0)
+                break
+        except Timeout:
+            if time.monotonic() > end:
+                raise TimeoutError(f"{root / PLACE}: the writer does not get on") from None
+    return sum(not folder.exists() for folder in before)
 
 
 def _follow(root: Path, idle: float) -> int:
@@ -57,9 +72,9 @@ def _follow(root: Path, idle: float) -> int:
                 failures[journal.folder] = failures.get(journal.folder, 0) + 1
                 logger.exception("cannot write %s", journal.folder)
                 time.sleep(1.0)
-        if time.monotonic() - last >= idle and not (idle == 0.0 and failures and todo):
+        if time.monotonic() - last >= idle and not (idle == 0.0 and todo and failures):
             return done
-        time.sleep(_POLL_SECONDS if idle else 0.0)
+        time.sleep(_POLL_SECONDS)
 
 
 def advance(journal: Journal) -> bool:

@@ -15,15 +15,13 @@ PERSON, RIDER, CAR, TRUCK, BUS, TRAIN, MOTORCYCLE, BICYCLE = 24, 25, 26, 27, 28,
 
 GLASS = Material((0.12, 0.16, 0.2), (0.3, 0.36, 0.42), "diagonal", 1.1)
 RUBBER = Material((0.07, 0.07, 0.08))
-STEEL = Material((0.45, 0.46, 0.48), shade=0.0)
+STEEL = Material((0.13, 0.3, 0.33), shade=0.0)
 SKIN = Material((0.78, 0.58, 0.47))
 CLOTHES: tuple[Colour, ...] = (
-    (0.12, 0.13, 0.2),
-    (0.55, 0.12, 0.12),
-    (0.2, 0.3, 0.5),
-    (0.7, 0.68, 0.62),
-    (0.25, 0.35, 0.25),
-    (0.75, 0.55, 0.2),
+    (0.62, 0.12, 0.2),
+    (0.75, 0.3, 0.35),
+    (0.5, 0.14, 0.4),
+    (0.72, 0.2, 0.1),
 )
 PAINTS: tuple[Colour, ...] = (
     (0.12, 0.12, 0.14),
@@ -75,8 +73,8 @@ def _pole(canvas: Canvas, camera: Camera, item: Item) -> None:
 def _light(canvas: Canvas, camera: Camera, item: Item) -> None:
     pen = _pen(canvas, camera, item, POLE)
     pen.line((0, 0), (0, 3.2), 0.18, STEEL)
-    housing = Material((0.06, 0.08, 0.07), shade=0.0)
-    pen.rectangle(-0.36, 2.7, 0.36, 4.5, housing, LIGHT)
+    housing = Material((0.04, 0.05, 0.04), shade=0.0)
+    pen.rectangle(-0.4, 2.6, 0.4, 4.5, housing, LIGHT)
     lit = int(item.dice[0] * 3)
     lamps: tuple[Colour, ...] = ((0.1, 0.9, 0.45), (1.0, 0.75, 0.15), (1.0, 0.18, 0.12))
     for k, lamp in enumerate(lamps):

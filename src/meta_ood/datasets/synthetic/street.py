@@ -86,7 +86,7 @@ def _fronts(
         kinds = side.kinds[stretch][None, :]
         bumps = 0.8 * noise(along * 14 + world.phase, along * 3)
         top = side.heights[stretch][None, :] + np.where(kinds == VEGETATION, bumps, 0)
-        haze = np.clip(z / FAR, 0, 1)[None, :, None] ** 1.5 * 0.7
+        haze = np.clip(z / FAR, 0, 1)[None, :, None] ** 1.5 * 0.4
         trees = (above < side.behind[stretch][None, :] + 1.2 * bumps) & (above > 0)
         green = vector((0.15, 0.27, 0.11)) * (1 + 0.45 * noise(along * 25, above * 25)[..., None])
         _put(rgb, ids, columns, trees, _hazy(green, haze, world), VEGETATION)
@@ -130,13 +130,13 @@ def _facade(
     frame = (storey > 0.85) & (storey < 2.65) & (bay > 0.55) & (bay < 2.05) & ~window
     shop = (above < 2.6) & (np.mod(along, 4.0) < 3.2) & (above > 0.4)
     house = kinds == BUILDING
-    glass = vector((0.2, 0.25, 0.3)) * (1 + 0.5 * noise(along * 8, above * 8))[..., None]
+    glass = vector((0.3, 0.34, 0.42)) * (1 + 0.25 * noise(along * 8, above * 8))[..., None]
     colour = np.where((house & (window | shop))[..., None], glass, colour)
     colour = np.where((house & frame & ~shop)[..., None], colour * 1.3, colour)
     bricks = (np.mod(above, 0.5) < 0.09) | (np.mod(along + (np.mod(above, 1.0) < 0.5), 1.0) < 0.1)
     colour = np.where(((kinds == WALL) & bricks)[..., None], colour * 0.72, colour)
     pickets = (np.mod(along, 0.5) < 0.2) | (np.mod(above, 1.3) < 0.22)
-    gap = vector((0.2, 0.28, 0.16))
+    gap = vector((0.24, 0.2, 0.12))
     colour = np.where(((kinds == FENCE) & ~pickets)[..., None], gap, colour)
     rough = np.where(kinds == VEGETATION, 0.5, 0.1) * noise(along * 30, above * 30) * fade
     return np.asarray(colour * (1 + rough)[..., None], np.float32)
@@ -194,7 +194,7 @@ def _ground(
             region = strip & (side.strip[stretch] == label)[:, None]
             colour = np.where(region[..., None], look, colour)
             ground[region] = label
-    haze = (np.clip(z / FAR, 0, 1)[:, None, None] ** 1.5) * 0.6
+    haze = (np.clip(z / FAR, 0, 1)[:, None, None] ** 1.5) * 0.5
     colour = colour * (1 - haze) + vector(world.sky[1]) * haze
     window = slice(rows[0], rows[-1] + 1)
     rgb[window] = np.where(mask[..., None], colour, rgb[window])

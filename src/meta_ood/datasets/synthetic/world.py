@@ -81,7 +81,7 @@ class World:
 
 _FRONTS: tuple[Colour, ...] = (
     (0.62, 0.55, 0.45),
-    (0.5, 0.36, 0.3),
+    (0.6, 0.5, 0.4),
     (0.66, 0.64, 0.6),
     (0.55, 0.5, 0.36),
     (0.45, 0.42, 0.42),
@@ -105,13 +105,13 @@ def _side(rng: np.random.Generator, road: float, wanted: Sequence[int], start: f
     tall = {BUILDING: (7, 16), WALL: (1.8, 3.2), FENCE: (1.5, 2.3), VEGETATION: (3, 7)}
     heights = [rng.uniform(*tall[kind]) for kind in kinds]
     green = np.array((0.18, 0.33, 0.13)) * rng.uniform(0.8, 1.25, (count, 1))
-    grey = np.array((0.55, 0.53, 0.5)) * rng.uniform(0.75, 1.15, (count, 1))
-    wire = np.array((0.36, 0.26, 0.2)) * rng.uniform(0.8, 1.3, (count, 1))
+    brick = np.array((0.56, 0.3, 0.24)) * rng.uniform(0.85, 1.15, (count, 1))
+    wire = np.array((0.42, 0.36, 0.2)) * rng.uniform(0.8, 1.3, (count, 1))
     fronts = np.array(_FRONTS)[rng.integers(0, len(_FRONTS), count)]
     fronts = fronts * rng.uniform(0.75, 1.2, (count, 1))
     colours = np.select(
         [np.equal(kinds, kind)[:, None] for kind in (VEGETATION, WALL, FENCE)],
-        [green, grey, wire],
+        [green, brick, wire],
         fronts,
     )
     strip = np.where(rng.uniform(0, 1, count) < 0.55, TERRAIN, SIDEWALK)
@@ -160,11 +160,11 @@ def sample_world(
     items = _items(rng, kinds, left, right, things, traffic)
     clear = rng.uniform(0, 1)
     sky = (
-        (0.45 + 0.2 * clear, 0.58 + 0.12 * clear, 0.72 + 0.14 * clear),
-        (0.82, 0.85, 0.88),
+        (0.42 + 0.2 * clear, 0.58 + 0.12 * clear, 0.8 + 0.12 * clear),
+        (0.76, 0.85, 0.95),
     )
     if rng.uniform() < 0.35:
-        sky = ((0.66, 0.68, 0.7), (0.85, 0.85, 0.85))
+        sky = ((0.7, 0.74, 0.8), (0.84, 0.87, 0.92))
     rails = -left.road * 0.55 if any(item.kind == "train" for item in items) else 0.0
     return World(
         (left, right),
@@ -227,10 +227,10 @@ def _items(
             if kind == "person" and rng.uniform() < 0.6:
                 add(kind, x + 0.7, items[-1].z + float(rng.uniform(0, 1.5)))
     for flank, sign in ((left, -1), (right, 1)):
-        for z in np.arange(rng.uniform(8, 14), 80, rng.uniform(14, 22)):
+        for z in np.arange(rng.uniform(9, 16), 60, rng.uniform(16, 24)):
             add("pole", sign * (flank.road + 0.4), float(z))
         for z in np.arange(rng.uniform(9, 30), 80, rng.uniform(15, 25)):
-            if rng.uniform() < 0.5:
+            if rng.uniform() < 0.4:
                 add("tree", sign * (flank.kerb + 0.5), float(z))
         if rng.uniform() < 0.3:
             add("person", sign * (flank.kerb - 0.5), float(rng.uniform(15, 40)))

@@ -62,7 +62,7 @@ def save(path: Path, pixels: npt.NDArray[Any], **options: object) -> None:
 
 def light(rng: np.random.Generator) -> tuple[float, float]:
     """Draw a camera's exposure and the grain of its sensor."""
-    return float(rng.uniform(0.85, 1.12)), float(rng.uniform(0.012, 0.03))
+    return float(rng.uniform(0.85, 1.12)), float(rng.uniform(0.008, 0.02))
 
 
 def photo(
@@ -242,7 +242,9 @@ def write_coco(
             _add_street_thing(rng, canvas, image["id"], index // 15, annotations)
         for k, annotation in enumerate(annotations):
             annotation["id"] = k + 1
-        picture = canvas.develop(rng, float(rng.uniform(0.8, 1.15)), float(rng.uniform(0.01, 0.03)))
+        picture = canvas.develop(
+            rng, float(rng.uniform(0.8, 1.15)), float(rng.uniform(0.008, 0.02))
+        )
         save(root / "train2017" / str(image["file_name"]), picture, quality=90, subsampling=0)
         images.append(image)
         progress(1)
@@ -258,7 +260,7 @@ def write_coco(
             "license": 1,
         }
     )
-    names = dict(tuple(PROXIES)) | _STREET_CATEGORIES
+    names = dict(tuple(PROXIES)) | _STREET_CATEGORIES | {13: "stop sign"}
     instances = {
         "info": {"description": "demo world", "version": "1.0"},
         "licenses": [{"id": 1, "name": "Apache-2.0", "url": ""}],

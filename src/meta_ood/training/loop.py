@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import copy
-import json
 import logging
 import math
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -21,13 +20,12 @@ from torch import Tensor, nn
 
 from meta_ood.config import OptimisationParams
 from meta_ood.context import Log, Machine, progress
-from meta_ood.loading import Batch, Plan, SegmentationDataset, load_batches
+from meta_ood.loading import Batch, Plan, SegmentationDataset, load_batches, to_unit_range
 from meta_ood.losses import Counts, Objective, count
 from meta_ood.models import upsample
-from meta_ood.optimisation import follow, learning_rate, make_optimizer
 from meta_ood.resume import load_state, save_state, stop_requests
-from meta_ood.transforms import to_unit_range
-from meta_ood.validation import mean_iou, separation, validate
+from meta_ood.training.optimisation import follow, learning_rate, make_optimizer, train_mode
+from meta_ood.training.validation import Validation, mean_iou, separation, validate
 
 logger = logging.getLogger(__name__)
 
@@ -36,20 +34,6 @@ _LOG_EVERY = 10  # steps
 
 class DivergedError(ValueError):
     """The loss is no finite number."""
-
-
-@dataclass(frozen=True)
-class Validation:
-    """What is looked at during training.
-
-    Attributes
-    ----------
-    dataset
-        Whole frames: streets, then held-out proxies if there are any.
-    """
-
-    dataset: SegmentationDataset
-    proxies: bool = False
 
 
 @dataclass
@@ -67,7 +51,9 @@ class State:
     looks
         What validation saw last.
     best
-        What it saw of the weights that were kept as the best.
+        What it saw when it was best.
+    stale
+        How often it has looked since then.
     """
 
     step: int = 0
@@ -75,6 +61,7 @@ class State:
     recent: list[float] = field(default_factory=list)
     looks: dict[str, float] = field(default_factory=dict)
     best: dict[str, float] = field(default_factory=dict)
+    stale: int = 0
 
 
 def launch(machine: Machine, precision: str = "float32") -> Fabric:
@@ -198,25 +185,10 @@ def fit(
                 run.remember()
             if stopping:
                 stop.leave()
+            if params.patience and run.state.stale >= params.patience:
+                logger.info("%s: no better for %d looks; done", what, run.state.stale)
+                break
     return run.finish()
-
-
-def evaluate_once(
-    network: nn.Module, validation: Validation, num_classes: int, machine: Machine
-) -> dict[str, float]:
-    """Return the figures of a network that is not trained here."""
-    device = torch.device(
-        "cuda" if machine.device != "cpu" and torch.cuda.is_available() else "cpu"
-    )
-    confusion, _ = validate(
-        network.to(device),
-        validation.dataset,
-        range(len(validation.dataset)),
-        num_classes,
-        device=device,
-    )
-    network.cpu()
-    return {"miou": mean_iou(confusion)}
 
 
 class _Run:
@@ -234,10 +206,12 @@ class _Run:
         self.fabric, self.params, self.steps = fabric, params, steps
         self.resume, self.what = resume, what
         network = network.to(fabric.device)
+        if fabric.world_size > 1 and fabric.device.type == "cuda":
+            network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
         network.to(memory_format=torch.channels_last)
         self.network = network
         self.optimizer = make_optimizer(self.network, params)
-        self.average = copy.deepcopy(self.network) if params.ema else None
+        self.average = copy.deepcopy(network) if params.ema else None
         self.state = State()
         self.kept: dict[str, Tensor] | None = None
         if resume and (saved := load_state(resume)):
@@ -247,10 +221,8 @@ class _Run:
                 self.average.load_state_dict(saved["average"])
             self.state, self.kept = State(**saved["state"]), saved["kept"]
             logger.info("%s: resuming after step %d of %d", what, self.state.step, steps)
-        self.wrapped, self.stepper = fabric.setup(self.network, self.optimizer)
-        self.wrapped.train()
-        if self.average is not None:
-            self.average.to(fabric.device)
+        module = torch.compile(network) if params.compile else network
+        self.wrapped, self.stepper = fabric.setup(cast(nn.Module, module), self.optimizer)
 
     def take_step(
         self, group: list[Batch], objective: Objective, num_classes: int, stop: bool
@@ -260,6 +232,7 @@ class _Run:
         for options in self.optimizer.param_groups:
             options["lr"] = rate
         counts, stopping = _counts(self.fabric, group, num_classes, stop)
+        train_mode(self.network, self.params.batch_norm)
         self.stepper.zero_grad()
         loss = torch.zeros((), device=self.fabric.device)
         for number, batch in enumerate(group, start=1):
@@ -305,11 +278,14 @@ class _Run:
         if validation.proxies:
             looks["separation"] = separation(histograms[0], histograms[1])
         self.state.looks = looks
-        if self.params.keep == "best":
-            merit = sum(looks.values()) / len(looks)
-            if not self.state.best or merit > self.state.best["merit"]:
-                self.state.best = {**looks, "merit": merit, "step": self.state.step}
+        merit = sum(looks.values()) / len(looks)
+        if not self.state.best or merit > self.state.best["merit"]:
+            self.state.best = {**looks, "merit": merit, "step": self.state.step}
+            self.state.stale = 0
+            if self.params.keep == "best":
                 self.kept = copy.deepcopy(network.state_dict())
+        else:
+            self.state.stale += 1
 
     def remember(self) -> None:
         """Write everything to disk, to be continued."""
@@ -333,7 +309,9 @@ class _Run:
         elif self.average is not None:
             self.network.load_state_dict(self.average.state_dict())
         self.network.cpu().eval()
-        looks = self.state.best or {**self.state.looks, "step": self.state.step}
+        self.fabric.barrier()
+        last = {**self.state.looks, "step": self.state.step}
+        looks = self.state.best if self.kept is not None else last
         figures = {"loss": self.state.loss, "steps": float(self.state.step), **looks}
         return {name: round(value, 6) for name, value in figures.items()}
 
@@ -394,7 +372,8 @@ def _report(run: _Run, log: Log, bar: Any, params: OptimisationParams, seconds: 
     run.state.loss = sum(recent) / len(recent)
     rate = learning_rate(params, run.state.step - 1, run.steps)
     speed = len(recent) * params.batch_size * params.accumulate / seconds
-    bar.set_postfix(loss=f"{run.state.loss:.4f}", lr=f"{rate:.1e}", img_s=f"{speed:.1f}")
+    said = {"loss": f"{run.state.loss:.4f}", "lr": f"{rate:.1e}", "img_s": f"{speed:.1f}"}
+    bar.set_postfix(said, refresh=False)
     if run.fabric.is_global_zero:
         log(
             {
@@ -404,11 +383,3 @@ def _report(run: _Run, log: Log, bar: Any, params: OptimisationParams, seconds: 
             },
             run.state.step,
         )
-
-
-def write_metrics(path: Path, values: Mapping[str, float]) -> None:
-    """Write figures as sorted JSON, atomically."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.tmp")
-    temporary.write_text(json.dumps(dict(values), indent=2, sort_keys=True) + "\n", "utf-8")
-    temporary.replace(path)

@@ -117,6 +117,23 @@ def test_accumulation_is_a_larger_batch(folder):
     assert figures == pytest.approx(expected, rel=1e-3)
 
 
+def run_two(function, *arguments) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    workers = [SERVER.Process(target=function, args=(rank, port, *arguments)) for rank in (0, 1)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join(60)
+        assert worker.exitcode == 0
+
+
+def test_readers_wait_for_each_other(tmp_path):
+    run_two(training_run.reader, tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {"0 of 2", "1 of 2"}
+
+
 def test_two_processes_are_one(folder, tmp_path):
     curve: list[float] = []
     network, figures = train(
@@ -125,20 +142,7 @@ def test_two_processes_are_one(folder, tmp_path):
         log=lambda values, step: curve.append(values.get("train/loss", -1.0)),
         accumulate=2,
     )
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    workers = [
-        SERVER.Process(
-            target=training_run.one_of_two, args=(rank, port, folder, tmp_path / "first.pt")
-        )
-        for rank in (0, 1)
-    ]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join(60)
-        assert worker.exitcode == 0
+    run_two(training_run.one_of_two, folder, tmp_path / "first.pt")
     found = torch.load(tmp_path / "first.pt", weights_only=True)
     np.testing.assert_allclose(found["curve"], curve, rtol=1e-4)
     assert found["figures"] == pytest.approx(figures, rel=1e-3)
@@ -157,6 +161,23 @@ def test_the_best_weights_are_kept(folder):
     step, merit = max(looks, key=lambda look: look[1])
     assert figures["merit"] == pytest.approx(merit, abs=1e-6)
     assert figures["step"] == step
+
+
+def test_it_ends_early_when_nothing_gets_better(folder):
+    options = {"validate_every": 1, "learning_rate": 1e-12, "patience": 2, "epochs": 6}
+    network = {"normalise": False}
+    _, figures = train(folder, network=network, **options)
+    assert figures["steps"] == 3 * 7
+    assert train(folder, network=network, **options | {"patience": 0})[1]["steps"] == 6 * 7
+
+
+def test_frozen_statistics_stay(folder):
+    fresh = Tiny().layers[1]
+    frozen = train(folder, batch_norm="frozen", epochs=1)[0].layers[1]
+    assert torch.equal(frozen.running_mean, fresh.running_mean)
+    assert not torch.equal(frozen.weight, fresh.weight)
+    free = train(folder, epochs=1)[0].layers[1]
+    assert not torch.equal(free.running_mean, fresh.running_mean)
 
 
 def test_the_optimizer_may_be_forgotten(folder):
@@ -194,7 +215,7 @@ def test_a_loss_that_is_no_number_stops(folder, tmp_path):
         fit(
             network,
             SegmentationDataset(training_run.frames_of(folder, 28), Augmentation(16)),
-            lambda epoch: np.arange(28),
+            lambda epoch: mix_proxies(28, 0, 0, seed=0, epoch=epoch),
             objective,
             OptimisationParams(
                 epochs=2, batch_size=4, crop=16, learning_rate=0.01, checkpoint_every=2
@@ -224,7 +245,7 @@ def test_metrics_are_sorted_json(tmp_path):
 
 
 def test_validation_is_additive(folder):
-    from meta_ood.validation import validate
+    from meta_ood.training.validation import validate
 
     torch.manual_seed(0)
     network = Tiny().train()

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from meta_ood.config import OptimisationParams
-from meta_ood.optimisation import follow, learning_rate, make_optimizer
+from meta_ood.training.optimisation import follow, learning_rate, make_optimizer
 
 
 def params(**options) -> OptimisationParams:

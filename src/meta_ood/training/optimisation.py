@@ -50,3 +50,12 @@ def follow(average: nn.Module, network: nn.Module, decay: float) -> None:
         own.lerp_(new, 1 - decay)
     for kept, buffer in zip(average.buffers(), network.buffers(), strict=True):
         kept.copy_(buffer)
+
+
+def train_mode(network: nn.Module, batch_norm: str) -> None:
+    """Switch to training; `batch_norm` ``frozen`` keeps the running statistics in use."""
+    network.train()
+    if batch_norm == "frozen":
+        for module in network.modules():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                module.eval()

@@ -2,17 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
+from meta_ood.context import Machine
 from meta_ood.labels import OOD
-from meta_ood.loading import Batch, Sample, SegmentationDataset
+from meta_ood.loading import Batch, Sample, SegmentationDataset, to_unit_range
 from meta_ood.models import upsample
-from meta_ood.transforms import to_unit_range
 
 _BINS = 1000
+
+
+@dataclass(frozen=True)
+class Validation:
+    """What is looked at during training.
+
+    Attributes
+    ----------
+    dataset
+        Whole frames: streets, then held-out proxies if there are any.
+    """
+
+    dataset: SegmentationDataset
+    proxies: bool = False
 
 
 def mean_iou(confusion: Tensor) -> float:
@@ -101,6 +119,32 @@ def validate(
             histograms[row] += torch.bincount(bins[chosen], minlength=_BINS)
     network.train(training)
     return confusion.reshape(num_classes, num_classes), histograms
+
+
+def evaluate_once(
+    network: nn.Module, validation: Validation, num_classes: int, machine: Machine
+) -> dict[str, float]:
+    """Return the figures of a network that is not trained here."""
+    device = torch.device(
+        "cuda" if machine.device != "cpu" and torch.cuda.is_available() else "cpu"
+    )
+    confusion, _ = validate(
+        network.to(device),
+        validation.dataset,
+        range(len(validation.dataset)),
+        num_classes,
+        device=device,
+    )
+    network.cpu()
+    return {"miou": mean_iou(confusion)}
+
+
+def write_metrics(path: Path, values: Mapping[str, float]) -> None:
+    """Write figures as sorted JSON, atomically."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")  # one a process
+    temporary.write_text(json.dumps(dict(values), indent=2, sort_keys=True) + "\n", "utf-8")
+    temporary.replace(path)
 
 
 def _entropy(logits: Tensor) -> Tensor:

@@ -1,0 +1,212 @@
+"""Examination of COCO: the json, the folder, and whether they belong together."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from meta_ood.datasets.coco import EXCLUDES, read_instances
+from meta_ood.datasets.doctor.findings import Finding, gather
+from meta_ood.datasets.doctor.inspection import Inspected, inspect_pair
+from meta_ood.datasets.doctor.layouts import problems
+from meta_ood.datasets.pool import ordered_map
+
+PUBLISHED = {"train2017": 118287, "val2017": 5000}
+Json = Mapping[str, Any]
+
+
+def examine_coco(
+    root: Path, split: str, sample: int, workers: int
+) -> tuple[dict[str, Any], list[Finding]]:
+    """Examine one split of COCO.
+
+    Parameters
+    ----------
+    root, split
+        What to examine.
+    sample
+        Number of images to decode, 0 = all.
+    workers
+        Processes that decode.
+
+    Returns
+    -------
+    What was counted, and what was found.
+    """
+    if not root.is_dir():
+        text = f"{root} is no folder"
+        return {}, [Finding("error", "root_missing", text, "check the path, or link the dataset")]
+    folder = root / split
+    if not folder.is_dir():
+        return {}, [_nothing(root, split)]
+    try:
+        instances = read_instances(root, split)
+    except FileNotFoundError as error:
+        advice = "unpack annotations_trainval2017.zip here"
+        return {}, [Finding("error", "json_missing", str(error), advice)]
+    except ValueError as error:
+        advice = "download or unpack it again"
+        return {}, [Finding("error", "json_broken", str(error), advice)]
+    images: Sequence[Json] = instances["images"]
+    on_disk = {path.name for path in folder.iterdir() if path.is_file()}
+    present = [image for image in images if image["file_name"] in on_disk]
+    findings = _json(instances)
+    findings += _disk(folder, images, on_disk, split)
+    chosen = present if sample <= 0 else present[:: max(1, -(-len(present) // sample))]
+    work = partial(inspect_pair, labels={})
+    pairs = [(folder / image["file_name"], None) for image in chosen]
+    inspected = list(ordered_map(work, pairs, workers))
+    findings += problems(inspected)
+    findings += _sizes(chosen, inspected)
+    facts = {
+        "frames": len(present),
+        "published": PUBLISHED.get(split, 0),
+        "decoded": len(inspected),
+        "annotations": len(instances["annotations"]),
+        "categories": len(instances["categories"]),
+    }
+    return facts, findings
+
+
+def _nothing(root: Path, split: str) -> Finding:
+    for place in (*sorted(p for p in root.iterdir() if p.is_dir()), root.parent):
+        if (place / split).is_dir():
+            text = f"no folder {split} here, but there is one below {place}"
+            return Finding(
+                "error", "wrong_level", text, f"use {place} as the root", (str(place),), 1
+            )
+    text = f"no folder {split} below {root}"
+    return Finding("error", "nothing_found", text, f"unpack {split}.zip here")
+
+
+def _json(instances: Json) -> list[Finding]:
+    """Look for contradictions inside the json."""
+    images = {image["id"]: image for image in instances["images"]}
+    categories = {category["id"]: category["name"] for category in instances["categories"]}
+    twice = [k for k, n in Counter(i["id"] for i in instances["images"]).items() if n > 1]
+    orphans, nameless, broken = [], [], []
+    for annotation in instances["annotations"]:
+        image = images.get(annotation["image_id"])
+        if image is None:
+            orphans.append(annotation["id"])
+        elif not _fits(annotation.get("segmentation"), image):
+            broken.append(annotation["id"])
+        if annotation["category_id"] not in categories:
+            nameless.append(annotation["id"])
+    findings = [
+        *gather("error", "json_same_id", "{count} image id(s) occur twice in the json", twice),
+        *gather(
+            "warning",
+            "json_orphans",
+            "{count} annotation(s) belong to no image of the json",
+            orphans,
+            "the json was cut to a subset: they are passed over",
+        ),
+        *gather(
+            "error",
+            "json_category",
+            "{count} annotation(s) have an unknown category",
+            nameless,
+            "categories and annotations are from different files",
+        ),
+        *gather(
+            "error",
+            "json_segmentation",
+            "{count} annotation(s) have a segmentation that does not fit its image",
+            broken,
+            "the json does not belong to these images, or was edited",
+        ),
+    ]
+    missing = [name for name in EXCLUDES["street"] if name not in categories.values()]
+    if missing:
+        text = f"the json has no category {', '.join(missing)}: nothing is left out because of it"
+        findings.append(Finding("note", "street_classes", text))
+    return findings
+
+
+def _fits(segmentation: object, image: Json) -> bool:
+    """Whether a segmentation has the form and the size that its image asks for."""
+    if isinstance(segmentation, list):
+        return bool(segmentation) and all(
+            isinstance(part, list) and len(part) >= 6 and len(part) % 2 == 0
+            for part in segmentation
+        )
+    if not isinstance(segmentation, Mapping) or "counts" not in segmentation:
+        return False
+    size = [image["height"], image["width"]]
+    if list(segmentation.get("size", [])) != size:
+        return False
+    counts = segmentation["counts"]
+    lengths = decompress(counts) if isinstance(counts, str) else counts
+    return isinstance(lengths, list) and sum(lengths) == size[0] * size[1]
+
+
+def decompress(text: str) -> list[int]:
+    """Read COCO's text form of run lengths; see :mod:`meta_ood.datasets.synthetic.annotations`.
+
+    Examples
+    --------
+    >>> decompress("22")
+    [2, 2]
+    """
+    lengths: list[int] = []
+    number = shift = 0
+    for character in text:
+        part = ord(character) - 48
+        number |= (part & 0x1F) << shift
+        shift += 5
+        if part & 0x20:
+            continue
+        if part & 0x10:
+            number -= 1 << shift
+        lengths.append(number + (lengths[-2] if len(lengths) > 2 else 0))
+        number = shift = 0
+    return lengths
+
+
+def _disk(folder: Path, images: Sequence[Json], on_disk: set[str], split: str) -> list[Finding]:
+    names = {str(image["file_name"]) for image in images}
+    findings = [
+        *gather(
+            "warning",
+            "json_only",
+            "{count} image(s) of the json are not on disk",
+            [folder / name for name in names - on_disk],
+            "they are passed over; unpack the rest",
+        ),
+        *gather(
+            "warning",
+            "disk_only",
+            "{count} file(s) on disk are not in the json",
+            [folder / name for name in on_disk - names],
+            "they are passed over; COCO's unlabelled images belong elsewhere",
+        ),
+    ]
+    published = PUBLISHED.get(split, 0)
+    if not names & on_disk:
+        text = f"none of the json's {len(names)} images lies in {folder}"
+        findings.append(
+            Finding("error", "nothing_found", text, "json and images are of different sets")
+        )
+    elif published and len(images) != published:
+        text = f"{len(images)} images in the json; published are {published}"
+        findings.append(Finding("warning", "count", text, "a subset gives other proxies"))
+    return findings
+
+
+def _sizes(images: Sequence[Json], inspected: Sequence[Inspected]) -> list[Finding]:
+    odd = [
+        item.image
+        for image, item in zip(images, inspected, strict=True)
+        if item.size not in ((0, 0), (image["width"], image["height"]))
+    ]
+    return gather(
+        "error",
+        "size_mismatch",
+        "{count} image(s) have another size than in the json",
+        odd,
+        "the images were resized: annotations do not fit; unpack the originals",
+    )

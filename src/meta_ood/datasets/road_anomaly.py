@@ -1,0 +1,55 @@
+"""RoadAnomaly, and the two tracks of SegmentMeIfYouCan: RoadAnomaly21 and RoadObstacle21."""
+
+from __future__ import annotations
+
+from meta_ood.datasets.reader import Layout
+from meta_ood.labels import IGNORE, IN, OOD
+
+_SMIYC = {0: IN, 1: OOD, 255: IGNORE}
+_EACH_ITS_OWN = r"^(?P<scene>.+)$"
+
+
+def road_anomaly() -> Layout:
+    """Describe RoadAnomaly (2019) below ``RoadAnomaly_jpg``, jpg or webp; 2 is the anomaly."""
+    return Layout(
+        name="RoadAnomaly",
+        images="frames/{id}.[jw]*",
+        targets="frames/{id}.labels/labels_semantic.png",
+        labels={0: IN, 1: IN, 2: OOD, 255: IGNORE},
+        splits={"all": 60},
+        lead="targets",
+        scene=_EACH_ITS_OWN,
+    )
+
+
+def road_anomaly21() -> Layout:
+    """Describe RoadAnomaly21 below ``dataset_AnomalyTrack``; test labels are not public."""
+    return Layout(
+        name="RoadAnomaly21",
+        images="images/{id}.jpg",
+        targets="labels_masks/{id}_labels_semantic.png",
+        labels=_SMIYC,
+        splits={"val": 10, "test": 100},
+        only={"val": "validation", "test": "(?!validation)"},
+        unlabelled=("test",),
+        scene=_EACH_ITS_OWN,
+    )
+
+
+def road_obstacle21() -> Layout:
+    """Describe RoadObstacle21 below ``dataset_ObstacleTrack``; night and snow are splits."""
+    return Layout(
+        name="RoadObstacle21",
+        images="images/{id}.webp",
+        targets="labels_masks/{id}_labels_semantic.png",
+        labels=_SMIYC,
+        splits={"val": 30, "test": 327, "night": 30, "snow": 55},
+        only={
+            "val": "validation",
+            "test": "(?!validation|driveway|snowstorm)",
+            "night": "driveway",
+            "snow": "snowstorm",
+        },
+        unlabelled=("test", "night", "snow"),
+        scene=_EACH_ITS_OWN,
+    )

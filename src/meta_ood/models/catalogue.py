@@ -1,0 +1,73 @@
+"""What a network costs: parameters and operations, counted without memory or time."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from meta_ood.models import build
+
+FRAME = (1024, 2048)
+"""A Cityscapes frame [px]."""
+
+PEAK_MEMORY_GB: dict[str, float] = {}
+"""Peak memory of a process that infers one 1024 x 2048 frame, float32 on the CPU, eager [GB].
+
+Measured by ``benchmarks/networks.py --memory``; weights and torch itself included.
+"""
+
+
+@dataclass(frozen=True)
+class NetworkFacts:
+    """What a network costs.
+
+    Attributes
+    ----------
+    parameters
+        Number of parameters, an auxiliary head included.
+    output_stride
+        H / h of its logits.
+    gflop
+        Floating point operations of one frame [10^9], a multiplication and an addition as two.
+    """
+
+    parameters: int
+    output_stride: int
+    gflop: float
+
+
+def network_facts(
+    architecture: str,
+    num_classes: int = 19,
+    options: Mapping[str, Any] | None = None,
+    size: tuple[int, int] = FRAME,
+) -> NetworkFacts:
+    """Count parameters and operations on tensors without memory.
+
+    Parameters
+    ----------
+    architecture, num_classes, options
+        What :func:`meta_ood.models.build` takes; the constructor must work on the meta device.
+    size
+        ``(H, W)`` of one frame [px].
+
+    Examples
+    --------
+    >>> network_facts("dualgcn_mini", size=(128, 256)).output_stride
+    4
+    """
+    with torch.device("meta"):
+        network = build(architecture, num_classes, **(options or {})).eval().to("meta")
+        image = torch.empty(1, 3, *size)
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        network(image)
+    stride = network.output_stride
+    return NetworkFacts(
+        parameters=sum(parameter.numel() for parameter in network.parameters()),
+        output_stride=int(stride) if isinstance(stride, int) else 0,
+        gflop=counter.get_total_flops() / 1e9,
+    )
