@@ -1,4 +1,4 @@
-"""``meta-ood compare-meta``: meta classifiers, fold schemes and transfer in one table."""
+"""``meta-ood compare``: evaluations side by side, with intervals or with the spread over runs."""
 
 from __future__ import annotations
 
@@ -7,49 +7,17 @@ from pathlib import Path
 import click
 
 
-@click.command("compare-meta")
-@click.argument("tables", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option(
-    "--classifier", "classifiers", multiple=True, help="Only these classifiers; repeatable."
-)
-@click.option("--folds", multiple=True, help="Only these fold schemes; repeatable.")
-@click.option(
-    "--most-fits",
-    type=click.IntRange(1),
-    default=400,
-    show_default=True,
-    help="Leave out leave-one-out of a classifier that would need more fits.",
-)
-@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="Markdown file.")
-def compare_meta(
-    tables: tuple[Path, ...],
-    classifiers: tuple[str, ...],
-    folds: tuple[str, ...],
-    most_fits: int,
-    out: Path | None,
-) -> None:
-    """Compare meta classifiers on TABLES, files that the stage `segments` wrote.
+@click.command()
+@click.argument("roots", nargs=-1, type=click.Path(exists=True, file_okay=False, path_type=Path))
+def compare(roots: tuple[Path, ...]) -> None:
+    """Compare evaluations.
 
-    Cross-validated on each table in each fold scheme; with several tables also trained on one and
-    tested on each other.
+    With one folder (data/evaluate by default): variants and networks in pairs, with 95 % intervals
+    from resampled scenes. With several folders, one per run or seed: mean, standard deviation,
+    extremes and n of every cell.
     """
-    from meta_ood.meta_classification import CLASSIFIERS, FOLDS
-    from meta_ood.meta_classification.comparison import as_markdown, compare
-    from meta_ood.storage import read_table
+    from meta_ood import evaluation
 
-    stems = [table.stem for table in tables]
-    names = stems if len(set(stems)) == len(stems) else [table.as_posix() for table in tables]
-    rows = compare(
-        {name: read_table(table) for name, table in zip(names, tables, strict=True)},
-        classifiers or tuple(CLASSIFIERS),
-        folds or tuple(FOLDS),
-        most_fits,
-    )
-    text = as_markdown(rows)
-    if out is None:
-        click.echo(text, nl=False)
-    else:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        temporary = out.with_name(f".{out.name}.tmp")
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(out)
+    folders = roots or (Path("data/evaluate"),)
+    runs = [evaluation.read_evaluations(folder) for folder in folders]
+    click.echo(evaluation.comparison_text(runs))

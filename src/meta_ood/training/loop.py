@@ -20,13 +20,12 @@ from torch import Tensor, nn
 
 from meta_ood.config import OptimisationParams
 from meta_ood.context import Log, Machine, progress
-from meta_ood.loading import Batch, Plan, SegmentationDataset, load_batches
+from meta_ood.loading import Batch, Plan, SegmentationDataset, load_batches, to_unit_range
 from meta_ood.losses import Counts, Objective, count
 from meta_ood.models import upsample
 from meta_ood.resume import load_state, save_state, stop_requests
 from meta_ood.training.optimisation import follow, learning_rate, make_optimizer, train_mode
 from meta_ood.training.validation import Validation, mean_iou, separation, validate
-from meta_ood.transforms import to_unit_range
 
 logger = logging.getLogger(__name__)
 
@@ -207,6 +206,8 @@ class _Run:
         self.fabric, self.params, self.steps = fabric, params, steps
         self.resume, self.what = resume, what
         network = network.to(fabric.device)
+        if fabric.world_size > 1 and fabric.device.type == "cuda":
+            network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
         network.to(memory_format=torch.channels_last)
         self.network = network
         self.optimizer = make_optimizer(self.network, params)
@@ -308,6 +309,7 @@ class _Run:
         elif self.average is not None:
             self.network.load_state_dict(self.average.state_dict())
         self.network.cpu().eval()
+        self.fabric.barrier()
         last = {**self.state.looks, "step": self.state.step}
         looks = self.state.best if self.kept is not None else last
         figures = {"loss": self.state.loss, "steps": float(self.state.step), **looks}
