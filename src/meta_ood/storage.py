@@ -109,10 +109,8 @@ def _fixed_point(
     return step, low - _LOWEST * step
 
 
-def _integers(
-    plane: npt.NDArray[np.float32], step: float, offset: float
-) -> npt.NDArray[np.int16]:
-    rounded = np.rint((plane - offset) / step)
+def _integers(plane: npt.NDArray[np.float32], step: float, offset: float) -> npt.NDArray[np.int16]:
+    rounded = np.rint((plane.astype(np.float64) - offset) / step)
     return np.clip(rounded, _LOWEST, _LOWEST + _STEPS).astype(np.int16)
 
 
