@@ -15,7 +15,11 @@ from Cython.Build import cythonize
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
-MODULES = ("meta_ood.pixels._kernel", "meta_ood.segments._kernel")
+MODULES = (
+    "meta_ood.metrics.pixel._kernel",
+    "meta_ood.pixels._kernel",
+    "meta_ood.segments._kernel",
+)
 INCLUDE = "src/meta_ood/pixels"
 HEADERS = (f"{INCLUDE}/_softmax.h", f"{INCLUDE}/_softmax_rows.h")
 OPENMP = {"msvc": ["/openmp"], "unix": ["-fopenmp"]}

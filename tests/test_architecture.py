@@ -19,6 +19,7 @@ TORCH = {
     "inference",
 }
 NUMPY = {
+    "submissions",
     "pixels",
     "scores",
     "segments",
@@ -27,6 +28,7 @@ NUMPY = {
     "figures",
     "storage",
 }
+TOOLS = {"detection", "serving", "export"}  # beside the stages: a trained detector at work
 STAGE_PARTS = {"evaluation", "reporting"}  # the pure halves of the stages of the same work
 
 # part -> parts of ours that it may import besides itself
@@ -42,9 +44,7 @@ ALLOWED = {
     "serving": VALUES | TORCH | NUMPY,
     "export": VALUES | TORCH | NUMPY,
     "tracking": VALUES | {"layout", "serving"},
-    "cli": VALUES
-    | {"layout", "tracking", "stages", "models", "detection", "meta_classification", "storage"}
-    | {"serving", "export"},
+    "cli": VALUES | RAW | TORCH | NUMPY | TOOLS | {"layout", "tracking", "stages"},
     "__main__": {"cli"},
     "__init__": set(),
 }

@@ -109,9 +109,7 @@ def test_a_network_s_training_does_not_touch_its_baseline() -> None:
 
 
 UNVERSIONED = {"config", "strict", "context", "stages"}  # their values are params or facts
-UNUSED = {
-    "infer": {"segments", "scores", "pixels"}
-}  # storage also writes tables; infer writes none
+UNUSED = {"infer": {"segments", "scores", "pixels"}}  # storage writes tables too; infer none
 
 
 def closure(module: str) -> set[str]:

@@ -3,7 +3,8 @@ import pytest
 import torch
 
 from meta_ood.labels import IGNORE, OOD
-from meta_ood.transforms import Augmentation, paste, to_unit_range
+from meta_ood.loading import to_unit_range
+from meta_ood.transforms import Augmentation, paste
 
 
 def picture(height: int, width: int) -> tuple[torch.Tensor, torch.Tensor]:

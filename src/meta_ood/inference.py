@@ -15,9 +15,8 @@ from torch.nn.functional import grid_sample, interpolate
 from meta_ood.config import InferParams
 from meta_ood.context import Machine
 from meta_ood.frames import Frame
-from meta_ood.loading import Batch, Sample, read
+from meta_ood.loading import Batch, Sample, read, to_unit_range
 from meta_ood.predictions import Prediction
-from meta_ood.transforms import to_unit_range
 
 
 def predict(

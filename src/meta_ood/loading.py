@@ -16,7 +16,6 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from meta_ood.frames import Frame
-from meta_ood.transforms import paste
 
 Transform = Callable[[Tensor, Tensor, np.random.Generator], tuple[Tensor, Tensor]]
 Plan = npt.NDArray[np.int64]
@@ -127,11 +126,24 @@ class SegmentationDataset(Dataset[Sample]):
         image, target = sample.image, sample.target
         generator = np.random.default_rng(seed)
         if pasted >= 0:
+            from meta_ood.transforms import paste  # seconds of torchvision that infer never needs
+
             proxy = self[pasted]
             image, target = paste(image, target, proxy.image, proxy.target, generator)
         if self.transform is not None:
             image, target = self.transform(image, target, generator)
         return Sample(image, target, sample.image_id)
+
+
+def to_unit_range(images: Tensor) -> Tensor:
+    """Bring bytes to floats in [0, 1], which is what every network takes.
+
+    Examples
+    --------
+    >>> float(to_unit_range(torch.tensor(255, dtype=torch.uint8)))
+    1.0
+    """
+    return images.to(torch.float32).mul_(1 / 255)
 
 
 def read(frame: Frame) -> Sample:

@@ -276,15 +276,25 @@ def read_table(path: Path) -> SegmentTable:
         return SegmentTable(**values)
 
 
+def write_array(path: Path, name: str, values: npt.NDArray[Any]) -> None:
+    """Write a file of one array atomically: the format of other programs."""
+    with _replacing(path) as file:
+        file.create_dataset(name, data=values)
+
+
 @contextmanager
 def _replacing(path: Path) -> Iterator[h5py.File]:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.{next(_COUNTER)}.tmp")
+    prefix = f".{path.name}."
+    temporary = path.with_name(f"{prefix}{os.getpid()}.{next(_COUNTER)}.tmp")
     try:
         with h5py.File(temporary, "w", libver=("v110", "v110")) as file:
             yield file
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+    for left in path.parent.iterdir():  # by a writer of the same file that was killed
+        if left.name.startswith(prefix) and left.suffix == ".tmp":
+            left.unlink(missing_ok=True)
 
 
 @contextmanager

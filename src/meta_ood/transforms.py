@@ -149,14 +149,3 @@ def paste(
     image[:, inside[0], inside[1]] = (alpha * cut + (1 - alpha) * place).round().to(torch.uint8)
     target[inside][alpha[0] >= 0.5] = OOD
     return image, target
-
-
-def to_unit_range(images: Tensor) -> Tensor:
-    """Bring bytes to floats in [0, 1], which is what every network takes.
-
-    Examples
-    --------
-    >>> float(to_unit_range(torch.tensor(255, dtype=torch.uint8)))
-    1.0
-    """
-    return images.to(torch.float32).mul_(1 / 255)

@@ -35,6 +35,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "export": ("meta_ood.cli.export:export", "Networks as ONNX or torch.export programs."),
     "promote": ("meta_ood.cli.champion:promote", "Make a network champion if it passes the gate."),
     "reproduce": ("meta_ood.cli.lineage:reproduce", "How to get a run's outputs again."),
+    "data": ("meta_ood.cli.data:data", "Check, link and audit raw datasets; write miniatures."),
+    "submit": ("meta_ood.cli.submit:submit", "Score maps in the formats of benchmark servers."),
     "networks": ("meta_ood.cli.networks:networks", "Architectures, and what they cost."),
     "weights": ("meta_ood.cli.weights:weights", "Import released weights; look at a file."),
 }

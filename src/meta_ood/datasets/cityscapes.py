@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from meta_ood.datasets.reader import Layout, one_of
+from collections.abc import Iterator
+from pathlib import Path
+
+from PIL import Image
+
+from meta_ood.datasets.reader import Layout, listed, locate, one_of, read_target
 from meta_ood.labels import CITYSCAPES, IGNORE
 
 ANNOTATIONS = ("fine", "coarse")
@@ -36,3 +41,32 @@ def cityscapes(*, annotation: str = "fine", labels: str = "label_ids") -> Layout
         splits=_SPLITS[annotation],
         size=(2048, 1024),
     )
+
+
+def write_train_ids(root: Path, annotation: str = "fine") -> Iterator[Path]:
+    """Write the train ids that the official script would write, beside the label ids.
+
+    Parameters
+    ----------
+    root
+        Folder with ``gtFine`` or ``gtCoarse``; files that exist are kept.
+    annotation
+        ``fine`` or ``coarse``.
+
+    Yields
+    ------
+    Each file written.
+    """
+    by_id, by_train_id = (
+        cityscapes(annotation=annotation),
+        cityscapes(annotation=annotation, labels="train_ids"),
+    )
+    for split in by_id.splits:
+        for fields, path in listed(by_id.targets.replace("{split}", split), root):
+            target = locate(by_train_id.targets.replace("{split}", split), root, fields)
+            if target.exists():
+                continue
+            temporary = target.with_name(f"{target.name}.tmp")
+            Image.fromarray(read_target(path, by_id.labels)).save(temporary, format="PNG")
+            temporary.replace(target)
+            yield target

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+import threading
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -15,99 +13,95 @@ import numpy.typing as npt
 from meta_ood.context import progress
 from meta_ood.labels import lookup
 from meta_ood.metrics import semantic
-from meta_ood.metrics.pixel import ScoreHistogram
+from meta_ood.metrics.pixel import ScoreHistogram, ThinCounts
 from meta_ood.predictions import Prediction
 from meta_ood.scores import SCORES, pixel_maps
 from meta_ood.storage import read_prediction
 
-T = TypeVar("T")
-R = TypeVar("R")
+Confusion = npt.NDArray[np.int64]
 
 
-@dataclass
 class Counts:
-    """Everything that is counted frame by frame; adds up in place, in any order to the same.
+    """Everything that is counted frame by frame; threads may add at once, in any order.
 
     Attributes
     ----------
     histograms
         Score name -> pixels.
+    thin
+        Scene -> pixels of the first score, for resampling.
     confusion
-        ``(C, C) int64``.
+        Scene -> ``(C, C) int64``.
     reliability
         How often the arg max is right at each confidence.
     """
 
-    histograms: dict[str, ScoreHistogram]
-    confusion: npt.NDArray[np.int64]
-    reliability: semantic.Reliability
+    def __init__(self, scores: Sequence[str], *, curves: bool = False) -> None:
+        """Start from nothing.
 
-    def __iadd__(self, other: Counts) -> Counts:
-        """Add the frames of `other`."""
-        for name in self.histograms:
-            self.histograms[name] += other.histograms[name]
-        self.confusion = self.confusion + other.confusion
-        self.reliability = self.reliability + other.reliability
-        return self
+        Parameters
+        ----------
+        scores
+            Keys of :data:`meta_ood.scores.SCORES`.
+        curves
+            Keep a curve of every image, for the protocols that need it.
+        """
+        self._functions = {name: lookup("score", SCORES, name) for name in scores}
+        self._needs = {need for score in self._functions.values() for need in score.needs}
+        self._curves = curves
+        self._locks = {name: threading.Lock() for name in ("", *scores)}
+        self.histograms = {name: ScoreHistogram() for name in scores}
+        self.thin: dict[str, ThinCounts] = {}
+        self.confusion: dict[str, Confusion] = {}
+        self.reliability: semantic.Reliability | None = None
+
+    def add(self, prediction: Prediction) -> None:
+        """Count one frame.
+
+        Raises
+        ------
+        ValueError
+            Wrong target values or NaN; the frame is named.
+        """
+        classes, target = prediction.logits.shape[0], prediction.target
+        maps = pixel_maps(prediction, (*sorted(self._needs), "first", "arg_max"))
+        assert maps.arg_max is not None
+        thin: ThinCounts | None = None
+        for name, function in self._functions.items():
+            score = function(maps)
+            with self._locks[name]:
+                self.histograms[name].add(score, target, classes, prediction.image_id, self._curves)
+            thin = thin or ThinCounts.of(score, target)
+        confusion = semantic.confusion_matrix(maps.arg_max, target, classes)
+        reliability = semantic.reliability(maps.the("first"), maps.arg_max, target, classes)
+        with self._locks[""]:
+            scene = prediction.scene
+            known = scene in self.confusion
+            self.confusion[scene] = self.confusion[scene] + confusion if known else confusion
+            if thin is not None:
+                self.thin[scene] = self.thin[scene] + thin if known else thin
+            self.reliability = self.reliability + reliability if self.reliability else reliability
 
 
-def count_frame(prediction: Prediction, scores: Sequence[str]) -> Counts:
-    """Count one frame.
-
-    Parameters
-    ----------
-    prediction
-        Logits and target.
-    scores
-        Keys of :data:`meta_ood.scores.SCORES`.
+def count_files(
+    paths: Sequence[Path], scores: Sequence[str], workers: int = 1, *, curves: bool = False
+) -> Counts:
+    """Count the stored predictions `paths` with `workers` threads; their number changes nothing.
 
     Raises
     ------
     ValueError
-        Unknown score; wrong target values; NaN. The frame is named.
-    """
-    functions = {name: lookup("score", SCORES, name) for name in scores}
-    classes = prediction.logits.shape[0]
-    maps = pixel_maps(prediction)
-    target, name = prediction.target, prediction.image_id
-    return Counts(
-        {
-            key: ScoreHistogram().add(function(maps), target, classes, name)
-            for key, function in functions.items()
-        },
-        semantic.confusion_matrix(maps.arg_max, target, classes),
-        semantic.reliability(maps.first, maps.arg_max, target, classes),
-    )
-
-
-def count_files(paths: Sequence[Path], scores: Sequence[str], workers: int) -> Counts:
-    """Count the stored predictions `paths` with `workers` threads.
-
-    Raises
-    ------
-    ValueError
-        As :func:`count_frame`, or if there is no path.
+        As :meth:`Counts.add`, or if there is no path.
     """
     if not paths:
         raise ValueError("no prediction to count")
-    total: Counts | None = None
-    counted = ordered_map(lambda path: count_frame(read_prediction(path), scores), paths, workers)
-    for counts in progress(counted, "evaluate", total=len(paths)):
-        if total is None:
-            total = counts
-        else:
-            total += counts
-    assert total is not None
-    return total
-
-
-def ordered_map(function: Callable[[T], R], items: Sequence[T], workers: int) -> Iterator[R]:
-    """Yield ``function(item)`` in order, at most ``2 * workers`` of them in flight."""
+    counts = Counts(scores, curves=curves)
     with ThreadPoolExecutor(max(workers, 1)) as pool:
-        pending: deque[Future[R]] = deque()
-        for item in items:
-            pending.append(pool.submit(function, item))
-            if len(pending) >= 2 * workers:
-                yield pending.popleft().result()
-        while pending:
-            yield pending.popleft().result()
+        tasks = [pool.submit(lambda path: counts.add(read_prediction(path)), p) for p in paths]
+        try:
+            for task in progress(as_completed(tasks), "evaluate", total=len(tasks)):
+                task.result()
+        finally:
+            for task in tasks:
+                task.cancel()
+    return counts

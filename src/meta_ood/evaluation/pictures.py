@@ -67,7 +67,8 @@ def write_pictures(
     ValueError
         If the frame has another number of segments.
     """
-    maps = pixel_maps(prediction)
+    maps = pixel_maps(prediction, (*SCORES[score].needs, "arg_max"))
+    assert maps.arg_max is not None
     score_map = SCORES[score](maps)
     target = prediction.target
     mask = (score_map >= np.float32(threshold)) & (target != IGNORE)

@@ -21,6 +21,8 @@ Flags = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.float64]
 
 HEADLINES = ("auroc", "auprc", "fpr95")
+SIZES = np.array([1, 100, 1000, 10_000, 100_000, 1_000_000_000], np.float64)
+"""Edges of the size groups of components [px]."""
 
 
 def read_removed(meta: Path, table: SegmentTable) -> tuple[Floats, Flags]:
@@ -90,9 +92,10 @@ def measure(
     }
     main = counts.histograms[score]
     errors = asdict(segment.segment_errors(table, removed))
-    segments, components = errors.pop("segments"), errors.pop("components")
     before = component.component_metrics(component.of_table(table))
     after = component.component_metrics(component.of_table(table, ~removed))
+    confusion = sum(counts.confusion.values(), np.zeros((1, 1), np.int64))
+    assert counts.reliability is not None
     return {
         **{name: results["exact"][score][name] for name in HEADLINES},
         "score": score,
@@ -102,8 +105,8 @@ def measure(
         "positives": main.positives,
         "ignored": main.ignored,
         "neutral": main.neutral,
-        "segments": segments,
-        "components": components,
+        "segments": errors["segments"],
+        "components": errors["components"],
         "true_segments_removed": errors["true_segments_removed"],
         **{f"segment_{k}": v for k, v in errors.items() if k.startswith("false")},
         "segments_removed": errors["removed"],
@@ -111,11 +114,39 @@ def measure(
         "component_f1": before.f1,
         "component_f1_after_meta": after.f1,
         "component": {"before": asdict(before), "after_meta": asdict(after)},
-        "miou": semantic.mean_iou(counts.confusion),
+        "miou": semantic.mean_iou(confusion),
+        "class_iou": semantic.class_iou(confusion).tolist() if confusion.any() else None,
         "calibration_error": counts.reliability.error,
+        "detection": detection(table, removed),
         "scores": results["exact"],
         "protocols": results,
     }
+
+
+def detection(table: SegmentTable, removed: Flags) -> dict[str, Any]:
+    """Return how many components are found by size, by row of their lower edge, by label id."""
+    groups = {
+        "size": (table.component_size, SIZES),
+        "row": (table.component_box[:, 2], None if not len(table.component_box) else _rows(table)),
+        "label_id": (table.component_label_id, None),
+    }
+    found = {}
+    for name, (values, edges) in groups.items():
+        one = segment.detection_by(table, removed, values, edges)
+        found[name] = {
+            group: {
+                "components": int(one.components[i]),
+                "found": int(one.found[i]),
+                "found_after_meta": int(one.found_after_meta[i]),
+            }
+            for i, group in enumerate(one.group)
+        }
+    return found
+
+
+def _rows(table: SegmentTable) -> Floats:
+    """Return five equal groups of rows up to the lowest component."""
+    return np.linspace(0, float(table.component_box[:, 2].max()) + 1, 6).round()
 
 
 def plain(value: Any) -> Any:
@@ -150,6 +181,7 @@ def curve_tables(
     fpr, tpr, roc_threshold = pixel.roc_curve(histogram) if both else empty
     recall, precision, pr_threshold = pixel.pr_curve(histogram) if both else empty
     trade = segment.trade_off(table, probability)
+    assert counts.reliability is not None
     confidence, accuracy, pixels = counts.reliability.curve()
     edges, negatives, positives = pixel.score_distribution(histogram)
     return {

@@ -12,15 +12,24 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from scipy import ndimage
 
+from meta_ood.labels import IGNORE, OOD, LabelMap
 from meta_ood.segments.table import SegmentTable
 
 Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
 Flags = npt.NDArray[np.bool_]
 
-TAUS: tuple[float, ...] = tuple(round(0.25 + 0.05 * i, 2) for i in range(11))
+TAUS: tuple[float, ...] = tuple(np.linspace(0.25, 0.75, 11).tolist())
 """The eleven overlap thresholds 0.25 … 0.75."""
+
+TRACKS: dict[str, tuple[int, int]] = {"anomaly": (500, 100), "obstacle": (50, 10), "all": (0, 0)}
+"""Track -> least size [px] of a predicted segment and of a true component.
+
+``anomaly``: RoadAnomaly21, and Fishyscapes LostAndFound in the benchmark's own use; ``obstacle``:
+RoadObstacle21 and LostAndFound testNoKnown; ``all``: nothing is too small.
+"""
 
 
 @dataclass(frozen=True)
@@ -115,6 +124,63 @@ def of_table(table: SegmentTable, kept: Flags | None = None) -> Overlaps:
     pairs = table.overlaps[kept[table.overlaps[:, 0]]].copy()
     pairs[:, 0] = number[pairs[:, 0]]
     return overlaps_of(table.component_size, table.segment_size[kept], pairs)
+
+
+def of_map(
+    score: npt.NDArray[np.floating],
+    target: LabelMap,
+    threshold: float,
+    min_segment: int = 0,
+    min_component: int = 0,
+) -> Overlaps:
+    """Compute sIoU and PPV of one score map, exactly as the benchmark's code does.
+
+    1. Predicted is ``score > threshold`` outside void; segments and components are 8-connected.
+    2. Segments below `min_segment` are deleted; components below `min_component` become void.
+    3. What then lies on void is cut out of the segments, without labelling them anew.
+
+    Parameters
+    ----------
+    score
+        ``(H, W)``, higher is more OoD.
+    target
+        ``(H, W) uint8``.
+    threshold
+        Of the score.
+    min_segment, min_component
+        Least sizes [px], see :data:`TRACKS`.
+
+    Raises
+    ------
+    ValueError
+        If the shapes differ.
+    """
+    if score.shape != target.shape:
+        raise ValueError(f"scores {score.shape} and target {target.shape} differ in shape")
+    eight = np.ones((3, 3), bool)
+    segments, _ = ndimage.label((score > threshold) & (target != IGNORE), eight)
+    components, _ = ndimage.label(target == OOD, eight)
+    segments[_small(segments, min_segment)] = 0
+    small = _small(components, min_component)
+    segments[small] = 0
+    components[small] = 0
+    segment_size, component_size = np.bincount(segments.flat), np.bincount(components.flat)
+    both = np.flatnonzero((segments > 0) & (components > 0))
+    joint = segments.flat[both].astype(np.int64) * component_size.size + components.flat[both]
+    unique, pixels = np.unique(joint, return_counts=True)
+    pairs = np.stack([*np.divmod(unique, component_size.size), pixels], axis=1).astype(np.int64)
+    segment_size[0] = component_size[0] = 0
+    number = [np.cumsum(size > 0) - 1 for size in (segment_size, component_size)]
+    pairs[:, 0], pairs[:, 1] = number[0][pairs[:, 0]], number[1][pairs[:, 1]]
+    return overlaps_of(component_size[component_size > 0], segment_size[segment_size > 0], pairs)
+
+
+def _small(labels: npt.NDArray[np.int32], least: int) -> Flags:
+    """Return the pixels of labels that have fewer than `least` pixels."""
+    size = np.bincount(labels.flat)
+    small = size < least
+    small[0] = False
+    return np.asarray(small[labels], bool)
 
 
 def component_metrics(overlaps: Overlaps) -> ComponentMetrics:

@@ -6,6 +6,7 @@ segment that is kept. Everything is algebra on the overlaps of a :class:`Segment
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 
 import numpy as np
@@ -144,3 +145,58 @@ def trade_off(table: SegmentTable, probability: Floats) -> TradeOff:
         len(best) - at_most(best),
         int((~false).sum()) - at_most(probability[~false]),
     )
+
+
+@dataclass(frozen=True)
+class Detection:
+    """How many components are found, by some property of theirs.
+
+    Attributes
+    ----------
+    group
+        Names of the groups.
+    components, found, found_after_meta
+        ``(n,) int64``: how many there are, with a segment, and with a segment that is kept.
+    """
+
+    group: tuple[str, ...]
+    components: Integers
+    found: Integers
+    found_after_meta: Integers
+
+
+def detection_by(
+    table: SegmentTable, removed: Flags, values: Integers | Floats, edges: Floats | None = None
+) -> Detection:
+    """Count found components by size, by image row (a proxy of distance) or by label id.
+
+    Parameters
+    ----------
+    table, removed
+        As in :func:`segment_errors`.
+    values
+        ``(T,)``: what to group by.
+    edges
+        Rising edges of half-open groups ``[e_i, e_(i+1))``; None groups equal values.
+
+    Examples
+    --------
+    >>> nothing = SegmentTable((), (), *(np.empty(0, int), np.empty((0, 0)), ()), np.empty(0),
+    ...                        np.empty(0, int), np.empty(0, int), np.empty((0, 3), int))
+    >>> detection_by(nothing, np.empty(0, bool), np.empty(0, int)).group
+    ()
+    """
+    found = ~missed(table, np.ones(len(table.image), bool))
+    kept = ~missed(table, ~removed)
+    if edges is None:
+        groups, index = np.unique(values, return_inverse=True)
+        names = tuple(str(group) for group in groups.tolist())
+    else:
+        index = np.searchsorted(edges, values, side="right") - 1
+        names = tuple(f"{low:g}-{high:g}" for low, high in itertools.pairwise(edges))
+    inside = (index >= 0) & (index < len(names))
+    counts = [
+        np.bincount(index[inside & flag], minlength=len(names))
+        for flag in (np.ones(len(found), bool), found, kept)
+    ]
+    return Detection(names, *counts)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -136,6 +137,47 @@ def import_weights(
         origin=earlier.get("origin", noted),
     )
     return report
+
+
+def adopt(
+    source: Path,
+    destination: Path,
+    *,
+    name: str,
+    architecture: str,
+    options: Mapping[str, Any],
+    num_classes: int,
+    variant: str,
+) -> nn.Module:
+    """Make imported weights those of a network: check that they are what params.yaml says, copy.
+
+    Parameters
+    ----------
+    source
+        A file of :func:`import_weights`; its metadata, origin and all, go along.
+    destination
+        Where the network's weights are expected.
+    name, architecture, options, num_classes, variant
+        What params.yaml says.
+
+    Returns
+    -------
+    The network.
+
+    Raises
+    ------
+    CheckpointError
+        If the file cannot be used or is of another network; nothing is written then.
+    """
+    network, metadata = checkpoint.load(source, architecture)
+    expected = {"options": dict(options), "num_classes": num_classes, "variant": variant}
+    for key, value in json.loads(json.dumps(expected)).items():
+        if metadata[key] != value:
+            raise CheckpointError(
+                f"{source}: {key} {metadata[key]!r}, but network {name} has {value!r}"
+            )
+    checkpoint.write(destination, network.state_dict(), {**metadata, "name": name})
+    return network
 
 
 def _read_any(path: Path) -> Contents:

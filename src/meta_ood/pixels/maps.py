@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,6 +17,10 @@ from meta_ood.predictions import FloatMap, Prediction
 
 MAPS = ("entropy", "first", "second", "max_logit", "log_sum_exp", "arg_max")
 _OF_LOGITS = ("max_logit", "log_sum_exp")
+
+
+def _absent() -> FloatMap:
+    return np.empty((0, 0), np.float32)
 
 
 class Workspace:
@@ -59,7 +63,7 @@ class Grid(NamedTuple):
 class PixelMaps:
     """What the scores need to know of a pixel's softmax p and logits l over C classes.
 
-    Maps that were not asked for are None.
+    Maps that were not asked for, and those of logits for a given softmax, are empty: ``(0, 0)``.
 
     Attributes
     ----------
@@ -68,22 +72,22 @@ class PixelMaps:
     first, second
         ``(H, W) float32``: the largest and the second largest probability, as given.
     max_logit, log_sum_exp
-        ``(H, W) float32``: max l and ln sum exp l; never there for a given softmax.
+        ``(H, W) float32``: max l and ln sum exp l.
     arg_max
         ``(H, W) uint8``: class of the largest logit, the first one on ties.
     """
 
-    entropy: FloatMap | None = None
-    first: FloatMap | None = None
-    second: FloatMap | None = None
-    max_logit: FloatMap | None = None
-    log_sum_exp: FloatMap | None = None
-    arg_max: LabelMap | None = None
+    entropy: FloatMap = field(default_factory=_absent)
+    first: FloatMap = field(default_factory=_absent)
+    second: FloatMap = field(default_factory=_absent)
+    max_logit: FloatMap = field(default_factory=_absent)
+    log_sum_exp: FloatMap = field(default_factory=_absent)
+    arg_max: LabelMap = field(default_factory=lambda: np.empty((0, 0), np.uint8))
 
     def the(self, name: str) -> FloatMap:
         """Return the map `name`; a ValueError says why it is not there."""
-        values: FloatMap | None = getattr(self, name)
-        if values is None:
+        values: FloatMap = getattr(self, name)
+        if not values.size:
             why = "needs logits, not a given softmax" if name in _OF_LOGITS else "was not asked for"
             raise ValueError(f"the map {name} {why}")
         return values
@@ -134,7 +138,7 @@ def pixel_maps(
     if not finite:
         what = "softmax" if prediction.is_softmax else "logits"
         raise ValueError(f"{prediction.image_id}: the {what} hold NaN or infinity")
-    return PixelMaps(**maps)
+    return PixelMaps(**{name: values for name, values in maps.items() if values is not None})
 
 
 def as_planes(prediction: Prediction) -> npt.NDArray[np.float32]:

@@ -85,7 +85,6 @@ def measure_thresholds(
     workspace = workspace or Workspace()
     needs = lookup("score", SCORES, score).needs
     maps = pixel_maps(prediction, {*needs, "arg_max"}, workspace, threads)
-    assert maps.arg_max is not None
     frame = _Frame(prediction, SCORES[score](maps), maps.arg_max, workspace)
     target = np.ascontiguousarray(prediction.target)
     valid = target != IGNORE

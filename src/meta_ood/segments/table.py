@@ -162,6 +162,16 @@ class SegmentTable:
         missed[self.overlaps[:, 1]] = False
         return missed
 
+    def counts(self) -> dict[str, int]:
+        """Return how many images, segments, false ones, components and missed ones there are."""
+        return {
+            "images": len(self.image_ids),
+            "segments": len(self.image),
+            "false": int(self.is_false.sum()),
+            "components": len(self.component_image),
+            "missed": int(self.is_missed.sum()),
+        }
+
     def feature(self, name: str) -> FloatArray:
         """Return one column of `features`, ``(S,)``; an unknown name lists the known ones."""
         return _column(self.features, self.feature_names, name)

@@ -8,6 +8,7 @@ from meta_ood import evaluation
 from meta_ood.config import Params
 from meta_ood.context import Log, Machine
 from meta_ood.frames import read_frames
+from meta_ood.metrics.pixel import PER_IMAGE
 from meta_ood.storage import open_predictions, read_table
 
 
@@ -40,14 +41,20 @@ def run(
     probability, removed = evaluation.read_removed(meta, table)
 
     scores = tuple(dict.fromkeys((score, *settings.scores)))
-    counts = evaluation.count_files(folder.paths, scores, machine.workers)
+    curved = bool({*PER_IMAGE} & {*settings.protocols})
+    counts = evaluation.count_files(folder.paths, scores, machine.workers, curves=curved)
     figures = evaluation.measure(counts, table, removed, score=score, protocols=settings.protocols)
+    resampled = evaluation.replicates(
+        counts, table, removed, figures, count=settings.bootstrap, seed=params.seed
+    )
+    figures["intervals"] = evaluation.intervals(resampled)
     keys = {"network": network, "variant": variant, "dataset": dataset}
     origin = {"split": params.dataset_params(dataset).split, "weights": folder.weights_sha256}
     values = evaluation.plain({**keys, **origin, **figures})
 
     curves.mkdir(parents=True, exist_ok=True)
-    for stem, columns in evaluation.curve_tables(counts, table, probability, score).items():
+    tables = evaluation.curve_tables(counts, table, probability, score)
+    for stem, columns in {**tables, "bootstrap": resampled}.items():
         evaluation.write_columns(curves / f"{stem}.csv", columns)
     pictures.mkdir(parents=True, exist_ok=True)
     frames = {frame.image_id: frame for frame in read_frames(prepared, Path.cwd())}

@@ -32,7 +32,7 @@ def run(
     They gather in a folder of their own until all are there, so that a killed run goes on where it
     was, and no run takes predictions of other weights for its own.
     """
-    net, made_of = checkpoint.load(weights)
+    net, made_of = checkpoint.load(weights, params.network_params(network).architecture)
     weights_sha256 = checkpoint.file_sha256(weights)
     gathered = resume_folder(
         ("infer", network, variant, dataset, params.infer, params.dataset_params(dataset)),

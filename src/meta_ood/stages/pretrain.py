@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from meta_ood import models
 from meta_ood.config import Params
@@ -11,7 +12,7 @@ from meta_ood.frames import read_frames
 from meta_ood.labels import CITYSCAPES
 from meta_ood.loading import SegmentationDataset, mix_proxies
 from meta_ood.losses import cross_entropy
-from meta_ood.models import checkpoint
+from meta_ood.models import checkpoint, published
 from meta_ood.resume import forget, resume_folder
 from meta_ood.training import (
     Validation,
@@ -37,19 +38,25 @@ def run(
     """Write the baseline's weights, and its figures on the validation frames."""
     own, settings = params.network_params(network), params.pretrain_of(network)
     num_classes = len(CITYSCAPES.names)
+    about: dict[str, Any] = {
+        **{"name": network, "architecture": own.architecture, "options": own.options},
+        **{"num_classes": num_classes, "variant": "baseline"},
+    }
     root = Path.cwd()
     frames = read_frames(training, root)
     looked_at = Validation(SegmentationDataset(read_frames(validation, root)))
     resume = resume_folder(
-        ("pretrain", own.architecture, own.options, settings, params.seed),
+        ("pretrain", own.architecture, own.options, own.weights, settings, params.seed),
         (training / "frames.csv", validation / "frames.csv"),
     )
-    if published := own.weights.get("baseline"):
-        net, _ = checkpoint.load(Path(published), own.architecture)
+    if given := own.weights.get("baseline"):
+        net = published.adopt(Path(given), weights, **about)
         figures = evaluate_once(net, looked_at, num_classes, machine)
     else:
         with seeded(params.seed):
             net = models.build(own.architecture, num_classes, **own.options)
+        if trunk := own.weights.get("trunk"):
+            published.load_trunk(net, Path(trunk))
         augmentation = Augmentation(settings.crop, settings.scale_jitter, settings.colour_jitter)
         figures = fit(
             net,
@@ -65,15 +72,6 @@ def run(
             resume=resume,
             what=f"pretrain {network}",
         )
-    checkpoint.save(
-        weights,
-        net,
-        name=network,
-        architecture=own.architecture,
-        options=own.options,
-        num_classes=num_classes,
-        class_names=CITYSCAPES.names,
-        variant="baseline",
-    )
+        checkpoint.save(weights, net, class_names=CITYSCAPES.names, **about)
     write_metrics(metrics, figures)
     forget(resume)

@@ -1,21 +1,23 @@
-"""Stage `segments`: predictions -> one table of OoD segments, true components and overlaps."""
+"""Stage segments: predictions -> one table of OoD segments, true components and overlaps."""
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+import hashlib
+import shutil
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TypeVar
 
-from meta_ood.config import Params
+from meta_ood import storage
+from meta_ood.config import Params, SegmentsParams
 from meta_ood.context import Log, Machine, progress
-from meta_ood.predictions import Prediction
+from meta_ood.pixels import Workspace
 from meta_ood.segments import SegmentTable, measure_segments
-from meta_ood.storage import open_predictions, read_prediction, write_table
 
-T = TypeVar("T")
-R = TypeVar("R")
+BATCH = 64
+"""Frames whose tables go to disk together: what a killed run may have to do again."""
+ROOT = Path(".meta_ood/resume")
 
 
 def run(
@@ -31,48 +33,48 @@ def run(
 ) -> None:
     """Measure every frame of `predictions` and write the table `segments`.
 
-    Frames are measured by `machine.workers` threads (the kernel and HDF5 let go of the
-    interpreter); the table has them in file-name order whatever the number of workers.
+    Tables of finished batches gather in a folder of their own, so that a killed run goes on where
+    it was; the result has the frames in file-name order whatever the number of workers.
     """
-    frames = open_predictions(predictions)
-    settings = params.segments
+    frames = storage.open_predictions(predictions)
+    gathered = ROOT / f"segments-{_fingerprint(frames.paths, params.segments)}"
+    gathered.mkdir(parents=True, exist_ok=True)
+    parts = []
+    with progress([], f"segments {network} {variant} {dataset}", len(frames)) as bar:
+        for start in range(0, len(frames), BATCH):
+            paths = frames.paths[start : start + BATCH]
+            parts.append(gathered / f"{start:06d}.h5")
+            if parts[-1].is_file():
+                bar.update(len(paths))
+                continue
+            tables = []
+            for table in _measure(paths, params.segments, machine.workers):
+                tables.append(table)
+                bar.update()
+            storage.write_table(parts[-1], SegmentTable.concatenate(tables), {})
+    table = SegmentTable.concatenate([storage.read_table(part) for part in parts])
+    names = {"network": network, "variant": variant, "dataset": dataset}
+    storage.write_table(segments, table, {**names, "weights_sha256": frames.weights_sha256})
+    shutil.rmtree(gathered)
+    log({f"segments/{name}": float(count) for name, count in table.counts().items()}, 0)
+
+
+def _measure(
+    paths: tuple[Path, ...], settings: SegmentsParams, workers: int
+) -> Iterator[SegmentTable]:
+    """Yield the frames' tables in order; `workers` threads, as kernel and HDF5 let go of Python."""
+    memory = threading.local()
 
     def measure(path: Path) -> SegmentTable:
-        prediction: Prediction = read_prediction(path)
-        return measure_segments(prediction, settings.score, settings.threshold)
+        workspace: Workspace = memory.__dict__.setdefault("workspace", Workspace())
+        prediction = storage.read_prediction(path, workspace.allocator("logits"))
+        return measure_segments(prediction, settings.score, settings.threshold, workspace=workspace)
 
-    tables = progress(
-        _ordered_map(measure, frames.paths, machine.workers), "segments", total=len(frames)
-    )
-    table = SegmentTable.concatenate(list(tables))
-    write_table(
-        segments,
-        table,
-        {
-            "network": network,
-            "variant": variant,
-            "dataset": dataset,
-            "weights_sha256": frames.weights_sha256,
-        },
-    )
-    log(
-        {
-            "segments/segments": float(len(table.image)),
-            "segments/false": float(table.is_false.sum()),
-            "segments/components": float(len(table.component_image)),
-            "segments/missed": float(table.is_missed.sum()),
-        },
-        0,
-    )
-
-
-def _ordered_map(function: Callable[[T], R], items: Sequence[T], workers: int) -> Iterator[R]:
-    """Yield ``function(item)`` in order, at most ``2 * workers`` of them in flight."""
     with ThreadPoolExecutor(max(workers, 1)) as pool:
-        pending: deque[Future[R]] = deque()
-        for item in items:
-            pending.append(pool.submit(function, item))
-            if len(pending) >= 2 * workers:
-                yield pending.popleft().result()
-        while pending:
-            yield pending.popleft().result()
+        yield from pool.map(measure, paths)
+
+
+def _fingerprint(paths: tuple[Path, ...], settings: SegmentsParams) -> str:
+    """Return a hash of what decides the result: settings, and the files' names, sizes and times."""
+    facts = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in paths]
+    return hashlib.sha256(repr((settings, facts)).encode()).hexdigest()[:16]

@@ -9,9 +9,9 @@ from meta_ood.context import Log, Machine
 from meta_ood.frames import read_frames
 from meta_ood.loading import SegmentationDataset, hold_out, mix_proxies
 from meta_ood.losses import ood_objective
-from meta_ood.models import checkpoint
+from meta_ood.models import checkpoint, published
 from meta_ood.resume import forget, resume_folder
-from meta_ood.training import Validation, fit, write_metrics
+from meta_ood.training import Validation, evaluate_once, fit, write_metrics
 from meta_ood.transforms import Augmentation
 
 
@@ -29,10 +29,16 @@ def run(
     machine: Machine,
 ) -> None:
     """Write the OoD-trained weights, and their figures on streets and held-out proxies."""
-    settings = params.train_of(network)
-    net, made_of = checkpoint.load(baseline)
+    own, settings = params.network_params(network), params.train_of(network)
+    net, made_of = checkpoint.load(baseline, own.architecture)
     num_classes = int(made_of["num_classes"])
+    same = {key: made_of[key] for key in ("architecture", "options", "num_classes")}
     root = Path.cwd()
+    if given := own.weights.get("ood_trained"):
+        net = published.adopt(Path(given), weights, name=network, variant="ood_trained", **same)
+        looked_at = Validation(SegmentationDataset(read_frames(validation, root)))
+        write_metrics(metrics, evaluate_once(net, looked_at, num_classes, machine))
+        return
     streets = read_frames(training, root)
     learned, held_out = hold_out(
         read_frames(proxies, root), settings.proxy_holdout, seed=params.seed
@@ -67,8 +73,7 @@ def run(
         reset_optimizer=settings.reset_optimizer,
         what=f"train {network}",
     )
-    same = ("architecture", "options", "num_classes", "class_names")
-    made_of = {key: made_of[key] for key in same}
-    checkpoint.save(weights, net, name=network, variant="ood_trained", **made_of)
+    names = made_of["class_names"]
+    checkpoint.save(weights, net, name=network, variant="ood_trained", class_names=names, **same)
     write_metrics(metrics, figures)
     forget(resume)

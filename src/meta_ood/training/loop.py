@@ -20,13 +20,12 @@ from torch import Tensor, nn
 
 from meta_ood.config import OptimisationParams
 from meta_ood.context import Log, Machine, progress
-from meta_ood.loading import Batch, Plan, SegmentationDataset, load_batches
+from meta_ood.loading import Batch, Plan, SegmentationDataset, load_batches, to_unit_range
 from meta_ood.losses import Counts, Objective, count
 from meta_ood.models import upsample
 from meta_ood.resume import load_state, save_state, stop_requests
 from meta_ood.training.optimisation import follow, learning_rate, make_optimizer, train_mode
 from meta_ood.training.validation import Validation, mean_iou, separation, validate
-from meta_ood.transforms import to_unit_range
 
 logger = logging.getLogger(__name__)
 
@@ -370,7 +369,8 @@ def _report(run: _Run, log: Log, bar: Any, params: OptimisationParams, seconds: 
     run.state.loss = sum(recent) / len(recent)
     rate = learning_rate(params, run.state.step - 1, run.steps)
     speed = len(recent) * params.batch_size * params.accumulate / seconds
-    bar.set_postfix(loss=f"{run.state.loss:.4f}", lr=f"{rate:.1e}", img_s=f"{speed:.1f}")
+    said = {"loss": f"{run.state.loss:.4f}", "lr": f"{rate:.1e}", "img_s": f"{speed:.1f}"}
+    bar.set_postfix(said, refresh=False)
     if run.fabric.is_global_zero:
         log(
             {

@@ -12,9 +12,8 @@ from torch import Tensor, nn
 
 from meta_ood.context import Machine
 from meta_ood.labels import OOD
-from meta_ood.loading import Batch, Sample, SegmentationDataset
+from meta_ood.loading import Batch, Sample, SegmentationDataset, to_unit_range
 from meta_ood.models import upsample
-from meta_ood.transforms import to_unit_range
 
 _BINS = 1000
 

@@ -12,7 +12,16 @@ from typing import Any
 from meta_ood.datasets.doctor.findings import Finding, Level, gather
 from meta_ood.datasets.doctor.inspection import Inspected, inspect_pair
 from meta_ood.datasets.pool import ordered_map
-from meta_ood.datasets.reader import Layout, Pair, expected, image_id, listed, pairs, sides
+from meta_ood.datasets.reader import (
+    Layout,
+    Pair,
+    expected,
+    image_id,
+    listed,
+    pairs,
+    scene_of,
+    sides,
+)
 
 PROBLEMS: dict[str, tuple[Level, str, str]] = {
     "image_empty": ("error", "{count} image(s) have no content", "copy them again"),
@@ -106,7 +115,7 @@ def examine_layout(
         "frames": len(found),
         "published": layout.splits[split],
         "decoded": len(inspected),
-        "scenes": len({p.fields.get("folder", image_id(p.fields)) for p in found}),
+        "scenes": len({scene_of(layout, p.fields) for p in found}),
         "sizes": _common(f"{w}x{h}" for w, h in (i.size for i in inspected) if w),
         "values": sorted({value for item in inspected for value in item.values}),
     }
@@ -260,7 +269,8 @@ def problems(inspected: Sequence[Inspected]) -> list[Finding]:
             continue
         if code == "labels_empty" and len(by_code[code]) == len(decoded):
             level = "error"
-        findings += gather(level, code, f"{text}: {detail[code]}", by_code[code], advice)
+        some = ", for example:" if len(by_code[code]) > 1 else ":"
+        findings += gather(level, code, f"{text}{some} {detail[code]}", by_code[code], advice)
     return findings
 
 

@@ -9,6 +9,7 @@ of pixels alone: frames, workers and machines add up in any order to the same bi
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Iterable
 from typing import Any
@@ -17,21 +18,30 @@ import numpy as np
 import numpy.typing as npt
 
 from meta_ood.labels import IGNORE, IN, NEUTRAL, OOD, LabelMap
-from meta_ood.metrics.pixel.keys import Keys, as_float32, check_maps, order_keys
+from meta_ood.metrics.pixel import _kernel
+from meta_ood.metrics.pixel.cells import (
+    LAST_SHIFT,
+    NOTHING,
+    PAGES,
+    Column,
+    coarsen,
+    distinct_by_shift,
+    dropped_bits,
+    merge_equal,
+    runs,
+    sparse_room,
+    union,
+)
+from meta_ood.metrics.pixel.images import ImageCurve, image_curve
+from meta_ood.metrics.pixel.keys import Keys, as_float32, check_maps, raise_wrong_labels
 
 Integers = npt.NDArray[np.int64]
 Counts = Integers
-Column = tuple[Keys, Counts]
 
 CELLS = 1 << 22
 """Default budget of counters; 8 bytes each while fewer than 2³² pixels are counted."""
-_BUFFER = 1 << 22
-_PAGES = 1 << 16
-_LAST_SHIFT = 16
-_FINE = (0x407F, 0x4080, 0xBF7F, 0xBF80)
-"""Pages around -1 and +1, where probabilities pile up: they drop their bits 8 steps later."""
-_FINE_BITS = 8
-_NOTHING: Column = (np.empty(0, np.uint32), np.empty(0, np.int64))
+_BUFFER = 1 << 20
+_REST = 1 << 19
 
 
 class ScoreHistogram:
@@ -46,17 +56,21 @@ class ScoreHistogram:
         Budget of counters; at least ``cells / 2`` distinct scores are always held exactly.
     frames, positives, negatives, neutral, ignored
         How many maps and pixels were added.
+    images
+        Curves of the images added with ``curve=True``.
     """
 
     def __init__(self, cells: int = CELLS) -> None:
-        if cells < _PAGES:
-            raise ValueError(f"cells: {cells} is too small; expected at least {_PAGES}")
+        if cells < PAGES:
+            raise ValueError(f"cells: {cells} is too small; expected at least {PAGES}")
         self.cells = cells
         self.frames = self.positives = self.negatives = self.neutral = self.ignored = 0
+        self.images: list[ImageCurve] = []
         self._shift = 0
         self._buffer: tuple[list[Keys], list[Keys]] = ([], [])
         self._buffered = 0
-        self._sparse: list[Column] = [_NOTHING, _NOTHING]
+        self._rest: tuple[list[Keys], list[Keys]] = ([], [])
+        self._sparse: list[Column] = [NOTHING, NOTHING]
         self._lay_out(np.empty(0, np.int64))
 
     @classmethod
@@ -101,29 +115,41 @@ class ScoreHistogram:
         target: LabelMap,
         classes: int | None = None,
         name: str = "the frame",
+        curve: bool = False,
     ) -> ScoreHistogram:
-        """Count one more map in place and return the histogram; parameters as in :meth:`of`."""
-        check_maps(score, target, classes, name)
-        score = as_float32(score)
-        if not score.flags.c_contiguous:
-            score = np.ascontiguousarray(score)
-        flat, labels = score.ravel(), np.ascontiguousarray(target).ravel()
-        positive = flat[labels == OOD]
-        negative = flat[(labels < NEUTRAL) | (labels == IN)]
-        if np.isnan(negative).any() or np.isnan(positive).any():
-            count = int(np.isnan(negative).sum() + np.isnan(positive).sum())
-            raise ValueError(f"{name}: {count} evaluated pixels have the score NaN")
+        """Count one more map in place and return the histogram.
+
+        Parameters and errors as in :meth:`of`; `name` is the image's, `curve` keeps the image's
+        own curve for the protocols that treat images one by one (9 kB an image).
+        """
+        check_maps(score, target, name)
+        bits = np.ascontiguousarray(as_float32(score, name)).ravel().view(np.int32)
+        labels = np.ascontiguousarray(target).ravel()
+        role = _roles(classes)
+        keys = np.empty(bits.size, np.uint32), np.empty(bits.size, np.uint32)
+        tally = _kernel.order(bits, labels, role, *keys)
+        negatives, positives, neutral, ignored, wrong, missing = tally
+        if wrong:
+            raise_wrong_labels(labels, classes or NEUTRAL, name)
+        if missing:
+            raise ValueError(f"{name}: {missing} evaluated pixels have the score NaN")
         self.frames += 1
-        self.negatives += negative.size
-        self.positives += positive.size
-        ignored = int(np.count_nonzero(labels == IGNORE))
+        self.negatives += negatives
+        self.positives += positives
+        self.neutral += neutral
         self.ignored += ignored
-        self.neutral += labels.size - ignored - negative.size - positive.size
-        self._buffer[0].append(order_keys(negative))
-        self._buffer[1].append(order_keys(positive))
-        self._buffered += negative.size + positive.size
+        if curve:
+            ordered = keys[0][:negatives], keys[1][:positives]
+            for part in ordered:
+                part.sort()
+            self.images.append(image_curve(name, *ordered))
+        for column, n in enumerate((negatives, positives)):
+            if n:
+                part = keys[column][:n]
+                self._buffer[column].append(part if 2 * n > bits.size else part.copy())
+        self._buffered += negatives + positives
         if self._buffered > _BUFFER:
-            self._flush()
+            self._drain()
         return self
 
     def __iadd__(self, other: ScoreHistogram) -> ScoreHistogram:
@@ -132,11 +158,12 @@ class ScoreHistogram:
             raise ValueError(f"histograms of {self.cells} and {other.cells} cells do not add up")
         for name in ("frames", "positives", "negatives", "neutral", "ignored"):
             setattr(self, name, getattr(self, name) + getattr(other, name))
+        self.images += other.images
         for mine, theirs in zip(self._buffer, other._buffer, strict=True):
-            mine.extend(theirs)
+            mine.extend(keys.copy() for keys in theirs)
         self._buffered += other._buffered
         if self._buffered > _BUFFER:
-            self._flush()
+            self._drain()
         self._join(other)
         return self
 
@@ -151,11 +178,13 @@ class ScoreHistogram:
         """Compare counts and cells bit by bit."""
         if not isinstance(other, ScoreHistogram):
             return NotImplemented
-        mine, theirs = self.counts(), other.counts()
-        names = ("cells", "frames", "positives", "negatives", "neutral", "ignored", "_shift")
-        return all(getattr(self, n) == getattr(other, n) for n in names) and all(
-            np.array_equal(a, b) for a, b in zip(mine, theirs, strict=True)
-        )
+        names = ("cells", "frames", "positives", "negatives", "neutral", "ignored", "exact")
+        if any(getattr(self, name) != getattr(other, name) for name in names):
+            return False
+        mine: tuple[npt.NDArray[Any], ...] = self.counts()
+        theirs: tuple[npt.NDArray[Any], ...] = other.counts()
+        same = (np.array_equal(a, b) for a, b in zip(mine, theirs, strict=True))
+        return self._shift == other._shift and all(same)
 
     __hash__ = None  # type: ignore[assignment]
 
@@ -174,9 +203,9 @@ class ScoreHistogram:
         self._flush()
         (negative, below), (positive, above) = self._cells(0), self._cells(1)
         none, zeros = np.zeros_like(above), np.zeros_like(below)
-        keys, negatives = _union((negative, below), (positive, none))
-        _, positives = _union((negative, zeros), (positive, above))
-        return keys, negatives, positives, _shifts(self._shift)[keys >> 16] > 0
+        keys, negatives = union((negative, below), (positive, none))
+        _, positives = union((negative, zeros), (positive, above))
+        return keys, negatives, positives, dropped_bits(self._shift)[keys >> 16] > 0
 
     @property
     def exact(self) -> bool:
@@ -188,7 +217,7 @@ class ScoreHistogram:
 
     def _lay_out(self, pages: Integers) -> None:
         """Make room for zero counters of the dense `pages` (rising) at the present shift."""
-        lengths = _PAGES >> _shifts(self._shift)[pages]
+        lengths = PAGES >> dropped_bits(self._shift)[pages]
         self._pages = pages
         self._starts: Integers = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
         wide = self.negatives + self.positives >= 1 << 32
@@ -200,19 +229,31 @@ class ScoreHistogram:
         if self._dense.dtype == np.uint32 and self.negatives + self.positives >= 1 << 32:
             self._dense = self._dense.astype(np.uint64)
 
-    def _flush(self) -> None:
-        """Count the buffered keys."""
+    def _drain(self) -> None:
+        """Count the buffered keys; those without a row are put by."""
         if not self._buffered:
             return
         self._buffered = 0
         self._widen()
+        start = np.full(PAGES, -1, np.int64)
+        start[self._pages] = self._starts[:-1]
+        shifts = dropped_bits(self._shift).astype(np.uint8)
         for column, buffer in enumerate(self._buffer):
             if buffer:
-                keys = np.concatenate(buffer)
+                keys = buffer[0] if len(buffer) == 1 else np.concatenate(buffer)
                 buffer.clear()
                 keys.sort()
-                self._count(column, *_runs(_coarsen(keys, self._shift)))
-        self._settle()
+                rest = _kernel.count(keys, start, shifts, self._dense[column])
+                part = keys[:rest]
+                self._rest[column].append(part if 2 * rest > keys.size else part.copy())
+        if sum(keys.size for column in self._rest for keys in column) > _REST:
+            self._settle()
+
+    def _flush(self) -> None:
+        """Count everything that has been put by."""
+        self._drain()
+        if any(self._rest):
+            self._settle()
 
     def _count(self, column: int, keys: Keys, counts: Counts) -> None:
         """Add counts of rising, distinct `keys` that are as coarse as the histogram."""
@@ -225,31 +266,40 @@ class ScoreHistogram:
             np.add.at(inside, first, 1)
             np.add.at(inside, end, -1)
             rest = np.cumsum(inside[:-1], dtype=np.int8) == 0
-            self._sparse[column] = _union(self._sparse[column], (keys[rest], counts[rest]))
+            self._sparse[column] = union(self._sparse[column], (keys[rest], counts[rest]))
             keys, counts = keys[~rest], counts[~rest]
         if keys.size:
-            shifts = _shifts(self._shift)[pages]
+            shifts = dropped_bits(self._shift)[pages]
             index = (keys >> np.repeat(shifts, lengths)).astype(np.int64)
             index += np.repeat(self._starts[:-1] - (pages << 16 >> shifts), lengths)
             row = self._dense[column]
             row[index] += counts.astype(row.dtype)
 
     def _settle(self) -> None:
-        """Give crowded sparse pages a row; drop bits if the budget is exceeded."""
-        distinct = np.zeros(_PAGES, np.int64)
-        for keys, _ in self._sparse:
-            distinct += np.bincount(keys >> 16, minlength=_PAGES)
-        crowded = np.flatnonzero(distinct > _room(self._shift))
-        if crowded.size:
+        """Count the rest; give crowded pages a row; drop bits if the budget is exceeded."""
+        distinct = np.zeros(PAGES, np.int64)
+        for column, rest in enumerate(self._rest):
+            if rest:
+                keys = np.concatenate(rest)
+                rest.clear()
+                keys.sort()
+                more = runs(coarsen(keys, self._shift))
+                self._sparse[column] = union(self._sparse[column], more)
+            distinct += np.bincount(self._sparse[column][0] >> 16, minlength=PAGES)
+        sparse = int(distinct.sum())
+        crowded = np.flatnonzero(distinct > sparse_room(self._shift))
+        if self._dense.shape[1] + 2 * sparse > self.cells or distinct[crowded].sum() > sparse // 4:
             self._add_pages(crowded)
-        cost = self._dense.shape[1] + 2 * sum(keys.size for keys, _ in self._sparse)
-        if cost > self.cells:
+        if self._cost() > self.cells:
             self._build([self._cells(column) for column in (0, 1)], self._shift)
+
+    def _cost(self) -> int:
+        return int(self._dense.shape[1] + 2 * sum(keys.size for keys, _ in self._sparse))
 
     def _add_pages(self, pages: Integers) -> None:
         """Make `pages` dense, besides those that are."""
         before = (self._pages, self._starts, self._dense)
-        sparse, self._sparse = self._sparse, [_NOTHING, _NOTHING]
+        sparse, self._sparse = self._sparse, [NOTHING, NOTHING]
         self._lay_out(np.union1d(self._pages, pages))
         self._add_rows(*before, self._shift)
         for column, (keys, counts) in enumerate(sparse):
@@ -261,29 +311,31 @@ class ScoreHistogram:
         lengths = np.diff(self._starts)
         page = np.repeat(self._pages.astype(np.uint32), lengths)[used]
         start = np.repeat(self._starts[:-1], lengths)[used]
-        low = (used - start).astype(np.uint32) << _shifts(self._shift)[page]
+        low = (used - start).astype(np.uint32) << dropped_bits(self._shift)[page]
         dense = (page << np.uint32(16)) | low, self._dense[column, used].astype(np.int64)
-        return _union(dense, self._sparse[column])
+        return union(dense, self._sparse[column])
 
     def _build(self, columns: list[Column], shift: int) -> None:
         """Set up anew at the least shift from `shift` on that fits the budget."""
-        ladder = _ladder(columns[0][0]) + _ladder(columns[1][0])
+        ladder = distinct_by_shift(columns[0][0]) + distinct_by_shift(columns[1][0])
         while True:
-            shifts = _shifts(shift)
-            distinct = ladder[np.arange(_PAGES), shifts]
-            crowded = distinct > _room(shift)
-            cost = (_PAGES >> shifts)[crowded].sum() + 2 * distinct[~crowded].sum()
-            if cost <= self.cells or shift == _LAST_SHIFT:
+            shifts = dropped_bits(shift)
+            distinct = ladder[np.arange(PAGES), shifts]
+            crowded = distinct > sparse_room(shift)
+            cost = (PAGES >> shifts)[crowded].sum() + 2 * distinct[~crowded].sum()
+            if cost <= self.cells or shift == LAST_SHIFT:
                 break
             shift += 1
         self._shift = shift
-        self._sparse = [_NOTHING, _NOTHING]
+        self._sparse = [NOTHING, NOTHING]
         self._lay_out(np.flatnonzero(crowded))
         for column, (keys, counts) in enumerate(columns):
-            self._count(column, *_merge_equal(_coarsen(keys, shift), counts))
+            self._count(column, *merge_equal(coarsen(keys, shift), counts))
 
     def _join(self, other: ScoreHistogram) -> None:
         """Add the cells of `other`, not its buffer."""
+        for mine, theirs in zip(self._rest, other._rest, strict=True):
+            mine.extend(keys.copy() for keys in theirs)
         if not other._dense.size and not any(keys.size for keys, _ in other._sparse):
             return
         self._widen()
@@ -293,7 +345,7 @@ class ScoreHistogram:
             self._add_pages(other._pages)
         self._add_rows(other._pages, other._starts, other._dense, other._shift)
         for column, (keys, counts) in enumerate(other._sparse):
-            self._count(column, *_merge_equal(_coarsen(keys, self._shift), counts))
+            self._count(column, *merge_equal(coarsen(keys, self._shift), counts))
         self._settle()
 
     def _add_rows(
@@ -302,7 +354,7 @@ class ScoreHistogram:
         """Add dense rows of an equal or finer shift; all `pages` are dense here too."""
         if not pages.size:
             return
-        finer = (_shifts(self._shift) - _shifts(shift))[pages]
+        finer = (dropped_bits(self._shift) - dropped_bits(shift))[pages]
         place = np.searchsorted(self._pages, pages)
         breaks = np.flatnonzero((np.diff(place) != 1) | (np.diff(finer) != 0)) + 1
         bounds = [0, *breaks.tolist(), pages.size]
@@ -332,70 +384,11 @@ def merge(histograms: Iterable[ScoreHistogram]) -> ScoreHistogram:
     return result
 
 
-def _shifts(shift: int) -> npt.NDArray[np.uint32]:
-    """Return the dropped bits of every page ``(65536,)``."""
-    shifts = np.full(_PAGES, shift, np.uint32)
-    shifts[list(_FINE)] = max(0, shift - _FINE_BITS)
-    return shifts
-
-
-def _room(shift: int) -> Integers:
-    """Return per page how many distinct keys a sparse page holds at most: half a dense row."""
-    return np.asarray((_PAGES >> _shifts(shift)) // 2, np.int64)
-
-
-def _coarsen(keys: Keys, shift: int) -> Keys:
-    """Clear the dropped bits of rising keys."""
-    if shift == 0:
-        return keys
-    result = keys & np.uint32(0xFFFFFFFF << shift & 0xFFFFFFFF)
-    fine = max(0, shift - _FINE_BITS)
-    for first in _FINE[::2]:
-        bounds = np.array([first << 16, (first + 2) << 16], np.uint32)
-        a, b = np.searchsorted(keys, bounds)
-        result[a:b] = keys[a:b] & np.uint32(0xFFFFFFFF << fine & 0xFFFFFFFF)
-    return result
-
-
-def _ladder(keys: Keys) -> Integers:
-    """Return how many distinct keys each page holds at each shift, ``(65536, 17)``.
-
-    Two neighbours stay distinct at shift s if they differ in a bit from s on.
-    """
-    table = np.zeros((_PAGES, _LAST_SHIFT + 2), np.int64)
-    if keys.size:
-        differ = np.bitwise_xor(keys[1:], keys[:-1])
-        bits = np.full(keys.size, _LAST_SHIFT + 1, np.int64)  # the first key counts at every shift
-        np.minimum(np.frexp(differ.astype(np.float64))[1], _LAST_SHIFT + 1, out=bits[1:])
-        bits += (keys >> 16).astype(np.int64) * (_LAST_SHIFT + 2)
-        table = np.bincount(bits, minlength=table.size).reshape(table.shape)
-    return np.cumsum(table[:, ::-1], axis=1)[:, ::-1][:, 1:]
-
-
-def _runs(keys: Keys) -> Column:
-    """Return distinct values and their number in sorted keys."""
-    if not keys.size:
-        return _NOTHING
-    ends = np.flatnonzero(keys[1:] != keys[:-1])
-    ends = np.append(ends, keys.size - 1)
-    return keys[ends], np.diff(ends, prepend=-1)
-
-
-def _merge_equal(keys: Keys, counts: Counts) -> Column:
-    """Add up the counts of equal neighbours in sorted keys."""
-    if not keys.size:
-        return keys, counts
-    first = np.flatnonzero(keys[1:] != keys[:-1]) + 1
-    if first.size == keys.size - 1:
-        return keys, counts
-    first = np.concatenate([[0], first])
-    return keys[first], np.add.reduceat(counts, first)
-
-
-def _union(a: Column, b: Column) -> Column:
-    """Merge two rising lists of keys with counts."""
-    if not a[0].size or not b[0].size:
-        return a if a[0].size else b
-    keys = np.concatenate([a[0], b[0]])
-    order = np.argsort(keys, kind="stable")
-    return _merge_equal(keys[order], np.concatenate([a[1], b[1]])[order])
+@functools.cache
+def _roles(classes: int | None) -> npt.NDArray[np.uint8]:
+    """Return what each target value is: 0 negative, 1 positive, 2 neutral, 3 ignored, 4 wrong."""
+    roles = np.zeros(256, np.uint8)
+    roles[[IN, OOD, NEUTRAL, IGNORE]] = 0, 1, 2, 3
+    if classes is not None:
+        roles[classes:NEUTRAL] = 4
+    return roles

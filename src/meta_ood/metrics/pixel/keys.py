@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import numpy.typing as npt
@@ -41,7 +41,7 @@ def key_scores(keys: Keys) -> npt.NDArray[np.float32]:
     return bits.astype(np.uint32).view(np.float32)
 
 
-def as_float32(score: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+def as_float32(score: npt.NDArray[Any], name: str = "the frame") -> npt.NDArray[np.float32]:
     """Return the scores as ``float32``; finite values that do not fit are an error, not infinite.
 
     Raises
@@ -52,30 +52,36 @@ def as_float32(score: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
     if score.dtype == np.float32:
         return score
     if score.dtype.kind not in "fiub":
-        raise ValueError(f"scores must be real numbers, got {score.dtype}")
+        raise ValueError(f"{name}: scores must be real numbers, got {score.dtype}")
     with np.errstate(over="ignore"):
         narrow = score.astype(np.float32)
     if bool((np.isinf(narrow) & np.isfinite(score)).any()):
-        raise ValueError("a score is beyond the range of float32 (3.4e38): rescale the scores")
+        raise ValueError(f"{name}: a score is beyond the range of float32 (3.4e38): rescale them")
     return narrow
 
 
-def check_maps(
-    score: npt.NDArray[Any], target: LabelMap, classes: int | None = None, name: str = "the frame"
-) -> None:
+def check_maps(score: npt.NDArray[Any], target: LabelMap, name: str = "the frame") -> None:
     """Check that a score map and a target fit together.
 
     Raises
     ------
     ValueError
-        On different shapes, a target that is not ``uint8``, or a value that is neither one of the
-        `classes` train ids nor NEUTRAL, IN, OOD or IGNORE.
+        On different shapes or a target that is not ``uint8``.
     """
     if score.shape != target.shape:
         raise ValueError(f"{name}: scores {score.shape} and target {target.shape} differ in shape")
     if target.dtype != np.uint8:
         raise ValueError(f"{name}: the target must be uint8, got {target.dtype}")
-    if classes is not None and bool(((target >= classes) & (target < NEUTRAL)).any()):
-        wrong = sorted(set(np.unique(target).tolist()) & set(range(classes, NEUTRAL)))
-        known = f"0..{classes - 1}, NEUTRAL 252, IN 253, OOD 254, IGNORE 255"
-        raise ValueError(f"{name}: the target has the values {wrong}; known: {known}")
+
+
+def raise_wrong_labels(target: LabelMap, classes: int, name: str) -> NoReturn:
+    """Name the target's values that are neither train ids nor special.
+
+    Raises
+    ------
+    ValueError
+        Always.
+    """
+    wrong = sorted(set(np.unique(target).tolist()) & set(range(classes, NEUTRAL)))
+    known = f"0..{classes - 1}, NEUTRAL 252, IN 253, OOD 254, IGNORE 255"
+    raise ValueError(f"{name}: the target has the values {wrong}; known: {known}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import math
 from collections.abc import Callable
@@ -11,14 +12,16 @@ import numpy as np
 import numpy.typing as npt
 
 from meta_ood.labels import lookup
+from meta_ood.metrics.pixel.curves import TPR, auprc_of, auroc_of, fpr_at_tpr, sweep
 from meta_ood.metrics.pixel.histogram import ScoreHistogram
+from meta_ood.metrics.pixel.images import ImageCurve
 from meta_ood.metrics.pixel.keys import key_scores
 
 logger = logging.getLogger(__name__)
 
 Floats = npt.NDArray[np.float64]
-Integers = npt.NDArray[np.int64]
-TPR = 0.95
+BINS = 100
+"""Bins of the published protocol."""
 _FIGURES = (
     "auroc",
     "auprc",
@@ -70,93 +73,6 @@ class PixelMetrics:
     neutral: int
 
 
-@dataclass(frozen=True)
-class Sweep:
-    """Counts at every threshold, from the highest cell down.
-
-    Attributes
-    ----------
-    thresholds
-        ``(n,) float64``: positive is ``score >= threshold``.
-    tp, fp
-        ``(n,) float64`` numbers of true and false positives.
-    cell_tp, cell_fp
-        ``(n,) float64`` what the cell itself adds.
-    coarse
-        ``(n,) bool``: the cell covers several scores.
-    """
-
-    thresholds: Floats
-    tp: Floats
-    fp: Floats
-    cell_tp: Floats
-    cell_fp: Floats
-    coarse: npt.NDArray[np.bool_]
-
-
-def sweep(histogram: ScoreHistogram) -> Sweep:
-    """Return the counts at every threshold of a histogram."""
-    keys, negatives, positives, coarse = histogram.counts()
-    cell_tp, cell_fp = positives[::-1].astype(np.float64), negatives[::-1].astype(np.float64)
-    return Sweep(
-        key_scores(keys)[::-1].astype(np.float64),
-        np.cumsum(cell_tp),
-        np.cumsum(cell_fp),
-        cell_tp,
-        cell_fp,
-        coarse[::-1],
-    )
-
-
-def auroc_of(s: Sweep) -> tuple[float, float]:
-    """Return the area under the ROC curve, ties half, and its error bound."""
-    above = s.fp - s.cell_fp
-    pairs = s.tp[-1] * s.fp[-1]
-    wrong = float(np.sum(s.cell_tp * (above + s.cell_fp / 2)))
-    open_pairs = float(np.sum((s.cell_tp * s.cell_fp)[s.coarse]))
-    return float(1 - wrong / pairs), float(open_pairs / 2 / pairs)
-
-
-def auprc_of(s: Sweep) -> tuple[float, float]:
-    """Return the average precision ``Σ (R_i - R_(i-1)) P_i`` and its error bound.
-
-    In a cell that covers several scores the pixels are taken as evenly mixed: its j-th positive
-    comes after the share (j - 1/2) / n of its negatives, and the sum over j is an integral.
-    """
-    total = s.tp[-1]
-    sums = s.cell_tp * (s.tp / (s.tp + s.fp))
-    error = 0.0
-    some = np.flatnonzero(s.coarse & (s.cell_tp > 0))
-    if some.size:
-        n, m = s.cell_tp[some], s.cell_fp[some]
-        tp, fp = s.tp[some] - n, s.fp[some] - m
-        rate = 1 + m / n
-        start = tp + fp - (rate - 1) / 2
-        growth = np.log1p(rate * n / (start + rate / 2))
-        mixed = n / rate + (tp - start / rate) / rate * growth
-        best, worst = n * (tp + n) / (tp + n + fp), n * (tp + 1) / (tp + 1 + fp + m)
-        sums[some] = np.clip(mixed, worst, best)
-        error = float(np.sum(np.maximum(best - sums[some], sums[some] - worst)))
-    return float(np.sum(sums) / total), float(error / total)
-
-
-def fpr_at_tpr(s: Sweep, tpr: float = TPR) -> tuple[float, float, float]:
-    """Return FPR and threshold at the first TPR >= `tpr`, and the FPR's error bound.
-
-    In a cell that covers several scores the pixels are taken as evenly mixed.
-    """
-    rates = s.tp / s.tp[-1]
-    i = int(np.searchsorted(rates, tpr, side="left"))
-    total = s.fp[-1]
-    if not s.coarse[i] or s.cell_fp[i] == 0:
-        return float(s.fp[i] / total), float(s.thresholds[i]), 0.0
-    before = s.tp[i] - s.cell_tp[i]
-    share = min(1.0, max(0.0, (tpr * s.tp[-1] - before) / s.cell_tp[i]))
-    value = s.fp[i] - s.cell_fp[i] * (1 - share)
-    error = s.cell_fp[i] * max(share, 1 - share)
-    return float(value / total), float(s.thresholds[i]), float(error / total)
-
-
 def exact(histogram: ScoreHistogram) -> PixelMetrics:
     """Evaluate all pixels pooled, every score counted for itself.
 
@@ -200,9 +116,119 @@ def _result(histogram: ScoreHistogram, protocol: str, **figures: float) -> Pixel
     )
 
 
+def published(histogram: ScoreHistogram) -> PixelMetrics:
+    """Evaluate as the published code does (METHOD.md G4), for comparison with its figures.
+
+    100 equal bins on [0, 1]; scores outside are lost. AUROC and FPR95 from 10^5 points of each
+    class (bins with less than 10^-5 of a class vanish), FPR95 at the ROC point whose TPR is
+    *nearest* to 0.95; AUPRC from 10^7 points in all.
+    """
+    keys, negatives, positives, _ = histogram.counts()
+    edges = np.linspace(0, 1, BINS + 1, dtype=np.float32)
+    place = np.searchsorted(edges, key_scores(keys), side="right") - 1
+    place[key_scores(keys) == edges[-1]] = BINS - 1
+    inside = (place >= 0) & (place < BINS)
+    counts: list[Floats] = [
+        np.asarray(np.bincount(place[inside], column[inside], BINS), np.float64)
+        for column in (negatives, positives)
+    ]
+    lost = histogram.negatives + histogram.positives - int(counts[0].sum() + counts[1].sum())
+    if lost:
+        logger.warning("protocol published: %d pixels have a score outside [0, 1]", lost)
+    if not counts[0].any() or not counts[1].any():
+        return _result(histogram, "published")
+    return _result(histogram, "published", **published_figures(counts[0], counts[1]))
+
+
+def published_figures(negatives: Floats, positives: Floats) -> dict[str, float]:
+    """Return the published code's AUROC, FPR95 and AUPRC of two histograms over [0, 1].
+
+    Parameters
+    ----------
+    negatives, positives
+        ``(100,)`` counts by rising score, not all zero.
+    """
+    fp, tp = (np.cumsum(_expand(c, 1e5)[::-1]) for c in (negatives, positives))
+    # points that lie on a line with their neighbours are dropped before the nearest is sought
+    used = np.diff(fp + tp, prepend=0) > 0
+    fp, tp = fp[used], tp[used]
+    if fp.size > 2:
+        bend = (np.diff(fp, 2) != 0) | (np.diff(tp, 2) != 0)
+        keep = np.concatenate([[True], bend, [True]])
+        fp, tp = fp[keep], tp[keep]
+    fpr, tpr = np.concatenate([[0], fp / fp[-1]]), np.concatenate([[0], tp / tp[-1]])
+    total = negatives.sum() + positives.sum()
+    n, p = (_expand(c, 1e7 * (c.sum() / total))[::-1] for c in (negatives, positives))
+    above = np.cumsum(p)
+    precision = above / np.maximum(above + np.cumsum(n), 1)
+    return {
+        "auroc": float(np.sum(np.diff(fpr) * (tpr[1:] + tpr[:-1])) / 2),
+        "fpr95": float(fpr[np.argmin(np.abs(tpr - TPR))]),
+        "auprc": float(np.sum(p * precision) / above[-1]) if above[-1] else math.nan,
+    }
+
+
+def _expand(counts: Floats, points: float) -> Floats:
+    return np.asarray(np.floor(counts / counts.sum() * points), np.float64)
+
+
+def smiyc(histogram: ScoreHistogram) -> PixelMetrics:
+    """Evaluate as SegmentMeIfYouCan does: each image adds its pixels at its own 768 edges.
+
+    Bins count at their lower edge; AP is the step sum over the merged curve, FPR95 is read at the
+    first TPR >= 0.95. Needs the images' curves.
+    """
+    images = _images(histogram, "smiyc")
+    thresholds = np.concatenate([image.thresholds for image in images])
+    order = np.argsort(-thresholds, kind="stable")
+    tp = np.cumsum(np.concatenate([image.tp for image in images])[order].astype(np.float64))
+    fp = np.cumsum(np.concatenate([image.fp for image in images])[order].astype(np.float64))
+    last = np.flatnonzero(np.append(np.diff(thresholds[order]) != 0, True))
+    levels = thresholds[order][last]
+    tp, fp = np.concatenate([[0.0], tp[last]]), np.concatenate([[0.0], fp[last]])
+    tpr, fpr = tp / tp[-1], fp / fp[-1]
+    precision = tp / np.maximum(tp + fp, 1)
+    first = int(np.searchsorted(tpr, TPR))
+    return _result(
+        histogram,
+        "smiyc",
+        auroc=float(np.sum(np.diff(fpr) * (tpr[1:] + tpr[:-1])) / 2),
+        auprc=float(np.sum(np.diff(tpr) * precision[1:])),
+        fpr95=float(fpr[first]),
+        threshold95=float(levels[first - 1]),
+    )
+
+
+def per_image_mean(histogram: ScoreHistogram) -> PixelMetrics:
+    """Average the exact figures of the images that have both kinds of pixels.
+
+    ``frames`` counts only those: images without OoD, where false alarms cost most, are left out.
+    """
+    images = [i for i in _images(histogram, "per_image_mean") if i.positives and i.negatives]
+    if not images:
+        return _result(histogram, "per_image_mean")
+    means = {
+        name: math.fsum(getattr(image, name) for image in images) / len(images)
+        for name in ("auroc", "auprc", "fpr95")
+    }
+    return dataclasses.replace(_result(histogram, "per_image_mean", **means), frames=len(images))
+
+
+def _images(histogram: ScoreHistogram, protocol: str) -> list[ImageCurve]:
+    if len(histogram.images) != histogram.frames:
+        raise ValueError(f"protocol {protocol} needs a histogram with the curves of all images")
+    return sorted(histogram.images, key=lambda image: image.image_id)
+
+
+PER_IMAGE = ("smiyc", "per_image_mean")
+"""Protocols that need the images' curves: ``ScoreHistogram.add(..., curve=True)``."""
+
 PROTOCOLS: dict[str, Callable[[ScoreHistogram], PixelMetrics]] = {
     "exact": exact,
+    "published": published,
     "fishyscapes": fishyscapes,
+    "smiyc": smiyc,
+    "per_image_mean": per_image_mean,
 }
 
 
@@ -239,95 +265,3 @@ def pixel_metrics(histogram: ScoreHistogram, protocol: str = "exact") -> PixelMe
         logger.warning("protocol %s: no %s pixel, the metrics are NaN", protocol, missing)
         return _result(histogram, protocol)
     return evaluate(histogram)
-
-
-def roc_curve(histogram: ScoreHistogram, points: int = 1000) -> tuple[Floats, Floats, Floats]:
-    """Return ``(fpr, tpr, threshold)`` of the ROC curve, thinned to at most about `points` points.
-
-    Thinned by arc length, so that steep and flat parts both keep their shape; first point (0, 0).
-    """
-    s = sweep(histogram)
-    fpr, tpr = s.fp / s.fp[-1], s.tp / s.tp[-1]
-    keep = _thin(fpr, tpr, points)
-    return (
-        np.concatenate([[0.0], fpr[keep]]),
-        np.concatenate([[0.0], tpr[keep]]),
-        np.concatenate([[np.inf], s.thresholds[keep]]),
-    )
-
-
-def pr_curve(histogram: ScoreHistogram, points: int = 1000) -> tuple[Floats, Floats, Floats]:
-    """Return ``(recall, precision, threshold)``, thinned to at most about `points` points."""
-    s = sweep(histogram)
-    recall, precision = s.tp / s.tp[-1], s.tp / (s.tp + s.fp)
-    keep = _thin(recall, precision, points)
-    return recall[keep], precision[keep], s.thresholds[keep]
-
-
-def _thin(x: Floats, y: Floats, points: int) -> npt.NDArray[np.int64]:
-    """Return at most `points` indices, evenly spread along the curve, with both ends."""
-    if x.size <= points:
-        return np.arange(x.size)
-    length = np.concatenate([[0.0], np.cumsum(np.abs(np.diff(x)) + np.abs(np.diff(y)))])
-    marks = np.linspace(0, length[-1], points)
-    return np.unique(np.append(np.searchsorted(length, marks[:-1]), x.size - 1))
-
-
-@dataclass(frozen=True)
-class AtThreshold:
-    """Pixel figures at one threshold: positive is ``score >= threshold``."""
-
-    threshold: float
-    tpr: float
-    fpr: float
-    precision: float
-    f1: float
-
-
-def at_threshold(histogram: ScoreHistogram, threshold: float) -> AtThreshold:
-    """Return TPR, FPR, precision and F1 at a given threshold (NaN where undefined)."""
-    s = sweep(histogram)
-    n = int(np.searchsorted(-s.thresholds, -float(np.float32(threshold)), side="right"))
-    tp, fp = (s.tp[n - 1], s.fp[n - 1]) if n else (0.0, 0.0)
-    return AtThreshold(
-        threshold,
-        _ratio(tp, histogram.positives),
-        _ratio(fp, histogram.negatives),
-        _ratio(tp, tp + fp),
-        _ratio(2 * tp, histogram.positives + tp + fp),
-    )
-
-
-def best_f1(histogram: ScoreHistogram) -> AtThreshold:
-    """Return the threshold of the best pixel F1 *on this very set*: an oracle."""
-    s = sweep(histogram)
-    f1 = 2 * s.tp / (s.tp[-1] + s.tp + s.fp)
-    return at_threshold(histogram, float(s.thresholds[int(np.argmax(f1))]))
-
-
-def _ratio(part: float, whole: float) -> float:
-    return float(part / whole) if whole else math.nan
-
-
-def score_distribution(
-    histogram: ScoreHistogram, bins: int = 100
-) -> tuple[Floats, Integers, Integers]:
-    """Return ``(centre, negatives, positives)`` over equal bins between the extreme scores.
-
-    Infinite scores count in the outermost bins.
-    """
-    keys, negatives, positives, _ = histogram.counts()
-    scores = key_scores(keys).astype(np.float64)
-    finite = scores[np.isfinite(scores)]
-    if not finite.size:
-        return np.empty(0), np.empty(0, np.int64), np.empty(0, np.int64)
-    low, high = float(finite[0]), float(finite[-1])
-    width = (high - low) / bins or 1.0
-    index = ((np.clip(scores, low, high) - low) / width).astype(np.int64)
-    index = np.minimum(index, bins - 1)
-    centres: Floats = low + width * (np.arange(bins, dtype=np.float64) + 0.5)
-    below: Integers = np.zeros(bins, np.int64)
-    above: Integers = np.zeros(bins, np.int64)
-    np.add.at(below, index, negatives)
-    np.add.at(above, index, positives)
-    return centres, below, above

@@ -1,0 +1,268 @@
+"""``meta-ood data``: raw datasets, before the pipeline touches them."""
+
+from __future__ import annotations
+
+import json
+import os
+import textwrap
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from meta_ood import config
+
+if TYPE_CHECKING:
+    from meta_ood.datasets.doctor.findings import Report
+
+RAW = Path("data/raw")
+DEMO = RAW / "demo"
+
+_params = click.option(
+    "--params", "params_file", type=click.Path(dir_okay=False, path_type=Path),
+    default=Path("params.yaml"), show_default=True, help="The params file.",
+)  # fmt: skip
+_full = click.option("--full", is_flag=True, help="Decode every file; without it a sample of 64.")
+_workers = click.option(
+    "--workers", type=click.IntRange(1), default=os.cpu_count() or 1,
+    show_default="number of cores", help="Processes.",
+)  # fmt: skip
+
+
+@click.group(help="Check, link and audit raw datasets; write miniatures.")
+def data() -> None:
+    """Group the tools."""
+
+
+@data.command(help="Find what is wrong with raw datasets: NAME of an entry in params, or a folder.")
+@click.argument("names", nargs=-1, metavar="[NAME|ROOT]...")
+@_params
+@_full
+@_workers
+@click.option("--json", "as_json", is_flag=True, help="Print json.")
+@click.pass_context
+def check(
+    ctx: click.Context, names: tuple[str, ...], params_file: Path, full: bool, workers: int,
+    as_json: bool,
+) -> None:  # fmt: skip
+    """Exit with 1 if an error is found."""
+    reports = [
+        report
+        for name in names or tuple(config.load(params_file).datasets)
+        for report in _examine(name, params_file, full, workers)
+    ]
+    if as_json:
+        click.echo(json.dumps([report.to_json() for report in reports], indent=2))
+    else:
+        for report in reports:
+            _show(report)
+        if not full and any(r.facts.get("frames", 0) > r.facts.get("decoded", 0) for r in reports):
+            click.echo("A sample of the files was decoded; --full decodes all.")
+    if not all(report.passed for report in reports):
+        ctx.exit(1)
+
+
+def _examine(name: str, params_file: Path, full: bool, workers: int) -> list[Report]:
+    from meta_ood.datasets.doctor.examine import examine, recognise
+
+    if not Path(name).is_dir():
+        own = config.load(params_file).dataset_params(name)
+        return [examine(name, own.reader, Path(own.root), own.split, own.options, full, workers)]
+    root = Path(name)
+    guesses = recognise(root)
+    if not guesses:
+        below = [child for child in sorted(root.iterdir()) if recognise(child)]
+        hint = f"; try {', '.join(map(str, below))}" if below else "; see docs/datasets.md"
+        raise ValueError(f"{root} looks like no dataset that is known{hint}")
+    return [
+        examine(f"{reader} {split}", reader, root, split, options, full, workers)
+        for reader, split, options in guesses
+    ]
+
+
+_COLOURS = {"error": "red", "warning": "yellow", "note": "cyan"}
+
+
+def _show(report: Report) -> None:
+    verdict = click.style("passed", "green") if report.passed else click.style("FAILED", "red")
+    click.echo(f"{click.style(report.name, bold=True)}  {report.root}  [{report.split}]  {verdict}")
+    facts = []
+    for key, value in report.facts.items():
+        if isinstance(value, dict):
+            value = ", ".join(f"{name} ({count})" for name, count in value.items())
+        if value and key != "values":
+            facts.append(f"{key} {value}")
+    if facts:
+        click.echo(f"  {'; '.join(facts)}")
+    for finding in report.findings:
+        level = click.style(f"{finding.level:<7}", _COLOURS[finding.level])
+        text = textwrap.fill(finding.text, 92, initial_indent="", subsequent_indent=" " * 10)
+        click.echo(f"  {level} {text}")
+        for file in finding.files[:2]:
+            click.echo(f"          {file}")
+        if finding.count > 2:
+            click.echo(f"          and {finding.count - 2} more")
+        if finding.advice:
+            click.echo(f"          -> {finding.advice}")
+
+
+@data.command(
+    help="Make a dataset available below data/raw by a link, enter it in params, check it."
+)
+@click.argument("name")
+@click.argument("root", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.option(
+    "--images", type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Root of the images, for Fishyscapes labels (LostAndFound, Cityscapes).",
+)  # fmt: skip
+@_params
+@_full
+@_workers
+@click.pass_context
+def link(
+    ctx: click.Context, name: str, root: Path, images: Path | None, params_file: Path, full: bool,
+    workers: int,
+) -> None:  # fmt: skip
+    """NAME is a reader (cityscapes, coco, ...) or an entry in params; nothing is copied."""
+    from meta_ood.datasets import READERS, linking
+    from meta_ood.datasets.doctor.examine import recognise
+
+    params = config.load(params_file)
+    entries = {k: d for k, d in params.datasets.items() if name in (k, d.reader)}
+    reader = next(iter(entries.values())).reader if entries else name
+    if reader not in READERS:
+        known = ", ".join(sorted({*READERS, *params.datasets}))
+        raise ValueError(f"unknown dataset {name!r}; known: {known}")
+    if linking.needs_images(reader) and images is None and not (root / "leftImg8bit").exists():
+        raise ValueError(
+            f"{reader} has labels only: give the root of {linking.needs_images(reader)} as --images"
+        )
+    roots = {Path(d.root) for d in entries.values()}
+    free = [r for r in roots if RAW in r.parents and r != DEMO and DEMO not in r.parents]
+    place = free[0].relative_to(RAW) if len(roots) == len(free) == 1 else Path(reader)
+    target = linking.link(place.as_posix(), root, RAW, images)
+    click.echo(f"{target} -> {root}")
+    found = [(r, s, o) for r, s, o in recognise(target) if r == reader]
+    wanted = [(k, d.split, d.options) for k, d in entries.items()] or [
+        (linking.entry_name(reader, split, len(found) == 1), split, options)
+        for _, split, options in found
+    ]
+    text = params_file.read_text(encoding="utf-8")
+    changed = text
+    for key, split, options in wanted:
+        if key not in entries or Path(entries[key].root) != target:
+            changed = linking.enter(changed, key, reader, target.as_posix(), split, options)
+            click.echo(f"{params_file}: datasets.{key}.root is {target}")
+    if changed != text:
+        temporary = params_file.with_name(f"{params_file.name}.tmp")
+        temporary.write_text(changed, encoding="utf-8")
+        try:
+            config.load(temporary)
+        except ValueError:
+            temporary.unlink()
+            raise
+        temporary.replace(params_file)
+    ctx.invoke(
+        check, names=tuple(key for key, _, _ in wanted) or (str(target),), params_file=params_file,
+        full=full, workers=workers, as_json=False,
+    )  # fmt: skip
+
+
+@data.command("train-ids", help="Write Cityscapes' labelTrainIds beside the labelIds of ROOT.")
+@click.argument("root", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.option("--annotation", type=click.Choice(["fine", "coarse"]), default="fine")
+def train_ids(root: Path, annotation: str) -> None:
+    """Do what the official script does, for tools that need the files; ours do not."""
+    from meta_ood.context import progress
+    from meta_ood.datasets.cityscapes import write_train_ids
+
+    count = sum(1 for _ in progress(write_train_ids(root, annotation), "train ids"))
+    click.echo(f"{count} files written; those that were there are kept")
+
+
+@data.command(help="Write a miniature of a dataset: its layout, names and counts, small pictures.")
+@click.argument("kind")
+@click.argument("root", type=click.Path(file_okay=False, path_type=Path))
+@click.option("--split", help="Default: every split of the layout.")
+@click.option("--count", type=click.IntRange(1), help="Frames a split; default as published.")
+@click.option("--height", type=click.IntRange(16), default=64, show_default=True, help="[px]")
+@click.option("--width", type=click.IntRange(32), default=128, show_default=True, help="[px]")
+@click.option("--seed", type=int, default=0, show_default=True)
+def synthesize(
+    kind: str, root: Path, split: str | None, count: int | None, height: int, width: int, seed: int
+) -> None:
+    """KIND is a reader's name; an unknown one lists the known ones."""
+    from meta_ood.datasets.synthetic.miniature import miniatures, write_miniature
+    from meta_ood.labels import lookup
+
+    layout = lookup("miniature", miniatures(), kind).layout
+    chosen = [split] if split else [s for s in layout.splits if s not in layout.folders]
+    for name in chosen:
+        if name == "train_extra":
+            continue
+        written = write_miniature(root, kind, name, count, seed=seed, height=height, width=width)
+        click.echo(f"{root}: {written} frames of {name}")
+
+
+@data.command("audit-proxies", help="Which COCO categories become proxies, and what that means.")
+@click.argument("name", required=False)
+@_params
+@click.option(
+    "--sample",
+    type=click.IntRange(0),
+    default=500,
+    show_default=True,
+    help="Proxies whose pixels are counted; 0 = all.",
+)
+@click.option(
+    "--out",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Folder for audit.json, categories.csv and categories.png.",
+)
+@click.option("--track/--no-track", default=True, help="Log to MLflow, or do not.")
+def audit_proxies(
+    name: str | None, params_file: Path, sample: int, out: Path | None, track: bool
+) -> None:
+    """NAME is an entry in params; default: the one of roles.proxies."""
+    from meta_ood import tracking
+    from meta_ood.datasets import audit
+
+    params = config.load(params_file)
+    name = name or params.roles.proxies
+    own = params.dataset_params(name)
+    if own.reader != "coco":
+        raise ValueError(f"datasets.{name}: the reader is {own.reader}; an audit needs coco")
+    found = audit.audit(Path(own.root), own.split, own.options, sample)
+    _echo_table(audit.table(found)[:31], click.echo)
+    click.echo(f"\n{found.kept} of {found.images} images are proxies, {found.empty} of them empty;")
+    click.echo(
+        f"{found.unannotated:.1%} of their pixels have no annotation "
+        f"(measured on {found.measured})."
+    )
+    if found.leaks:
+        names = ", ".join(c.name for c in found.leaks)
+        click.echo(
+            f"Kept although an evaluation set holds it: {names}. Options exclude and include "
+            "of the reader decide."
+        )
+    folder = out or Path("outputs/audit") / name
+    audit.write(found, folder)
+    click.echo(f"Written: {folder}")
+    values = {f"datasets.{name}.{key}": value for key, value in vars(own).items()}
+    with tracking.run(
+        "audit", keys={"dataset": name}, params=values,
+        inputs={"root": Path(own.root)}, experiment=params.tracking.experiment, enabled=track,
+    ) as run:  # fmt: skip
+        run.log(found.numbers(), 0)
+        run.outputs({"audit": folder})
+
+
+def _echo_table(rows: Sequence[Sequence[str]], echo: Callable[[Any], object]) -> None:
+    widths = [max(len(row[k]) for row in rows) for k in range(len(rows[0]))]
+    for row in rows:
+        cells = [
+            f"{cell:<{width}}" if k in (0, len(row) - 1) else f"{cell:>{width}}"
+            for k, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        echo("  ".join(cells).rstrip())

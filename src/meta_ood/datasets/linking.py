@@ -1,0 +1,159 @@
+"""Make a real dataset available below data/raw without a copy, and enter it in the params file."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+_LABELS_ALONE = {
+    "fishyscapes_lost_and_found": "LostAndFound",
+    "fishyscapes_static": "Cityscapes",
+}
+"""Reader -> the dataset whose images its labels belong to."""
+
+
+def link(name: str, source: Path, raw: Path, images: Path | None = None) -> Path:
+    """Link a dataset's root below `raw`; nothing is copied, nothing of it is changed.
+
+    Parameters
+    ----------
+    name
+        Path below `raw`, usually the reader's name.
+    source
+        The dataset's root, wherever it is.
+    raw
+        Usually ``data/raw``.
+    images
+        The root whose ``leftImg8bit`` the labels in `source` belong to, for the two Fishyscapes
+        sets that consist of labels alone: then a folder of links is made.
+
+    Returns
+    -------
+    The link.
+
+    Raises
+    ------
+    FileNotFoundError
+        If `source` or the images are not there.
+    ValueError
+        If something else than a link to the same place is in the way.
+    """
+    if not source.is_dir():
+        raise FileNotFoundError(f"{source} is no folder")
+    target = raw / name
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if images is None:
+        _symlink(target, source)
+        return target
+    pictures = images if images.name == "leftImg8bit" else images / "leftImg8bit"
+    if not pictures.is_dir():
+        raise FileNotFoundError(
+            f"{pictures} is no folder; expected the images that belong to {source}"
+        )
+    if target.is_symlink() or (target.exists() and not target.is_dir()):
+        raise ValueError(f"{target} is in the way: expected no file or link there; remove it")
+    target.mkdir(exist_ok=True)
+    for child in sorted(source.iterdir()):
+        _symlink(target / child.name, child)
+    _symlink(target / "leftImg8bit", pictures)
+    return target
+
+
+def needs_images(reader: str) -> str:
+    """Return the dataset whose images a reader needs beside its labels, or nothing."""
+    return _LABELS_ALONE.get(reader, "")
+
+
+def _symlink(link_path: Path, source: Path) -> None:
+    source = source.absolute()
+    if link_path.is_symlink() and link_path.readlink() == source:
+        return
+    if link_path.is_symlink():
+        link_path.unlink()  # an old link: the data behind it are not touched
+    if link_path.exists():
+        raise ValueError(f"{link_path} is in the way: it is no link; move it aside")
+    link_path.symlink_to(source, target_is_directory=source.is_dir())
+
+
+def enter(
+    text: str, name: str, reader: str, root: str, split: str, options: Mapping[str, Any]
+) -> str:
+    r"""Enter a dataset in the text of a params file; comments and all else stay.
+
+    Parameters
+    ----------
+    text
+        The params file.
+    name
+        Name of the entry below ``datasets``. If it is there only its root is changed.
+    reader, root, split, options
+        The entry.
+
+    Returns
+    -------
+    The new text.
+
+    Raises
+    ------
+    ValueError
+        If there is no section ``datasets``.
+
+    Examples
+    --------
+    >>> print(enter("datasets:\n  a:\n    root: x\nseed: 0\n", "a", "r", "y", "s", {}))
+    datasets:
+      a:
+        root: y
+    seed: 0
+    <BLANKLINE>
+    """
+    lines = text.splitlines()
+    starts = [i for i, line in enumerate(lines) if re.match(r"datasets:\s*(#.*)?$", line)]
+    if not starts:
+        raise ValueError("the params file has no section datasets on a line of its own")
+    start = starts[0] + 1
+    stop = next((i for i in range(start, len(lines)) if re.match(r"\S", lines[i])), len(lines))
+    block = _entry(lines, start, stop, name)
+    if block is not None:
+        roots = [i for i in block if re.match(r"    root:", lines[i])]
+        if not roots:
+            raise ValueError(f"datasets.{name} has no line `root:` of its own")
+        lines[roots[0]] = f"    root: {root}"
+        return "\n".join(lines) + "\n"
+    while stop > start and not lines[stop - 1].strip():
+        stop -= 1
+    flow = json.dumps(dict(options)) if options else "{}"
+    entry = [
+        f"  {name}:",
+        f"    reader: {reader}",
+        f"    root: {root}",
+        f"    split: {split}",
+        f"    options: {flow}",
+    ]
+    lines[stop:stop] = entry
+    return "\n".join(lines) + "\n"
+
+
+def _entry(lines: Sequence[str], start: int, stop: int, name: str) -> range | None:
+    first = next(
+        (i for i in range(start, stop) if re.match(rf"  {re.escape(name)}:\s*(#.*)?$", lines[i])),
+        None,
+    )
+    if first is None:
+        return None
+    last = next((i for i in range(first + 1, stop) if re.match(r"  \S", lines[i])), stop)
+    return range(first + 1, last)
+
+
+def entry_name(reader: str, split: str, only: bool) -> str:
+    """Name a new entry: the reader alone, or with its split where several are entered.
+
+    Examples
+    --------
+    >>> entry_name("cityscapes", "val", False)
+    'cityscapes_val'
+    """
+    return reader if only else f"{reader}_{split}"

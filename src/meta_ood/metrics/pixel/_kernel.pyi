@@ -1,0 +1,18 @@
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+def order(
+    bits: npt.NDArray[np.int32],
+    target: npt.NDArray[np.uint8],
+    role: npt.NDArray[np.uint8],
+    negative: npt.NDArray[np.uint32],
+    positive: npt.NDArray[np.uint32],
+) -> tuple[int, int, int, int, int, int]: ...
+def count(
+    keys: npt.NDArray[np.uint32],
+    start: npt.NDArray[np.int64],
+    shift: npt.NDArray[np.uint8],
+    row: npt.NDArray[Any],
+) -> int: ...
