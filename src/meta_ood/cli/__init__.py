@@ -29,7 +29,10 @@ STAGES: dict[str, str] = {
 """Stage -> what it does; the order is that of the pipeline."""
 
 COMMANDS: dict[str, tuple[str, str]] = {
+    "compare": ("meta_ood.cli.compare:compare", "Evaluations side by side, with intervals."),
     "detect": ("meta_ood.cli.detect:detect", "OoD segments in images of your own, judged."),
+    "evaluate-maps": ("meta_ood.cli.evaluate_maps:evaluate_maps", "Metrics of any score maps."),
+    "compare-meta": ("meta_ood.cli.compare_meta:compare_meta", "Meta classifiers in one table."),
     "lineage": ("meta_ood.cli.lineage:lineage", "Where a file, run or model comes from."),
     "sync": ("meta_ood.cli.lineage:sync", "Restore runs of stages that DVC took from its cache."),
     "export": ("meta_ood.cli.export:export", "Networks as ONNX or torch.export programs."),
