@@ -164,9 +164,8 @@ def lines():
     return [
         figures.Line("before", x, np.sqrt(x), "#0072b2", "dashed", mark=(0.25, 0.5)),
         figures.Line("after", x, x**0.1, "#d55e00"),
-        figures.Line("counts", x, 1 - x, "#009e73", "area"),
-        figures.Line("", x, x**2, "#cc79a7", "steps"),
-        figures.Line("runs", x, x / 2, "#56b4e9", "points"),
+        figures.Line("", x, x**2, "#cc79a7", "dotted"),
+        figures.Line("runs", x, x / 2, "#56b4e9", "points", notes=["first"]),
     ]
 
 
@@ -175,7 +174,15 @@ def test_curves_as_svg(lines):
     first = figures.curves(lines, *axes, title="ROC", guides=[("y", 0.95)])
     root = ElementTree.fromstring(first)
     words = "|".join(text for node in root.iter(f"{SVG}text") for text in node.itertext())
-    for word in ("ROC", "false positive rate", "true positive rate", "before", "after", "runs"):
+    for word in (
+        "ROC",
+        "false positive rate",
+        "true positive rate",
+        "before",
+        "after",
+        "runs",
+        "first",
+    ):
         assert word in words
     assert "_unnamed" not in words
     for line in lines:

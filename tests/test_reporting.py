@@ -8,6 +8,7 @@ from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -15,6 +16,7 @@ from evaluation_folder import DATASETS, NETWORKS, VARIANTS, write_cell, write_ev
 from meta_ood import config, reporting
 from meta_ood.context import Machine, log_nothing
 from meta_ood.reporting import Cell, Results, verdict
+from meta_ood.reporting.differences import paired_interval
 from meta_ood.stages import report
 
 PARAMS = config.load(Path(__file__).parents[1] / "params.yaml")
@@ -359,3 +361,61 @@ def test_large_pictures_are_made_smaller(tmp_path):
         assert media == "image/jpeg"
         with Image.open(io.BytesIO(base64.b64decode(data))) as image:
             assert image.size == (640, 320)
+
+
+def with_replicates(**columns):
+    curves = {"bootstrap": {key: np.array(values) for key, values in columns.items()}}
+    return Cell("mini", "any", "fs", {}, curves)
+
+
+def test_paired_interval_against_quantiles():
+    rng = np.random.default_rng(0)
+    shared, own = rng.normal(0, 1, 400), rng.normal(0.3, 0.05, 400)
+    before, after = with_replicates(auroc=shared), with_replicates(auroc=shared + own)
+    low, high = paired_interval(before, after, "auroc")
+    ordered = np.sort(own)
+    assert ordered[9] <= low <= ordered[10]
+    assert ordered[389] <= high <= ordered[390]
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ({}, {"auroc": [0.1]}),
+        ({"auroc": [0.1, 0.2]}, {"auroc": [0.1]}),
+        ({"auroc": [np.nan] * 3 + [0.1]}, {"auroc": [0.1] * 4}),
+    ],
+)
+def test_paired_interval_when_there_is_none(before, after):
+    assert paired_interval(with_replicates(**before), with_replicates(**after), "auroc") is None
+
+
+@pytest.mark.parametrize(("shift", "is_chance"), [(0.0, True), (0.5, False)])
+def test_changes_that_could_be_chance_are_marked(shift, is_chance):
+    noise = np.random.default_rng(1).normal(0, 0.1, 100)
+    cells = {
+        ("mini", v, "fs"): Cell(
+            "mini",
+            v,
+            "fs",
+            {"auroc": 0.4 + s + 0.01 * (v != "baseline")},
+            {"bootstrap": {"auroc": values}},
+        )
+        for v, s, values in (("baseline", 0, noise), ("ood_trained", shift, shift + noise[::-1]))
+    }
+    page = reporting.html_page("t", Results(("mini",), VARIANTS, ("fs",), cells), {})
+    assert ("better, could be chance" in page) == is_chance
+    assert "How sure is that" in page
+
+
+def test_objects_are_counted_by_size(page):
+    _, parsed = page
+    words = re.sub(r"\s+", " ", " ".join(parsed.words)).replace("\xa0", " ")
+    assert "1 to 99" in words
+    assert "4 → 5 of 12" in words
+    assert "1\u202f000" not in words  # no object of that size
+
+
+def test_classes_are_named(page):
+    text, _ = page
+    assert '<th scope="row">sidewalk</th>' in text

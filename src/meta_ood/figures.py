@@ -20,7 +20,7 @@ from matplotlib import colormaps
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from meta_ood.labels import CITYSCAPES, IGNORE, IN, NEUTRAL, OOD, LabelMap, LabelSpace
 
@@ -253,32 +253,7 @@ def write_png(path: Path, picture: Picture) -> None:
     temporary.replace(path)
 
 
-def thumbnail(path: Path, width: int) -> tuple[bytes, str]:
-    """Return a picture for a page: as it is if at most `width` [px] wide, else a smaller JPEG.
-
-    Returns
-    -------
-    The file's bytes and its media type, ``image/png`` or ``image/jpeg``.
-
-    Raises
-    ------
-    ValueError
-        If the file is no picture.
-    """
-    try:
-        with Image.open(path) as image:
-            if image.width <= width and image.format == "PNG":
-                return path.read_bytes(), "image/png"
-            height = max(1, round(image.height * width / image.width))
-            small = image.convert("RGB").resize((width, height), Image.Resampling.LANCZOS)
-    except UnidentifiedImageError:
-        raise ValueError(f"{path}: not a picture") from None
-    buffer = io.BytesIO()
-    small.save(buffer, "jpeg", quality=88)
-    return buffer.getvalue(), "image/jpeg"
-
-
-Style = Literal["solid", "dashed", "dotted", "steps", "area", "points"]
+Style = Literal["solid", "dashed", "dotted", "points"]
 
 
 @dataclass(frozen=True)
@@ -294,10 +269,11 @@ class Line:
     colour
         ``#rrggbb``.
     style
-        ``solid``, ``dashed`` or ``dotted``; ``steps`` keeps y until the next x; ``area`` fills
-        down to zero; ``points`` draws markers only.
+        ``solid``, ``dashed`` or ``dotted`` line; ``points`` draws markers only.
     mark
         One point ``(x, y)`` to be marked, say an operating point.
+    notes
+        One short text beside each point; none by default.
     """
 
     label: str
@@ -306,6 +282,7 @@ class Line:
     colour: str
     style: Style = "solid"
     mark: tuple[float, float] | None = None
+    notes: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -402,16 +379,10 @@ def curves(
 
 def _draw(axes: matplotlib.axes.Axes, line: Line) -> None:
     name = line.label or "_unnamed"
-    if line.style == "area":
-        axes.fill_between(line.x, line.y, color=line.colour, alpha=0.25, linewidth=0, step="post")
-        axes.step(line.x, line.y, where="post", color=line.colour, linewidth=1.4, label=name)
-    elif line.style == "steps":
-        axes.step(line.x, line.y, where="post", color=line.colour, linewidth=1.8, label=name)
-    elif line.style == "points":
-        axes.plot(line.x, line.y, "o", color=line.colour, markersize=5, label=name)
-    else:
-        axes.plot(
-            line.x, line.y, color=line.colour, linewidth=1.8, linestyle=line.style, label=name
-        )
+    form = "o" if line.style == "points" else ""
+    drawn = axes.plot(line.x, line.y, form, color=line.colour, label=name, linewidth=1.8)
+    drawn[0].set(markersize=5, linestyle="" if form else line.style)
+    for x, y, note in zip(line.x, line.y, line.notes, strict=False):
+        axes.annotate(note, (x, y), (4, 3), textcoords="offset points", fontsize=7, color=INK)
     if line.mark is not None:
         axes.plot(*line.mark, "o", color=line.colour, markersize=6, markeredgecolor="white")

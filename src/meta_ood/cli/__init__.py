@@ -41,6 +41,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "data": ("meta_ood.cli.data:data", "Check, link and audit raw datasets; write miniatures."),
     "submit": ("meta_ood.cli.submit:submit", "Score maps in the formats of benchmark servers."),
     "networks": ("meta_ood.cli.networks:networks", "Architectures, and what they cost."),
+    "pareto": ("meta_ood.cli.pareto:pareto", "Experiments side by side: detection, cost."),
     "weights": ("meta_ood.cli.weights:weights", "Import released weights; look at a file."),
 }
 """Tool -> (``module:attribute``, what it does)."""

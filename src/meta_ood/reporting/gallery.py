@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import base64
+import io
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
+
+from PIL import Image, UnidentifiedImageError
 
 from meta_ood import figures
 from meta_ood.labels import IGNORE, IN, NEUTRAL, OOD
@@ -99,8 +102,33 @@ def _first(cells: Sequence[Cell], image_id: str, kind: str) -> Path | None:
     return next((path for path in found if path is not None), None)
 
 
+def thumbnail(path: Path, width: int) -> tuple[bytes, str]:
+    """Return a picture for a page: as it is if at most `width` [px] wide, else a smaller JPEG.
+
+    Returns
+    -------
+    The file's bytes and its media type, ``image/png`` or ``image/jpeg``.
+
+    Raises
+    ------
+    ValueError
+        If the file is no picture.
+    """
+    try:
+        with Image.open(path) as image:
+            if image.width <= width and image.format == "PNG":
+                return path.read_bytes(), "image/png"
+            height = max(1, round(image.height * width / image.width))
+            small = image.convert("RGB").resize((width, height), Image.Resampling.LANCZOS)
+    except UnidentifiedImageError:
+        raise ValueError(f"{path}: not a picture") from None
+    buffer = io.BytesIO()
+    small.save(buffer, "jpeg", quality=88)
+    return buffer.getvalue(), "image/jpeg"
+
+
 def _figure(path: Path, alt: str, caption: str, note: str = "") -> str:
-    data, media = figures.thumbnail(path, PICTURE_WIDTH)
+    data, media = thumbnail(path, PICTURE_WIDTH)
     source = f"data:{media};base64,{base64.b64encode(data).decode('ascii')}"
     return (
         f'<figure><img src="{source}" alt="{escape(alt)}">'

@@ -43,12 +43,19 @@ def signed(column: Column, change: float) -> str:
     return text.replace("-", "−")
 
 
-def chip(column: Column, before: float | None, after: float | None) -> str:
-    """Return the coloured mark of a change, with its direction in words; empty if unknown."""
+def chip(
+    column: Column, before: float | None, after: float | None, *, is_unsure: bool = False
+) -> str:
+    """Return the coloured mark of a change, with its direction in words; empty if unknown.
+
+    A change that could be chance is dashed.
+    """
     if before is None or after is None:
         return ""
     tone = tone_of(column, before, after)
     sign, word = WORDS[tone]
+    if is_unsure:
+        tone, word = f"{tone} unsure", f"{word}, could be chance"
     return (
         f'<span class="chip {tone}"><span aria-hidden="true">{sign}</span> '
         f'{signed(column, after - before)}<span class="aside"> {word}</span></span>'

@@ -7,7 +7,9 @@ from collections.abc import Mapping
 from html import escape
 
 from meta_ood.reporting.charts import charts, cost_charts
+from meta_ood.reporting.differences import differences_section
 from meta_ood.reporting.gallery import pictures_section
+from meta_ood.reporting.groups import classes_section, detection_section
 from meta_ood.reporting.markup import WORDS, unbroken
 from meta_ood.reporting.results import Results
 from meta_ood.reporting.sections import (
@@ -50,23 +52,38 @@ def html_page(title: str, results: Results, provenance: Mapping[str, str]) -> st
     sections = [
         _missing(results),
         results_section(results) if results.cells else "",
+        differences_section(results),
         pictures_section(results),
         _curves(results),
         _cost(results),
         scores_section(results),
         components_section(results),
+        detection_section(results),
         closed_section(results),
+        classes_section(results),
         protocols_section(results),
         data_section(results),
         _glossary(),
     ]
     body = "\n".join(section for section in sections if section)
+    return document(title, _head(title, results, verdict(results), body), body, _footer(provenance))
+
+
+def document(title: str, head: str, body: str, foot: str = "") -> str:
+    """Return a self-contained HTML document in the style of the report.
+
+    Parameters
+    ----------
+    title
+        Plain text.
+    head, body, foot
+        HTML: the page's header element, what stands in ``main``, and its footer element.
+    """
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f"<title>{escape(title)}</title>\n<style>{CSS}</style>\n</head>\n<body>\n"
-        f"{_head(title, results, verdict(results), body)}\n"
-        f"<main>\n{body}\n</main>\n{_footer(provenance)}\n</body>\n</html>\n"
+        f"{head}\n<main>\n{body}\n</main>\n{foot}\n</body>\n</html>\n"
     )
 
 

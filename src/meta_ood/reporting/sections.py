@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from html import escape
 
+from meta_ood.reporting.differences import could_be_chance
 from meta_ood.reporting.markup import WORDS, chip, head_cells, tone_of, wide
 from meta_ood.reporting.results import Cell, Results
 from meta_ood.reporting.tables import COLUMNS, Column
@@ -50,8 +51,9 @@ def results_section(results: Results) -> str:
     return (
         '<h2 id="results">Results</h2><p class="soft">Marks compare a row with its baseline: '
         '<span class="chip good">✓ better</span> <span class="chip bad">✗ worse</span> '
-        '<span class="chip same">= unchanged</span>. Small print: 95&nbsp;% intervals, where '
-        "computed. A dash: not defined on this set.</p>" + wide(table, "Results")
+        '<span class="chip same">= unchanged</span> <span class="chip good unsure">could be '
+        "chance</span>. Small print: 95&nbsp;% intervals over scenes. A dash: not defined on this "
+        "set.</p>" + wide(table, "Results")
     )
 
 
@@ -72,12 +74,8 @@ def _name(cell: Cell, rows: int) -> str:
 
 def _value(column: Column, cell: Cell, before: Cell | None) -> str:
     value = cell.value(column.key)
-    text = chip(column, before.value(column.key), value) if before is not None else ""
-    text += column.text(value)
-    ends = cell.interval(column.key)
-    if ends is not None:
-        text += f'<span class="range">{column.text(ends[0])} to {column.text(ends[1])}</span>'
-    return f"<td>{text}</td>"
+    text = _mark(column, cell, before) + column.text(value)
+    return f"<td>{text}{_range(column, cell)}</td>"
 
 
 def _segments(which: str, cell: Cell, before: Cell | None) -> str:
@@ -85,8 +83,22 @@ def _segments(which: str, cell: Cell, before: Cell | None) -> str:
     values = cell.value(first.key), cell.value(last.key)
     if values == (None, None):
         return "<td>–</td>"
-    mark = chip(last, before.value(last.key), values[1]) if before is not None else ""
-    return f"<td>{mark}{first.text(values[0])}&nbsp;→&nbsp;<b>{last.text(values[1])}</b></td>"
+    text = f"{first.text(values[0])}&nbsp;→&nbsp;<b>{last.text(values[1])}</b>"
+    return f"<td>{_mark(last, cell, before)}{text}{_range(last, cell)}</td>"
+
+
+def _mark(column: Column, cell: Cell, before: Cell | None) -> str:
+    if before is None:
+        return ""
+    unsure = could_be_chance(before, cell, column.key)
+    return chip(column, before.value(column.key), cell.value(column.key), is_unsure=unsure)
+
+
+def _range(column: Column, cell: Cell) -> str:
+    ends = cell.interval(column.key)
+    if ends is None:
+        return ""
+    return f'<span class="range">{column.text(ends[0])} to {column.text(ends[1])}</span>'
 
 
 def scores_section(results: Results) -> str:

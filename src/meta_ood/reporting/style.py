@@ -72,6 +72,7 @@ td .chip { margin-right: 8px }
 .chip.good { background: var(--good-paper) }
 .chip.bad { background: var(--bad-paper) }
 .chip.same { background: var(--same-paper); font-weight: 450 }
+.chip.unsure { outline: 1.5px dashed currentColor; outline-offset: -1px; background: none }
 .variant { display: inline-block; width: 18px; height: 0; border-top: 3px solid; vertical-align:
   middle; margin-right: 8px }
 .variant.baseline { border-top-style: dashed; border-color: #7486a8 }
@@ -82,6 +83,8 @@ figure { margin: 0 }
 .charts figure { background: var(--card); border: 1px solid var(--line); border-radius: 12px;
   padding: 12px 12px 6px; box-shadow: var(--shadow) }
 .charts figcaption { font-size: 14px; font-weight: 600; color: var(--ink); padding: 0 4px 4px }
+.large { background: var(--card); border: 1px solid var(--line); border-radius: 12px; padding: 14px;
+  margin: 12px 0; max-width: 820px; box-shadow: var(--shadow) }
 .chart { display: block; width: 100%; height: auto }
 .chart * { stroke-linejoin: round; stroke-linecap: butt }
 .scene { background: var(--card); border: 1px solid var(--line); border-radius: 12px;

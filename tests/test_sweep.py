@@ -1,0 +1,85 @@
+"""Sweeps: reading what DVC prints, the front against a loop, means over seeds."""
+
+import re
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from hypothesis import given
+from hypothesis import strategies as st
+
+from meta_ood.cli import main
+from meta_ood.reporting.sweep import pareto_front, read_experiments, sweep_page
+
+HEAD = (
+    "Experiment,rev,typ,Created,parent,"
+    "data/evaluate/mini/baseline/fs/metrics.json:auprc,"
+    "data/evaluate/mini/baseline/val/metrics.json:miou,"
+    "data/evaluate/mini/ood_trained/fs/metrics.json:auprc,"
+    "data/evaluate/mini/ood_trained/fs/metrics.json:scores.energy.auprc,"
+    "data/evaluate/mini/ood_trained/val/metrics.json:auprc,"
+    "data/evaluate/mini/ood_trained/val/metrics.json:miou,"
+    "data/networks/mini/baseline.json:miou,seed,train.ood_weight,pretrain.epochs\n"
+)
+ROWS = (
+    ",workspace,baseline,,,0.3,0.80,0.31,0.1,,0.79,0.9,0,0.1,4\n"
+    ",main,baseline,2026-01-01T00:00:00,,0.3,0.80,0.60,0.1,,0.70,0.9,0,0.9,4\n"
+    "a,1,branch_commit,2026-01-01T00:00:00,,0.3,0.80,0.31,0.1,,0.79,0.9,0,0.1,4\n"
+    "b,2,branch_commit,2026-01-01T00:00:00,,0.3,0.80,0.50,0.1,,0.74,0.9,1,0.9,4\n"
+    "c,3,branch_base,2026-01-01T00:00:00,,0.3,0.80,0.30,0.1,,0.60,0.9,0,0.5,4\n"
+)
+
+
+@given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4)), min_size=1, max_size=12))
+def test_pareto_front_against_loop(points):
+    x, y = np.array(points, float).T
+    for i, is_front in enumerate(pareto_front(x, y)):
+        beaten = any(
+            (a, b) != points[i] and a >= points[i][0] and b >= points[i][1] for a, b in points
+        )
+        assert is_front == (not beaten)
+
+
+def test_experiments_are_grouped_over_seeds():
+    experiments = read_experiments(HEAD + ROWS)
+    assert [e.name for e in experiments] == ["ood_weight 0.1", "ood_weight 0.5", "ood_weight 0.9"]
+    key = ("mini", "ood_trained", "fs", "auprc")
+    assert [e.values[key] for e in experiments] == [(0.31,), (0.3,), (0.6, 0.5)]
+    assert experiments[2].mean(*key) == pytest.approx(0.55)
+    assert experiments[0].mean("mini", "ood_trained", "val", "auprc") is None
+
+
+def test_page_names_the_front():
+    page = sweep_page("title", read_experiments(HEAD + ROWS))
+    rows = re.findall(r'<th scope="row">([^<]*)</th><td>(<span[^>]*>✓ front</span>)?([^<]*)', page)
+    assert [(name, bool(mark), value) for name, mark, value in rows] == [
+        ("ood_weight 0.9", True, "55.0"),
+        ("ood_weight 0.1", True, "31.0"),
+        ("ood_weight 0.5", False, "30.0"),
+    ]
+    assert "50.0 to 60.0" in page
+    assert "http" not in page
+
+
+def test_experiments_when_the_file_is_something_else():
+    with pytest.raises(ValueError, match="dvc exp show --csv"):
+        read_experiments("a,b\n1,2\n")
+    with pytest.raises(ValueError, match="dvc exp show --csv"):
+        read_experiments("")
+
+
+def test_command_writes_the_page(tmp_path):
+    source, out = tmp_path / "sweep.csv", tmp_path / "new" / "page.html"
+    source.write_text(HEAD + ROWS)
+    result = CliRunner().invoke(main, ["pareto", str(source), "--out", str(out)])
+    assert result.exit_code == 0, result.output
+    assert out.read_text(encoding="utf-8").startswith("<!DOCTYPE html>")
+    assert [p.name for p in out.parent.iterdir()] == ["page.html"]
+
+
+def test_command_when_the_file_is_wrong(tmp_path):
+    source = tmp_path / "x.csv"
+    source.write_text("a\n1\n")
+    result = CliRunner().invoke(main, ["pareto", str(source), "--out", str(tmp_path / "o.html")])
+    assert result.exit_code == 2
+    assert "dvc exp show" in result.output
