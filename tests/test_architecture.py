@@ -44,7 +44,7 @@ ALLOWED = {
     "serving": VALUES | TORCH | NUMPY,
     "export": VALUES | TORCH | NUMPY,
     "tracking": VALUES | {"layout", "serving"},
-    "cli": VALUES | RAW | TORCH | NUMPY | TOOLS | {"layout", "tracking", "stages", "reporting"},
+    "cli": VALUES | RAW | TORCH | NUMPY | TOOLS | STAGE_PARTS | {"layout", "tracking", "stages"},
     "__main__": {"cli"},
     "__init__": set(),
 }

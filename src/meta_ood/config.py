@@ -158,11 +158,17 @@ class MetaParams:
 
 @dataclass(frozen=True)
 class EvaluateParams:
-    """Which scores and protocols are reported, and how many frames are pictured."""
+    """Which scores and protocols are reported, and how many frames are pictured.
+
+    Component metrics of the score map itself leave out what is smaller than `component_track`
+    says; a `component_threshold` of null is the best pixel F1 of the evaluated set, an oracle.
+    """
 
     scores: tuple[str, ...] = ("entropy",)
     protocols: tuple[str, ...] = ("exact",)
     bootstrap: Count = 200
+    component_track: Literal["all", "obstacle", "anomaly"] = "all"
+    component_threshold: float | None = None
     pictures: Count = 4
 
 

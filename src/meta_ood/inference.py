@@ -24,7 +24,7 @@ def predict(
     frames: Sequence[Frame],
     params: InferParams,
     machine: Machine,
-    batch_size: int = 4,
+    batch_size: int = 1,
 ) -> Iterator[Prediction]:
     """Yield the prediction of every frame, in their order.
 
@@ -39,7 +39,8 @@ def predict(
     machine
         Device and reading threads.
     batch_size
-        Neighbouring frames of one size that go through together.
+        Neighbouring frames of one size that go through together. One by default: the last bits of
+        a result then do not depend on its neighbours, on where a run was resumed, or on the server.
     """
     device = device_of(machine)
     network = network.to(device).eval()

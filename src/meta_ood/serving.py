@@ -288,11 +288,21 @@ def images_of(request: Any) -> list[Any]:
     if columns is not None:  # a table
         if "image" not in columns:
             raise ImageError(f"no column `image` among {list(columns)}: {EXPECTED}")
-        return list(request["image"])
+        return _flat(request["image"])
     if isinstance(request, Mapping):
         if "image" not in request:
             raise ImageError(f"nothing under `image`, only {list(request)}: {EXPECTED}")
         request = request["image"]
-    if isinstance(request, str | bytes) or np.ndim(request) == 3:
-        return [request]
-    return list(request)
+    return _flat([request])
+
+
+def _flat(given: Any) -> list[Any]:
+    """Return images and lists of images as one list."""
+    found = []
+    for item in given:
+        many = isinstance(item, list | tuple | np.ndarray) and len(item) > 0
+        if many and (isinstance(item[0], str | bytes) or np.ndim(item) == 4):
+            found += list(item)
+        else:
+            found.append(item)
+    return found

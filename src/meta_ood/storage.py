@@ -309,3 +309,19 @@ def _opened(path: Path, kind: str, version: int) -> Iterator[h5py.File]:
             yield file
     except (OSError, KeyError, ValueError, RuntimeError) as error:
         raise ValueError(f"{path}: damaged or not a file of ours: {error}") from error
+
+
+def read_map(path: Path) -> npt.NDArray[Any]:
+    """Read the only array of somebody's HDF5 file, such as a score map.
+
+    Raises
+    ------
+    ValueError
+        If the file holds no array, or several.
+    """
+    found: list[str] = []
+    with h5py.File(path, "r") as file:
+        file.visititems(lambda name, node: found.append(name) if hasattr(node, "shape") else None)
+        if len(found) != 1:
+            raise ValueError(f"expected one array, found {', '.join(found) or 'none'}")
+        return np.asarray(file[found[0]][()])

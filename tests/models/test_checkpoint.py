@@ -68,6 +68,12 @@ def test_same_network_same_bytes(tmp_path):
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
 
 
+def test_others_may_read_the_file_as_any_other(tmp_path):
+    write(tmp_path / "w")
+    (tmp_path / "plain").touch()
+    assert (tmp_path / "w").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
 def test_weights_that_are_not_finite_are_not_written(tmp_path):
     network = models.build("dualgcn_mini", 3, **TINY)
     with torch.no_grad():

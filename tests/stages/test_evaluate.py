@@ -13,6 +13,7 @@ from meta_ood import config, storage
 from meta_ood.context import Machine
 from meta_ood.frames import Frame, write_frames
 from meta_ood.labels import IGNORE, IN, NEUTRAL, OOD
+from meta_ood.metrics.pixel import PROTOCOLS
 from meta_ood.predictions import Prediction
 from meta_ood.scores import score_maps
 from meta_ood.segments import SegmentTable, measure_segments
@@ -65,6 +66,10 @@ def run(folder: Path, predictions: list[Prediction], workers: int = 1, **overrid
         for i, image in enumerate(table.image):
             p = 0.9 if table.segment_size[i] < 20 else 0.1
             print(f"{i},{table.image_ids[image]},{p},{int(p > 0.5)}", file=file)
+    return evaluate_again(folder, workers, **overrides)
+
+
+def evaluate_again(folder: Path, workers: int = 1, **overrides: object) -> dict:
     params = config.load(ROOT / "params.yaml", [f"{k}={v}" for k, v in overrides.items()])
     evaluate.run(
         params,
@@ -106,6 +111,12 @@ def test_ood_set(tmp_path: Path) -> None:
     assert values["segment_false_positives"] == 5
     assert values["segment_false_positives_after_meta"] == 0
     assert values["segment_false_negatives_after_meta"] == 0
+    of_score = values["component"]["of_score"]
+    assert of_score["threshold_is_oracle"]
+    assert of_score["f1"] == pytest.approx(2 * 5 / (2 * 5 + 5))  # five found, five false
+    assert set(values["protocols"]) == set(PROTOCOLS)
+    low, high = values["intervals"]["auroc"]
+    assert 0.9 < low <= values["auroc"] <= high <= 1
     with (tmp_path / "curves/roc.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert float(rows[-1]["true_positive_rate"]) == 1
@@ -118,7 +129,34 @@ def test_closed_set(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     assert values["auroc"] is None
     assert values["auprc"] is None
     assert values["miou"] == 1
+    assert values["component"]["of_score"] == {}
     assert "no OoD pixel" in caplog.text
+
+
+def test_tables_of_other_frames_are_refused(tmp_path: Path) -> None:
+    predictions = make_predictions(ood=True)
+    run(tmp_path, predictions)
+    (tmp_path / "infer" / "f4.h5").unlink()
+    with pytest.raises(ValueError, match="is of other frames than"):
+        evaluate_again(tmp_path)
+    (tmp_path / "meta/probabilities.csv").unlink()
+    with pytest.raises(ValueError, match="is of other frames than"):
+        evaluate_again(tmp_path)
+
+
+def test_meta_classification_must_fit_the_table(tmp_path: Path) -> None:
+    run(tmp_path, make_predictions(ood=True))
+    path = tmp_path / "meta/probabilities.csv"
+    lines = path.read_text().splitlines()
+    path.write_text("\n".join(lines[:-1]) + "\n")
+    with pytest.raises(ValueError, match="do not fit the table"):
+        evaluate_again(tmp_path)
+    path.write_text("\n".join(lines).replace("0.9", "high") + "\n")
+    with pytest.raises(ValueError, match="expected a number"):
+        evaluate_again(tmp_path)
+    path.unlink()
+    with pytest.raises(FileNotFoundError, match="run `meta` first"):
+        evaluate_again(tmp_path)
 
 
 def test_workers_change_nothing(tmp_path: Path) -> None:

@@ -29,9 +29,13 @@ STAGES: dict[str, str] = {
 """Stage -> what it does; the order is that of the pipeline."""
 
 COMMANDS: dict[str, tuple[str, str]] = {
+    "compare": ("meta_ood.cli.compare:compare", "Evaluations side by side, with intervals."),
     "detect": ("meta_ood.cli.detect:detect", "OoD segments in images of your own, judged."),
+    "evaluate-maps": ("meta_ood.cli.evaluate_maps:evaluate_maps", "Metrics of any score maps."),
+    "compare-meta": ("meta_ood.cli.compare_meta:compare_meta", "Meta classifiers in one table."),
     "lineage": ("meta_ood.cli.lineage:lineage", "Where a file, run or model comes from."),
     "sync": ("meta_ood.cli.lineage:sync", "Restore runs of stages that DVC took from its cache."),
+    "export": ("meta_ood.cli.export:export", "Networks as ONNX or torch.export programs."),
     "promote": ("meta_ood.cli.champion:promote", "Make a network champion if it passes the gate."),
     "reproduce": ("meta_ood.cli.lineage:reproduce", "How to get a run's outputs again."),
     "data": ("meta_ood.cli.data:data", "Check, link and audit raw datasets; write miniatures."),

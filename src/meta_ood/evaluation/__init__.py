@@ -1,6 +1,13 @@
 """What the stage `evaluate` computes: counts over frames, figures, curves and pictures."""
 
-from meta_ood.evaluation.counting import Counts, count_files
+from meta_ood.evaluation.comparison import (
+    comparison_text,
+    paired_differences,
+    read_evaluations,
+    spreads,
+)
+from meta_ood.evaluation.counting import Counts, count_components, count_files
+from meta_ood.evaluation.maps import evaluate_maps, maps_text, pair_files
 from meta_ood.evaluation.pictures import choose_pictures, write_pictures
 from meta_ood.evaluation.summary import (
     curve_tables,
@@ -11,17 +18,27 @@ from meta_ood.evaluation.summary import (
     write_json,
 )
 from meta_ood.evaluation.uncertainty import intervals, replicates
+from meta_ood.metrics.pixel import PROTOCOLS
 
 __all__ = [
+    "PROTOCOLS",
     "Counts",
     "choose_pictures",
+    "comparison_text",
+    "count_components",
     "count_files",
     "curve_tables",
+    "evaluate_maps",
     "intervals",
+    "maps_text",
     "measure",
+    "pair_files",
+    "paired_differences",
     "plain",
+    "read_evaluations",
     "read_removed",
     "replicates",
+    "spreads",
     "write_columns",
     "write_json",
     "write_pictures",

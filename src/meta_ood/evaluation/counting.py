@@ -5,15 +5,18 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from meta_ood.config import EvaluateParams
 from meta_ood.context import progress
 from meta_ood.labels import lookup
-from meta_ood.metrics import semantic
-from meta_ood.metrics.pixel import ScoreHistogram, ThinCounts
+from meta_ood.metrics import component, semantic
+from meta_ood.metrics.pixel import ScoreHistogram, ThinCounts, best_f1, just_below
 from meta_ood.predictions import Prediction
 from meta_ood.scores import SCORES, pixel_maps
 from meta_ood.storage import read_prediction
@@ -105,3 +108,52 @@ def count_files(
             for task in tasks:
                 task.cancel()
     return counts
+
+
+def count_components(
+    paths: Sequence[Path],
+    score: str,
+    histogram: ScoreHistogram,
+    params: EvaluateParams,
+    workers: int,
+) -> dict[str, Any]:
+    """Measure components of the score maps themselves, in a second pass over the predictions.
+
+    Parameters
+    ----------
+    paths
+        Stored predictions.
+    score, histogram
+        The score and its pixels: they say where the best F1 is.
+    params
+        Track and threshold.
+    workers
+        Threads; they change nothing.
+
+    Returns
+    -------
+    Figures of :class:`meta_ood.metrics.component.ComponentMetrics`, and the threshold that made
+    them: ``score > threshold``. Empty without OoD pixels.
+    """
+    if not histogram.positives:
+        return {}
+    given = params.component_threshold
+    threshold = just_below(best_f1(histogram).threshold) if given is None else given
+    sizes = component.TRACKS[params.component_track]
+    function = SCORES[score]
+
+    def overlaps(path: Path) -> component.Overlaps:
+        prediction = read_prediction(path)
+        return component.of_map(function(prediction), prediction.target, threshold, *sizes)
+
+    with ThreadPoolExecutor(max(workers, 1)) as pool:
+        found = list(progress(pool.map(overlaps, paths), "components", total=len(paths)))
+    whole = component.Overlaps(
+        np.concatenate([one.siou for one in found]), np.concatenate([one.ppv for one in found])
+    )
+    return {
+        "track": params.component_track,
+        "threshold": threshold,
+        "threshold_is_oracle": given is None,
+        **asdict(component.component_metrics(whole)),
+    }

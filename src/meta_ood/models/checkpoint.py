@@ -106,8 +106,11 @@ def write(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
+        partial.touch()
+        mode = partial.stat().st_mode  # safetensors would leave the file to its owner alone
         # One entry only: safetensors writes several in random order.
         save_file(own, partial, {_KEY: json.dumps(metadata, sort_keys=True)})
+        partial.chmod(mode)
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)

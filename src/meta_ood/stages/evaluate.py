@@ -47,6 +47,9 @@ def run(
     resampled = evaluation.replicates(
         counts, table, removed, figures, count=settings.bootstrap, seed=params.seed
     )
+    figures["component"]["of_score"] = evaluation.count_components(
+        folder.paths, score, counts.histograms[score], settings, machine.workers
+    )
     figures["intervals"] = evaluation.intervals(resampled)
     keys = {"network": network, "variant": variant, "dataset": dataset}
     origin = {"split": params.dataset_params(dataset).split, "weights": folder.weights_sha256}

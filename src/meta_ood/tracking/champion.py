@@ -8,11 +8,7 @@ import warnings
 from collections.abc import Mapping
 from pathlib import Path
 
-import mlflow
 from mlflow.entities.model_registry import ModelVersion
-from mlflow.models import ModelSignature
-from mlflow.types import ParamSchema, ParamSpec, Schema
-from mlflow.types.schema import AnyType, ColSpec
 
 from meta_ood import __version__, layout
 from meta_ood.config import Params
@@ -80,7 +76,12 @@ def pack(folder: Path, parts: Mapping[str, Path]) -> None:
 
 
 def _save(folder: Path, code: Path, parts: Mapping[str, Path]) -> None:
-    mlflow.pyfunc.save_model(
+    from mlflow import pyfunc  # heavy, and not without warnings
+    from mlflow.models import ModelSignature
+    from mlflow.types import ParamSchema, ParamSpec, Schema
+    from mlflow.types.schema import AnyType, ColSpec
+
+    pyfunc.save_model(
         str(folder),
         python_model=str(code),
         artifacts={name: str(path) for name, path in parts.items()},

@@ -28,6 +28,10 @@ from meta_ood.tracking.journal import PLACE, Event, Journal, now
 logger = logging.getLogger(__name__)
 
 _SHOWN = (".png", ".jpg", ".svg", ".html", ".md", ".csv", ".json", ".txt")
+_OF_THE_DATA = frozenset(
+    f"evaluate/{name}" for name in ("frames", "scenes", "pixels", "positives", "ignored", "neutral")
+)
+"""Counts in metrics.json that say something of the dataset: no results, so no charts."""
 _PER_SCORE = ("auroc", "auprc", "fpr95")
 _FLUSH_SECONDS = 1.0
 
@@ -56,7 +60,11 @@ class Run:
         """Log numbers at a step; they reach the store about once a second."""
         if self.journal is None:
             return
-        finite = {name: float(v) for name, v in values.items() if math.isfinite(v)}
+        finite = {
+            name: float(v)
+            for name, v in values.items()
+            if math.isfinite(v) and name not in _OF_THE_DATA
+        }
         self._said.update(finite)
         self._buffer.append({"kind": "metrics", "time": now(), "step": step, "values": finite})
         if time.monotonic() - self._flushed > _FLUSH_SECONDS:
@@ -230,8 +238,11 @@ def run_name(stage: str, keys: Mapping[str, str], params: Mapping[str, Any]) -> 
     --------
     >>> run_name("train", {"network": "mini"}, {"train.ood_weight": 0.9, "seed": 0})
     'train mini λ=0.9 seed=0'
+    >>> run_name("meta", {"network": "mini", "variant": "baseline", "dataset": "coco"}, {})
+    'meta baseline coco mini'
     """
-    words = [stage, *keys.values()]
+    order = ("variant", "dataset", "network")  # the UI cuts names: what differs comes first
+    words = [stage, *(keys[key] for key in order if key in keys)]
     if stage == "train" and "train.ood_weight" in params:
         words.append(f"λ={params['train.ood_weight']}")
     if stage in ("pretrain", "train", "synthesize") and "seed" in params:

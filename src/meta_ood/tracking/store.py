@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import getpass
 import logging
 import os
 import tempfile
@@ -22,7 +23,7 @@ from mlflow.entities import (
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
-from meta_ood.tracking import registry
+from meta_ood.tracking import notes, registry
 from meta_ood.tracking.journal import Event, Journal
 
 logger = logging.getLogger(__name__)
@@ -51,7 +52,11 @@ def experiment_id(store: MlflowClient, name: str, uri: str, root: Path) -> str:
         local = uri.startswith("sqlite:")
         try:
             place = (root / "mlartifacts").as_uri() if local else None
-            return str(store.create_experiment(name, artifact_location=place))
+            tags = {
+                "mlflow.experimentKind": "custom_model_development",  # runs first, not chats
+                "mlflow.note.content": notes.EXPERIMENT,
+            }
+            return str(store.create_experiment(name, artifact_location=place, tags=tags))
         except MlflowException:  # another process was faster
             found = store.get_experiment_by_name(name)
             if found is None:
@@ -97,6 +102,8 @@ def write(journal: Journal, start: Event, run_id: str | None, events: Sequence[E
         elif event["kind"] == "evaluation":
             registry.note_evaluation(store, run_id, event, start)
         elif event["kind"] == "end":
+            if text := notes.describe(start, journal.events(), run_id):
+                store.set_tag(run_id, "mlflow.note.content", text)
             store.set_terminated(run_id, event["status"], event["time"])
     return run_id
 
@@ -106,6 +113,7 @@ def _open(store: MlflowClient, start: Event, root: Path) -> str:
     tags = {
         "mlflow.source.name": f"meta_ood {start['tags']['stage']}",
         "mlflow.source.type": "LOCAL",
+        "mlflow.user": _user(),
         **start["tags"],
     }
     if "git.sha" in tags:
@@ -134,3 +142,10 @@ def _open(store: MlflowClient, start: Event, root: Path) -> str:
         ],
     )
     return run_id
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container's user without a name
+        return "unknown"

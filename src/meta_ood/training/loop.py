@@ -206,6 +206,8 @@ class _Run:
         self.fabric, self.params, self.steps = fabric, params, steps
         self.resume, self.what = resume, what
         network = network.to(fabric.device)
+        if fabric.world_size > 1 and fabric.device.type == "cuda":
+            network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
         network.to(memory_format=torch.channels_last)
         self.network = network
         self.optimizer = make_optimizer(self.network, params)
@@ -307,6 +309,7 @@ class _Run:
         elif self.average is not None:
             self.network.load_state_dict(self.average.state_dict())
         self.network.cpu().eval()
+        self.fabric.barrier()
         last = {**self.state.looks, "step": self.state.step}
         looks = self.state.best if self.kept is not None else last
         figures = {"loss": self.state.loss, "steps": float(self.state.step), **looks}

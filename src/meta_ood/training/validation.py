@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -141,7 +142,7 @@ def evaluate_once(
 def write_metrics(path: Path, values: Mapping[str, float]) -> None:
     """Write figures as sorted JSON, atomically."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.tmp")
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")  # one a process
     temporary.write_text(json.dumps(dict(values), indent=2, sort_keys=True) + "\n", "utf-8")
     temporary.replace(path)
 

@@ -193,3 +193,14 @@ def score_distribution(
     np.add.at(below, index, negatives)
     np.add.at(above, index, positives)
     return centres, below, above
+
+
+def just_below(threshold: float) -> float:
+    """Return the next smaller ``float32``: ``score >= t`` is ``score > just_below(t)``.
+
+    Examples
+    --------
+    >>> just_below(0.0) < 0
+    True
+    """
+    return float(np.nextafter(np.float32(threshold), np.float32(-np.inf)))

@@ -1,0 +1,183 @@
+"""prepare against the plain loop over pycocotools and Pillow, frames of full size, one process.
+
+    python benchmarks/prepare.py [--frames 12]
+
+Prints, for each dataset, seconds per image (median of 3 runs), images per second, the ratio to the
+plain loop in the same run, and what the whole dataset would take on one core.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import json
+import shutil
+import statistics
+import tempfile
+import time
+import warnings
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from pycocotools.coco import COCO
+
+from meta_ood.datasets import read
+from meta_ood.datasets.preparation import prepare_frame
+from meta_ood.datasets.synthetic.miniature import write_miniature
+from meta_ood.datasets.synthetic.write import write_coco
+
+LIMIT = 1.0
+"""Ours must not need longer than the plain loop, although it checks sizes and hashes images."""
+PUBLISHED = {
+    "cityscapes": 2975,
+    "lost_and_found": 1203,
+    "fishyscapes_lost_and_found": 100,
+    "fishyscapes_static": 30,
+    "coco": 118287,
+}
+
+
+def plain_pairs(frames, table, out):
+    """Read labels, translate them id by id, write them: what preparation scripts do."""
+    for frame in frames:
+        with Image.open(frame.image) as image:
+            size = image.size
+        path = frame.target.args[0]
+        labels = np.array(Image.open(path))
+        target = np.full(labels.shape, 255, np.uint8)
+        for label, value in table.items():
+            target[labels == label] = value
+        assert target.shape == size[::-1]
+        Image.fromarray(target).save(out / f"{frame.image_id}.png")
+
+
+def plain_coco(frames, annotations, split, out):
+    """Decode every annotation with pycocotools, take the maximum, write it."""
+    kept = {frame.image_id for frame in frames}
+    for image in annotations.loadImgs(annotations.getImgIds()):
+        stem = Path(image["file_name"]).stem
+        if stem not in kept:
+            continue
+        target = np.zeros((image["height"], image["width"]), np.uint8)
+        for annotation in annotations.loadAnns(annotations.getAnnIds(image["id"])):
+            target = np.maximum(target, annotations.annToMask(annotation) * np.uint8(254))
+        Image.fromarray(target).save(out / f"{stem}.png")
+
+
+def seconds(work, frames, folder):
+    """Return the median over three runs of the time per frame."""
+    taken = []
+    for run in range(3):
+        out = folder / str(run)
+        out.mkdir(parents=True)
+        start = time.perf_counter()
+        work(out)
+        taken.append((time.perf_counter() - start) / len(frames))
+        shutil.rmtree(out)
+    return statistics.median(taken)
+
+
+def ours(frames):
+    """Return what is timed."""
+
+    def work(out):
+        for frame in frames:
+            prepare_frame(frame, out)
+
+    return work
+
+
+def main():
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--frames", type=int, default=12)
+    count = parser.parse_args().frames
+    warnings.filterwarnings("ignore", category=DeprecationWarning)
+    print(
+        f"{'dataset':<28} {'ours s':>8} {'plain s':>8} {'ratio':>6} {'limit':>6} "
+        f"{'img/s':>7} {'whole set, 1 core':>18}"
+    )
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        for dataset, kind, split, options in (
+            ("cityscapes", "cityscapes", "train", {}),
+            ("lost_and_found", "lost_and_found", "test", {}),
+            ("fishyscapes_lost_and_found", "fishyscapes_lost_and_found", "val", {}),
+            ("fishyscapes_static", "fishyscapes_static_v3", "val", {"version": "v3"}),
+        ):
+            root = folder / dataset
+            write_miniature(root, kind, split, count, height=1024, width=2048, distinct=2)
+            frames = read(dataset, root, split, options)
+            table = frames[0].target.args[1]
+            line(
+                dataset,
+                seconds(ours(frames), frames, folder / "ours"),
+                seconds(
+                    lambda out, f=frames, t=table: plain_pairs(f, t, out), frames, folder / "plain"
+                ),
+            )
+            shutil.rmtree(root)
+        root = folder / "coco"
+        write_coco(root, 5 * count, 0, 480, lambda _: None)
+        frames = read("coco", root, "train2017", {})
+        with contextlib.redirect_stdout(io.StringIO()):
+            annotations = COCO(str(root / "annotations" / "instances_train2017.json"))
+        line(
+            "coco",
+            seconds(ours(frames), frames, folder / "ours"),
+            seconds(
+                lambda out: plain_coco(frames, annotations, "train2017", out),
+                frames,
+                folder / "plain",
+            ),
+        )
+        json_seconds(folder)
+
+
+def line(dataset, own, plain):
+    """Print one row."""
+    whole = own * PUBLISHED[dataset]
+    print(
+        f"{dataset:<28} {own:>8.4f} {plain:>8.4f} {own / plain:>6.2f} {LIMIT:>6.2f} "
+        f"{1 / own:>7.1f} {whole / 60:>14.1f} min",
+        flush=True,
+    )
+
+
+def json_seconds(folder):
+    """Time reading a json of the real size, from the synthesised one repeated."""
+    instances = json.loads(
+        (folder / "coco" / "annotations" / "instances_train2017.json").read_text()
+    )
+    times = 860001 // len(instances["annotations"]) + 1
+    big = folder / "big"
+    (big / "annotations").mkdir(parents=True)
+    (big / "train2017").mkdir()
+    images = [
+        {**image, "id": image["id"] + 1_000_000 * k, "file_name": f"{k:04d}{image['file_name']}"}
+        for k in range(118287 // len(instances["images"]) + 1)
+        for image in instances["images"]
+    ]
+    annotations = [
+        {**a, "image_id": a["image_id"] + 1_000_000 * k, "id": a["id"] + 1_000_000 * k}
+        for k in range(times)
+        for a in instances["annotations"]
+    ]
+    path = big / "annotations" / "instances_train2017.json"
+    path.write_text(json.dumps({**instances, "images": images, "annotations": annotations}))
+    for image in images:
+        (big / "train2017" / image["file_name"]).touch()
+    del annotations
+    start = time.perf_counter()
+    frames = read("coco", big, "train2017", {})
+    size = path.stat().st_size / 1e6
+    print(
+        f"\nCOCO json of {size:.0f} MB, {len(images)} images: "
+        f"{len(frames)} proxies listed in {time.perf_counter() - start:.1f} s"
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,76 @@
+"""Comparisons: paired intervals within a run, spread over runs."""
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from meta_ood import evaluation
+from meta_ood.cli import main
+
+
+def write(root: Path, network: str, variant: str, dataset: str, auroc: float | None) -> None:
+    folder = root / network / variant / dataset
+    (folder / "curves").mkdir(parents=True)
+    (folder / "metrics.json").write_text(json.dumps({"auroc": auroc, "segment_false_positives": 3}))
+    noise = np.random.default_rng(0).normal(0, 0.05, 200)  # common to all: the same scenes
+    own = np.random.default_rng(len(variant)).normal(0, 0.002, 200)
+    with (folder / "curves/bootstrap.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["auroc"])
+        writer.writerows([[value] for value in (auroc or np.nan) + noise + own])
+
+
+def test_pairs_have_narrow_intervals(tmp_path: Path) -> None:
+    write(tmp_path, "net", "baseline", "laf", 0.8)
+    write(tmp_path, "net", "ood_trained", "laf", 0.9)
+    found = evaluation.read_evaluations(tmp_path)
+    before, after = (found["net", v, "laf"] for v in ("baseline", "ood_trained"))
+    d = evaluation.paired_differences(before, after)
+    assert [one.metric for one in d] == ["auroc", "segment_false_positives"]
+    assert d[0].change == pytest.approx(0.1)
+    assert 0.09 < d[0].low < 0.1 < d[0].high < 0.11  # each alone spreads over 0.2
+    assert np.isnan(d[1].low)
+    text = evaluation.comparison_text([found])
+    assert "laf: net baseline -> net ood_trained" in text
+    assert "auroc" in text
+
+
+def test_what_cannot_be_paired(tmp_path: Path) -> None:
+    write(tmp_path, "net", "baseline", "laf", 0.8)
+    write(tmp_path, "net", "baseline", "fs", 0.8)
+    found = evaluation.read_evaluations(tmp_path)
+    a, b = found["net", "baseline", "laf"], found["net", "baseline", "fs"]
+    with pytest.raises(ValueError, match="cannot be compared in pairs"):
+        evaluation.paired_differences(a, b)
+    shorter = type(a)(a.key, a.figures, {"auroc": a.replicates["auroc"][:5]})
+    with pytest.raises(ValueError, match="200 replicates"):
+        evaluation.paired_differences(a, shorter)
+
+
+def test_spread_over_runs(tmp_path: Path) -> None:
+    for seed, value in enumerate((0.7, 0.8, None, 0.9)):
+        write(tmp_path / f"seed{seed}", "net", "baseline", "laf", value)
+    roots = [str(tmp_path / f"seed{seed}") for seed in range(4)]
+    runs = [evaluation.read_evaluations(Path(root)) for root in roots]
+    s = evaluation.spreads([run["net", "baseline", "laf"] for run in runs])
+    assert (s[0].mean, s[0].deviation, s[0].low, s[0].high, s[0].n) == pytest.approx(
+        (0.8, 0.1, 0.7, 0.9, 3)
+    )
+    result = CliRunner().invoke(main, ["compare", *roots])
+    assert result.exit_code == 0, result.output
+    row = next(line.split() for line in result.output.splitlines() if "auroc" in line)
+    assert row == ["auroc", "0.8000", "0.1000", "0.7000", "0.9000", "3"]
+
+
+def test_nothing_to_compare(tmp_path: Path) -> None:
+    result = CliRunner().invoke(main, ["compare", str(tmp_path)])
+    assert result.exit_code == 2
+    assert "no <network>/<variant>/<dataset>/metrics.json" in result.output
+    write(tmp_path, "net", "baseline", "laf", 0.8)
+    (tmp_path / "net/baseline/laf/metrics.json").write_text("{")
+    with pytest.raises(ValueError, match="not JSON"):
+        evaluation.read_evaluations(tmp_path)

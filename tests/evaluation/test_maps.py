@@ -1,0 +1,129 @@
+"""Somebody else's score maps: every file format, every mistake, and our command."""
+
+import json
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from PIL import Image
+from sklearn.metrics import average_precision_score
+
+from meta_ood import evaluation
+from meta_ood.cli import main
+from meta_ood.evaluation.maps import read_array, read_target
+from meta_ood.labels import IGNORE, IN, OOD
+from meta_ood.metrics import component
+
+
+def write_maps(folder: Path, kind: str = ".npy", count: int = 3) -> list[tuple[np.ndarray, ...]]:
+    r = np.random.default_rng(0)
+    maps = []
+    for name in ("scores", "targets"):
+        (folder / name).mkdir()
+    for index in range(count):
+        target = np.zeros((40, 60), np.uint8)
+        target[10 : 20 + index, 5:25], target[:3] = 1, 255
+        score = (r.random(target.shape) * 100 + (target == 1) * 60).astype(np.uint8)
+        path = folder / "scores" / f"img{index}{kind}"
+        if kind == ".npy":
+            np.save(path, score)
+        elif kind == ".npz":
+            np.savez(path, value=score)
+        elif kind == ".h5":
+            with h5py.File(path, "w") as file:
+                file["deep/score"] = score
+        elif kind == ".tif":
+            Image.fromarray(score.astype(np.float32)).save(path)
+        else:
+            Image.fromarray(score).save(path)
+        Image.fromarray(target).save(folder / "targets" / f"img{index}_labels.png")
+        maps.append((score, target))
+    return maps
+
+
+@pytest.mark.parametrize("kind", [".npy", ".npz", ".h5", ".tif", ".png"])
+def test_every_format_gives_the_same(tmp_path: Path, kind: str) -> None:
+    maps = write_maps(tmp_path, kind)
+    pairs = evaluation.pair_files(tmp_path / "scores", tmp_path / "targets", target_end="_labels")
+    found = evaluation.evaluate_maps(pairs, ("exact", "smiyc"), track="all", workers=2)
+    valid = [(t < 255) for _, t in maps]
+    y = np.concatenate([t[v] == 1 for (_, t), v in zip(maps, valid, strict=True)])
+    s = np.concatenate([s[v] for (s, _), v in zip(maps, valid, strict=True)])
+    assert found["protocols"]["exact"]["auprc"] == pytest.approx(average_precision_score(y, s))
+    assert set(found["protocols"]) == {"exact", "smiyc"}
+    assert found["component"]["threshold_is_oracle"]
+    best = max(2 * y[s >= t].sum() / (y.sum() + (s >= t).sum()) for t in np.unique(s))
+    assert found["component"]["pixel_f1"] == pytest.approx(best)
+    cut = found["component"]["threshold"]
+    overlaps = component.Overlaps(np.empty(0), np.empty(0))
+    for score, target in maps:
+        ours = np.select([target == 1, target == 255], [OOD, IGNORE], IN).astype(np.uint8)
+        overlaps += component.of_map(score, ours, cut)
+    expected = component.component_metrics(overlaps)
+    assert found["component"]["siou"] == pytest.approx(expected.siou)
+    assert found["component"]["f1"] == pytest.approx(expected.f1)
+
+
+def test_command(tmp_path: Path) -> None:
+    write_maps(tmp_path)
+    arguments = ["evaluate-maps", "--scores", str(tmp_path / "scores")]
+    arguments += ["--targets", str(tmp_path / "targets"), "--target-end", "_labels"]
+    out = tmp_path / "result.json"
+    more = ["--protocol", "all", "--track", "obstacle", "--threshold", "110", "--out", str(out)]
+    result = CliRunner().invoke(main, ["-q", *arguments, *more])
+    assert result.exit_code == 0, result.output
+    assert "per_image_mean" in result.output
+    assert "oracle" not in result.output
+    values = json.loads(out.read_text())
+    assert values["component"]["threshold"] == 110
+    result = CliRunner().invoke(main, ["-q", *arguments, "--track", "obstacle"])
+    assert "an oracle" in result.output
+    result = CliRunner().invoke(main, ["-q", *arguments, "--protocol", "nonsense"])
+    assert result.exit_code == 2
+    assert "unknown protocol" in result.output
+
+
+def test_pairs_say_what_is_missing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    write_maps(tmp_path)
+    scores, targets = tmp_path / "scores", tmp_path / "targets"
+    with pytest.raises(ValueError, match="no score map for 3 targets: img0_labels"):
+        evaluation.pair_files(scores, targets)
+    (targets / "img1_labels.png").unlink()
+    pairs = evaluation.pair_files(scores, targets, target_end="_labels")
+    assert [name for name, _, _ in pairs] == ["img0", "img2"]
+    assert "img1" in caplog.text
+    with pytest.raises(FileNotFoundError, match="no file"):
+        evaluation.pair_files(scores, targets, score_end="_nothing")
+    np.savez(scores / "img0.npz", value=np.zeros((2, 2)))
+    with pytest.raises(ValueError, match="have the same name"):
+        evaluation.pair_files(scores, targets, target_end="_labels")
+
+
+def test_unreadable_maps(tmp_path: Path) -> None:
+    np.savez(tmp_path / "two.npz", a=np.zeros((2, 2)), b=np.zeros((2, 2)))
+    with pytest.raises(ValueError, match=r"two\.npz: .*one array, found a, b"):
+        read_array(tmp_path / "two.npz")
+    np.save(tmp_path / "deep.npy", np.zeros((2, 2, 3)))
+    with pytest.raises(ValueError, match="one value a pixel"):
+        read_array(tmp_path / "deep.npy")
+    np.save(tmp_path / "flat.npy", np.arange(6).reshape(1, 2, 3))
+    assert read_array(tmp_path / "flat.npy").shape == (2, 3)
+    (tmp_path / "broken.png").write_bytes(b"no picture")
+    with pytest.raises(ValueError, match="not a readable map"):
+        read_array(tmp_path / "broken.png")
+    with h5py.File(tmp_path / "none.h5", "w"):
+        pass
+    with pytest.raises(ValueError, match="found none"):
+        read_array(tmp_path / "none.h5")
+
+
+def test_target_values_are_checked(tmp_path: Path) -> None:
+    path = tmp_path / "t.png"
+    Image.fromarray(np.uint8([[0, 1, 2, 255]])).save(path)
+    with pytest.raises(ValueError, match=r"value 2 is not in the encoding binary: 0, 1, 255"):
+        read_target(path, "binary")
+    assert read_target(path, "meta-ood").tolist() == [[0, 1, 2, 255]]
+    with pytest.raises(ValueError, match="known: binary, meta-ood"):
+        read_target(path, "nonsense")
