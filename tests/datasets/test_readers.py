@@ -196,6 +196,16 @@ def test_coco_include_makes_proxies_of_some_categories_only(tiny_coco):
     assert [bool((frame.target() == OOD).any()) for frame in frames] == [False, True, False]
 
 
+def test_a_dataset_in_cocos_format_may_be_laid_out_otherwise(tiny_coco):
+    (tiny_coco / "train2017").rename(tiny_coco / "pictures")
+    json_path = tiny_coco / "annotations" / "instances_train2017.json"
+    json_path.rename(tiny_coco / "labels_mine.json")
+    where = {"images": "pictures", "annotations": "labels_{split}.json", "min_side": 6}
+    frames = read("coco", tiny_coco, "mine", where)
+    assert ids(frames) == [1, 4, 5]
+    assert frames[0].image.is_file()
+
+
 def test_coco_reader_checks_its_options(tiny_coco):
     for options, message in (
         ({"min_side": "480"}, "option min_side: expected pixels >= 0, got '480'"),

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw
 
 from meta_ood.datasets import read
-from meta_ood.datasets.coco import read_instances
+from meta_ood.datasets.coco import places, read_instances
 from meta_ood.labels import OOD
 
 EVALUATION: dict[str, str] = {
@@ -116,7 +116,8 @@ def audit(root: Path, split: str, options: Mapping[str, Any], sample: int = 500)
     """
     frames = read("coco", root, split, options)
     kept = {frame.image.name for frame in frames}
-    instances = read_instances(root, split)
+    where = {key: options[key] for key in ("images", "annotations") if key in options}
+    instances = read_instances(places(root, split, **where)[1])
     images = {image["id"]: image for image in instances["images"]}
     names = {category["id"]: str(category["name"]) for category in instances["categories"]}
     counts: dict[bool, Counter[str]] = {True: Counter(), False: Counter()}

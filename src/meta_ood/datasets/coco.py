@@ -47,15 +47,17 @@ def coco(
     background: str = "ignore",
     exclude: str | Sequence[str] = "street",
     include: Sequence[str] = (),
+    images: str = "{split}",
+    annotations: str = "annotations/instances_{split}.json",
 ) -> Iterator[RawFrame]:
     """Read a split of COCO, or of any dataset with a json in COCO's format.
 
     Parameters
     ----------
     root
-        Folder with the image folder ``{split}`` and ``annotations/instances_{split}.json``.
+        Folder with images and annotations.
     split
-        ``train2017``, ``val2017`` or the name of another image folder.
+        ``train2017``, ``val2017``, or what stands for ``{split}`` in `images` and `annotations`.
     min_side
         Images with a shorter side [px] are left out.
     background
@@ -65,6 +67,8 @@ def coco(
         annotation of one of them, crowds too, is left out.
     include
         Category names whose annotations make proxies; all of them if empty.
+    images, annotations
+        Image folder and json below the root, for a dataset that is not laid out as COCO.
 
     Raises
     ------
@@ -76,7 +80,8 @@ def coco(
     fill = BACKGROUNDS[one_of("coco", "background", background, tuple(BACKGROUNDS))]
     if isinstance(min_side, bool) or not isinstance(min_side, int) or min_side < 0:
         raise ValueError(f"coco reader: option min_side: expected pixels >= 0, got {min_side!r}")
-    instances = read_instances(root, split)
+    folder, json_path = places(root, split, images, annotations)
+    instances = read_instances(json_path)
     categories = {category["name"]: category["id"] for category in instances["categories"]}
     if isinstance(exclude, str):
         one_of("coco", "exclude", exclude, tuple(EXCLUDES))
@@ -85,19 +90,19 @@ def coco(
         dropped = {_category(categories, "exclude", name) for name in exclude}
     kept = {_category(categories, "include", name) for name in include} or set(categories.values())
 
-    annotations: dict[int, list[Json]] = {}
+    segmentations: dict[int, list[Any]] = {}
     excluded = set()
     for annotation in instances["annotations"]:
         if annotation["category_id"] in dropped:
             excluded.add(annotation["image_id"])
         elif annotation["category_id"] in kept:
-            annotations.setdefault(annotation["image_id"], []).append(annotation["segmentation"])
-    for image in on_disk(root, split, instances["images"]):
+            segmentations.setdefault(annotation["image_id"], []).append(annotation["segmentation"])
+    for image in on_disk(folder, instances["images"]):
         size = image["height"], image["width"]
         if image["id"] in excluded or min(size) < min_side:
             continue
-        path = root / split / image["file_name"]
-        target = partial(rasterise, annotations.get(image["id"], ()), size, fill)
+        path = folder / image["file_name"]
+        target = partial(rasterise, segmentations.get(image["id"], ()), size, fill)
         yield RawFrame(path.stem, path, path.stem, target)
 
 
@@ -108,11 +113,20 @@ def _category(categories: Mapping[str, int], option: str, name: str) -> int:
     return categories[name]
 
 
-def read_instances(root: Path, split: str) -> Json:
-    """Read ``annotations/instances_{split}.json``, or say what is wrong with it."""
-    path = root / "annotations" / f"instances_{split}.json"
+def places(
+    root: Path,
+    split: str,
+    images: str = "{split}",
+    annotations: str = "annotations/instances_{split}.json",
+) -> tuple[Path, Path]:
+    """Return the image folder and the json of a split."""
+    return root / images.replace("{split}", split), root / annotations.replace("{split}", split)
+
+
+def read_instances(path: Path) -> Json:
+    """Read a json in COCO's format, or say what is wrong with it."""
     if not path.is_file():
-        raise FileNotFoundError(f"COCO: {path} is missing; expected it beside {root / split}/*.jpg")
+        raise FileNotFoundError(f"COCO: {path} is missing: the annotations of the images")
     try:
         instances = json.loads(path.read_bytes())
     except ValueError as error:
@@ -123,9 +137,8 @@ def read_instances(root: Path, split: str) -> Json:
     return dict(instances)
 
 
-def on_disk(root: Path, split: str, images: Sequence[Json]) -> list[Json]:
-    """Return the json's images that lie on disk, by file name; differences are logged."""
-    folder = root / split
+def on_disk(folder: Path, images: Sequence[Json]) -> list[Json]:
+    """Return the json's images that lie in a folder, by file name; differences are logged."""
     if not folder.is_dir():
         raise FileNotFoundError(f"COCO: the image folder {folder} is missing")
     names = {path.name for path in folder.iterdir() if path.is_file()}

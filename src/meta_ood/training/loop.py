@@ -207,7 +207,8 @@ class _Run:
         self.resume, self.what = resume, what
         network = network.to(fabric.device)
         if fabric.world_size > 1 and fabric.device.type == "cuda":
-            network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
+            convert: Callable[[nn.Module], nn.Module] = nn.SyncBatchNorm.convert_sync_batchnorm
+            network = convert(network)
         network.to(memory_format=torch.channels_last)
         self.network = network
         self.optimizer = make_optimizer(self.network, params)

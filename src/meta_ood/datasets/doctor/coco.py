@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from meta_ood.datasets.coco import EXCLUDES, read_instances
+from meta_ood.datasets.coco import EXCLUDES, places, read_instances
 from meta_ood.datasets.doctor.findings import Finding, gather
 from meta_ood.datasets.doctor.inspection import Inspected, inspect_pair
 from meta_ood.datasets.doctor.layouts import problems
@@ -19,14 +19,14 @@ Json = Mapping[str, Any]
 
 
 def examine_coco(
-    root: Path, split: str, sample: int, workers: int
+    root: Path, split: str, options: Mapping[str, Any], sample: int, workers: int
 ) -> tuple[dict[str, Any], list[Finding]]:
     """Examine one split of COCO.
 
     Parameters
     ----------
-    root, split
-        What to examine.
+    root, split, options
+        What to examine, as the reader takes them.
     sample
         Number of images to decode, 0 = all.
     workers
@@ -39,11 +39,12 @@ def examine_coco(
     if not root.is_dir():
         text = f"{root} is no folder"
         return {}, [Finding("error", "root_missing", text, "check the path, or link the dataset")]
-    folder = root / split
+    where = {key: options[key] for key in ("images", "annotations") if key in options}
+    folder, json_path = places(root, split, **where)
     if not folder.is_dir():
         return {}, [_nothing(root, split)]
     try:
-        instances = read_instances(root, split)
+        instances = read_instances(json_path)
     except FileNotFoundError as error:
         advice = "unpack annotations_trainval2017.zip here"
         return {}, [Finding("error", "json_missing", str(error), advice)]

@@ -58,7 +58,7 @@ def examine(
         facts, findings = examine_layout(layout, root, split, sample, workers)
         findings += _meaning(layout, reader, facts)
     else:
-        facts, findings = examine_coco(root, split, sample, workers)
+        facts, findings = examine_coco(root, split, options, sample, workers)
     if root.is_dir():
         findings += examine_archives(root, full)
     return Report(name, str(root), split, facts, ordered(findings))
