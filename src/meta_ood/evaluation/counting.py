@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +39,9 @@ class Counts:
         How often the arg max is right at each confidence.
     """
 
-    def __init__(self, scores: Sequence[str], *, curves: bool = False) -> None:
+    def __init__(
+        self, scores: Sequence[str], *, curves: bool = False, temperature: float = 1.0
+    ) -> None:
         """Start from nothing.
 
         Parameters
@@ -48,7 +50,10 @@ class Counts:
             Keys of :data:`meta_ood.scores.SCORES`.
         curves
             Keep a curve of every image, for the protocols that need it.
+        temperature
+            Divides the logits.
         """
+        self._temperature = temperature
         self._functions = {name: lookup("score", SCORES, name) for name in scores}
         self._needs = {need for score in self._functions.values() for need in score.needs}
         self._curves = curves
@@ -66,6 +71,7 @@ class Counts:
         ValueError
             Wrong target values or NaN; the frame is named.
         """
+        prediction = tempered(prediction, self._temperature)
         classes, target = prediction.logits.shape[0], prediction.target
         maps = pixel_maps(prediction, (*sorted(self._needs), "first", "arg_max"))
         assert maps.arg_max is not None
@@ -86,10 +92,32 @@ class Counts:
             self.reliability = self.reliability + reliability if self.reliability else reliability
 
 
+def tempered(prediction: Prediction, temperature: float) -> Prediction:
+    """Return the prediction with its logits divided by `temperature`.
+
+    Raises
+    ------
+    ValueError
+        If a given softmax, which has no logits, shall be tempered.
+    """
+    if temperature == 1:
+        return prediction
+    if prediction.is_softmax:
+        raise ValueError(f"{prediction.image_id}: a given softmax has no temperature")
+    return replace(prediction, logits=prediction.logits / np.float32(temperature))
+
+
 def count_files(
-    paths: Sequence[Path], scores: Sequence[str], workers: int = 1, *, curves: bool = False
+    paths: Sequence[Path],
+    scores: Sequence[str],
+    workers: int = 1,
+    *,
+    curves: bool = False,
+    temperature: float = 1.0,
 ) -> Counts:
     """Count the stored predictions `paths` with `workers` threads; their number changes nothing.
+
+    Other parameters as for :class:`Counts`.
 
     Raises
     ------
@@ -98,7 +126,7 @@ def count_files(
     """
     if not paths:
         raise ValueError("no prediction to count")
-    counts = Counts(scores, curves=curves)
+    counts = Counts(scores, curves=curves, temperature=temperature)
     with ThreadPoolExecutor(max(workers, 1)) as pool:
         tasks = [pool.submit(lambda path: counts.add(read_prediction(path)), p) for p in paths]
         try:
@@ -144,7 +172,8 @@ def count_components(
 
     def overlaps(path: Path) -> component.Overlaps:
         prediction = read_prediction(path)
-        return component.of_map(function(prediction), prediction.target, threshold, *sizes)
+        score_map = function(tempered(prediction, params.temperature))
+        return component.of_map(score_map, prediction.target, threshold, *sizes)
 
     with ThreadPoolExecutor(max(workers, 1)) as pool:
         found = list(progress(pool.map(overlaps, paths), "components", total=len(paths)))
