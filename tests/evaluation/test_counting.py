@@ -1,13 +1,17 @@
 """Counting predictions: temperature, and what goes wrong."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
+from sklearn.metrics import roc_auc_score
 
 from meta_ood import evaluation
-from meta_ood.evaluation.counting import Counts, tempered
+from meta_ood.evaluation.counting import STANDARDISED, Counts, class_statistics, tempered
 from meta_ood.labels import IN, OOD
 from meta_ood.metrics.pixel import pixel_metrics
 from meta_ood.predictions import Prediction
+from meta_ood.storage import read_prediction, write_prediction
 
 
 def prediction(seed: int = 0) -> Prediction:
@@ -37,6 +41,29 @@ def test_temperature_divides_the_logits() -> None:
     assert two.reliability is not None
     assert two.reliability.error < one.reliability.error  # random logits are overconfident
     np.testing.assert_array_equal(one.confusion["s0"], two.confusion["s0"])
+
+
+def test_standardised_max_logit_by_hand(tmp_path: Path) -> None:
+    for seed in range(3):
+        path = tmp_path / f"f{seed}.h5"
+        write_prediction(path, prediction(seed), class_names="abc", network="n", weights_sha256="0")
+    paths = sorted(tmp_path.glob("*.h5"))
+    stored = [read_prediction(path) for path in paths]
+    logits = np.stack([one.logits for one in stored]).astype(np.float64)  # (N, C, H, W)
+    winner, best = logits.argmax(1), logits.max(1)
+    score = np.zeros(best.shape)
+    for c in range(3):
+        chosen = best[winner == c]
+        score[winner == c] = (chosen.mean() - chosen) / chosen.std()
+    target = np.stack([one.target for one in stored])
+    found = evaluation.count_files(paths, ("max_logit", STANDARDISED), workers=2)
+    m = pixel_metrics(found.histograms[STANDARDISED])
+    assert m.auroc == pytest.approx(roc_auc_score(target.ravel() == OOD, score.ravel()), abs=1e-5)
+    np.testing.assert_allclose(
+        class_statistics(paths).mean, [best[winner == c].mean() for c in range(3)], rtol=1e-6
+    )
+    with pytest.raises(ValueError, match="unknown score 'standardised_max_logit'"):
+        Counts((STANDARDISED,))
 
 
 def test_a_softmax_has_no_temperature() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +17,62 @@ from meta_ood.context import progress
 from meta_ood.labels import lookup
 from meta_ood.metrics import component, semantic
 from meta_ood.metrics.pixel import ScoreHistogram, ThinCounts, best_f1, just_below
-from meta_ood.predictions import Prediction
-from meta_ood.scores import SCORES, pixel_maps
+from meta_ood.predictions import FloatMap, Prediction
+from meta_ood.scores import SCORES, PixelMaps, Score, pixel_maps
 from meta_ood.storage import read_prediction
 
 Confusion = npt.NDArray[np.int64]
+
+
+STANDARDISED = "standardised_max_logit"
+"""A score that needs the statistics of a whole set; the others are in ``scores.SCORES``."""
+
+
+@dataclass(frozen=True)
+class ClassStatistics:
+    """Largest logit over the pixels of each predicted class.
+
+    Attributes
+    ----------
+    mean, deviation
+        ``(C,) float64``; 0 and 1 for a class that is nowhere predicted.
+    """
+
+    mean: npt.NDArray[np.float64]
+    deviation: npt.NDArray[np.float64]
+
+    def standardise(self, maps: PixelMaps) -> FloatMap:
+        """Return the negated largest logit, standardised by its class: ``(H, W) float32``.
+
+        Standardised max logit (Jung et al. 2021), with the statistics of the evaluated set itself;
+        no target is used (decision 0045).
+        """
+        assert maps.arg_max is not None
+        mean, deviation = (v.astype(np.float32) for v in (self.mean, self.deviation))
+        return (mean[maps.arg_max] - maps.the("max_logit")) / deviation[maps.arg_max]
+
+
+def class_statistics(
+    paths: Sequence[Path], workers: int = 1, temperature: float = 1.0
+) -> ClassStatistics:
+    """Collect the statistics of a set of predictions; the number of threads changes nothing."""
+
+    def sums(path: Path) -> npt.NDArray[np.float64]:
+        prediction = tempered(read_prediction(path), temperature)
+        maps = pixel_maps(prediction, ("max_logit", "arg_max"))
+        assert maps.arg_max is not None
+        index = maps.arg_max.ravel()
+        logit = maps.the("max_logit").ravel().astype(np.float64)
+        powers = (np.ones_like(logit), logit, logit * logit)
+        classes = prediction.logits.shape[0]
+        return np.stack([np.bincount(index, power, classes) for power in powers])
+
+    with ThreadPoolExecutor(max(workers, 1)) as pool:
+        found = list(progress(pool.map(sums, paths), "class statistics", total=len(paths)))
+    count, first, second = np.sum(found, axis=0)
+    mean = first / np.maximum(count, 1)
+    variance = np.maximum(second / np.maximum(count, 1) - mean**2, 0)
+    return ClassStatistics(mean, np.where(variance > 0, np.sqrt(variance), 1.0))
 
 
 class Counts:
@@ -40,7 +91,12 @@ class Counts:
     """
 
     def __init__(
-        self, scores: Sequence[str], *, curves: bool = False, temperature: float = 1.0
+        self,
+        scores: Sequence[str],
+        *,
+        curves: bool = False,
+        temperature: float = 1.0,
+        statistics: ClassStatistics | None = None,
     ) -> None:
         """Start from nothing.
 
@@ -52,9 +108,14 @@ class Counts:
             Keep a curve of every image, for the protocols that need it.
         temperature
             Divides the logits.
+        statistics
+            For :data:`STANDARDISED`.
         """
         self._temperature = temperature
-        self._functions = {name: lookup("score", SCORES, name) for name in scores}
+        known = dict(SCORES)
+        if statistics is not None:
+            known[STANDARDISED] = Score(("max_logit", "arg_max"), statistics.standardise)
+        self._functions = {name: lookup("score", known, name) for name in scores}
         self._needs = {need for score in self._functions.values() for need in score.needs}
         self._curves = curves
         self._locks = {name: threading.Lock() for name in ("", *scores)}
@@ -73,7 +134,7 @@ class Counts:
         """
         prediction = tempered(prediction, self._temperature)
         classes, target = prediction.logits.shape[0], prediction.target
-        maps = pixel_maps(prediction, (*sorted(self._needs), "first", "arg_max"))
+        maps = pixel_maps(prediction, sorted({*self._needs, "first", "arg_max"}))
         assert maps.arg_max is not None
         thin: ThinCounts | None = None
         for name, function in self._functions.items():
@@ -126,7 +187,9 @@ def count_files(
     """
     if not paths:
         raise ValueError("no prediction to count")
-    counts = Counts(scores, curves=curves, temperature=temperature)
+    needed = STANDARDISED in scores
+    statistics = class_statistics(paths, workers, temperature) if needed else None
+    counts = Counts(scores, curves=curves, temperature=temperature, statistics=statistics)
     with ThreadPoolExecutor(max(workers, 1)) as pool:
         tasks = [pool.submit(lambda path: counts.add(read_prediction(path)), p) for p in paths]
         try:
