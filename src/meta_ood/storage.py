@@ -109,9 +109,7 @@ def _fixed_point(
     return step, low - _LOWEST * step
 
 
-def _integers(
-    plane: npt.NDArray[np.float32], step: float, offset: float
-) -> npt.NDArray[np.int16]:
+def _integers(plane: npt.NDArray[np.float32], step: float, offset: float) -> npt.NDArray[np.int16]:
     rounded = np.rint((plane - offset) / step)
     return np.clip(rounded, _LOWEST, _LOWEST + _STEPS).astype(np.int16)
 
