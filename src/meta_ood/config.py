@@ -161,8 +161,8 @@ class EvaluateParams:
     """Which scores and protocols are reported, and how many frames are pictured.
 
     Logits are divided by `temperature` before pixel scores and calibration are taken; segments are
-    not touched. Component metrics of the score map itself leave out what is smaller than `component_track`
-    says; a `component_threshold` of null is the best pixel F1 of the evaluated set, an oracle.
+    not touched. Component metrics of the score map itself leave out what is smaller than
+    `component_track` says; a `component_threshold` of null is the best pixel F1 of the evaluated set, an oracle.
     """
 
     scores: tuple[str, ...] = ("entropy",)
