@@ -84,14 +84,16 @@ def pages(address: str) -> dict[str, str]:
     body = {"experiment_ids": experiments, "max_results": 1000}
     runs = ask(address, "runs/search", body)["runs"]
 
-    def newest(stage: str, variant: str = "") -> dict[str, Any]:
+    def newest(stage: str, variant: str = "", metric: str = "") -> dict[str, Any]:
         for run in runs:
             tags = {tag["key"]: tag["value"] for tag in run["data"]["tags"]}
-            if tags.get("stage") == stage and variant in ("", tags.get("variant")):
+            metrics = {m["key"] for m in run["data"].get("metrics", [])}
+            fits = variant in ("", tags.get("variant")) and (not metric or metric in metrics)
+            if tags.get("stage") == stage and fits:
                 return dict(run["info"], **tags)
         raise SystemExit(f"no run of stage {stage} {variant}: dvc repro first")
 
-    train, after = newest("train"), newest("evaluate", "ood_trained")
+    train, after = newest("train"), newest("evaluate", "ood_trained", "evaluate/auroc")
     before = next(
         dict(run["info"])
         for run in runs
@@ -100,12 +102,13 @@ def pages(address: str) -> dict[str, str]:
     experiment, network = train["experiment_id"], train["network"]
     pair = json.dumps([before["run_id"], after["run_id"]])
     only = urllib.parse.quote('tags.stage = "evaluate"')
+    training = urllib.parse.quote('tags.stage = "train"')
     return {
         "runs": f"experiments/{experiment}/runs",
         "evaluations": f"experiments/{experiment}/runs?searchFilter={only}",
         "charts": f"experiments/{experiment}/runs?searchFilter={only}&compareRunsMode=CHART",
         "run": f"experiments/{experiment}/runs/{after['run_id']}",
-        "curves": f"experiments/{experiment}/runs/{train['run_id']}/model-metrics",
+        "curves": f"experiments/{experiment}/runs?searchFilter={training}&compareRunsMode=CHART",
         "files": f"experiments/{experiment}/runs/{after['run_id']}/artifacts",
         "compare": f"compare-runs?runs={urllib.parse.quote(pair)}&experiments=[%22{experiment}%22]",
         "model": f"models/{network}",

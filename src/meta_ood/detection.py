@@ -14,23 +14,26 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from PIL import Image, UnidentifiedImageError
-from scipy import ndimage
 from torch import nn
 
 from meta_ood import figures
 from meta_ood.config import InferParams
 from meta_ood.context import Machine, progress
 from meta_ood.inference import average_logits, device_of
-from meta_ood.labels import IN
+from meta_ood.labels import IGNORE, IN
 from meta_ood.meta_classification import MetaClassifier
 from meta_ood.meta_classification.explanation import contributions, reasons
 from meta_ood.models import checkpoint
 from meta_ood.predictions import Prediction
 from meta_ood.scores import SCORES, pixel_maps
 from meta_ood.segments import SegmentTable, measure_segments
+from meta_ood.segments.measure import label_map
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".ppm", ".tif", ".tiff", ".webp")
 """What counts as an image in a folder."""
+
+UNLIKE = 6.0
+"""Beyond so many standard deviations in a feature a segment is unlike those of training."""
 
 _log = logging.getLogger(__name__)
 Flags = npt.NDArray[np.bool_]
@@ -49,7 +52,8 @@ class Detection:
     segments
         S plain dicts: ``segment`` (number), ``box`` (first row, first column, end row, end column
         [px], half open), ``size`` [px], ``score`` (mean), ``probability_false``, ``decision``
-        ("kept" or "removed"), ``reasons`` (see ``explanation.reasons``).
+        ("kept" or "removed"), ``reasons`` (see ``explanation.reasons``), ``farthest``: the feature
+        in which it is most unlike the training segments, and by how many standard deviations.
     """
 
     labels: npt.NDArray[np.int32]
@@ -85,16 +89,15 @@ def detect(
     """
     table = measure_segments(prediction, score, threshold)
     score_map = SCORES[score](pixel_maps(prediction))
-    labels, count = ndimage.label(score_map >= np.float32(threshold), np.ones((3, 3), bool))
-    if count != len(table.image):
-        raise ValueError(f"{prediction.image_id}: {count} segments, the table has another number")
-    return Detection(labels.astype(np.int32), *_judge(table, classifier))
+    labels = label_map((score_map >= np.float32(threshold)) & (prediction.target != IGNORE))
+    return Detection(labels, *_judge(table, classifier))
 
 
 def _judge(table: SegmentTable, classifier: MetaClassifier) -> tuple[Flags, list[dict[str, Any]]]:
     probability = classifier.probability(table)
     removed = probability > classifier.operating_point
     parts = contributions(classifier, table)
+    scaled = np.abs(classifier.scaling(table.features))
     found = [
         {
             "segment": k + 1,
@@ -104,6 +107,10 @@ def _judge(table: SegmentTable, classifier: MetaClassifier) -> tuple[Flags, list
             "probability_false": round(float(probability[k]), 6),
             "decision": "removed" if removed[k] else "kept",
             "reasons": reasons(parts[k], table.features[k], table.feature_names),
+            "farthest": {
+                "feature": table.feature_names[scaled[k].argmax()],
+                "deviations": round(float(scaled[k].max()), 2),
+            },
         }
         for k in range(len(table.image))
     ]
@@ -251,13 +258,14 @@ def write(
 
 
 def summary(files: Iterable[Path]) -> dict[str, int]:
-    """Count images, segments and removed segments of JSON files written by :func:`write`."""
-    counts = {"images": 0, "segments": 0, "removed": 0}
+    """Count images, segments, removed and unlike ones in JSON files written by :func:`write`."""
+    counts = {"images": 0, "segments": 0, "removed": 0, "unlike": 0}
     for file in files:
         segments = json.loads(file.read_text(encoding="utf-8"))["segments"]
         counts["images"] += 1
         counts["segments"] += len(segments)
         counts["removed"] += sum(s["decision"] == "removed" for s in segments)
+        counts["unlike"] += sum(s["farthest"]["deviations"] > UNLIKE for s in segments)
     return counts
 
 

@@ -23,12 +23,15 @@ def model() -> Any:
     """Return the model whose answers are :func:`meta_ood.serving.answer`."""
     from mlflow.exceptions import MlflowException
     from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
-    from mlflow.pyfunc.model import PythonModel  # heavy, and not without warnings
+    from mlflow.pyfunc.model import (
+        PythonModel,
+        PythonModelContext,
+    )  # heavy, and not without warnings
 
     class Served(PythonModel):
         """Images in, answers out."""
 
-        def load_context(self, context: Any) -> None:
+        def load_context(self, context: PythonModelContext) -> None:
             """Load the detector once, when the server starts."""
             files = {name: Path(path) for name, path in context.artifacts.items()}
             self.detector = serving.Detector.load(

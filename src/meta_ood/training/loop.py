@@ -276,7 +276,7 @@ class _Run:
         confusion = _sum(self.fabric, confusion)
         histograms = _sum(self.fabric, histograms)
         looks = {"miou": mean_iou(confusion)}
-        if validation.proxies:
+        if validation.proxies and int(histograms[0].sum()):
             looks["separation"] = separation(histograms[0], histograms[1])
         self.state.looks = looks
         merit = sum(looks.values()) / len(looks)
