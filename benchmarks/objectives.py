@@ -38,11 +38,11 @@ FIGURES = ("auroc", "fpr95", "auprc")
 SETTINGS: tuple[tuple[str, str, float], ...] = (
     ("baseline", "-", 0.0),
     ("cross_entropy", "pasted", 0.0),
-    *(("entropy_maximization", "pasted", weight) for weight in (0.25, 0.5, 0.75, 0.9, 0.97)),
-    *(("entropy_maximization", "whole", weight) for weight in (0.25, 0.5, 0.9)),
-    *(("outlier_exposure", "pasted", weight) for weight in (0.5, 1.0)),
+    *(("entropy_maximization", "pasted", weight) for weight in (0.25, 0.5, 0.9, 0.97)),
+    *(("entropy_maximization", "whole", weight) for weight in (0.5, 0.9)),
+    ("outlier_exposure", "pasted", 1.0),
     *(("energy_hinge", "pasted", weight) for weight in (0.01, 0.1)),
-    *(("unknown_class", "pasted", weight) for weight in (0.5, 0.9)),
+    ("unknown_class", "pasted", 0.9),
 )
 """Loss, kind of proxies, λ."""
 

@@ -66,7 +66,6 @@ FILTERS: dict[str, dict[str, object]] = {
     ", checksum": {"fletcher32": True},
     ", lzf": {"compression": "lzf", "shuffle": True},
     ", gzip 1": {"compression": "gzip", "compression_opts": 1, "shuffle": True},
-    ", gzip 6": {"compression": "gzip", "compression_opts": 6, "shuffle": True},
 }
 
 

@@ -8,7 +8,6 @@ Each line: what, ours, the published way, their ratio, the limit. Times are medi
 
 from __future__ import annotations
 
-import resource
 import statistics
 import subprocess
 import sys
@@ -101,9 +100,15 @@ def print_memory(which: str) -> None:
     """Print what one call adds to the peak of this process [GB]."""
     torch.set_num_threads(1)
     run = loss_once(which)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = peak_memory()
     run()
-    print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1e6)
+    print(peak_memory() - before)
+
+
+def peak_memory() -> float:
+    """Return this program's peak so far [GB]; that of getrusage would hold its parent's too."""
+    status = Path("/proc/self/status").read_text()
+    return int(status.split("VmHWM:")[1].split()[0]) / 1e6
 
 
 def loss() -> None:

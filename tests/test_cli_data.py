@@ -55,7 +55,7 @@ def test_check_fails_with_exit_code_1_and_json(here):
     gone.write_bytes(b"")
     result = call("check", str(damaged), "--full", "--json")
     assert result.exit_code == 1
-    (report,) = json.loads(result.output)
+    (report,) = json.loads(result.stdout)
     assert report["passed"] is False
     assert report["findings"][0]["code"] == "image_empty"
     assert report["findings"][0]["files"] == [str(gone)]

@@ -7,6 +7,7 @@ import pytest
 from meta_ood.predictions import Prediction
 from meta_ood.segments import SegmentTable, measure_segments
 from meta_ood.storage import (
+    as_stored,
     open_predictions,
     read_prediction,
     read_table,
@@ -191,3 +192,12 @@ def test_a_file_without_its_logits_is_named(tmp_path: Path) -> None:
         del file["logits"]
     with pytest.raises(ValueError, match=r"a\.h5.*damaged"):
         read_prediction(tmp_path / "a.h5")
+
+
+@pytest.mark.parametrize("scale", [0.0, 3.0, 1e4])
+def test_as_stored_is_what_comes_back_to_the_bit(tmp_path: Path, scale: float) -> None:
+    written = _prediction(scale=scale)
+    _write(tmp_path / "a.h5", written)
+    np.testing.assert_array_equal(
+        read_prediction(tmp_path / "a.h5").logits, as_stored(written.logits)
+    )

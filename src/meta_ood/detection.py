@@ -14,20 +14,20 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from PIL import Image, UnidentifiedImageError
-from scipy import ndimage
 from torch import nn
 
 from meta_ood import figures
 from meta_ood.config import InferParams
 from meta_ood.context import Machine, progress
 from meta_ood.inference import average_logits, device_of
-from meta_ood.labels import IN
+from meta_ood.labels import IGNORE, IN
 from meta_ood.meta_classification import MetaClassifier
 from meta_ood.meta_classification.explanation import contributions, reasons
 from meta_ood.models import checkpoint
 from meta_ood.predictions import Prediction
 from meta_ood.scores import SCORES, pixel_maps
 from meta_ood.segments import SegmentTable, measure_segments
+from meta_ood.segments.measure import label_map
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".ppm", ".tif", ".tiff", ".webp")
 """What counts as an image in a folder."""
@@ -85,10 +85,8 @@ def detect(
     """
     table = measure_segments(prediction, score, threshold)
     score_map = SCORES[score](pixel_maps(prediction))
-    labels, count = ndimage.label(score_map >= np.float32(threshold), np.ones((3, 3), bool))
-    if count != len(table.image):
-        raise ValueError(f"{prediction.image_id}: {count} segments, the table has another number")
-    return Detection(labels.astype(np.int32), *_judge(table, classifier))
+    labels = label_map((score_map >= np.float32(threshold)) & (prediction.target != IGNORE))
+    return Detection(labels, *_judge(table, classifier))
 
 
 def _judge(table: SegmentTable, classifier: MetaClassifier) -> tuple[Flags, list[dict[str, Any]]]:

@@ -89,35 +89,38 @@ def write_prediction(
 
 def _write_logits(file: h5py.File, logits: npt.NDArray[np.float32], exact: bool) -> None:
     planes = np.asarray(logits, np.float32)
-    step, offset = _fixed_point(planes)
-    if exact or (step > _LARGEST_STEP).any():
+    steps = None if exact else _steps(planes)
+    if steps is None:
         file.create_dataset("logits", data=planes)
         return
     stored = file.create_dataset("logits", planes.shape, np.int16)
     for index, plane in enumerate(planes):
-        stored[index] = _integers(plane, step[index], offset[index])
-    stored.attrs["scale"], stored.attrs["offset"] = step, offset
+        stored[index] = _integers(plane, steps[0][index], steps[1][index])
+    stored.attrs["scale"], stored.attrs["offset"] = steps
 
 
-def _fixed_point(
+def _steps(
     planes: npt.NDArray[np.float32],
-) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Return scale and offset of each class, ``(C,)``, that use all of 16 bits."""
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]] | None:
+    """Return scale and offset of each plane, None where 16 bits are too coarse for one of them."""
     low = planes.min(axis=(1, 2)).astype(np.float64)
-    step = (planes.max(axis=(1, 2)) - low) / _STEPS
-    step[step == 0] = 1
-    return step, low - _LOWEST * step
+    scale = (planes.max(axis=(1, 2)) - low) / _STEPS
+    if (scale > _LARGEST_STEP).any():
+        return None
+    scale[scale == 0] = 1
+    return scale, low - _LOWEST * scale
 
 
-def _integers(plane: npt.NDArray[np.float32], step: float, offset: float) -> npt.NDArray[np.int16]:
-    rounded = np.rint((plane - offset) / step)
-    return np.clip(rounded, _LOWEST, _LOWEST + _STEPS).astype(np.int16)
+def _integers(
+    plane: npt.NDArray[np.float32], scale: np.float64, offset: np.float64
+) -> npt.NDArray[np.int16]:
+    return np.clip(np.rint((plane - offset) / scale), _LOWEST, _LOWEST + _STEPS).astype(np.int16)
 
 
-def _restore(logits: npt.NDArray[np.float32], step: float, offset: float) -> None:
-    """Turn the integers in one plane of logits back into logits, in place."""
-    logits *= np.float32(step)
-    logits += np.float32(offset)
+def _restore(plane: npt.NDArray[np.int16], scale: np.float64, offset: np.float64, out: Any) -> None:
+    np.copyto(out, plane)
+    out *= np.float32(scale)
+    out += np.float32(offset)
 
 
 def as_stored(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
@@ -130,13 +133,12 @@ def as_stored(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     True
     """
     planes = np.asarray(logits, np.float32)
-    step, offset = _fixed_point(planes)
-    if (step > _LARGEST_STEP).any():
+    steps = _steps(planes)
+    if steps is None:
         return planes
-    back = np.empty(planes.shape, np.float32)
-    for index, plane in enumerate(planes):
-        np.copyto(back[index], _integers(plane, step[index], offset[index]))
-        _restore(back[index], step[index], offset[index])
+    back = np.empty_like(planes)
+    for out, plane, scale, offset in zip(back, planes, *steps, strict=True):
+        _restore(_integers(plane, scale, offset), scale, offset, out)
     return back
 
 
@@ -161,12 +163,11 @@ def read_prediction(path: Path, allocate: Allocate = np.empty) -> Prediction:
         stored = file["logits"]
         logits = allocate(stored.shape, np.dtype(np.float32))
         if stored.dtype == np.int16:
-            step, offset = stored.attrs["scale"], stored.attrs["offset"]
+            scale, offset = stored.attrs["scale"], stored.attrs["offset"]
             plane = np.empty(stored.shape[1:], np.int16)
             for index in range(len(stored)):
                 stored.read_direct(plane, np.s_[index])
-                np.copyto(logits[index], plane)
-                _restore(logits[index], step[index], offset[index])
+                _restore(plane, scale[index], offset[index], logits[index])
         else:
             stored.read_direct(logits)
         height, width = (int(v) for v in file.attrs["size"])

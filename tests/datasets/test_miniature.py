@@ -28,7 +28,7 @@ def options(kind):
 
 @pytest.mark.parametrize(("kind", "split"), CASES)
 def test_round_trip(tmp_path, kind, split):
-    assert write_miniature(tmp_path, kind, split, 7, height=64, width=128) == 7
+    assert write_miniature(tmp_path, kind, split, 7, height=64, width=128, distinct=3) == 7
     reader, chosen = options(kind)
     frames = read(reader, tmp_path, split, chosen)
     assert len(frames) == 7

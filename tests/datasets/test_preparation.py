@@ -109,6 +109,20 @@ def test_interrupted_run_goes_on_where_it_stopped(demo, tmp_path, monkeypatch):
     assert contents(part) == contents(complete)
 
 
+def test_two_interruptions_lose_nothing(demo, tmp_path):
+    raw = read("lost_and_found", demo / "lost_and_found", "test")
+    list(preparation.prepare_frames(raw[4:8], tmp_path, {}, 1))  # some in the middle are there
+    again = preparation.prepare_frames(raw, tmp_path, {}, 1)
+    next(again)
+    again.close()  # stopped at once
+    stamps = {f.name: f.stat().st_mtime_ns for f in (tmp_path / "targets").iterdir()}
+    assert len(stamps) == 5
+    list(preparation.prepare_frames(raw, tmp_path, {}, 1))
+    after = {f.name: f.stat().st_mtime_ns for f in (tmp_path / "targets").iterdir()}
+    assert len(after) == 11
+    assert {name: after[name] for name in stamps} == stamps
+
+
 def test_other_settings_or_images_start_from_the_beginning(demo, tmp_path):
     part = tmp_path / "part"
     raw = read("lost_and_found", demo / "lost_and_found", "test")

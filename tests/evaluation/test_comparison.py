@@ -74,3 +74,20 @@ def test_nothing_to_compare(tmp_path: Path) -> None:
     (tmp_path / "net/baseline/laf/metrics.json").write_text("{")
     with pytest.raises(ValueError, match="not JSON"):
         evaluation.read_evaluations(tmp_path)
+
+
+def test_protocols_side_by_side(tmp_path: Path) -> None:
+    folder = tmp_path / "net" / "baseline" / "laf"
+    folder.mkdir(parents=True)
+    figures = {"auroc": 0.9, "auprc": 0.25, "fpr95": None}
+    values = {"auroc": 0.9, "score": "entropy", "protocols": {"exact": {"entropy": figures}}}
+    (folder / "metrics.json").write_text(json.dumps(values))
+    result = CliRunner().invoke(main, ["compare", "--protocols", str(tmp_path)])
+    assert result.output.splitlines() == [
+        "| dataset | network | variant | exact |",
+        "| --- | --- | --- | --- |",
+        "| laf | net | baseline | 90.00 / 25.00 / – |",
+    ]
+    (folder / "metrics.json").write_text(json.dumps({"auroc": None}))
+    with pytest.raises(FileNotFoundError, match="no evaluation with OoD pixels"):
+        evaluation.protocols_text(tmp_path)

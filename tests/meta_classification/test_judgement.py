@@ -35,8 +35,9 @@ def test_only_false_segments_keep_everything():
     table.iou[:] = 0
     judged = judge(table)
     assert not judged.removed.any()
-    assert judged.metrics["auroc"] is None
-    assert judged.metrics["auprc"] is not None
+    assert judged.metrics["kept_unjudged"] == 60
+    for figure in ("auroc", "auprc", "accuracy", "brier", "calibration_error"):
+        assert judged.metrics[figure] is None
     assert judged.metrics["folds_that_keep_everything"] == 4
     assert "are false positives" in judged.metrics["keep_everything"]
     assert judged.classifier.keep_everything
@@ -75,3 +76,15 @@ def test_the_point_of_a_fold_does_not_know_its_segments():
 def test_two_scenes_cannot_choose_a_point():
     judged = judge(random_table(5, scenes=2), max_lost=0.5)
     assert not judged.removed.any()
+
+
+def test_figures_are_those_of_the_segments_judged():
+    table = random_table(6)
+    table.iou[table.image >= 3] = 0  # true segments in scene 0 alone: it cannot be judged
+    judged = judge(table)
+    rest = table.image >= 3
+    assert judged.metrics["kept_unjudged"] == (~rest).sum()
+    assert judged.metrics["brier"] == pytest.approx(
+        ((judged.probability[rest] - 1) ** 2).mean(), abs=1e-9
+    )
+    assert not judged.removed[~rest].any()

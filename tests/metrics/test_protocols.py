@@ -52,13 +52,24 @@ def test_published_is_the_reference(path: Path) -> None:
             assert (m.auroc, m.fpr95, m.auprc) == pytest.approx(expected, abs=1e-12)
 
 
-def test_published_loses_scores_outside_its_range(caplog: pytest.LogCaptureFixture) -> None:
+def test_published_loses_scores_that_round_beyond_one(caplog: pytest.LogCaptureFixture) -> None:
     target = np.uint8([[IN, IN, OOD, OOD]])
-    m = pixel_metrics(ScoreHistogram.of(np.array([[0.1, 0.2, 0.9, 1.5]]), target), "published")
-    assert m.auroc == 1
-    assert "1 pixels have a score outside [0, 1]" in caplog.text
-    m = pixel_metrics(ScoreHistogram.of(np.array([[0.1, 0.2, 5, 1.5]]), target), "published")
-    assert np.isnan(m.auroc)
+    score = np.array([[0.1, 0.2, 0.15, 1 + 2e-7]], np.float32)
+    m = pixel_metrics(ScoreHistogram.of(score, target), "published")
+    assert m.auroc == 0.5
+    assert "loses 1 pixels" in caplog.text
+    score[0, 2] = 1 + 2e-7
+    assert np.isnan(pixel_metrics(ScoreHistogram.of(score, target), "published").auroc)
+
+
+@pytest.mark.parametrize("wrong", [-0.01, 1.01])
+def test_published_has_no_figure_for_other_scores(
+    wrong: float, caplog: pytest.LogCaptureFixture
+) -> None:
+    target = np.uint8([[IN, IN, OOD, OOD]])
+    m = pixel_metrics(ScoreHistogram.of(np.array([[0.1, 0.2, 0.9, wrong]]), target), "published")
+    assert np.isnan([m.auroc, m.auprc, m.fpr95]).all()
+    assert "needs scores in [0, 1]" in caplog.text
 
 
 def images(count: int = 5) -> list[tuple[np.ndarray, np.ndarray]]:

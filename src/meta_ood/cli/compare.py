@@ -9,7 +9,8 @@ import click
 
 @click.command()
 @click.argument("roots", nargs=-1, type=click.Path(exists=True, file_okay=False, path_type=Path))
-def compare(roots: tuple[Path, ...]) -> None:
+@click.option("--protocols", is_flag=True, help="AUROC / AUPRC / FPR95 in every protocol instead.")
+def compare(roots: tuple[Path, ...], protocols: bool) -> None:
     """Compare evaluations.
 
     With one folder (data/evaluate by default): variants and networks in pairs, with 95 % intervals
@@ -19,5 +20,8 @@ def compare(roots: tuple[Path, ...]) -> None:
     from meta_ood import evaluation
 
     folders = roots or (Path("data/evaluate"),)
+    if protocols:
+        click.echo("\n\n".join(evaluation.protocols_text(folder) for folder in folders))
+        return
     runs = [evaluation.read_evaluations(folder) for folder in folders]
     click.echo(evaluation.comparison_text(runs))

@@ -96,19 +96,22 @@ def prepare_frames(
     path = prepared / JOURNAL
     done = _read_journal(path, settings)
     left = [frame for frame in raw if not _is_done(frame, done, prepared)]
-    with path.open("w", encoding="utf-8") as journal:
-        journal.write(json.dumps(settings, sort_keys=True) + "\n")
-        fresh = ordered_map(partial(prepare_frame, prepared=prepared), left, workers)
-        pending = {frame.image_id for frame in left}
+    pending = {frame.image_id for frame in left}
+    kept = {name: entry for name, entry in done.items() if name not in pending}
+    lines = [settings, *([name, *entry] for name, entry in kept.items())]
+    temporary = path.with_name(f"{path.name}.tmp")
+    temporary.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    temporary.replace(path)
+    fresh = ordered_map(partial(prepare_frame, prepared=prepared), left, workers)
+    with path.open("a", encoding="utf-8") as journal:
         for item in raw:
-            if item.image_id in pending:
-                frame = next(fresh)
-            else:
+            if item.image_id not in pending:
                 image, md5, _ = done[item.image_id]
                 target = prepared / "targets" / f"{item.image_id}.png"
-                frame = Frame(item.image_id, Path(image), md5, target, item.scene)
-            stamp = _stamp(frame.image)
-            line = [frame.image_id, str(frame.image), frame.image_md5, stamp]
+                yield Frame(item.image_id, Path(image), md5, target, item.scene)
+                continue
+            frame = next(fresh)
+            line = [frame.image_id, str(frame.image), frame.image_md5, _stamp(frame.image)]
             journal.write(json.dumps(line) + "\n")
             journal.flush()
             yield frame

@@ -3,6 +3,7 @@
 from meta_ood.evaluation.comparison import (
     comparison_text,
     paired_differences,
+    protocols_text,
     read_evaluations,
     spreads,
 )
@@ -35,6 +36,7 @@ __all__ = [
     "pair_files",
     "paired_differences",
     "plain",
+    "protocols_text",
     "read_evaluations",
     "read_removed",
     "replicates",

@@ -215,6 +215,34 @@ def comparison_text(runs: Sequence[Mapping[Key, Evaluation]]) -> str:
     return "\n".join(lines[1:])
 
 
+def protocols_text(root: Path) -> str:
+    """Return the headline score's figures in every protocol as Markdown, one row a cell.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no evaluation below `root`.
+    """
+    rows: list[str] = []
+    names: list[str] = []
+    for path in sorted(root.glob("*/*/*/metrics.json")):
+        values = json.loads(path.read_text(encoding="utf-8"))
+        if values.get("auroc") is None:
+            continue
+        names = names or list(values["protocols"])
+        dataset, variant, network = (parent.name for parent in list(path.parents)[:3])
+        cells = []
+        for name in names:
+            one = values["protocols"].get(name, {}).get(values["score"], {})
+            figures = (one.get(key) for key in ("auroc", "auprc", "fpr95"))
+            cells.append(" / ".join("–" if v is None else f"{100 * v:.2f}" for v in figures))
+        rows.append(f"| {dataset} | {network} | {variant} | {' | '.join(cells)} |")
+    if not rows:
+        raise FileNotFoundError(f"{root}: no evaluation with OoD pixels below it")
+    head = f"| dataset | network | variant | {' | '.join(names)} |"
+    return "\n".join([head, "|" + " --- |" * (3 + len(names)), *sorted(rows)])
+
+
 def _pairs(keys: Sequence[Key]) -> list[tuple[Key, Key]]:
     """Return variants of one network, then networks of one variant, on each dataset."""
     order = sorted(keys, key=lambda key: (key[2], key[0], key[1]))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import logging
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -16,6 +17,8 @@ import numpy.typing as npt
 from meta_ood.evaluation.counting import Counts
 from meta_ood.metrics import component, pixel, segment, semantic
 from meta_ood.segments.table import SegmentTable
+
+logger = logging.getLogger(__name__)
 
 Flags = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.float64]
@@ -83,14 +86,17 @@ def measure(
     -------
     Plain values for metrics.json; NaN where undefined.
     """
+    main = counts.histograms[score]
+    defined = bool(main.positives and main.negatives)
+    if not defined:
+        logger.warning("no OoD pixel or no other pixel: AUROC, AUPRC and FPR95 are not defined")
     results = {
         protocol: {
-            name: asdict(pixel.pixel_metrics(histogram, protocol))
+            name: asdict((pixel.pixel_metrics if defined else pixel.undefined)(histogram, protocol))
             for name, histogram in counts.histograms.items()
         }
         for protocol in dict.fromkeys(("exact", *protocols))
     }
-    main = counts.histograms[score]
     errors = asdict(segment.segment_errors(table, removed))
     before = component.component_metrics(component.of_table(table))
     after = component.component_metrics(component.of_table(table, ~removed))

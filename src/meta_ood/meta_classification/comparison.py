@@ -10,8 +10,8 @@ import numpy as np
 from meta_ood.meta_classification import quality
 from meta_ood.meta_classification.classifier import fit
 from meta_ood.meta_classification.families import CLASSIFIERS
-from meta_ood.meta_classification.features import Floats, Segments, false_positives
-from meta_ood.meta_classification.folds import FOLDS, OutOfFold, out_of_fold
+from meta_ood.meta_classification.features import Flags, Floats, Segments, false_positives
+from meta_ood.meta_classification.folds import FOLDS, out_of_fold
 
 _QUICK = "logistic_regression"
 """Leaves single segments out without fitting anew."""
@@ -32,7 +32,7 @@ class Row:
     removed_false, lost_true
         False segments that go, true segments that go with them, at probability 0.5.
     auroc, auprc, brier, calibration_error
-        Of the probabilities, 1 = false; NaN where not defined.
+        Of the probabilities of the segments judged, 1 = false; NaN where not defined.
     kept_unjudged
         Segments kept because nothing could be learnt for them.
     """
@@ -53,21 +53,22 @@ class Row:
 
 
 def _row(
-    names: tuple[str, str, str, str], table: Segments, probability: Floats, unjudged: int
+    names: tuple[str, str, str, str], table: Segments, probability: Floats, judged: Flags
 ) -> Row:
     false = false_positives(table)
     removed = probability > 0.5
+    said, answer = probability[judged], false[judged]
     return Row(
         *names,
         segments=len(false),
         false=int(false.sum()),
         removed_false=int((removed & false).sum()),
         lost_true=int((removed & ~false).sum()),
-        auroc=quality.auroc(probability, false),
-        auprc=quality.auprc(probability, false),
-        brier=quality.brier(probability, false),
-        calibration_error=quality.calibration(probability, false).error,
-        kept_unjudged=unjudged,
+        auroc=quality.auroc(said, answer),
+        auprc=quality.auprc(said, answer),
+        brier=quality.brier(said, answer),
+        calibration_error=quality.calibration(said, answer).error,
+        kept_unjudged=int((~judged).sum()),
     )
 
 
@@ -107,21 +108,17 @@ def compare(
                     continue
                 judged = out_of_fold(table, scheme, classifier)
                 names = (name, name, classifier, scheme)
-                rows.append(_row(names, table, judged.probability, _unjudged(judged)))
+                rows.append(_row(names, table, judged.probability, judged.judged))
     for source, learnt_from in tables.items():
         for target, table in tables.items():
             if source == target:
                 continue
             for classifier in classifiers:
                 fitted = fit(learnt_from, classifier)
-                unjudged = len(table.features) if fitted.keep_everything else 0
+                known = np.full(len(table.features), not fitted.keep_everything)
                 names = (source, target, classifier, "")
-                rows.append(_row(names, table, fitted.probability(table), unjudged))
+                rows.append(_row(names, table, fitted.probability(table), known))
     return rows
-
-
-def _unjudged(judged: OutOfFold) -> int:
-    return int(np.isin(judged.fold, list(judged.keep_everything)).sum())
 
 
 def as_markdown(rows: Sequence[Row]) -> str:

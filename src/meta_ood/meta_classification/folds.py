@@ -47,6 +47,12 @@ class OutOfFold:
     fold: Integers
     keep_everything: dict[int, str]
 
+    @property
+    def judged(self) -> Flags:
+        """``(S,)``: which segments' folds could learn something."""
+        judged: Flags = ~np.isin(self.fold, list(self.keep_everything))
+        return judged
+
 
 def assign_folds(table: Segments, folds: str) -> Integers:
     """Return ``(S,)`` fold numbers, 0.. in the order in which their segments first appear.

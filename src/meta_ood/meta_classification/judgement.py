@@ -35,7 +35,8 @@ class Judgement:
     classifier
         Fitted on all segments: for new data.
     metrics
-        Plain values; None where a figure is not defined.
+        Plain values; ``auroc``, ``auprc``, ``accuracy``, ``brier`` and the calibration are those
+        of the segments whose folds could learn something, None where not defined.
     """
 
     probability: Floats
@@ -84,12 +85,14 @@ def judge(
         points = chosen_points(table, judged, folds, classifier, options, max_lost)
     removed = judged.probability > points
     estimate = cross_validate_iou(table, folds)
-    calibration = quality.calibration(judged.probability, false)
+    known = judged.judged
+    said, true_answer = judged.probability[known], false[known]
+    calibration = quality.calibration(said, true_answer)
     figures = {
-        "auroc": quality.auroc(judged.probability, false),
-        "auprc": quality.auprc(judged.probability, false),
-        "accuracy": float((removed == false).mean()) if len(false) else math.nan,
-        "brier": quality.brier(judged.probability, false),
+        "auroc": quality.auroc(said, true_answer),
+        "auprc": quality.auprc(said, true_answer),
+        "accuracy": float((removed[known] == true_answer).mean()) if known.any() else math.nan,
+        "brier": quality.brier(said, true_answer),
         "calibration_error": calibration.error,
     }
     metrics: dict[str, Any] = {name: _value(value) for name, value in figures.items()}
@@ -103,6 +106,7 @@ def judge(
         "number_of_folds": int(judged.fold.max(initial=-1)) + 1,
         "classifier": classifier,
         "operating_point": operating_point,
+        "kept_unjudged": int((~known).sum()),
         "folds_that_keep_everything": len(judged.keep_everything),
         "keep_everything": "; ".join(sorted(set(judged.keep_everything.values()))),
         "calibration": {

@@ -20,6 +20,9 @@ _KEYS = (
 )
 _COLUMNS = tuple(column for key in _KEYS for column in COLUMNS if column.key == key)
 
+FEW = 10
+"""Below so many scenes the page warns of the intervals."""
+
 
 def paired_interval(before: Cell, after: Cell, key: str) -> tuple[float, float] | None:
     """Return the 95 % interval of ``after - before`` of a metric.
@@ -81,8 +84,15 @@ def differences_section(results: Results) -> str:
         "with 95&nbsp;% intervals from drawing whole scenes again and again, the same for both. FP "
         "and FN after meta classification. "
         '<span class="chip good unsure">Dashed</span>: the interval holds 0, so it could be '
-        f"chance.</p>{wide(table, 'How sure is that')}"
+        f"chance.{_few(results)}</p>{wide(table, 'How sure is that')}"
     )
+
+
+def _few(results: Results) -> str:
+    """Name the sets with so few scenes that their intervals are too narrow to be believed."""
+    scenes = {cell.dataset: cell.value("scenes") for cell in results.ordered}
+    few = [f"{escape(name)} ({n:.0f})" for name, n in scenes.items() if n is not None and n < FEW]
+    return f" Too narrow where there are few scenes: {', '.join(few)}." if few else ""
 
 
 def _difference(column: Column, before: Cell, after: Cell) -> str:

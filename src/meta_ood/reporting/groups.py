@@ -18,7 +18,11 @@ def detection_section(results: Results) -> str:
     """Return how many objects of each size are found by segments that are kept."""
     body = []
     names: list[str] = []
-    pairs = [pair for pair in results.pairs if pair[1].section("detection", "size")]
+    pairs = [
+        pair
+        for pair in results.pairs
+        if any(g.get("components") for g in pair[1].section("detection", "size").values())
+    ]
     for _, after in pairs:
         for name, group in after.section("detection", "size").items():
             if group.get("components") and name not in names:

@@ -54,7 +54,7 @@ def chip(
         return ""
     tone = tone_of(column, before, after)
     sign, word = WORDS[tone]
-    if is_unsure:
+    if is_unsure and tone != "same":
         tone, word = f"{tone} unsure", f"{word}, could be chance"
     return (
         f'<span class="chip {tone}"><span aria-hidden="true">{sign}</span> '

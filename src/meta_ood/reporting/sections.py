@@ -96,7 +96,7 @@ def _mark(column: Column, cell: Cell, before: Cell | None) -> str:
 
 def _range(column: Column, cell: Cell) -> str:
     ends = cell.interval(column.key)
-    if ends is None:
+    if ends is None or ends[0] == ends[1]:
         return ""
     return f'<span class="range">{column.text(ends[0])} to {column.text(ends[1])}</span>'
 
@@ -207,7 +207,12 @@ def _comparison(
     """
     body = []
     for group in _groups(results):
-        names = {name: keys for cell in group for name, keys in rows(cell).items()}
+        names = {
+            name: keys
+            for cell in group
+            for name, keys in rows(cell).items()
+            if any(one.value(*keys, c.key) is not None for one in group for c in columns)
+        }
         best = _best(group[-1], names.values(), columns) if is_ranked and len(names) > 1 else {}
         for index, (name, keys) in enumerate(names.items()):
             values = "".join(_change(c, group, keys, best.get(c.key)) for c in columns)

@@ -207,7 +207,8 @@ class _Run:
         self.resume, self.what = resume, what
         network = network.to(fabric.device)
         if fabric.world_size > 1 and fabric.device.type == "cuda":
-            network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
+            convert: Callable[[nn.Module], nn.Module] = nn.SyncBatchNorm.convert_sync_batchnorm
+            network = convert(network)
         network.to(memory_format=torch.channels_last)
         self.network = network
         self.optimizer = make_optimizer(self.network, params)
@@ -275,7 +276,7 @@ class _Run:
         confusion = _sum(self.fabric, confusion)
         histograms = _sum(self.fabric, histograms)
         looks = {"miou": mean_iou(confusion)}
-        if validation.proxies:
+        if validation.proxies and int(histograms[0].sum()):
             looks["separation"] = separation(histograms[0], histograms[1])
         self.state.looks = looks
         merit = sum(looks.values()) / len(looks)

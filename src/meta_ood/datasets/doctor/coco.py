@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from meta_ood.context import progress
 from meta_ood.datasets.coco import EXCLUDES, places, read_instances
 from meta_ood.datasets.doctor.findings import Finding, gather
 from meta_ood.datasets.doctor.inspection import Inspected, inspect_pair
@@ -59,7 +60,7 @@ def examine_coco(
     chosen = present if sample <= 0 else present[:: max(1, -(-len(present) // sample))]
     work = partial(inspect_pair, labels={})
     pairs = [(folder / image["file_name"], None) for image in chosen]
-    inspected = list(ordered_map(work, pairs, workers))
+    inspected = list(progress(ordered_map(work, pairs, workers), "check COCO", len(pairs)))
     findings += problems(inspected)
     findings += _sizes(chosen, inspected)
     facts = {

@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from meta_ood.context import progress
 from meta_ood.datasets.doctor.findings import Finding, Level, gather
 from meta_ood.datasets.doctor.inspection import Inspected, inspect_pair
 from meta_ood.datasets.pool import ordered_map
@@ -107,7 +108,8 @@ def examine_layout(
         labels=layout.labels,
         label_twin=(suffix[0], twins[suffix[0]]) if suffix and is_lost else None,
     )
-    inspected = list(ordered_map(work, [(p.image, p.target) for p in chosen], workers))
+    done = ordered_map(work, [(p.image, p.target) for p in chosen], workers)
+    inspected = list(progress(done, f"check {layout.name}", len(chosen)))
     findings += problems(inspected)
     findings += _sizes(layout, inspected)
     findings += _duplicates(inspected)

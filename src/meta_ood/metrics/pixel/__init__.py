@@ -14,7 +14,13 @@ from meta_ood.metrics.pixel.curves import (
 from meta_ood.metrics.pixel.histogram import ScoreHistogram, merge
 from meta_ood.metrics.pixel.images import ImageCurve
 from meta_ood.metrics.pixel.keys import key_scores
-from meta_ood.metrics.pixel.protocols import PER_IMAGE, PROTOCOLS, PixelMetrics, pixel_metrics
+from meta_ood.metrics.pixel.protocols import (
+    PER_IMAGE,
+    PROTOCOLS,
+    PixelMetrics,
+    pixel_metrics,
+    undefined,
+)
 from meta_ood.metrics.pixel.thin import ThinCounts, resampled_figures
 
 __all__ = [
@@ -37,4 +43,5 @@ __all__ = [
     "roc_curve",
     "score_distribution",
     "sweep",
+    "undefined",
 ]

@@ -22,6 +22,8 @@ logger = logging.getLogger(__name__)
 Floats = npt.NDArray[np.float64]
 BINS = 100
 """Bins of the published protocol."""
+ROUNDING = 1e-6
+"""How far a score may lie outside [0, 1] and still be one that was meant to be inside."""
 _FIGURES = (
     "auroc",
     "auprc",
@@ -119,14 +121,18 @@ def _result(histogram: ScoreHistogram, protocol: str, **figures: float) -> Pixel
 def published(histogram: ScoreHistogram) -> PixelMetrics:
     """Evaluate as the published code does (METHOD.md G4), for comparison with its figures.
 
-    100 equal bins on [0, 1]; scores outside are lost. AUROC and FPR95 from 10^5 points of each
-    class (bins with less than 10^-5 of a class vanish), FPR95 at the ROC point whose TPR is
-    *nearest* to 0.95; AUPRC from 10^7 points in all.
+    100 equal bins on [0, 1]; scores that round beyond are lost, other scores have no figure.
+    AUROC and FPR95 from 10^5 points of each class (bins with less than 10^-5 of a class vanish),
+    FPR95 at the ROC point whose TPR is *nearest* to 0.95; AUPRC from 10^7 points in all.
     """
     keys, negatives, positives, _ = histogram.counts()
+    scores = key_scores(keys)
+    if scores[0] < -ROUNDING or scores[-1] > 1 + ROUNDING:
+        logger.warning("protocol published needs scores in [0, 1]: the metrics are NaN")
+        return undefined(histogram, "published")
     edges = np.linspace(0, 1, BINS + 1, dtype=np.float32)
-    place = np.searchsorted(edges, key_scores(keys), side="right") - 1
-    place[key_scores(keys) == edges[-1]] = BINS - 1
+    place = np.searchsorted(edges, scores, side="right") - 1
+    place[scores == edges[-1]] = BINS - 1
     inside = (place >= 0) & (place < BINS)
     counts: list[Floats] = [
         np.asarray(np.bincount(place[inside], column[inside], BINS), np.float64)
@@ -134,9 +140,9 @@ def published(histogram: ScoreHistogram) -> PixelMetrics:
     ]
     lost = histogram.negatives + histogram.positives - int(counts[0].sum() + counts[1].sum())
     if lost:
-        logger.warning("protocol published: %d pixels have a score outside [0, 1]", lost)
+        logger.warning("protocol published loses %d pixels that round beyond [0, 1]", lost)
     if not counts[0].any() or not counts[1].any():
-        return _result(histogram, "published")
+        return undefined(histogram, "published")
     return _result(histogram, "published", **published_figures(counts[0], counts[1]))
 
 
@@ -206,7 +212,7 @@ def per_image_mean(histogram: ScoreHistogram) -> PixelMetrics:
     """
     images = [i for i in _images(histogram, "per_image_mean") if i.positives and i.negatives]
     if not images:
-        return _result(histogram, "per_image_mean")
+        return undefined(histogram, "per_image_mean")
     means = {
         name: math.fsum(getattr(image, name) for image in images) / len(images)
         for name in ("auroc", "auprc", "fpr95")
@@ -263,5 +269,10 @@ def pixel_metrics(histogram: ScoreHistogram, protocol: str = "exact") -> PixelMe
     if not histogram.positives or not histogram.negatives:
         missing = "OoD" if not histogram.positives else "in-distribution"
         logger.warning("protocol %s: no %s pixel, the metrics are NaN", protocol, missing)
-        return _result(histogram, protocol)
+        return undefined(histogram, protocol)
     return evaluate(histogram)
+
+
+def undefined(histogram: ScoreHistogram, protocol: str) -> PixelMetrics:
+    """Return metrics that are all NaN, with the counts of the histogram."""
+    return _result(histogram, protocol)
