@@ -162,7 +162,8 @@ class EvaluateParams:
 
     Logits are divided by `temperature` before pixel scores and calibration are taken; segments are
     not touched. Component metrics of the score map itself leave out what is smaller than
-    `component_track` says; a `component_threshold` of null is the best pixel F1 of the evaluated set, an oracle.
+    `component_track` says; a `component_threshold` of null is the best pixel F1 of the evaluated
+    set, an oracle.
     """
 
     scores: tuple[str, ...] = ("entropy",)
