@@ -133,20 +133,21 @@ def main() -> None:
         command, capture_output=True, text=True, check=True
     ).stdout.splitlines()
     peak, median, mean, finish = map(float, numbers.split())
-    numpy_seconds = by_numpy()
-    sklearn_seconds, difference = by_sklearn()
-    rows = [
-        ("count a frame [ms] / numpy 100 bins", 1e3 * median, 1e3 * numpy_seconds, "< reference"),
-        ("the same, mean with rebuilds [ms]", 1e3 * mean, 1e3 * numpy_seconds, ""),
-        ("count a frame [ms] / scikit-learn", 1e3 * median, 1e3 * sklearn_seconds, ""),
-        ("figures at the end [ms]", 1e3 * finish, float("nan"), ""),
-        ("peak memory [MB]", peak, 512.0, "512"),
-        ("merge 64 shards [s]", merging(), 1.0, "1"),
-    ]
     print(f"{options.frames} frames of {SIZE[0]} x {SIZE[1]}: {figures}")
     print(f"{'':<40}{'ours':>10}{'reference':>11}{'ratio':>8}  limit")
-    for name, ours, reference, limit in rows:
-        print(f"{name:<40}{ours:>10.2f}{reference:>11.2f}{ours / reference:>8.2f}  {limit}")
+
+    def row(name: str, ours: float, reference: float, limit: str = "") -> None:
+        ratio = ours / reference
+        print(f"{name:<40}{ours:>10.2f}{reference:>11.2f}{ratio:>8.2f}  {limit}", flush=True)
+
+    numpy_seconds = by_numpy()
+    row("count a frame [ms] / numpy 100 bins", 1e3 * median, 1e3 * numpy_seconds, "< reference")
+    row("the same, mean with rebuilds [ms]", 1e3 * mean, 1e3 * numpy_seconds)
+    row("figures at the end [ms]", 1e3 * finish, float("nan"))
+    row("peak memory [MB]", peak, 512.0, "512")
+    row("merge 64 shards [s]", merging(), 1.0, "1")
+    sklearn_seconds, difference = by_sklearn()
+    row("count a frame [ms] / scikit-learn", 1e3 * median, 1e3 * sklearn_seconds)
     print(f"largest difference from scikit-learn on 3 frames: {difference:.1e} (limit 1e-6)")
     print(f"same bits for 1, 2, 7 workers and shuffled frames: {same_bits()}")
 
