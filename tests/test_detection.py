@@ -9,7 +9,7 @@ from PIL import Image
 
 from meta_ood import cli
 from meta_ood.context import Machine
-from meta_ood.detection import detect, detect_images, find_images
+from meta_ood.detection import UNLIKE, detect, detect_images, find_images, summary, write
 from meta_ood.labels import IN, OOD
 from meta_ood.meta_classification import MetaClassifier, fit
 from meta_ood.models import build, checkpoint
@@ -86,6 +86,10 @@ def test_segments_are_judged_as_the_classifier_does(classifier):
         assert row["size"] == inside.sum()
         assert row["decision"] == ("removed" if row["probability_false"] > 0.5 else "kept")
         assert len(row["reasons"]) == 3
+        away = np.abs(table.features[row["segment"] - 1] - classifier.mean)
+        away = np.divide(away, classifier.scale, where=classifier.scale > 0, out=0 * away)
+        assert row["farthest"]["deviations"] == pytest.approx(away.max(), abs=0.01)
+        assert row["farthest"]["feature"] == table.feature_names[away.argmax()]
     gone = (found.mask(after=False) == 255) & (found.mask(after=True) == 0)
     np.testing.assert_array_equal(gone, np.isin(found.labels, np.flatnonzero(found.removed) + 1))
     np.testing.assert_array_equal(found.mask(after=False) == 255, found.labels > 0)
@@ -104,6 +108,16 @@ def test_a_classifier_of_another_label_space_is_refused(classifier):
     other = Prediction("x", logits, (8, 8), True, np.full((8, 8), IN, np.uint8))
     with pytest.raises(ValueError, match="fitted on"):
         detect(other, classifier, "entropy", 0.7)
+
+
+def test_a_segment_unlike_any_in_training_is_said(place, tmp_path, classifier):
+    huge = prediction(1)
+    huge.logits[0] = 0  # one segment: the whole image
+    found = detect(huge, classifier, "entropy", 0.7)
+    assert found.segments[0]["farthest"]["deviations"] > UNLIKE
+    write(tmp_path, "huge", found, np.zeros((32, 48, 3), np.uint8), {})
+    counts = summary([tmp_path / "huge.json"])
+    assert counts == {"images": 1, "segments": 1, "removed": int(found.removed[0]), "unlike": 1}
 
 
 def test_a_folder_is_written_and_not_written_again(place, tmp_path):

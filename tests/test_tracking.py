@@ -188,3 +188,36 @@ def test_environment_is_not_left_with_a_run_id(work, monkeypatch):
         start = run.journal.events()[0]
     assert (start["parent"], start["run_id"]) == ("abc", None)
     assert start["tags"]["dvc.stage"] == "infer@x"
+
+
+def test_the_writer_stays_until_all_is_written_however_slow_it_is(work, monkeypatch):
+    """A journal that is begun while mlflow is imported, and ended later, is not left behind."""
+    journal = Journal.create(work, {"x": 1})
+    calls = []
+
+    def slow(seen):
+        calls.append(time.monotonic())
+        time.sleep(0.3)  # longer than the writer would wait for more
+        if len(calls) == 2:
+            journal.close()
+        if len(calls) < 3:
+            return False
+        seen.remove()
+        return True
+
+    monkeypatch.setattr(writer, "advance", slow)
+    assert writer.serve(work, idle=0.2) == 1
+    assert list(journals(work)) == []
+
+
+def test_a_journal_that_cannot_be_written_stays(work, monkeypatch):
+    Journal.create(work, {"x": 1}).close()
+
+    def fail(seen):
+        raise OSError("the store is away")
+
+    monkeypatch.setattr(writer, "advance", fail)
+    monkeypatch.setattr(writer, "_POLL_SECONDS", 0.01)
+    assert writer.flush(work) == 0
+    assert writer.serve(work, idle=0.01) == 0
+    assert len(list(journals(work))) == 1

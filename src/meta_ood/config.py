@@ -160,12 +160,14 @@ class MetaParams:
 class EvaluateParams:
     """Which scores and protocols are reported, and how many frames are pictured.
 
-    Component metrics of the score map itself leave out what is smaller than `component_track`
-    says; a `component_threshold` of null is the best pixel F1 of the evaluated set, an oracle.
+    Logits are divided by `temperature` before pixel scores and calibration are taken; segments are
+    not touched. Component metrics of the score map itself leave out what is smaller than
+    `component_track` says; a `component_threshold` of null is the best pixel F1 of the evaluated set, an oracle.
     """
 
     scores: tuple[str, ...] = ("entropy",)
     protocols: tuple[str, ...] = ("exact",)
+    temperature: Positive = 1.0
     bootstrap: Count = 200
     component_track: Literal["all", "obstacle", "anomaly"] = "all"
     component_threshold: float | None = None

@@ -32,6 +32,9 @@ from meta_ood.segments.measure import label_map
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".ppm", ".tif", ".tiff", ".webp")
 """What counts as an image in a folder."""
 
+UNLIKE = 6.0
+"""Beyond so many standard deviations in a feature a segment is unlike those of training."""
+
 _log = logging.getLogger(__name__)
 Flags = npt.NDArray[np.bool_]
 
@@ -49,7 +52,8 @@ class Detection:
     segments
         S plain dicts: ``segment`` (number), ``box`` (first row, first column, end row, end column
         [px], half open), ``size`` [px], ``score`` (mean), ``probability_false``, ``decision``
-        ("kept" or "removed"), ``reasons`` (see ``explanation.reasons``).
+        ("kept" or "removed"), ``reasons`` (see ``explanation.reasons``), ``farthest``: the feature
+        in which it is most unlike the training segments, and by how many standard deviations.
     """
 
     labels: npt.NDArray[np.int32]
@@ -93,6 +97,7 @@ def _judge(table: SegmentTable, classifier: MetaClassifier) -> tuple[Flags, list
     probability = classifier.probability(table)
     removed = probability > classifier.operating_point
     parts = contributions(classifier, table)
+    scaled = np.abs(classifier.scaling(table.features))
     found = [
         {
             "segment": k + 1,
@@ -102,6 +107,10 @@ def _judge(table: SegmentTable, classifier: MetaClassifier) -> tuple[Flags, list
             "probability_false": round(float(probability[k]), 6),
             "decision": "removed" if removed[k] else "kept",
             "reasons": reasons(parts[k], table.features[k], table.feature_names),
+            "farthest": {
+                "feature": table.feature_names[scaled[k].argmax()],
+                "deviations": round(float(scaled[k].max()), 2),
+            },
         }
         for k in range(len(table.image))
     ]
@@ -249,13 +258,14 @@ def write(
 
 
 def summary(files: Iterable[Path]) -> dict[str, int]:
-    """Count images, segments and removed segments of JSON files written by :func:`write`."""
-    counts = {"images": 0, "segments": 0, "removed": 0}
+    """Count images, segments, removed and unlike ones in JSON files written by :func:`write`."""
+    counts = {"images": 0, "segments": 0, "removed": 0, "unlike": 0}
     for file in files:
         segments = json.loads(file.read_text(encoding="utf-8"))["segments"]
         counts["images"] += 1
         counts["segments"] += len(segments)
         counts["removed"] += sum(s["decision"] == "removed" for s in segments)
+        counts["unlike"] += sum(s["farthest"]["deviations"] > UNLIKE for s in segments)
     return counts
 
 

@@ -64,4 +64,5 @@ def test_networks_are_listed_with_their_costs():
     rows = {line.split()[0]: line.split()[1:] for line in result.output.splitlines()[1:]}
     assert set(models.MODELS) <= set(rows)
     assert rows["deeplabv3plus_wrn38"][:3] == ["137,103,936", "2", "11,650"]
+    assert float(rows["deeplabv3plus_wrn38"][3]) < 4  # GB, on the CPU
     assert rows["dualgcnnet_r50"][:2] == ["53,514,470", "8"]

@@ -53,7 +53,7 @@ def detect(
     Writes for each image the mask before and after meta classification, an overlay and a JSON list
     of segments with the reasons. Run it again to go on where it stopped.
     """
-    from meta_ood.detection import detect_images, summary
+    from meta_ood.detection import UNLIKE, detect_images, summary
 
     done = detect_images(
         images,
@@ -69,3 +69,8 @@ def detect(
         f"{counts['images']} images, {counts['segments']} segments, {counts['removed']} of them "
         f"removed as false: {out}"
     )
+    if counts["unlike"]:
+        click.echo(
+            f"{counts['unlike']} segments are unlike those that the classifier was fitted on (a "
+            f"feature beyond {UNLIKE:g} standard deviations): do not trust its word on them"
+        )

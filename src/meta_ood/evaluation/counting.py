@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +17,62 @@ from meta_ood.context import progress
 from meta_ood.labels import lookup
 from meta_ood.metrics import component, semantic
 from meta_ood.metrics.pixel import ScoreHistogram, ThinCounts, best_f1, just_below
-from meta_ood.predictions import Prediction
-from meta_ood.scores import SCORES, pixel_maps
+from meta_ood.predictions import FloatMap, Prediction
+from meta_ood.scores import SCORES, PixelMaps, Score, pixel_maps
 from meta_ood.storage import read_prediction
 
 Confusion = npt.NDArray[np.int64]
+
+
+STANDARDISED = "standardised_max_logit"
+"""A score that needs the statistics of a whole set; the others are in ``scores.SCORES``."""
+
+
+@dataclass(frozen=True)
+class ClassStatistics:
+    """Largest logit over the pixels of each predicted class.
+
+    Attributes
+    ----------
+    mean, deviation
+        ``(C,) float64``; 0 and 1 for a class that is nowhere predicted.
+    """
+
+    mean: npt.NDArray[np.float64]
+    deviation: npt.NDArray[np.float64]
+
+    def standardise(self, maps: PixelMaps) -> FloatMap:
+        """Return the negated largest logit, standardised by its class: ``(H, W) float32``.
+
+        Standardised max logit (Jung et al. 2021), with the statistics of the evaluated set itself;
+        no target is used (decision 0045).
+        """
+        assert maps.arg_max is not None
+        mean, deviation = (v.astype(np.float32) for v in (self.mean, self.deviation))
+        return (mean[maps.arg_max] - maps.the("max_logit")) / deviation[maps.arg_max]
+
+
+def class_statistics(
+    paths: Sequence[Path], workers: int = 1, temperature: float = 1.0
+) -> ClassStatistics:
+    """Collect the statistics of a set of predictions; the number of threads changes nothing."""
+
+    def sums(path: Path) -> npt.NDArray[np.float64]:
+        prediction = tempered(read_prediction(path), temperature)
+        maps = pixel_maps(prediction, ("max_logit", "arg_max"))
+        assert maps.arg_max is not None
+        index = maps.arg_max.ravel()
+        logit = maps.the("max_logit").ravel().astype(np.float64)
+        powers = (np.ones_like(logit), logit, logit * logit)
+        classes = prediction.logits.shape[0]
+        return np.stack([np.bincount(index, power, classes) for power in powers])
+
+    with ThreadPoolExecutor(max(workers, 1)) as pool:
+        found = list(progress(pool.map(sums, paths), "class statistics", total=len(paths)))
+    count, first, second = np.sum(found, axis=0)
+    mean = first / np.maximum(count, 1)
+    variance = np.maximum(second / np.maximum(count, 1) - mean**2, 0)
+    return ClassStatistics(mean, np.where(variance > 0, np.sqrt(variance), 1.0))
 
 
 class Counts:
@@ -39,7 +90,14 @@ class Counts:
         How often the arg max is right at each confidence.
     """
 
-    def __init__(self, scores: Sequence[str], *, curves: bool = False) -> None:
+    def __init__(
+        self,
+        scores: Sequence[str],
+        *,
+        curves: bool = False,
+        temperature: float = 1.0,
+        statistics: ClassStatistics | None = None,
+    ) -> None:
         """Start from nothing.
 
         Parameters
@@ -48,8 +106,16 @@ class Counts:
             Keys of :data:`meta_ood.scores.SCORES`.
         curves
             Keep a curve of every image, for the protocols that need it.
+        temperature
+            Divides the logits.
+        statistics
+            For :data:`STANDARDISED`.
         """
-        self._functions = {name: lookup("score", SCORES, name) for name in scores}
+        self._temperature = temperature
+        known = dict(SCORES)
+        if statistics is not None:
+            known[STANDARDISED] = Score(("max_logit", "arg_max"), statistics.standardise)
+        self._functions = {name: lookup("score", known, name) for name in scores}
         self._needs = {need for score in self._functions.values() for need in score.needs}
         self._curves = curves
         self._locks = {name: threading.Lock() for name in ("", *scores)}
@@ -66,8 +132,9 @@ class Counts:
         ValueError
             Wrong target values or NaN; the frame is named.
         """
+        prediction = tempered(prediction, self._temperature)
         classes, target = prediction.logits.shape[0], prediction.target
-        maps = pixel_maps(prediction, (*sorted(self._needs), "first", "arg_max"))
+        maps = pixel_maps(prediction, sorted({*self._needs, "first", "arg_max"}))
         assert maps.arg_max is not None
         thin: ThinCounts | None = None
         for name, function in self._functions.items():
@@ -86,10 +153,32 @@ class Counts:
             self.reliability = self.reliability + reliability if self.reliability else reliability
 
 
+def tempered(prediction: Prediction, temperature: float) -> Prediction:
+    """Return the prediction with its logits divided by `temperature`.
+
+    Raises
+    ------
+    ValueError
+        If a given softmax, which has no logits, shall be tempered.
+    """
+    if temperature == 1:
+        return prediction
+    if prediction.is_softmax:
+        raise ValueError(f"{prediction.image_id}: a given softmax has no temperature")
+    return replace(prediction, logits=prediction.logits / np.float32(temperature))
+
+
 def count_files(
-    paths: Sequence[Path], scores: Sequence[str], workers: int = 1, *, curves: bool = False
+    paths: Sequence[Path],
+    scores: Sequence[str],
+    workers: int = 1,
+    *,
+    curves: bool = False,
+    temperature: float = 1.0,
 ) -> Counts:
     """Count the stored predictions `paths` with `workers` threads; their number changes nothing.
+
+    Other parameters as for :class:`Counts`.
 
     Raises
     ------
@@ -98,7 +187,9 @@ def count_files(
     """
     if not paths:
         raise ValueError("no prediction to count")
-    counts = Counts(scores, curves=curves)
+    needed = STANDARDISED in scores
+    statistics = class_statistics(paths, workers, temperature) if needed else None
+    counts = Counts(scores, curves=curves, temperature=temperature, statistics=statistics)
     with ThreadPoolExecutor(max(workers, 1)) as pool:
         tasks = [pool.submit(lambda path: counts.add(read_prediction(path)), p) for p in paths]
         try:
@@ -144,7 +235,8 @@ def count_components(
 
     def overlaps(path: Path) -> component.Overlaps:
         prediction = read_prediction(path)
-        return component.of_map(function(prediction), prediction.target, threshold, *sizes)
+        score_map = function(tempered(prediction, params.temperature))
+        return component.of_map(score_map, prediction.target, threshold, *sizes)
 
     with ThreadPoolExecutor(max(workers, 1)) as pool:
         found = list(progress(pool.map(overlaps, paths), "components", total=len(paths)))

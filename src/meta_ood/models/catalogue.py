@@ -14,7 +14,11 @@ from meta_ood.models import build
 FRAME = (1024, 2048)
 """A Cityscapes frame [px]."""
 
-PEAK_MEMORY_GB: dict[str, float] = {}
+PEAK_MEMORY_GB: dict[str, float] = {
+    "deeplabv3plus_wrn38": 3.7,
+    "dualgcnnet_r50": 2.3,
+    "deeplabv3plus_mini": 1.0,
+}
 """Peak memory of a process that infers one 1024 x 2048 frame, float32 on the CPU, eager [GB].
 
 Measured by ``benchmarks/networks.py --memory``; weights and torch itself included.

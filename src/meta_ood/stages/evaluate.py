@@ -42,7 +42,9 @@ def run(
 
     scores = tuple(dict.fromkeys((score, *settings.scores)))
     curved = bool({*PER_IMAGE} & {*settings.protocols})
-    counts = evaluation.count_files(folder.paths, scores, machine.workers, curves=curved)
+    counts = evaluation.count_files(
+        folder.paths, scores, machine.workers, curves=curved, temperature=settings.temperature
+    )
     figures = evaluation.measure(counts, table, removed, score=score, protocols=settings.protocols)
     resampled = evaluation.replicates(
         counts, table, removed, figures, count=settings.bootstrap, seed=params.seed

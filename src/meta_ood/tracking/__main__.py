@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import logging
-import os
 import sys
 from pathlib import Path
 
 if __name__ == "__main__":
-    os.nice(5)  # stages first
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     from meta_ood.tracking import writer
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections import Counter
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -23,16 +24,16 @@ def serve(root: Path, idle: float = _IDLE_SECONDS) -> int:
     Returns at once if another writer is at work.
     """
     lock = FileLock(root / PLACE / "writer.lock")
-    done, before = 0, -1
-    while done != before:  # a journal may have come between the last look and the release
-        before = done
+    done, given_up = 0, set[Path]()
+    while True:
         try:
             with lock.acquire(timeout=1):
-                done += _follow(root, idle)
+                done += _follow(root, idle, given_up)
         except Timeout:
             return done
-        idle = 0.0
-    return done
+        # one may have come between the last look and the release
+        if all(journal.folder in given_up for journal in journals(root)):
+            return done
 
 
 def flush(root: Path, seconds: float = 600.0) -> int:
@@ -49,7 +50,7 @@ def flush(root: Path, seconds: float = 600.0) -> int:
     while any(not journal.alive() for journal in journals(root)):
         try:
             with lock.acquire(timeout=0.1):
-                _follow(root, 0.0)
+                _follow(root, 0.0, set())
                 break
         except Timeout:
             if time.monotonic() > end:
@@ -57,22 +58,31 @@ def flush(root: Path, seconds: float = 600.0) -> int:
     return sum(not folder.exists() for folder in before)
 
 
-def _follow(root: Path, idle: float) -> int:
+def _follow(root: Path, idle: float, given_up: set[Path]) -> int:
+    """Write until there was nothing to follow for `idle` seconds; 0 = until no ended one is left.
+
+    Journals that cannot be written are tried again, then put into `given_up`.
+    """
     done = 0
-    failures: dict[Path, int] = {}
+    failures: Counter[Path] = Counter()
     last = time.monotonic()
     while True:
-        todo = [j for j in journals(root) if failures.get(j.folder, 0) < _TRIES]
+        todo = [journal for journal in journals(root) if journal.folder not in given_up]
         for journal in todo:
-            last = time.monotonic()
             try:
                 done += advance(journal)
-                failures.pop(journal.folder, None)
-            except Exception:  # the store may be away: the journal stays for another try
-                failures[journal.folder] = failures.get(journal.folder, 0) + 1
+            except Exception:  # the store may be away: the journal stays for another writer
                 logger.exception("cannot write %s", journal.folder)
-                time.sleep(1.0)
-        if time.monotonic() - last >= idle and not (idle == 0.0 and todo and failures):
+                failures[journal.folder] += 1
+                if failures[journal.folder] == _TRIES:
+                    given_up.add(journal.folder)
+                time.sleep(_POLL_SECONDS)
+        if todo:
+            last = time.monotonic()  # after the writing, which may take long
+        waiting = [j for j in todo if j.folder.exists() and j.folder not in given_up]
+        if idle == 0.0 and all(journal.alive() for journal in waiting):
+            return done
+        if idle and time.monotonic() - last >= idle:
             return done
         time.sleep(_POLL_SECONDS)
 

@@ -1,4 +1,5 @@
-# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
+# cython: language_level=3, boundscheck=False, wraparound=False
+# cython: cdivision=True, initializedcheck=False
 """Count the pixels of one map into the rows of a score histogram, in one pass."""
 
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t

@@ -1,0 +1,92 @@
+"""Counting predictions: temperature, and what goes wrong."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sklearn.metrics import roc_auc_score
+
+from meta_ood import evaluation
+from meta_ood.evaluation.counting import STANDARDISED, Counts, class_statistics, tempered
+from meta_ood.labels import IN, OOD
+from meta_ood.metrics.pixel import pixel_metrics
+from meta_ood.predictions import Prediction
+from meta_ood.storage import read_prediction, write_prediction
+
+
+def prediction(seed: int = 0) -> Prediction:
+    r = np.random.default_rng(seed)
+    target = r.choice(np.uint8([0, 1, IN, OOD]), (20, 30))
+    logits = 4 * r.standard_normal((3, 20, 30)).astype(np.float32)
+    return Prediction(f"f{seed}", logits, (20, 30), True, target, f"s{seed}")
+
+
+def counted(temperature: float) -> Counts:
+    counts = Counts(("max_softmax", "max_logit"), temperature=temperature)
+    counts.add(prediction())
+    return counts
+
+
+def test_temperature_divides_the_logits() -> None:
+    one, two = counted(1), counted(2.5)
+    by_hand = Prediction(**{**vars(prediction()), "logits": prediction().logits / np.float32(2.5)})
+    expected = Counts(("max_softmax", "max_logit"))
+    expected.add(by_hand)
+    for name in one.histograms:
+        assert two.histograms[name] == expected.histograms[name]
+        assert two.histograms[name] != one.histograms[name]
+    a, b = (pixel_metrics(c.histograms["max_logit"]).auroc for c in (one, two))
+    assert a == pytest.approx(b, abs=1e-12)  # scaling keeps the order
+    assert one.reliability is not None
+    assert two.reliability is not None
+    assert two.reliability.error < one.reliability.error  # random logits are overconfident
+    np.testing.assert_array_equal(one.confusion["s0"], two.confusion["s0"])
+
+
+def test_standardised_max_logit_by_hand(tmp_path: Path) -> None:
+    for seed in range(3):
+        path = tmp_path / f"f{seed}.h5"
+        write_prediction(path, prediction(seed), class_names="abc", network="n", weights_sha256="0")
+    paths = sorted(tmp_path.glob("*.h5"))
+    stored = [read_prediction(path) for path in paths]
+    logits = np.stack([one.logits for one in stored]).astype(np.float64)  # (N, C, H, W)
+    winner, best = logits.argmax(1), logits.max(1)
+    score = np.zeros(best.shape)
+    for c in range(3):
+        chosen = best[winner == c]
+        score[winner == c] = (chosen.mean() - chosen) / chosen.std()
+    target = np.stack([one.target for one in stored])
+    found = evaluation.count_files(paths, ("max_logit", STANDARDISED), workers=2)
+    m = pixel_metrics(found.histograms[STANDARDISED])
+    assert m.auroc == pytest.approx(roc_auc_score(target.ravel() == OOD, score.ravel()), abs=1e-5)
+    np.testing.assert_allclose(
+        class_statistics(paths).mean, [best[winner == c].mean() for c in range(3)], rtol=1e-6
+    )
+    with pytest.raises(ValueError, match="unknown score 'standardised_max_logit'"):
+        Counts((STANDARDISED,))
+
+
+def test_a_softmax_has_no_temperature() -> None:
+    softmax = Prediction.from_softmax("a", np.full((2, 3, 3), 0.5), np.zeros((3, 3), np.uint8))
+    assert tempered(softmax, 1) is softmax
+    with pytest.raises(ValueError, match="a: a given softmax has no temperature"):
+        tempered(softmax, 2)
+
+
+def test_scenes_are_kept_apart() -> None:
+    counts = Counts(("max_softmax",))
+    for seed in range(3):
+        counts.add(prediction(seed))
+    counts.add(prediction(0))
+    assert sorted(counts.thin) == sorted(counts.confusion) == ["s0", "s1", "s2"]
+    histogram = counts.histograms["max_softmax"]
+    total = sum(thin.counts.sum() for thin in counts.thin.values())
+    assert total == histogram.positives + histogram.negatives
+    assert counts.thin["s0"].counts.sum() == 2 * counted(1).thin["s0"].counts.sum()
+
+
+def test_nothing_to_count() -> None:
+    with pytest.raises(ValueError, match="no prediction"):
+        evaluation.count_files([], ("entropy",))
+    with pytest.raises(ValueError, match="unknown score 'nonsense'"):
+        Counts(("nonsense",))
