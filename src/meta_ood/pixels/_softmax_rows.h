@@ -100,9 +100,9 @@ static inline int NAME(reduce_block)(
             log_sum[x] += first[x];
         }
         if (maps->max_logit)
-            memcpy(maps->max_logit + at, first, n * sizeof *first);
+            memcpy(maps->max_logit + at, first, (size_t)n * sizeof *first);
         if (maps->log_sum_exp)
-            memcpy(maps->log_sum_exp + at, log_sum, n * sizeof *log_sum);
+            memcpy(maps->log_sum_exp + at, log_sum, (size_t)n * sizeof *log_sum);
         for (int x = 0; x < n; x++) {
             second[x] = NAME(exp_nonpositive)(second[x] - first[x]) / sum[x];
             first[x] = 1.0f / sum[x];
@@ -119,11 +119,11 @@ static inline int NAME(reduce_block)(
         entropy[x] = value < 1.0f ? value : 1.0f;
     }
     if (maps->entropy)
-        memcpy(maps->entropy + at, entropy, n * sizeof *entropy);
+        memcpy(maps->entropy + at, entropy, (size_t)n * sizeof *entropy);
     if (maps->first)
-        memcpy(maps->first + at, first, n * sizeof *first);
+        memcpy(maps->first + at, first, (size_t)n * sizeof *first);
     if (maps->second)
-        memcpy(maps->second + at, second, n * sizeof *second);
+        memcpy(maps->second + at, second, (size_t)n * sizeof *second);
     if (maps->arg_max)
         for (int x = 0; x < n; x++)
             maps->arg_max[at + x] = (unsigned char)arg[x];
