@@ -1,4 +1,4 @@
-"""Say whether the demo shows the paper's effect: python .ci/check_demo.py data/report/results.csv."""
+"""Say whether the demo shows the effect: python .ci/check_demo.py data/report/results.csv."""
 
 import csv
 import sys

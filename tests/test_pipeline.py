@@ -235,14 +235,19 @@ def test_stages_read_and_write_what_they_declare(
                 f"{stage} {cell} reads {path}, which it does not declare"
             )
         for path in recorder.writes:
-            temporary = any(str(path).startswith(str(p)) for p in outputs)
+            temporary = any(path.is_relative_to(p) or _is_partial(path, p) for p in outputs)
             assert temporary or path.is_relative_to(state[0]), (
                 f"{stage} {cell} writes {path}, which it does not declare"
             )
         for name, path in paths.outputs.items():
             assert path.exists(), f"{stage} did not write its {name}"
-        left = list(Path("data").rglob("*.tmp*"))
+        left = [p for end in ("*.tmp*", "*.partial") for p in Path("data").rglob(end)]
         assert not left, f"{stage} left temporary files: {left}"
+
+
+def _is_partial(path: Path, output: Path) -> bool:
+    """Return whether `path` is, by its name, an unfinished `output` beside it."""
+    return path.parent == output.parent and path.name.lstrip(".").startswith(output.name)
 
 
 def _has_frames(paths: layout.StagePaths) -> bool:

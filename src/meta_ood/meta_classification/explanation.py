@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -177,10 +178,14 @@ def entry_order(scaled: Floats, false: Flags) -> list[int]:
     -------
     The columns that enter; constant ones, and ones that others span, never do.
     """
+    from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import lars_path
 
     target = false - false.mean()
-    _, active, _ = lars_path(scaled, target, method="lar", max_iter=scaled.shape[1])
+    with warnings.catch_warnings():
+        # with fewer segments than features the path ends early, and that is its answer
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        _, active, _ = lars_path(scaled, target, method="lar", max_iter=scaled.shape[1])
     return [int(k) for k in active]
 
 
