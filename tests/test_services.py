@@ -174,6 +174,7 @@ def small_project(folder: Path, s3: str) -> None:
                 network[stage].pop(name, None)
     params["evaluate"] |= {"bootstrap": 5, "pictures": 1}
     (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False), encoding="utf-8")
+    (folder / "dvc.lock").unlink(missing_ok=True)  # of the demo: it has other cells
     call(folder, "dvc", "remote", "add", "-d", "store", "s3://dvc/meta-ood")
     call(folder, "dvc", "remote", "modify", "store", "endpointurl", s3)
     author = ["-c", "user.name=test", "-c", "user.email=test@example.org"]
