@@ -9,15 +9,16 @@ export MLFLOW_DISABLE_TELEMETRY := true
 export DO_NOT_TRACK := true
 
 SETUP := $(VENV)/.installed
+KERNELS := $(shell find src -name '*.pyx' -o -name '*.h')
 
-.PHONY: help setup demo test lint format benchmarks ui clean
+.PHONY: help setup demo test test-services screenshots lint format benchmarks ui clean
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
 setup: $(SETUP)  ## make .venv and install everything into it
 
-$(SETUP): pyproject.toml setup.py constraints.txt $(wildcard src/meta_ood/segments/*.pyx)
+$(SETUP): pyproject.toml setup.py constraints.txt $(KERNELS)
 	@test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
 	@if $(VENV)/bin/python -m pip install --quiet uv; then \
 	  $(VENV)/bin/uv pip install --quiet --python $(VENV)/bin/python -c constraints.txt -e '.[dev,export]'; \
@@ -27,7 +28,7 @@ $(SETUP): pyproject.toml setup.py constraints.txt $(wildcard src/meta_ood/segmen
 	@touch $(SETUP)
 
 demo: $(SETUP)  ## run the whole pipeline on the embedded demo data
-	@start=$$SECONDS; dvc repro --quiet && cat data/report/results.txt && \
+	@start=$$SECONDS; dvc repro --quiet && python -m meta_ood -q sync && cat data/report/results.txt && \
 	echo "The whole pipeline took $$((SECONDS - start)) s. Where to look next:" && \
 	echo "  report      open data/report/index.html in a browser" && \
 	echo "  runs        make ui, then open the address that it prints" && \
@@ -35,7 +36,14 @@ demo: $(SETUP)  ## run the whole pipeline on the embedded demo data
 	echo "  your data   docs/datasets.md"
 
 test: $(SETUP)  ## run all tests
-	@python -m pytest -q
+	@OMP_NUM_THREADS=1 python -m pytest -q -m "not services"
+
+test-services: $(SETUP)  ## the pipeline against a PostgreSQL and an S3-compatible server on loopback
+	@$(VENV)/bin/python -m pip install --quiet -c constraints.txt 'moto[server]' -e '.[server,s3]'
+	@python -m pytest -q -m services
+
+screenshots: $(SETUP)  ## pictures of the MLflow UI, into outputs/screenshots
+	@python docs/screenshots.py
 
 lint: $(SETUP)  ## ruff, mypy --strict, cython-lint
 	@ruff check . && ruff format --check . && mypy && cython-lint src
@@ -52,4 +60,4 @@ benchmarks: $(SETUP)  ## run every benchmark
 
 clean:  ## remove everything that stages wrote, and the environment
 	rm -rf $(VENV) build data/raw/demo data/prepare data/networks data/infer data/segments \
-	  data/meta data/evaluate data/report mlflow.db mlartifacts .meta_ood
+	  data/meta data/evaluate data/report mlflow.db mlartifacts .mlflow.lock .meta_ood outputs

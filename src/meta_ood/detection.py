@@ -28,6 +28,7 @@ from meta_ood.predictions import Prediction
 from meta_ood.scores import SCORES, pixel_maps
 from meta_ood.segments import SegmentTable, measure_segments
 from meta_ood.segments.measure import label_map
+from meta_ood.storage import as_stored
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".ppm", ".tif", ".tiff", ".webp")
 """What counts as an image in a folder."""
@@ -157,7 +158,7 @@ def predict_image(
     height, width = picture.shape[:2]
     return Prediction(
         image_id=name,
-        logits=logits,
+        logits=as_stored(logits),  # as the stages see it
         size=(height, width),
         align_corners=bool(getattr(network, "align_corners", True)),
         target=np.full((height, width), IN, np.uint8),

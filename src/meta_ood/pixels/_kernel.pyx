@@ -1,4 +1,5 @@
-# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
+# cython: language_level=3, boundscheck=False, wraparound=False
+# cython: cdivision=True, initializedcheck=False
 """One pass over the logits of a frame: up-sampling and softmax statistics; the API is maps.py."""
 
 from cython.parallel cimport prange

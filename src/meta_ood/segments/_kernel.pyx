@@ -1,4 +1,5 @@
-# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
+# cython: language_level=3, boundscheck=False, wraparound=False
+# cython: cdivision=True, initializedcheck=False
 """Connected components of a mask as runs, and sums over them; the API is measure.py.
 
 A run is a maximal piece ``[start, end)`` of a row inside the mask. Runs are few where masks are
@@ -196,9 +197,10 @@ def accumulate(
     """Sum over the pixels of each label, in raster order, in double precision.
 
     Columns of `sums`: size, inner size, row, column, score, then for each of E, D and V the sum and
-    the sum of squares over all pixels and over the inner ones. `neighbours` counts the pairs (pixel,
-    8-neighbour outside the mask) by the class of the neighbour, `histogram` the pixels by class;
-    each is left alone if it has no row. `p` (C, points) and `heat` (3, points) are scratch memory.
+    the sum of squares over all pixels and over the inner ones. `neighbours` counts the pairs
+    (pixel, 8-neighbour outside the mask) by the class of the neighbour, `histogram` the pixels
+    by class; each is left alone if it has no row. `p` (C, points) and `heat` (3, points) are
+    scratch memory.
     """
     cdef Grid grid
     cdef int row_of[POINTS]
