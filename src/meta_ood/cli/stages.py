@@ -137,5 +137,5 @@ def run_stage(
             machine=machine or Machine(),
         )
         run.outputs(paths.outputs)
-    if stage == "report":
+    if stage == "report" and "DVC_STAGE" not in os.environ:
         click.echo((paths.outputs["report"] / "results.txt").read_text(encoding="utf-8"))
