@@ -30,6 +30,7 @@ def segment_table(seed: int = 0) -> SegmentTable:
 
 def run(folder, table, **settings):
     storage.write_table(folder / "segments.h5", table, {})
+    settings = {"max_lost": None, **settings}
     params = dataclasses.replace(PARAMS, meta=dataclasses.replace(PARAMS.meta, **settings))
     logged = {}
     meta.run(
