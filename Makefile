@@ -9,6 +9,13 @@ export MLFLOW_DISABLE_TELEMETRY := true
 export DO_NOT_TRACK := true
 
 SETUP := $(VENV)/.installed
+SERVICES := $(VENV)/.services
+# the package with $(EXTRAS), with uv where it can be had
+install = if $(VENV)/bin/python -m pip install --quiet uv; then \
+	  $(VENV)/bin/uv pip install --quiet --python $(VENV)/bin/python -c constraints.txt -e '.[$(EXTRAS)]'; \
+	else \
+	  $(VENV)/bin/python -m pip install --quiet -c constraints.txt -e '.[$(EXTRAS)]'; \
+	fi
 KERNELS := $(shell find src -name '*.pyx' -o -name '*.h')
 
 .PHONY: help setup demo test test-services screenshots lint format benchmarks ui clean
@@ -18,14 +25,18 @@ help:  ## show this list
 
 setup: $(SETUP)  ## make .venv and install everything into it
 
+$(SETUP): EXTRAS := dev,export
 $(SETUP): pyproject.toml setup.py constraints.txt $(KERNELS)
 	@test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
-	@if $(VENV)/bin/python -m pip install --quiet uv; then \
-	  $(VENV)/bin/uv pip install --quiet --python $(VENV)/bin/python -c constraints.txt -e '.[dev,export]'; \
-	else \
-	  $(VENV)/bin/python -m pip install --quiet -c constraints.txt -e '.[dev,export]'; \
-	fi
+	@$(install)
 	@touch $(SETUP)
+
+$(SERVICES): EXTRAS := dev,export,services
+$(SERVICES): $(SETUP)
+	@test -n "$$(ls /usr/lib/postgresql/*/bin/initdb 2>/dev/null; command -v initdb)" || \
+	  { echo "PostgreSQL's programs are missing: apt-get install postgresql"; exit 2; }
+	@$(install)
+	@touch $(SERVICES)
 
 demo: $(SETUP)  ## run the whole pipeline on the embedded demo data
 	@start=$$SECONDS; dvc repro --quiet && python -m meta_ood -q sync && cat data/report/results.txt && \
@@ -38,9 +49,8 @@ demo: $(SETUP)  ## run the whole pipeline on the embedded demo data
 test: $(SETUP)  ## run all tests
 	@OMP_NUM_THREADS=1 python -m pytest -q -m "not services"
 
-test-services: $(SETUP)  ## the pipeline against a PostgreSQL and an S3-compatible server on loopback
-	@$(VENV)/bin/python -m pip install --quiet -c constraints.txt 'moto[server]' -e '.[server,s3]'
-	@python -m pytest -q -m services
+test-services: $(SERVICES)  ## ways to start stages; PostgreSQL and S3 on loopback; minutes
+	@OMP_NUM_THREADS=1 python -m pytest -q -m services
 
 screenshots: $(SETUP)  ## pictures of the MLflow UI, into outputs/screenshots
 	@python docs/screenshots.py

@@ -9,9 +9,11 @@ from __future__ import annotations
 import os
 import pwd
 import shutil
+import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -68,40 +70,24 @@ def until(answers, seconds: float = 240.0) -> None:
 
 
 @pytest.fixture
-def postgres(tmp_path: Path) -> Iterator[str]:
+def postgres() -> Iterator[str]:
     """Yield the address of a database of its own."""
     programs = sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"))
     found = programs[-1] if programs else shutil.which("postgres")
     assert found, "PostgreSQL is not installed: apt-get install postgresql"
     programs_folder = Path(found).resolve().parent
-    place = tmp_path / "postgres"
-    place.mkdir()
+    place = Path(tempfile.mkdtemp(prefix="meta-ood-postgres-"))  # where its account may go
     user = []
     if os.geteuid() == 0:  # PostgreSQL refuses to be run by root
-        for folder in (place, *place.parents):
-            if (
-                folder.stat().st_uid == 0
-                and folder.is_relative_to("/tmp")
-                and folder != Path("/tmp")
-            ):
-                folder.chmod(0o755)
         account = pwd.getpwnam("postgres")
         os.chown(place, account.pw_uid, account.pw_gid)
         user = ["runuser", "-u", "postgres", "--"]
     data, port = place / "data", free_port()
     options = ["--auth", "trust", "--username", "mlflow", "--encoding", "UTF8"]
     call(place, *user, str(programs_folder / "initdb"), "--pgdata", str(data), *options)
+    command = [*user, str(programs_folder / "postgres"), "-D", str(data), "-k", str(place)]
     server = subprocess.Popen(
-        [
-            *user,
-            str(programs_folder / "postgres"),
-            "-D",
-            str(data),
-            "-p",
-            str(port),
-            "-k",
-            str(place),
-        ],
+        [*command, "-p", str(port)],
         cwd=place,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
@@ -111,8 +97,9 @@ def postgres(tmp_path: Path) -> Iterator[str]:
 
     until(lambda: psycopg.connect(address).close())
     yield address
-    server.terminate()
+    server.send_signal(signal.SIGINT)  # "fast": it does not wait for connections to end
     server.wait()
+    shutil.rmtree(place)
 
 
 @pytest.fixture

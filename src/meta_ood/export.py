@@ -10,7 +10,7 @@ import importlib.util
 import statistics
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,12 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import nn
+
+from meta_ood.frames import Frame
+from meta_ood.loading import read, to_unit_range
+from meta_ood.predictions import Prediction
+from meta_ood.scores import score_maps
+from meta_ood.segments import measure_segments
 
 OPSET = 18
 """The ONNX operator set that is written."""
@@ -33,6 +39,29 @@ _CHECKED = ((96, 160), (128, 256), (200, 333))  # [px], most of them not the tra
 
 class ExportError(ValueError):
     """A network cannot be exported, or the export does not agree with it."""
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How an export and its network agree on real frames.
+
+    Attributes
+    ----------
+    frames, segments
+        How many were compared.
+    logits
+        Largest difference of logits.
+    pixels
+        Pixels that are OoD by one and not by the other.
+    other
+        Ids of the frames whose segments differ in number, box or size.
+    """
+
+    frames: int
+    segments: int
+    logits: float
+    pixels: int
+    other: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -150,6 +179,49 @@ def check(network: nn.Module, run: Callable[[Floats], Floats]) -> float:
             )
         largest = max(largest, difference)
     return largest
+
+
+def compare(
+    network: nn.Module,
+    run: Callable[[Floats], Floats],
+    frames: Sequence[Frame],
+    score: str,
+    threshold: float,
+) -> Agreement:
+    """Compare an export with its network on frames: logits, OoD mask, segments.
+
+    Parameters
+    ----------
+    network, run
+        The network and what was exported from it.
+    frames
+        Of a prepared dataset, any sizes.
+    score, threshold
+        Segments are where `score` reaches `threshold`.
+    """
+    reference = network_runner(network)
+    align = bool(getattr(network, "align_corners", True))
+    segments = pixels = 0
+    largest = 0.0
+    other = []
+    for frame in frames:
+        sample = read(frame)
+        image = to_unit_range(sample.image[None]).numpy()
+        target = sample.target.numpy()
+        size = (target.shape[0], target.shape[1])
+        logits = [reference(image)[0], run(image)[0]]
+        largest = max(largest, float(np.abs(logits[0] - logits[1]).max()))
+        ours, theirs = (Prediction(frame.image_id, own, size, align, target) for own in logits)
+        masks = [score_maps(p, [score])[score] >= np.float32(threshold) for p in (ours, theirs)]
+        pixels += int((masks[0] != masks[1]).sum())
+        tables = [measure_segments(p, score, threshold) for p in (ours, theirs)]
+        segments += len(tables[0].image)
+        if not all(
+            np.array_equal(getattr(tables[0], name), getattr(tables[1], name))
+            for name in ("segment_box", "segment_size")
+        ):
+            other.append(frame.image_id)
+    return Agreement(len(frames), segments, largest, pixels, tuple(other))
 
 
 def latency(
