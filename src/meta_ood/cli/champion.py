@@ -41,6 +41,8 @@ def promote(
     from meta_ood.tracking import champion
 
     settings = Settings(params.segments.score, params.segments.threshold, params.infer)
-    version = champion.promote(facts.root(), params, network, settings.to_json(), variant)
+    root = facts.root()
+    version = champion.promote(root, params, network, settings.to_json(), variant)
     click.echo(f"{network} version {version.version} is champion; to serve it:")
-    click.echo(f"  mlflow models serve -m models:/{network}@champion --env-manager local -p 5001")
+    serve = f"mlflow models serve -m models:/{network}@champion --env-manager local -p 5001"
+    click.echo(f"  MLFLOW_TRACKING_URI={facts.store_uri(root)} {serve}")

@@ -84,9 +84,9 @@ def export(
         found = exporting.compare(network, run, chosen, segments.score, segments.threshold)
         other = found.other
         click.echo(
-            f"  {found.frames} frames of {frames.name}: logits differ by {found.logits:.2g} at most, "
-            f"{found.pixels} pixels of the OoD mask differ, the same {found.segments} segments in "
-            f"{found.frames - len(other)} frames"
+            f"  {found.frames} frames of {frames.name}: logits differ by {found.logits:.2g} at "
+            f"most, {found.pixels} pixels of the OoD mask differ; {found.segments} segments, "
+            f"the same in {found.frames - len(other)} frames"
         )
     seconds = exporting.latency(network, run, size)
     click.echo(

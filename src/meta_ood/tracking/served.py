@@ -5,6 +5,7 @@ Models from code: a version holds this three-line program, safetensors and JSON;
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -28,24 +29,27 @@ def model() -> Any:
         PythonModelContext,
     )  # heavy, and not without warnings
 
-    class Served(PythonModel):
-        """Images in, answers out."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # MLflow's wish for type hints: see below
 
-        def load_context(self, context: PythonModelContext) -> None:
-            """Load the detector once, when the server starts."""
-            files = {name: Path(path) for name, path in context.artifacts.items()}
-            self.detector = serving.Detector.load(
-                files["weights"], files["settings"], files.get("classifier")
-            )
+        class Served(PythonModel):
+            """Images in, answers out."""
 
-        # without hints: MLflow would take them for the schema of a request
-        def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
-            """Return one answer an image; anything else is told what is expected."""
-            maps = bool((params or {}).get("maps", True))
-            try:
-                images = [serving.read_image(given) for given in serving.images_of(model_input)]
-            except serving.ImageError as error:
-                raise MlflowException(str(error), INVALID_PARAMETER_VALUE) from None
-            return [serving.answer(self.detector.detect(image), maps) for image in images]
+            def load_context(self, context: PythonModelContext) -> None:
+                """Load the detector once, when the server starts."""
+                files = {name: Path(path) for name, path in context.artifacts.items()}
+                self.detector = serving.Detector.load(
+                    files["weights"], files["settings"], files.get("classifier")
+                )
+
+            # without hints: MLflow would take them for the schema of a request
+            def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+                """Return one answer an image; anything else is told what is expected."""
+                maps = bool((params or {}).get("maps", True))
+                try:
+                    images = [serving.read_image(given) for given in serving.images_of(model_input)]
+                except serving.ImageError as error:
+                    raise MlflowException(str(error), INVALID_PARAMETER_VALUE) from None
+                return [serving.answer(self.detector.detect(image), maps) for image in images]
 
     return Served()
