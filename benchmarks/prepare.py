@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import io
-import json
 import shutil
 import statistics
 import tempfile
@@ -144,7 +143,6 @@ def main():
                 folder / "plain",
             ),
         )
-        json_seconds(folder)
 
 
 def line(dataset, own, plain):
@@ -154,39 +152,6 @@ def line(dataset, own, plain):
         f"{dataset:<28} {own:>8.4f} {plain:>8.4f} {own / plain:>6.2f} {LIMIT:>6.2f} "
         f"{1 / own:>7.1f} {whole / 60:>14.1f} min",
         flush=True,
-    )
-
-
-def json_seconds(folder):
-    """Time reading a json of the real size, from the synthesised one repeated."""
-    instances = json.loads(
-        (folder / "coco" / "annotations" / "instances_train2017.json").read_text()
-    )
-    times = 860001 // len(instances["annotations"]) + 1
-    big = folder / "big"
-    (big / "annotations").mkdir(parents=True)
-    (big / "train2017").mkdir()
-    images = [
-        {**image, "id": image["id"] + 1_000_000 * k, "file_name": f"{k:04d}{image['file_name']}"}
-        for k in range(118287 // len(instances["images"]) + 1)
-        for image in instances["images"]
-    ]
-    annotations = [
-        {**a, "image_id": a["image_id"] + 1_000_000 * k, "id": a["id"] + 1_000_000 * k}
-        for k in range(times)
-        for a in instances["annotations"]
-    ]
-    path = big / "annotations" / "instances_train2017.json"
-    path.write_text(json.dumps({**instances, "images": images, "annotations": annotations}))
-    for image in images:
-        (big / "train2017" / image["file_name"]).touch()
-    del annotations
-    start = time.process_time()
-    frames = read("coco", big, "train2017", {})
-    size = path.stat().st_size / 1e6
-    print(
-        f"\nCOCO json of {size:.0f} MB, {len(images)} images: "
-        f"{len(frames)} proxies listed in {time.process_time() - start:.1f} s"
     )
 
 
