@@ -47,11 +47,11 @@ def examine_coco(
     try:
         instances = read_instances(json_path)
     except FileNotFoundError as error:
-        advice = "unpack annotations_trainval2017.zip here"
-        return {}, [Finding("error", "json_missing", str(error), advice)]
+        advice, files = "unpack annotations_trainval2017.zip here", (str(json_path),)
+        return {}, [Finding("error", "json_missing", str(error), advice, files, 1)]
     except ValueError as error:
-        advice = "download or unpack it again"
-        return {}, [Finding("error", "json_broken", str(error), advice)]
+        advice, files = "download or unpack it again", (str(json_path),)
+        return {}, [Finding("error", "json_broken", str(error), advice, files, 1)]
     images = instances.images
     on_disk = {path.name for path in folder.iterdir() if path.is_file()}
     present = [image for image in images if image.file_name in on_disk]
@@ -88,18 +88,26 @@ def _json(instances: Instances) -> list[Finding]:
     """Look for contradictions inside the json."""
     images = {image.id: image for image in instances.images}
     categories = instances.categories
-    twice = [k for k, n in Counter(image.id for image in instances.images).items() if n > 1]
+    ids = Counter(image.id for image in instances.images)
+    twice = [f"{instances.path}, image {number}" for number, n in ids.items() if n > 1]
     orphans, nameless, broken = [], [], []
     for annotation in instances.annotations():
         image = images.get(annotation["image_id"])
+        name = f"{instances.path}, annotation {annotation.get('id')}"
         if image is None:
-            orphans.append(annotation["id"])
+            orphans.append(name)
         elif not _fits(annotation.get("segmentation"), image):
-            broken.append(annotation["id"])
+            broken.append(name)
         if annotation["category_id"] not in categories:
-            nameless.append(annotation["id"])
+            nameless.append(name)
     findings = [
-        *gather("error", "json_same_id", "{count} image id(s) occur twice in the json", twice),
+        *gather(
+            "error",
+            "json_same_id",
+            "{count} image id(s) occur twice in the json",
+            twice,
+            "the json was edited or put together from several: take the original",
+        ),
         *gather(
             "warning",
             "json_orphans",
@@ -125,7 +133,8 @@ def _json(instances: Instances) -> list[Finding]:
     missing = [name for name in EXCLUDES["street"] if name not in categories.values()]
     if missing:
         text = f"the json has no category {', '.join(missing)}: nothing is left out because of it"
-        findings.append(Finding("note", "street_classes", text))
+        files = (str(instances.path),)
+        findings.append(Finding("note", "street_classes", text, "", files, 1))
     return findings
 
 
@@ -193,7 +202,14 @@ def _disk(
     if not names & on_disk:
         text = f"none of the json's {len(names)} images lies in {folder}"
         findings.append(
-            Finding("error", "nothing_found", text, "json and images are of different sets")
+            Finding(
+                "error",
+                "nothing_found",
+                text,
+                "json and images are of different sets",
+                (str(folder),),
+                1,
+            )
         )
     elif published and len(images) != published:
         text = f"{len(images)} images in the json; published are {published}"
