@@ -4,7 +4,8 @@
 
 Prints, for each dataset, seconds of processor time per image (median of 3 runs; a busy machine
 changes it little), images per second, the ratio to the plain loop in the same run, and what the
-whole dataset would take on one core. Frames repeat two synthetic streets; files are cached.
+whole dataset would take on one core. Frames repeat two synthetic streets; COCO is as in
+``coco_scale.py``, with the real numbers of annotations and corners. Files are cached.
 """
 
 from __future__ import annotations
@@ -23,10 +24,10 @@ import numpy as np
 from PIL import Image
 from pycocotools.coco import COCO
 
+from coco_scale import write_set
 from meta_ood.datasets import read
 from meta_ood.datasets.preparation import prepare_frame
 from meta_ood.datasets.synthetic.miniature import write_miniature
-from meta_ood.datasets.synthetic.write import write_coco
 
 LIMIT = 1.5
 """Ours also hashes every image and checks that it is complete and as large as its labels."""
@@ -35,6 +36,9 @@ PUBLISHED = {
     "lost_and_found": 1203,
     "fishyscapes_lost_and_found": 100,
     "fishyscapes_static": 30,
+    "road_anomaly": 60,
+    "road_anomaly21": 110,
+    "road_obstacle21": 442,
     "coco": 118287,
 }
 
@@ -107,16 +111,20 @@ def main():
     )
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        for dataset, kind, split, options in (
-            ("cityscapes", "cityscapes", "train", {}),
-            ("lost_and_found", "lost_and_found", "test", {}),
-            ("fishyscapes_lost_and_found", "fishyscapes_lost_and_found", "val", {}),
-            ("fishyscapes_static", "fishyscapes_static_v3", "val", {"version": "v3"}),
+        for dataset, split, options, (height, width) in (
+            ("cityscapes", "train", {}, (1024, 2048)),
+            ("lost_and_found", "test", {}, (1024, 2048)),
+            ("fishyscapes_lost_and_found", "val", {}, (1024, 2048)),
+            ("fishyscapes_static", "val", {"version": "v3"}, (1024, 2048)),
+            ("road_anomaly", "all", {}, (720, 1280)),
+            ("road_anomaly21", "val", {}, (720, 1280)),
+            ("road_obstacle21", "val", {}, (1080, 1920)),
         ):
             if dataset not in only:
                 continue
             root = folder / dataset
-            write_miniature(root, kind, split, count, height=1024, width=2048, distinct=2)
+            kind = "_".join([dataset, *options.values()])
+            write_miniature(root, kind, split, count, height=height, width=width, distinct=2)
             frames = read(dataset, root, split, options)
             table = frames[0].target.args[1]
             line(
@@ -130,7 +138,7 @@ def main():
         if "coco" not in only:
             return
         root = folder / "coco"
-        write_coco(root, 5 * count, 0, 480, lambda _: None)
+        write_set(root, 50 * count)
         frames = read("coco", root, "train2017", {})
         with contextlib.redirect_stdout(io.StringIO()):
             annotations = COCO(str(root / "annotations" / "instances_train2017.json"))
