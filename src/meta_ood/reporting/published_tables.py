@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from html import escape
 
@@ -14,7 +15,6 @@ _LEAD = (
     "from: [A] the authors' own, [I] an independent run, [T] a table of another paper, [U] a "
     "user's log. A question mark: no figure could be sourced."
 )
-_SOURCE = ' style="white-space:normal;min-width:18em"'
 
 
 def _lines(comparison: Comparison) -> list[tuple[str, tuple[str, ...], str, str]]:
@@ -32,47 +32,50 @@ def _all_remarks(comparisons: Sequence[Comparison]) -> list[str]:
     return [f"Not comparable: {remark}." for remark in found]
 
 
+def _note(source: str, sources: dict[str, int]) -> str:
+    """Return the number of a source, a new one if it has none; empty without a source."""
+    return f" {sources.setdefault(source, len(sources) + 1)}" if source else ""
+
+
 def published_section(comparisons: Sequence[Comparison]) -> str:
     """Return the section of the page; empty if nothing was published."""
     if not comparisons:
         return ""
-    body, last = [], ("", "", "")
+    body, sources, last = [], dict[str, int](), ("", "")
     for one in comparisons:
-        key = (one.cell.dataset, one.cell.network, one.cell.variant)
-        for index, (of, figures, protocol, source) in enumerate(_lines(one)):
-            is_first = index == 0 and key[:2] != last[:2]
-            names = ["", "", "", "", ""]
-            if index == 0:
-                names = [key[0] if is_first else "", key[1] if is_first else ""]
-                names += [key[2] if key != last else "", one.score or "–", ""]
-            heads = (
-                f'<th scope="row">{escape(names[0])}<span class="unit">{escape(names[1])}</span>'
-                f'</th><td class="text">{escape(names[2])}</td><td class="text">'
-                f'{escape(names[3])}</td><td class="text">'
-                + (f"<b>{of}</b>" if index == 0 else f'<span class="soft">{escape(of)}</span>')
-                + "</td>"
-            )
+        key = (one.cell.dataset, one.cell.network)
+        lines = _lines(one)
+        for index, (of, figures, protocol, source) in enumerate(lines):
+            is_first = index == 0 and key != last
+            name = f"{escape(key[0])}<span class='unit'>{escape(key[1])}</span>" if is_first else ""
+            score = f'<th scope="rowgroup" rowspan="{len(lines)}">{_of(one)}</th>'
             tone = "" if index == 0 else ' class="soft"'
+            of = f"<b>{of}</b>" if index == 0 else f"{escape(of)}{_note(source, sources)}"
             cells = "".join(f"<td{tone}>{escape(text)}</td>" for text in figures)
-            rest = "".join(
-                f'<td class="text soft"{style}>{escape(text)}</td>'
-                for text, style in ((protocol, ""), (source, _SOURCE))
+            body.append(
+                f"<tr{' class=first' if is_first else ''}><th>{name}</th>"
+                f'{score if index == 0 else ""}<td class="text">{of}</td>{cells}'
+                f'<td class="text soft">{escape(protocol)}</td></tr>'
             )
-            body.append(f"<tr{' class=first' if is_first else ''}>{heads}{cells}{rest}</tr>")
-            last = key
-    titles = [("evaluation set", "network"), ("variant", ""), ("score", ""), ("of", "")]
+        last = key
+    titles = [("evaluation set", "network"), ("score", "variant"), ("of", "")]
     titles += [(title, "%") for title in FIGURES.values()]
-    head = head_cells(titles, 4) + "".join(
-        f'<th scope="col" class="text">{title}<span class="unit">&nbsp;</span></th>'
-        for title in ("protocol", "source")
-    )
+    head = head_cells(titles, 3) + head_cells([("protocol", "")], 1)
     table = f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(body)}</tbody></table>"
     remarks = "".join(f"<li>{escape(text)}</li>" for text in _all_remarks(comparisons))
+    notes = "".join(f"<li>{escape(source)}</li>" for source in sources)
     return (
         f'<h2 id="published">Beside published figures</h2><p class="soft">{escape(_LEAD)}</p>'
         + (f'<div class="missing"><ul>{remarks}</ul></div>' if remarks else "")
         + wide(table, "Beside published figures")
+        + f'<ol class="note">{notes}</ol>'
     )
+
+
+def _of(one: Comparison) -> str:
+    """Return what the figures are of: a score, or the known classes, and the variant."""
+    what = one.score or "known classes"
+    return f'{escape(what)}<span class="unit">{escape(one.cell.variant)}</span>'
 
 
 def published_markdown(comparisons: Sequence[Comparison]) -> str:
@@ -103,14 +106,19 @@ def published_text(comparisons: Sequence[Comparison]) -> str:
                 names[:2] = "", ""
             if key == last:
                 names[2] = ""
-            note = f" {sources.setdefault(source, len(sources) + 1)}" if source else ""
-            rows.append([*names, of + note, *figures, protocol])
+            rows.append([*names, of + _note(source, sources), *figures, protocol])
             last = key
     widths = [max(len(row[k]) for row in rows) for k in range(len(rows[0]))]
     lines = ["  ".join(t.ljust(w) for t, w in zip(r, widths, strict=True)).rstrip() for r in rows]
     notes = [f"{number} {source}" for source, number in sources.items()]
     rule = "-" * len(max(lines, key=len))
-    top = ["", "Beside published figures [%]", _LEAD, "", *_bullets(comparisons)]
+    top = [
+        "",
+        "Beside published figures [%]",
+        textwrap.fill(_LEAD, 100),
+        "",
+        *_bullets(comparisons),
+    ]
     return "\n".join([*top, lines[0], rule, *lines[1:], "", *notes, ""])
 
 
