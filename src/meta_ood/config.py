@@ -283,7 +283,10 @@ SECTIONS: dict[str, tuple[str, ...]] = {
     "segments": ("segments",),
     "meta": ("seed", "meta"),
     "evaluate": ("seed", "segments", "meta", "evaluate"),
-    "report": ("seed", "networks", "variants", "evaluation_sets", "segments", "report"),
+    "report": (
+        *("seed", "networks", "variants", "evaluation_sets", "datasets", "network"),
+        *("segments", "report"),
+    ),
 }
 """Stage -> the parts of params.yaml that its result depends on, as in dvc.yaml."""
 
@@ -326,7 +329,7 @@ def stage_values(
             value = get()
         else:
             value = getattr(params, section)
-        values.update(_flat(key, asdict(typing.cast(Any, value)) if is_dataclass(value) else value))
+        values.update(_flat(key, value))
     return values
 
 
@@ -336,6 +339,8 @@ def _architecture(params: Params, network: str) -> Mapping[str, Any]:
 
 
 def _flat(key: str, value: Any) -> dict[str, Any]:
+    if is_dataclass(value):
+        value = asdict(typing.cast(Any, value))
     if not isinstance(value, Mapping):
         return {key: value}
     return {k: v for name in value for k, v in _flat(f"{key}.{name}", value[name]).items()}

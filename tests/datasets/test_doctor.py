@@ -1,5 +1,6 @@
 """Every kind of damage, each in a copy of the demo, and the doctor's word for it."""
 
+import hashlib
 import json
 import shutil
 
@@ -7,9 +8,12 @@ import numpy as np
 import pytest
 from PIL import Image, PngImagePlugin
 
+from meta_ood.datasets.doctor import archives
+from meta_ood.datasets.doctor.archives import Archive
 from meta_ood.datasets.doctor.coco import decompress
 from meta_ood.datasets.doctor.examine import examine, recognise
 from meta_ood.datasets.synthetic.annotations import compress
+from meta_ood.datasets.synthetic.miniature import write_miniature
 
 SPLITS = {
     "cityscapes": "train",
@@ -272,6 +276,79 @@ def test_evaluation_set_without_any_obstacle(demo, tmp_path):
     assert finding(look(root, "fishyscapes"), "no_ood").level == "error"
 
 
+# overlays and archives
+
+
+@pytest.fixture
+def static(tmp_path):
+    root = tmp_path / "raw" / "static"
+    write_miniature(root, "fishyscapes_static_v1", "val", 3)
+    return root
+
+
+def overlay(root):
+    return sorted((root / "fs_val_v1").glob("*_rgb.npz"))[1]
+
+
+def save_overlay(path, **arrays):
+    np.savez(path, **arrays)
+    return path
+
+
+OVERLAY_DAMAGE = {
+    "missing": (remove, "is missing"),
+    "cut off": (cut, "expected an array named rgb"),
+    "without rgb": (lambda path: save_overlay(path, mask=np.zeros(3)), "named rgb"),
+    "of another size": (
+        lambda path: save_overlay(path, rgb=np.zeros((2, 2, 3), np.int16)),
+        r"overlay (2, 2, 3)",
+    ),
+    "that holds objects": (
+        lambda path: save_overlay(path, rgb=np.array([{"a": 1}], object)),
+        "named rgb",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", list(OVERLAY_DAMAGE))
+def test_damage_to_an_overlay_is_named_with_its_file(static, kind):
+    damage, words = OVERLAY_DAMAGE[kind]
+    path = damage(overlay(static))
+    report = look(static, "fishyscapes_static", "val", version="v1")
+    found = finding(report, "overlay")
+    assert (found.level, found.count) == ("error", 1)
+    assert str(path) in found.text
+    assert words in found.text
+    assert found.files == (str(path).replace("_rgb.npz", "_labels.png"),)
+
+
+def test_archives_are_compared_with_their_published_sums(cityscapes, monkeypatch):
+    content = b"an archive"
+    path = write(cityscapes.parent / "gtCoarse.zip", content)
+    size, md5 = len(content), hashlib.md5(content, usedforsecurity=False).hexdigest()
+    for known, is_sound_fast, is_sound in (
+        (Archive(size, md5), True, True),
+        (Archive(size, sha256=hashlib.sha256(content).hexdigest()), True, True),
+        (Archive(size, md5[::-1]), True, False),  # the size alone says nothing
+        (Archive(size + 1, md5), False, False),
+    ):
+        monkeypatch.setitem(archives.ARCHIVES, "gtCoarse.zip", (known,))
+        for full, sound in ((False, is_sound_fast), (True, is_sound)):
+            report = look(cityscapes, "cityscapes", full=full)
+            assert finding(report, "archive_present").files == (str(path),)
+            assert report.passed == sound
+            if not sound:
+                assert finding(report, "archive_damaged").files == (str(path),)
+
+
+def test_sums_of_archives_are_those_of_the_benchmarks():
+    for kinds in archives.ARCHIVES.values():
+        for kind in kinds:
+            assert len(kind.md5) in (0, 32)
+            assert len(kind.sha256) in (0, 64)
+            assert kind.md5 or kind.sha256
+
+
 # COCO
 
 
@@ -286,8 +363,9 @@ def set_value(kind, index, key, value):
     return lambda root: edit(root, lambda j: j[kind][index].__setitem__(key, value))
 
 
+JSON = "instances_train2017.json"
 COCO_DAMAGE = {
-    "json missing": (lambda r: shutil.rmtree(r / "annotations"), "json_missing", "error"),
+    "json missing": (lambda r: remove(r / "annotations" / JSON), "json_missing", "error"),
     "json cut off": (
         lambda r: cut(r / "annotations" / "instances_train2017.json"),
         "json_broken",
@@ -357,12 +435,27 @@ COCO_DAMAGE = {
 
 
 @pytest.mark.parametrize("kind", list(COCO_DAMAGE))
-def test_damage_to_coco_is_named(coco, kind):
+def test_damage_to_coco_is_named_with_its_file(coco, kind):
     damage, code, level = COCO_DAMAGE[kind]
+    first = sorted((coco / "train2017").iterdir())[0]
     damage(coco)
     report = look(coco, "coco")
-    assert finding(report, code).level == level
+    found = finding(report, code)
+    assert found.level == level
+    assert found.advice
     assert report.passed == (level != "error")
+    if kind.startswith("image"):
+        assert str(first) in found.files
+    else:
+        named = coco / ("train2017" if code == "nothing_found" else f"annotations/{JSON}")
+        assert found.files
+        assert all(file.startswith(str(named)) for file in found.files)
+
+
+def test_a_file_that_the_json_lacks_is_named(coco):
+    path = write(coco / "train2017" / "000000000001.jpg", b"x")
+    found = finding(look(coco, "coco"), "disk_only")
+    assert str(path) in found.files
 
 
 def test_missing_street_class_is_noted(coco):

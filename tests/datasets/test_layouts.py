@@ -1,10 +1,14 @@
 """Layouts beyond the demo's: each written as it comes out of its archive."""
 
+import re
+
 import numpy as np
 import pytest
 from PIL import Image
 
-from meta_ood.datasets import read
+from demo_world import REPOSITORY
+from meta_ood.datasets import READERS, LayoutReader, known_options, read
+from meta_ood.datasets.doctor.examine import examine
 from meta_ood.datasets.preparation import prepare_frame
 from meta_ood.labels import IGNORE, IN, OOD
 
@@ -168,3 +172,27 @@ def test_lost_and_found_without_known_objects_and_dropped_frames(tmp_path):
     assert [frame.image_id for frame in dropped] == [names[3]]
     with pytest.raises(ValueError, match="option drop: expected a list"):
         read("lost_and_found", tmp_path, "test", {"drop": names[0]})
+
+
+def test_the_dataset_that_the_documentation_adds_works(tmp_path, monkeypatch):
+    page = (REPOSITORY / "docs" / "datasets.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    assert len(code.splitlines()) < 40
+    module = {}
+    exec(code, module)
+    monkeypatch.setitem(READERS, "test_track", LayoutReader(module["test_track"]))
+    for number in range(2):
+        put(tmp_path / f"val/lap{number}/frame{number}.jpg", picture(60 * number))
+        put(tmp_path / f"val/lap{number}/frame{number}_mask.png", [[0, 7, 255, 0]])
+    frames = read("test_track", tmp_path, "val")
+    assert [(frame.image_id, frame.scene) for frame in frames] == [
+        ("frame0", "lap0"), ("frame1", "lap1"),
+    ]  # fmt: skip
+    assert frames[0].target().tolist() == TARGET
+    assert known_options("test_track") == []
+    report = examine("track", "test_track", tmp_path, "val", {}, full=True)
+    assert report.passed
+    assert [f.code for f in report.findings] == ["count"]
+    put(tmp_path / "val/lap1/frame1_mask.png", [[0, 8, 255, 0]])
+    report = examine("track", "test_track", tmp_path, "val", {}, full=True)
+    assert [f.code for f in report.findings if f.level == "error"] == ["label_values"]

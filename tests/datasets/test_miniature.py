@@ -6,7 +6,7 @@ import pytest
 from meta_ood.datasets import READERS, read
 from meta_ood.datasets.doctor.examine import examine
 from meta_ood.datasets.reader import LayoutReader
-from meta_ood.datasets.synthetic.miniature import miniatures, write_miniature
+from meta_ood.datasets.synthetic.miniature import miniatures, splits_of, write_miniature
 from meta_ood.labels import IGNORE, IN, OOD
 
 CASES = [(kind, split) for kind, what in miniatures().items() for split in what.layout.splits]
@@ -47,6 +47,25 @@ def test_round_trip(tmp_path, kind, split):
     report = examine(kind, reader, tmp_path, split, chosen, full=True)
     assert report.passed, report.findings
     assert {f.code for f in report.findings} <= {"count", "size", "classes"}
+
+
+@pytest.mark.parametrize("split", ["train2017", "val2017"])
+def test_round_trip_of_coco(tmp_path, split):
+    assert splits_of("coco") == ["train2017", "val2017"]
+    assert write_miniature(tmp_path, "coco", split, 9, height=64, width=96, distinct=6) == 9
+    frames = read("coco", tmp_path, split, {"min_side": 64})
+    assert len(frames) == 6  # every third holds something of the street
+    for frame in frames:
+        target = frame.target()
+        assert target.shape == (64, 96)
+        assert set(np.unique(target).tolist()) == {OOD, IGNORE}
+    report = examine("coco", "coco", tmp_path, split, {}, full=True)
+    assert {f.code for f in report.findings} == {"count"}
+    assert (report.facts["frames"], report.facts["published"]) == (
+        9,
+        {"train2017": 118287, "val2017": 5000}[split],
+    )
+    assert len({frame.image.read_bytes() for frame in frames}) == 6
 
 
 def test_overlays_give_the_pasted_pictures(tmp_path):

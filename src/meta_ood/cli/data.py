@@ -193,14 +193,9 @@ def synthesize(
     kind: str, root: Path, split: str | None, count: int | None, height: int, width: int, seed: int
 ) -> None:
     """KIND is a reader's name; an unknown one lists the known ones."""
-    from meta_ood.datasets.synthetic.miniature import miniatures, write_miniature
-    from meta_ood.labels import lookup
+    from meta_ood.datasets.synthetic.miniature import splits_of, write_miniature
 
-    layout = lookup("miniature", miniatures(), kind).layout
-    chosen = [split] if split else [s for s in layout.splits if s not in layout.folders]
-    for name in chosen:
-        if name == "train_extra":
-            continue
+    for name in [split] if split else splits_of(kind):
         written = write_miniature(root, kind, name, count, seed=seed, height=height, width=width)
         click.echo(f"{root}: {written} frames of {name}")
 

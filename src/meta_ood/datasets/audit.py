@@ -15,7 +15,8 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw
 
 from meta_ood.datasets import read
-from meta_ood.datasets.coco import places, read_instances
+from meta_ood.datasets.coco import places
+from meta_ood.datasets.instances import read_instances
 from meta_ood.labels import OOD
 
 EVALUATION: dict[str, str] = {
@@ -118,22 +119,22 @@ def audit(root: Path, split: str, options: Mapping[str, Any], sample: int = 500)
     kept = {frame.image.name for frame in frames}
     where = {key: options[key] for key in ("images", "annotations") if key in options}
     instances = read_instances(places(root, split, **where)[1])
-    images = {image["id"]: image for image in instances["images"]}
-    names = {category["id"]: str(category["name"]) for category in instances["categories"]}
+    images = {image.id: image for image in instances.images}
+    names = instances.categories
     counts: dict[bool, Counter[str]] = {True: Counter(), False: Counter()}
     areas: dict[bool, Counter[str]] = {True: Counter(), False: Counter()}
     seen: dict[bool, dict[str, set[int]]] = {True: defaultdict(set), False: defaultdict(set)}
     annotated = set()
-    for annotation in instances["annotations"]:
+    for annotation in instances.annotations():
         image = images.get(annotation["image_id"])
         if image is None:
             continue
-        is_kept = image["file_name"] in kept
+        is_kept = image.file_name in kept
         name = names[annotation["category_id"]]
-        annotated.add(image["file_name"])
+        annotated.add(image.file_name)
         counts[is_kept][name] += 1
-        areas[is_kept][name] += float(annotation["area"]) / (image["height"] * image["width"])
-        seen[is_kept][name].add(image["id"])
+        areas[is_kept][name] += float(annotation["area"]) / (image.height * image.width)
+        seen[is_kept][name].add(image.id)
     categories = [
         Category(
             name,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from meta_ood.datasets.instances import ListedImage, Span, read_instances, read_spans
 from meta_ood.datasets.reader import RawFrame, one_of
 from meta_ood.labels import IGNORE, OOD, LabelMap
 
@@ -35,8 +35,6 @@ EXCLUDES: dict[str, tuple[str, ...]] = {
     "published": _PUBLISHED,
 }
 """Preset of option `exclude` -> category names; an image with any of them is left out."""
-
-Json = Mapping[str, Any]
 
 
 def coco(
@@ -82,7 +80,7 @@ def coco(
         raise ValueError(f"coco reader: option min_side: expected pixels >= 0, got {min_side!r}")
     folder, json_path = places(root, split, images, annotations)
     instances = read_instances(json_path)
-    categories = {category["name"]: category["id"] for category in instances["categories"]}
+    categories = {name: number for number, name in instances.categories.items()}
     if isinstance(exclude, str):
         one_of("coco", "exclude", exclude, tuple(EXCLUDES))
         dropped = {categories[name] for name in EXCLUDES[exclude] if name in categories}
@@ -90,19 +88,16 @@ def coco(
         dropped = {_category(categories, "exclude", name) for name in exclude}
     kept = {_category(categories, "include", name) for name in include} or set(categories.values())
 
-    segmentations: dict[int, list[Any]] = {}
-    excluded = set()
-    for annotation in instances["annotations"]:
-        if annotation["category_id"] in dropped:
-            excluded.add(annotation["image_id"])
-        elif annotation["category_id"] in kept:
-            segmentations.setdefault(annotation["image_id"], []).append(annotation["segmentation"])
-    for image in on_disk(folder, instances["images"]):
-        size = image["height"], image["width"]
-        if image["id"] in excluded or min(size) < min_side:
+    is_dropped = np.array([number in dropped for number in instances.category_ids], bool)
+    is_kept = np.array([number in kept - dropped for number in instances.category_ids], bool)
+    excluded = set(instances.spans(is_dropped[instances.kinds]))
+    spans = instances.spans(is_kept[instances.kinds])
+    for image in on_disk(folder, instances.images):
+        size = image.height, image.width
+        if image.id in excluded or min(size) < min_side:
             continue
-        path = folder / image["file_name"]
-        target = partial(rasterise, segmentations.get(image["id"], ()), size, fill)
+        path = folder / image.file_name
+        target = partial(read_target, json_path, spans.get(image.id, ()), size, fill)
         yield RawFrame(path.stem, path, path.stem, target)
 
 
@@ -123,26 +118,12 @@ def places(
     return root / images.replace("{split}", split), root / annotations.replace("{split}", split)
 
 
-def read_instances(path: Path) -> Json:
-    """Read a json in COCO's format, or say what is wrong with it."""
-    if not path.is_file():
-        raise FileNotFoundError(f"COCO: {path} is missing: the annotations of the images")
-    try:
-        instances = json.loads(path.read_bytes())
-    except ValueError as error:
-        raise ValueError(f"{path}: not a complete json file ({error})") from None
-    for key in ("images", "annotations", "categories"):
-        if not isinstance(instances, dict) or not isinstance(instances.get(key), list):
-            raise ValueError(f"{path}: expected a list under {key!r}, as in COCO's format")
-    return dict(instances)
-
-
-def on_disk(folder: Path, images: Sequence[Json]) -> list[Json]:
+def on_disk(folder: Path, images: Sequence[ListedImage]) -> list[ListedImage]:
     """Return the json's images that lie in a folder, by file name; differences are logged."""
     if not folder.is_dir():
         raise FileNotFoundError(f"COCO: the image folder {folder} is missing")
     names = {path.name for path in folder.iterdir() if path.is_file()}
-    listed = {image["file_name"] for image in images}
+    listed = {image.file_name for image in images}
     for what, odd in (
         ("on disk but not in the json", names - listed),
         ("in the json but not on disk", listed - names),
@@ -150,10 +131,18 @@ def on_disk(folder: Path, images: Sequence[Json]) -> list[Json]:
         if odd:
             some = ", ".join(sorted(odd)[:3]) + (", ..." if len(odd) > 3 else "")
             logger.warning("%s: skipped %d %s: %s", folder, len(odd), what, some)
-    present = [image for image in images if image["file_name"] in names]
+    present = [image for image in images if image.file_name in names]
     if not present:
         raise FileNotFoundError(f"COCO: no image of the json lies in {folder}")
-    return sorted(present, key=lambda image: str(image["file_name"]))
+    return sorted(present, key=lambda image: image.file_name)
+
+
+def read_target(
+    path: Path, spans: Sequence[Span], size: tuple[int, int], background: int
+) -> LabelMap:
+    """Read an image's annotations from the json and draw them; see :func:`rasterise`."""
+    segmentations = [annotation["segmentation"] for annotation in read_spans(path, spans)]
+    return rasterise(segmentations, size, background)
 
 
 def rasterise(segmentations: Sequence[Any], size: tuple[int, int], background: int) -> LabelMap:

@@ -1,6 +1,12 @@
 """The pure half of the report stage: results in, texts and one HTML page out."""
 
 from meta_ood.reporting.page import html_page
+from meta_ood.reporting.published import compare, read_published
+from meta_ood.reporting.published_tables import (
+    published_markdown,
+    published_section,
+    published_text,
+)
 from meta_ood.reporting.results import Cell, Results, read_results
 from meta_ood.reporting.tables import csv_table, markdown_table, text_table
 from meta_ood.reporting.verdict import verdict
@@ -8,9 +14,14 @@ from meta_ood.reporting.verdict import verdict
 __all__ = [
     "Cell",
     "Results",
+    "compare",
     "csv_table",
     "html_page",
     "markdown_table",
+    "published_markdown",
+    "published_section",
+    "published_text",
+    "read_published",
     "read_results",
     "text_table",
     "verdict",

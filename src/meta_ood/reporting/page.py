@@ -37,7 +37,9 @@ GLOSSARY = (
 )
 
 
-def html_page(title: str, results: Results, provenance: Mapping[str, str]) -> str:
+def html_page(
+    title: str, results: Results, provenance: Mapping[str, str], published: str = ""
+) -> str:
     """Return the whole page.
 
     Parameters
@@ -48,10 +50,13 @@ def html_page(title: str, results: Results, provenance: Mapping[str, str]) -> st
         What :func:`meta_ood.reporting.read_results` returns; pictures are read from their files.
     provenance
         Name -> value for the footer; nothing that differs between two runs on the same inputs.
+    published
+        Section of published figures, which stands behind the results.
     """
     sections = [
         _missing(results),
         results_section(results) if results.cells else "",
+        published,
         differences_section(results),
         pictures_section(results),
         _curves(results),

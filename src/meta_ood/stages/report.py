@@ -37,12 +37,20 @@ def run(params: Params, *, evaluation: Path, report: Path, log: Log, machine: Ma
     )
     for key in results.missing:
         logger.warning("no metrics.json for %s", "/".join(key))
-    page = reporting.html_page(params.report.title, results, _provenance(params, results))
+    beside = reporting.compare(results, params.network, params.datasets, reporting.read_published())
+    page = reporting.html_page(
+        params.report.title,
+        results,
+        _provenance(params, results),
+        reporting.published_section(beside),
+    )
     texts = {
         "index.html": page,
         "results.csv": reporting.csv_table(results.ordered),
-        "results.md": reporting.markdown_table(results.ordered) + "\n",
-        "results.txt": reporting.text_table(results.ordered) + "\n",
+        "results.md": reporting.markdown_table(results.ordered)
+        + f"\n{reporting.published_markdown(beside)}",
+        "results.txt": reporting.text_table(results.ordered)
+        + f"\n{reporting.published_text(beside)}",
     }
     report.mkdir(parents=True, exist_ok=True)
     for name, text in texts.items():

@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from meta_ood.context import progress
-from meta_ood.datasets.coco import EXCLUDES, places, read_instances
+from meta_ood.datasets.coco import EXCLUDES, places
 from meta_ood.datasets.doctor.findings import Finding, gather
 from meta_ood.datasets.doctor.inspection import Inspected, inspect_pair
 from meta_ood.datasets.doctor.layouts import problems
+from meta_ood.datasets.instances import Instances, ListedImage, read_instances
 from meta_ood.datasets.pool import ordered_map
 
 PUBLISHED = {"train2017": 118287, "val2017": 5000}
-Json = Mapping[str, Any]
 
 
 def examine_coco(
@@ -47,19 +47,19 @@ def examine_coco(
     try:
         instances = read_instances(json_path)
     except FileNotFoundError as error:
-        advice = "unpack annotations_trainval2017.zip here"
-        return {}, [Finding("error", "json_missing", str(error), advice)]
+        advice, files = "unpack annotations_trainval2017.zip here", (str(json_path),)
+        return {}, [Finding("error", "json_missing", str(error), advice, files, 1)]
     except ValueError as error:
-        advice = "download or unpack it again"
-        return {}, [Finding("error", "json_broken", str(error), advice)]
-    images: Sequence[Json] = instances["images"]
+        advice, files = "download or unpack it again", (str(json_path),)
+        return {}, [Finding("error", "json_broken", str(error), advice, files, 1)]
+    images = instances.images
     on_disk = {path.name for path in folder.iterdir() if path.is_file()}
-    present = [image for image in images if image["file_name"] in on_disk]
+    present = [image for image in images if image.file_name in on_disk]
     findings = _json(instances)
     findings += _disk(folder, images, on_disk, split)
     chosen = present if sample <= 0 else present[:: max(1, -(-len(present) // sample))]
     work = partial(inspect_pair, labels={})
-    pairs = [(folder / image["file_name"], None) for image in chosen]
+    pairs = [(folder / image.file_name, None) for image in chosen]
     inspected = list(progress(ordered_map(work, pairs, workers), "check COCO", len(pairs)))
     findings += problems(inspected)
     findings += _sizes(chosen, inspected)
@@ -67,8 +67,8 @@ def examine_coco(
         "frames": len(present),
         "published": PUBLISHED.get(split, 0),
         "decoded": len(inspected),
-        "annotations": len(instances["annotations"]),
-        "categories": len(instances["categories"]),
+        "annotations": len(instances.starts),
+        "categories": len(instances.categories),
     }
     return facts, findings
 
@@ -84,22 +84,30 @@ def _nothing(root: Path, split: str) -> Finding:
     return Finding("error", "nothing_found", text, f"unpack {split}.zip here")
 
 
-def _json(instances: Json) -> list[Finding]:
+def _json(instances: Instances) -> list[Finding]:
     """Look for contradictions inside the json."""
-    images = {image["id"]: image for image in instances["images"]}
-    categories = {category["id"]: category["name"] for category in instances["categories"]}
-    twice = [k for k, n in Counter(i["id"] for i in instances["images"]).items() if n > 1]
+    images = {image.id: image for image in instances.images}
+    categories = instances.categories
+    ids = Counter(image.id for image in instances.images)
+    twice = [f"{instances.path}, image {number}" for number, n in ids.items() if n > 1]
     orphans, nameless, broken = [], [], []
-    for annotation in instances["annotations"]:
+    for annotation in instances.annotations():
         image = images.get(annotation["image_id"])
+        name = f"{instances.path}, annotation {annotation.get('id')}"
         if image is None:
-            orphans.append(annotation["id"])
+            orphans.append(name)
         elif not _fits(annotation.get("segmentation"), image):
-            broken.append(annotation["id"])
+            broken.append(name)
         if annotation["category_id"] not in categories:
-            nameless.append(annotation["id"])
+            nameless.append(name)
     findings = [
-        *gather("error", "json_same_id", "{count} image id(s) occur twice in the json", twice),
+        *gather(
+            "error",
+            "json_same_id",
+            "{count} image id(s) occur twice in the json",
+            twice,
+            "the json was edited or put together from several: take the original",
+        ),
         *gather(
             "warning",
             "json_orphans",
@@ -125,11 +133,12 @@ def _json(instances: Json) -> list[Finding]:
     missing = [name for name in EXCLUDES["street"] if name not in categories.values()]
     if missing:
         text = f"the json has no category {', '.join(missing)}: nothing is left out because of it"
-        findings.append(Finding("note", "street_classes", text))
+        files = (str(instances.path),)
+        findings.append(Finding("note", "street_classes", text, "", files, 1))
     return findings
 
 
-def _fits(segmentation: object, image: Json) -> bool:
+def _fits(segmentation: object, image: ListedImage) -> bool:
     """Whether a segmentation has the form and the size that its image asks for."""
     if isinstance(segmentation, list):
         return bool(segmentation) and all(
@@ -138,7 +147,7 @@ def _fits(segmentation: object, image: Json) -> bool:
         )
     if not isinstance(segmentation, Mapping) or "counts" not in segmentation:
         return False
-    size = [image["height"], image["width"]]
+    size = [image.height, image.width]
     if list(segmentation.get("size", [])) != size:
         return False
     counts = segmentation["counts"]
@@ -169,8 +178,10 @@ def decompress(text: str) -> list[int]:
     return lengths
 
 
-def _disk(folder: Path, images: Sequence[Json], on_disk: set[str], split: str) -> list[Finding]:
-    names = {str(image["file_name"]) for image in images}
+def _disk(
+    folder: Path, images: Sequence[ListedImage], on_disk: set[str], split: str
+) -> list[Finding]:
+    names = {image.file_name for image in images}
     findings = [
         *gather(
             "warning",
@@ -191,7 +202,14 @@ def _disk(folder: Path, images: Sequence[Json], on_disk: set[str], split: str) -
     if not names & on_disk:
         text = f"none of the json's {len(names)} images lies in {folder}"
         findings.append(
-            Finding("error", "nothing_found", text, "json and images are of different sets")
+            Finding(
+                "error",
+                "nothing_found",
+                text,
+                "json and images are of different sets",
+                (str(folder),),
+                1,
+            )
         )
     elif published and len(images) != published:
         text = f"{len(images)} images in the json; published are {published}"
@@ -199,11 +217,11 @@ def _disk(folder: Path, images: Sequence[Json], on_disk: set[str], split: str) -
     return findings
 
 
-def _sizes(images: Sequence[Json], inspected: Sequence[Inspected]) -> list[Finding]:
+def _sizes(images: Sequence[ListedImage], inspected: Sequence[Inspected]) -> list[Finding]:
     odd = [
         item.image
         for image, item in zip(images, inspected, strict=True)
-        if item.size not in ((0, 0), (image["width"], image["height"]))
+        if item.size not in ((0, 0), (image.width, image.height))
     ]
     return gather(
         "error",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -47,6 +47,7 @@ def inspect_pair(
     pair: tuple[Path, Path | None],
     labels: Mapping[int, int],
     label_twin: tuple[str, str] | None = None,
+    compose: Callable[[Path, Path], object] | None = None,
 ) -> Inspected:
     """Decode an image and its labels and look for damage.
 
@@ -58,6 +59,8 @@ def inspect_pair(
         Label id -> target value.
     label_twin
         Two endings of label file names that must tell the same story, if there are two.
+    compose
+        Makes the picture from image and labels, where it is no file; raises where it cannot.
     """
     image, target = pair
     problems: dict[str, str] = {}
@@ -70,6 +73,11 @@ def inspect_pair(
             _judge_labels(ids, values, labels, size, problems)
             if label_twin is not None:
                 _compare_twin(target, ids, label_twin, problems)
+        if compose is not None and size != (0, 0):
+            try:
+                compose(image, target)
+            except (OSError, ValueError) as error:
+                problems["overlay"] = str(error)
     return Inspected(image, target, size, md5, values, problems)
 
 

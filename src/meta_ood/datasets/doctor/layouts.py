@@ -60,6 +60,11 @@ PROBLEMS: dict[str, tuple[Level, str, str]] = {
         "{count} label file(s) and their train ids disagree",
         "choose which to trust by the reader's option labels",
     ),
+    "overlay": (
+        "error",
+        "{count} overlay(s) are missing or do not fit",
+        "unpack the archive of the labels again: each *_labels.png has its *_rgb.npz",
+    ),
     "gamma": (
         "note",
         "{count} image(s) carry a gamma tag",
@@ -107,6 +112,7 @@ def examine_layout(
         inspect_pair,
         labels=layout.labels,
         label_twin=(suffix[0], twins[suffix[0]]) if suffix and is_lost else None,
+        compose=layout.compose,
     )
     done = ordered_map(work, [(p.image, p.target) for p in chosen], workers)
     inspected = list(progress(done, f"check {layout.name}", len(chosen)))
@@ -261,9 +267,9 @@ def problems(inspected: Sequence[Inspected]) -> list[Finding]:
     detail: dict[str, str] = {}
     for item in inspected:
         for code, text in item.problems.items():
-            path = item.target if code.startswith("label") else item.image
+            path = item.target if code.startswith(("label", "overlay")) else item.image
             by_code[code].append(str(path))
-            detail.setdefault(code, text)
+            detail.setdefault(code, text.replace("{", "{{").replace("}", "}}"))
     findings = []
     decoded = [item for item in inspected if item.values]
     for code, (level, text, advice) in PROBLEMS.items():

@@ -23,12 +23,13 @@ from meta_ood.datasets.fishyscapes import (
 from meta_ood.datasets.lost_and_found import lost_and_found
 from meta_ood.datasets.reader import Layout
 from meta_ood.datasets.road_anomaly import road_anomaly, road_anomaly21, road_obstacle21
+from meta_ood.datasets.synthetic import coco_miniature
 from meta_ood.datasets.synthetic.canvas import Pen
 from meta_ood.datasets.synthetic.figures import dice
 from meta_ood.datasets.synthetic.obstacles import HAZARDS
 from meta_ood.datasets.synthetic.street import add_car_body, aim, render
 from meta_ood.datasets.synthetic.world import ROAD, sample_world
-from meta_ood.datasets.synthetic.write import light, photo, save
+from meta_ood.datasets.synthetic.write import light, marked, photo, save
 from meta_ood.labels import CITYSCAPES, IGNORE, IN, OOD, lookup
 
 Fields = dict[str, str]
@@ -148,6 +149,15 @@ def miniatures() -> dict[str, Miniature]:
     }
 
 
+def splits_of(kind: str) -> list[str]:
+    """Return the splits of a layout that have files of their own; an unknown kind lists all."""
+    known = {"coco": coco_miniature.SPLITS} | {
+        name: {s: n for s, n in what.layout.splits.items() if s not in what.layout.folders}
+        for name, what in miniatures().items()
+    }
+    return [split for split in lookup("miniature", known, kind) if split != "train_extra"]
+
+
 @dataclass(frozen=True)
 class _Picture:
     """A street without and with an object, its classes, and its OoD encoding."""
@@ -199,7 +209,7 @@ def write_miniature(
     root
         Raw root to write to; files of the same name are replaced.
     kind
-        A key of :func:`miniatures`.
+        ``coco`` or a key of :func:`miniatures`.
     split
         A split of the layout.
     count
@@ -213,7 +223,14 @@ def write_miniature(
     -------
     The number of frames written.
     """
-    what = lookup("miniature", miniatures(), kind)
+    if kind == "coco":
+        published = lookup("COCO split", coco_miniature.SPLITS, split)
+        return coco_miniature.write_coco_miniature(
+            root, split, published if count is None else count,
+            seed=seed, height=height, width=width, distinct=distinct,
+        )  # fmt: skip
+    splits_of(kind)  # an unknown kind lists the known ones
+    what = miniatures()[kind]
     layout = what.layout
     published = lookup(f"{layout.name} split", layout.splits, split)
     names = what.names(split, published if count is None else count)
@@ -230,7 +247,7 @@ def write_miniature(
         is_known = set(layout.labels.values()) >= set(range(19))
         target = picture.classes if is_known else picture.outside
         pixels = picture.plain if is_known or layout.compose else picture.pasted
-        save(_fill(images, root, fields), _marked(pixels, index))
+        save(_fill(images, root, fields), marked(pixels, index))
         if not targets:
             continue
         path = _fill(targets, root, fields)
@@ -254,13 +271,3 @@ def _labels(target: Pixels, back: Mapping[int, int]) -> Pixels:
     for value, label in back.items():
         table[value] = label % 256
     return table[target]
-
-
-def _marked(pixels: Pixels, index: int) -> Pixels:
-    """Write the index into the corner, black and white in squares, so that no frames are equal."""
-    marked = pixels.copy()
-    columns = max(pixels.shape[1] // 8, 1)
-    for bit in range(17):
-        row, column = 8 * (bit // columns), 8 * (bit % columns)
-        marked[row : row + 8, column : column + 8] = 255 * (index >> bit & 1)
-    return marked

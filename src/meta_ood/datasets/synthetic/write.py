@@ -60,6 +60,16 @@ def save(path: Path, pixels: npt.NDArray[Any], **options: object) -> None:
     temporary.replace(path)
 
 
+def marked(pixels: npt.NDArray[np.uint8], index: int) -> npt.NDArray[np.uint8]:
+    """Write the index into the corner, black and white in squares, so that no frames are equal."""
+    marked = pixels.copy()
+    columns = max(pixels.shape[1] // 8, 1)
+    for bit in range(17):
+        row, column = 8 * (bit // columns), 8 * (bit % columns)
+        marked[row : row + 8, column : column + 8] = 255 * (index >> bit & 1)
+    return marked
+
+
 def light(rng: np.random.Generator) -> tuple[float, float]:
     """Draw a camera's exposure and the grain of its sensor."""
     return float(rng.uniform(0.85, 1.12)), float(rng.uniform(0.008, 0.02))
@@ -237,11 +247,11 @@ def write_coco(
             category = categories[int(rng.integers(len(categories)))]
             pen = draw_proxy(rng, canvas, category, instance)
             form = (index + instance) % 5
-            annotations.append(_annotation(canvas, pen, image["id"], category[0], form))
+            annotations.append(annotation(canvas, pen, image["id"], category[0], form))
         if index % 15 == 3:
-            _add_street_thing(rng, canvas, image["id"], index // 15, annotations)
-        for k, annotation in enumerate(annotations):
-            annotation["id"] = k + 1
+            add_street_thing(rng, canvas, image["id"], index // 15, annotations)
+        for k, entry in enumerate(annotations):
+            entry["id"] = k + 1
         picture = canvas.develop(
             rng, float(rng.uniform(0.8, 1.15)), float(rng.uniform(0.008, 0.02))
         )
@@ -260,15 +270,12 @@ def write_coco(
             "license": 1,
         }
     )
-    names = dict(tuple(PROXIES)) | _STREET_CATEGORIES | {13: "stop sign"}
     instances = {
         "info": {"description": "demo world", "version": "1.0"},
         "licenses": [{"id": 1, "name": "Apache-2.0", "url": ""}],
         "images": images,
         "annotations": annotations,
-        "categories": [
-            {"id": key, "name": names[key], "supercategory": "demo"} for key in sorted(names)
-        ],
+        "categories": category_list(),
     }
     path = root / "annotations" / "instances_train2017.json"
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -283,9 +290,14 @@ def _coco_size(rng: np.random.Generator, side: int, too_small: bool) -> tuple[in
     return (short, long) if rng.uniform() < 0.7 else (long, short)
 
 
-def _annotation(
-    canvas: Canvas, pen: Pen, image_id: int, category: int, form: int
-) -> dict[str, Any]:
+def category_list() -> list[dict[str, Any]]:
+    """Return the json's categories: what is drawn, and COCO's street classes, by their ids."""
+    names = dict(tuple(PROXIES)) | _STREET_CATEGORIES | {13: "stop sign"}
+    return [{"id": key, "name": names[key], "supercategory": "demo"} for key in sorted(names)]
+
+
+def annotation(canvas: Canvas, pen: Pen, image_id: int, category: int, form: int) -> dict[str, Any]:
+    """Return the json's entry of what a pen drew, its outline in one of COCO's forms (0 to 4)."""
     mask = canvas.instances == pen.instance
     height, width = mask.shape
     lengths = run_lengths(mask)
@@ -317,7 +329,7 @@ def _annotation(
     }
 
 
-def _add_street_thing(
+def add_street_thing(
     rng: np.random.Generator,
     canvas: Canvas,
     image_id: int,
@@ -332,7 +344,7 @@ def _add_street_thing(
     item = Item(_STREET_CATEGORIES[category], 0.0, 4.5, dice(rng), 99)
     FIGURES[item.kind](canvas, camera, item)
     pen = Pen(canvas, (0, 0), 1.0, 0, 99)
-    annotations.append(_annotation(canvas, pen, image_id, category, 3))
+    annotations.append(annotation(canvas, pen, image_id, category, 3))
 
 
 def scene_names(count: int) -> tuple[str, ...]:

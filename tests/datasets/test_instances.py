@@ -1,0 +1,111 @@
+"""COCO's json read element by element, against json.loads of the whole file."""
+
+import json
+import tracemalloc
+
+import numpy as np
+import pytest
+
+from meta_ood.datasets import instances
+
+CONTENT = {
+    "info": {"description": 'Straße, "日本" \\ }]', "version": 1.25e3, "list": [1, [2, {"a": []}]]},
+    "images": [
+        {"id": 7, "file_name": "é.jpg", "height": 4, "width": 6, "url": "x"},
+        {"id": 3, "file_name": "b.jpg", "height": 5, "width": 5},
+    ],
+    "licenses": [],
+    "annotations": [
+        {"id": 1, "image_id": 3, "category_id": 2, "segmentation": [[0, 0, 1.5, 0, 1, 1]]},
+        {"id": 2, "image_id": 7, "category_id": 9, "segmentation": [[0, 0, 2, 0, 1, 1]], "n": "ü"},
+        {"id": 3, "image_id": 3, "category_id": 9, "segmentation": {"counts": "22"}},
+    ],
+    "categories": [{"id": 2, "name": "dog"}, {"id": 9, "name": "Löwe"}],
+    "version": 12,
+}  # fmt: skip
+TEXTS = {
+    "ascii": json.dumps(CONTENT),
+    "utf-8": json.dumps(CONTENT, ensure_ascii=False),
+    "spaced": json.dumps(CONTENT, ensure_ascii=False, indent=3).replace("\n", "\r\n"),
+}
+
+
+@pytest.fixture(params=[1, 7, 1 << 20])
+def chunk(request, monkeypatch):
+    monkeypatch.setattr(instances, "CHUNK", request.param)
+
+
+def write(folder, text):
+    path = folder / "instances.json"
+    path.write_bytes(text.encode())
+    return path
+
+
+@pytest.mark.parametrize("text", TEXTS.values(), ids=TEXTS)
+def test_elements_are_those_of_the_whole_file(tmp_path, text, chunk):
+    found = instances.read_instances(write(tmp_path, text))
+    assert [image._asdict() for image in found.images] == [
+        {key: image[key] for key in ("id", "file_name", "height", "width")}
+        for image in CONTENT["images"]
+    ]
+    assert found.categories == {2: "dog", 9: "Löwe"}
+    assert list(found.annotations()) == CONTENT["annotations"]
+    lions = np.array([found.category_ids[kind] == 9 for kind in found.kinds])
+    spans = found.spans(lions)
+    assert {image: instances.read_spans(found.path, of) for image, of in spans.items()} == {
+        7: [CONTENT["annotations"][1]],
+        3: [CONTENT["annotations"][2]],
+    }
+
+
+def test_every_cut_is_found(tmp_path, monkeypatch):
+    monkeypatch.setattr(instances, "CHUNK", 64)
+    whole = TEXTS["utf-8"].encode()
+    path = tmp_path / "instances.json"
+    for end in range(0, len(whole), 3):
+        path.write_bytes(whole[:end])
+        with pytest.raises(ValueError, match=r"instances\.json: not a complete json file"):
+            instances.read_instances(path)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[1, 2]", "expected a list under 'images'"),
+        ('{"images": [], "annotations": []}', "expected a list under 'categories'"),
+        ('{"images": {}, "annotations": [], "categories": []}', "expected a list under 'images'"),
+        ('{"categories": [{"id": 1, "name": "a"},], "images": []}', "not a complete json file"),
+        ('{"images": [] "annotations": []}', 'expected , or } at byte 14, got "'),
+        ('{"images": [{"id": 1}], "annotations": [], "categories": []}', "'images'.*KeyError"),
+        ('{"images": [], "annotations": [5], "categories": []}', "'annotations'.*byte 31"),
+    ],
+)
+def test_what_is_wrong_is_said(tmp_path, text, message):
+    with pytest.raises(ValueError, match=message):
+        instances.read_instances(write(tmp_path, text))
+
+
+def test_a_file_that_changes_is_noticed(tmp_path):
+    path = write(tmp_path, TEXTS["ascii"])
+    found = instances.read_instances(path)
+    spans = found.spans(np.ones(3, bool))[3]
+    path.write_text(json.dumps({"new": 1, **CONTENT}))
+    with pytest.raises(ValueError, match=r"instances\.json: was changed"):
+        instances.read_spans(path, spans)
+
+
+def test_memory_does_not_grow_with_the_annotations(tmp_path):
+    outline = [[float(number) for number in range(2000)]]
+    content = {**CONTENT, "annotations": [{**CONTENT["annotations"][0], "segmentation": outline}]}
+    peaks = []
+    for count in (60, 480):
+        many = {**content, "annotations": content["annotations"] * count}
+        path = write(tmp_path, json.dumps(many))
+        tracemalloc.start()
+        found = instances.read_instances(path)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+        assert len(found.starts) == count
+    size = path.stat().st_size
+    assert peaks[1] - peaks[0] < size / 50
+    assert peaks[1] < size / 2
