@@ -104,7 +104,11 @@ def write_cell(folder, network, variant, dataset, *, pixels=4000, pictures=1, si
                 "1-100": {"components": 12, "found": 6, "found_after_meta": 4 + after},
                 "100-1000": {"components": 18, "found": 17, "found_after_meta": 15},
                 "1000-1e+09": {"components": 0, "found": 0, "found_after_meta": 0},
-            }
+            },
+            "label_id": {
+                "Tire": {"components": 20, "found": 17, "found_after_meta": 13 + after},
+                "Kid (on a bobby car)": {"components": 10, "found": 6, "found_after_meta": 6},
+            },
         }
         same = np.random.default_rng(3).normal(0, 0.01, 60)
         keys = ("auroc", "auprc", "fpr95")

@@ -2,13 +2,26 @@ from pathlib import Path
 
 import pytest
 
-from meta_ood.frames import Frame, read_frames, write_frames
+from meta_ood.frames import (
+    Frame,
+    read_frames,
+    read_label_names,
+    write_frames,
+    write_label_names,
+)
 
 
 def example(root: Path) -> list[Frame]:
     folder = root / "data/prepare/x"
     return [
-        Frame("a", root / "data/raw/a.png", "0" * 32, folder / "targets/a.png", "scene, one"),
+        Frame(
+            "a",
+            root / "data/raw/a.png",
+            "0" * 32,
+            folder / "targets/a.png",
+            "scene, one",
+            folder / "label_ids/a.png",
+        ),
         Frame("b", Path("/elsewhere/b.png"), "1" * 32, folder / "targets/b.png", ""),
     ]
 
@@ -30,6 +43,29 @@ def test_a_linked_raw_root_stays_a_link(tmp_path: Path) -> None:
     frame = Frame("a", root / "data/raw/a.png", "0" * 32, folder / "targets/a.png", "")
     write_frames(folder, [frame], root=root)
     assert "data/raw/a.png" in (folder / "frames.csv").read_text()
+
+
+def test_files_of_before_have_no_label_ids(tmp_path: Path) -> None:
+    text = "image_id,image,image_md5,target,scene\na,a.png,0,targets/a.png,s\n"
+    (tmp_path / "frames.csv").write_text(text)
+    expected = Frame("a", tmp_path / "a.png", "0", tmp_path / "targets/a.png", "s")
+    assert read_frames(tmp_path, tmp_path) == [expected]
+
+
+def test_label_names_come_back(tmp_path: Path) -> None:
+    assert read_label_names(tmp_path) == {}
+    names = {9: "Cardboard box 1", 2: 'Crate, "black"'}
+    write_label_names(tmp_path, names)
+    assert read_label_names(tmp_path) == names
+    write_label_names(tmp_path, {})
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("text", ["", "id,name\n2,a\n", "label_id,name\ntwo,a\n"])
+def test_damaged_label_names_are_named(tmp_path: Path, text: str) -> None:
+    (tmp_path / "labels.csv").write_text(text)
+    with pytest.raises(ValueError, match=r"labels\.csv: expected label_id,name"):
+        read_label_names(tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -41,7 +41,7 @@ def test_what_does_not_fit_is_named(frames, tmp_path):
     Image.fromarray(np.zeros((5, 5), np.uint8)).save(grey)
     with pytest.raises(ValueError, match=r"x: image \(20, 30\) and target \(5, 5\) differ"):
         read(Frame("x", frames[0].image, "", grey, ""))
-    with pytest.raises(ValueError, match="expected an 8-bit grey target, got mode RGB"):
+    with pytest.raises(ValueError, match="expected 8-bit grey labels, got mode RGB"):
         read(Frame("x", frames[0].image, "", frames[0].image, ""))
     with pytest.raises(FileNotFoundError):
         read(Frame("x", tmp_path / "none.png", "", grey, ""))

@@ -1,6 +1,7 @@
 """One name per stage everywhere; what a stage reads and writes is what dvc.yaml declares."""
 
 import contextlib
+import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,7 @@ import yaml
 from meta_ood import cli, config, layout
 from meta_ood.cli.stages import run_stage
 from meta_ood.context import Machine
+from meta_ood.datasets import lost_and_found
 from test_architecture import SRC, imports
 
 ROOT = Path(__file__).parents[1]
@@ -243,6 +245,12 @@ def test_stages_read_and_write_what_they_declare(
             assert path.exists(), f"{stage} did not write its {name}"
         left = [p for end in ("*.tmp*", "*.partial") for p in Path("data").rglob(end)]
         assert not left, f"{stage} left temporary files: {left}"
+        if stage == "evaluate":
+            figures = json.loads(paths.outputs["metrics"].read_text())
+            by_label = figures["detection"]["label_id"]
+            assert set(by_label) <= set(lost_and_found.NAMES.values())
+            total = sum(group["components"] for group in by_label.values())
+            assert total == figures["components"] > 0
 
 
 def _is_partial(path: Path, output: Path) -> bool:

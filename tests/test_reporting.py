@@ -416,6 +416,14 @@ def test_objects_are_counted_by_size(page):
     assert "1\u202f000" not in words  # no object of that size
 
 
+def test_found_objects_stand_under_their_labels(page):
+    text, parsed = page
+    assert "Objects found by their label" in " ".join(parsed.words)
+    row = text[text.index('<th scope="row">Kid (on a bobby car)</th>') :]
+    assert "6&nbsp;→" in row[: row.index("</tr>")]
+    assert "of 10" in row[: row.index("</tr>")]
+
+
 def test_classes_are_named(page):
     text, _ = page
     assert '<th scope="row">sidewalk</th>' in text

@@ -1,9 +1,12 @@
+import dataclasses
+import multiprocessing
 from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
 
+from meta_ood.pixels import pixel_maps
 from meta_ood.predictions import Prediction
 from meta_ood.segments import SegmentTable, measure_segments
 from meta_ood.storage import (
@@ -176,6 +179,90 @@ def test_a_file_can_be_read_as_documented(tmp_path: Path) -> None:
         assert list(file.attrs["class_names"]) == list(NAMES)
         np.testing.assert_array_equal(file["target"][()], written.target)
     np.testing.assert_allclose(logits, written.logits, atol=5e-4)
+
+
+def test_scores_can_be_computed_as_documented(tmp_path: Path) -> None:
+    """docs/formats.md, without a line of ours: logits, up-sampling, entropy."""
+    for seed in (0, 1):
+        _write(tmp_path / "a.h5", _prediction(seed=seed))
+        with h5py.File(tmp_path / "a.h5") as file:
+            stored = file["logits"]
+            scale, offset = (stored.attrs[name][:, None, None] for name in ("scale", "offset"))
+            logits = stored[()] * scale + offset
+            for axis, size in zip((1, 2), file.attrs["size"], strict=True):
+                y, h = np.arange(size), logits.shape[axis]
+                at = np.maximum(0, (y + 0.5) * h / size - 0.5)
+                if file.attrs["align_corners"]:
+                    at = y * (h - 1) / (size - 1)
+                grid = np.minimum([np.floor(at), np.floor(at) + 1], h - 1).astype(int)
+                low, high = (logits.take(part, axis) for part in grid)
+                share = (at - grid[0])[:, None] if axis == 1 else at - grid[0]
+                logits = low + share * (high - low)
+        p = np.exp(logits) / np.exp(logits).sum(0)
+        documented = -(p * np.log(p)).sum(0) / np.log(len(p))
+        ours = pixel_maps(read_prediction(tmp_path / "a.h5"), ["entropy"]).entropy
+        np.testing.assert_allclose(ours, documented, atol=2e-5)
+
+
+def test_a_table_can_be_read_as_documented(tmp_path: Path) -> None:
+    """docs/formats.md, without a line of ours."""
+    tables = [measure_segments(_prediction(str(seed), seed), "entropy", 0.3) for seed in range(4)]
+    written = SegmentTable.concatenate(tables)
+    write_table(tmp_path / "t.h5", written, {"network": "net"})
+    with h5py.File(tmp_path / "t.h5") as file:
+        assert (file.attrs["format"], file.attrs["version"]) == ("meta-ood segments", 1)
+        assert (file.attrs["score"], file.attrs["threshold"]) == ("entropy", 0.3)
+        assert file.attrs["provenance.network"] == "net"
+        names = [name.decode() for name in file["feature_names"]]
+        size = file["features"][:, names.index("S")]
+        images = [file["image_ids"][i].decode() for i in file["image"]]
+        found = set(file["overlaps"][:, 1].tolist())
+        missed = [i for i in range(len(file["component_size"])) if i not in found]
+        false = int((file["iou"][()] == 0).sum())
+    assert len(names) == 37 + 2 * 3
+    assert size.sum() == written.segment_size.sum()
+    assert images == [written.image_ids[i] for i in written.image]
+    assert missed == np.flatnonzero(written.is_missed).tolist()
+    assert false == written.is_false.sum()
+
+
+def test_label_ids_come_back(tmp_path: Path) -> None:
+    ids = np.random.default_rng(0).integers(0, 44, (9, 13)).astype(np.uint8)
+    _write(tmp_path / "a.h5", dataclasses.replace(_prediction(), label_ids=ids))
+    read = read_prediction(tmp_path / "a.h5")
+    assert read.label_ids is not None
+    np.testing.assert_array_equal(read.label_ids, ids)
+    with h5py.File(tmp_path / "a.h5") as file:
+        np.testing.assert_array_equal(file["label_ids"][()], ids)
+    with h5py.File(tmp_path / "a.h5", "r+") as file:
+        del file["label_ids"]  # as in files of before
+    assert read_prediction(tmp_path / "a.h5").label_ids is None
+
+
+def _write_some(folder: Path, first: int) -> None:
+    for seed in range(first, 40, 4):
+        _write(folder / f"{seed:02d}.h5", _prediction(f"{seed:02d}", seed))
+    _write(folder / "common.h5", _prediction("common"))
+
+
+def test_many_writers_at_once(tmp_path: Path) -> None:
+    for name in ("alone", "together"):
+        (tmp_path / name).mkdir()
+    for first in range(4):
+        _write_some(tmp_path / "alone", first)
+    context = multiprocessing.get_context("forkserver")
+    writers = [
+        context.Process(target=_write_some, args=(tmp_path / "together", first))
+        for first in range(4)
+    ]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join()
+        assert writer.exitcode == 0
+    both = [{p.name: p.read_bytes() for p in d.iterdir()} for d in sorted(tmp_path.iterdir())]
+    assert both[0] == both[1]
+    assert len(both[0]) == 41
 
 
 def test_an_unknown_version_is_named(tmp_path: Path) -> None:

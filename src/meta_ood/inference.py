@@ -48,8 +48,12 @@ def predict(
     scenes = {frame.image_id: frame.scene for frame in frames}
     for batch in _batches(frames, batch_size, machine.workers):
         logits = average_logits(network, batch.images.to(device), params)
-        for image_id, own, target in zip(
-            batch.image_ids, logits.float().cpu().numpy(), batch.targets, strict=True
+        for image_id, own, target, label_ids in zip(
+            batch.image_ids,
+            logits.float().cpu().numpy(),
+            batch.targets,
+            batch.label_ids,
+            strict=True,
         ):
             yield Prediction(
                 image_id=image_id,
@@ -58,6 +62,7 @@ def predict(
                 align_corners=align,
                 target=target.numpy(),
                 scene=scenes[image_id],
+                label_ids=None if label_ids is None else label_ids.numpy(),
             )
 
 
@@ -245,7 +250,7 @@ def _batches(frames: Sequence[Frame], most: int, workers: int) -> Iterator[Batch
             upcoming = iter(frames)
             for _ in frames:
                 while len(ahead) < 2 * most and (frame := next(upcoming, None)) is not None:
-                    ahead.append(pool.submit(read, frame))
+                    ahead.append(pool.submit(read, frame, label_ids=True))
                 sample = ahead.popleft().result()
                 if group and (len(group) == most or group[0].image.shape != sample.image.shape):
                     yield Batch.of(group)

@@ -34,11 +34,14 @@ class Sample:
         ``(H, W) uint8``, see :mod:`meta_ood.labels`.
     image_id
         The image's name within its dataset.
+    label_ids
+        ``(H, W) uint8``, where the dataset has them and they were asked for.
     """
 
     image: Tensor
     target: Tensor
     image_id: str
+    label_ids: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -53,11 +56,14 @@ class Batch:
         ``(N, H, W) uint8``.
     image_ids
         N names.
+    label_ids
+        N times ``(H, W) uint8`` or None.
     """
 
     images: Tensor
     targets: Tensor
     image_ids: list[str]
+    label_ids: list[Tensor | None]
 
     @classmethod
     def of(cls, samples: Sequence[Sample]) -> Batch:
@@ -66,6 +72,7 @@ class Batch:
             torch.stack([s.image for s in samples]),
             torch.stack([s.target for s in samples]),
             [s.image_id for s in samples],
+            [s.label_ids for s in samples],
         )
 
 
@@ -146,13 +153,13 @@ def to_unit_range(images: Tensor) -> Tensor:
     return images.to(torch.float32).mul_(1 / 255)
 
 
-def read(frame: Frame) -> Sample:
-    """Decode a frame.
+def read(frame: Frame, label_ids: bool = False) -> Sample:
+    """Decode a frame, and with `label_ids` these too, where it has them.
 
     Raises
     ------
     FileNotFoundError
-        If the image or the target is missing.
+        If the image, the target or the file of label ids is missing.
     ValueError
         If they differ in size, or the target is no 8-bit grey image.
     """
@@ -163,13 +170,16 @@ def read(frame: Frame) -> Sample:
             f"{frame.image_id}: image {image.shape[:2]} and target {target.shape} differ in size"
         )
     pixels = torch.from_numpy(image).permute(2, 0, 1).contiguous()
-    return Sample(pixels, torch.from_numpy(target), frame.image_id)
+    ids = None
+    if label_ids and frame.label_ids is not None:
+        ids = torch.from_numpy(_decode(frame.label_ids, "L"))
+    return Sample(pixels, torch.from_numpy(target), frame.image_id, ids)
 
 
 def _decode(path: Path, mode: str) -> npt.NDArray[np.uint8]:
     with Image.open(path) as picture:
         if mode == "L" and picture.mode != "L":
-            raise ValueError(f"{path}: expected an 8-bit grey target, got mode {picture.mode}")
+            raise ValueError(f"{path}: expected 8-bit grey labels, got mode {picture.mode}")
         return np.array(picture.convert(mode))
 
 

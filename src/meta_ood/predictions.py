@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -32,6 +32,9 @@ class Prediction:
         Unit of grouped cross validation.
     is_softmax
         True if ``logits`` holds a given full-size ``(C, H, W)`` softmax, taken as it is.
+    label_ids
+        ``(H, W) uint8``: the dataset's own label ids where they say more than the target, such as
+        which object lies on the road; else None.
     """
 
     image_id: str
@@ -40,7 +43,8 @@ class Prediction:
     align_corners: bool
     target: LabelMap
     scene: str = ""
-    is_softmax: bool = field(default=False)
+    is_softmax: bool = False
+    label_ids: LabelMap | None = None
 
     def __post_init__(self) -> None:
         """Check shapes and dtypes once, where data enters."""
@@ -48,12 +52,13 @@ class Prediction:
             raise ValueError(
                 f"{self.image_id}: logits must be (C, h, w), got shape {self.logits.shape}"
             )
-        if self.target.dtype != np.uint8:
-            raise ValueError(f"{self.image_id}: target must be uint8, got {self.target.dtype}")
-        if self.target.shape != tuple(self.size):
-            raise ValueError(
-                f"{self.image_id}: target has shape {self.target.shape}, expected {self.size}"
-            )
+        for name, labels in (("target", self.target), ("label_ids", self.label_ids)):
+            if labels is not None and labels.dtype != np.uint8:
+                raise ValueError(f"{self.image_id}: {name} must be uint8, got {labels.dtype}")
+            if labels is not None and labels.shape != tuple(self.size):
+                raise ValueError(
+                    f"{self.image_id}: {name} has shape {labels.shape}, expected {self.size}"
+                )
         if self.is_softmax and self.logits.shape[1:] != tuple(self.size):
             raise ValueError(
                 f"{self.image_id}: a given softmax must have the full size {self.size}"
@@ -61,7 +66,12 @@ class Prediction:
 
     @classmethod
     def from_softmax(
-        cls, image_id: str, softmax: npt.NDArray[np.floating], target: LabelMap, scene: str = ""
+        cls,
+        image_id: str,
+        softmax: npt.NDArray[np.floating],
+        target: LabelMap,
+        scene: str = "",
+        label_ids: LabelMap | None = None,
     ) -> Prediction:
         """Wrap a softmax made elsewhere.
 
@@ -75,6 +85,8 @@ class Prediction:
             ``(H, W) uint8``.
         scene
             Unit of grouped cross validation.
+        label_ids
+            ``(H, W) uint8``, or None.
         """
         height, width = target.shape
         return cls(
@@ -85,4 +97,5 @@ class Prediction:
             target=target,
             scene=scene,
             is_softmax=True,
+            label_ids=label_ids,
         )

@@ -10,8 +10,8 @@ from PIL import Image
 from demo_world import small_params
 from meta_ood.context import Machine, log_nothing
 from meta_ood.datasets import pool, preparation, read
-from meta_ood.frames import read_frames
-from meta_ood.labels import IGNORE
+from meta_ood.frames import read_frames, read_label_names
+from meta_ood.labels import IGNORE, OOD
 from meta_ood.stages import prepare
 
 
@@ -57,7 +57,8 @@ def test_prepare_writes_frames_and_grey_targets(demo, tmp_path, dataset, count):
     frames = run(demo, tmp_path, dataset, log=lambda values, step: logged.update(values))
     assert len(frames) == count == logged["prepare/frames"]
     assert len(list((tmp_path / "targets").iterdir())) == count
-    assert {path.name for path in tmp_path.iterdir()} == {"frames.csv", "targets"}
+    labelled = {"labels.csv", "label_ids"} if dataset == "lost_and_found" else set()
+    assert {path.name for path in tmp_path.iterdir()} == {"frames.csv", "targets"} | labelled
     for frame in frames:
         assert frame.image_md5 == hashlib.md5(frame.image.read_bytes()).hexdigest()
         with Image.open(frame.target) as target, Image.open(frame.image) as image:
@@ -70,6 +71,36 @@ def test_targets_are_those_of_the_reader(demo, tmp_path):
     raw = read("lost_and_found", demo / "lost_and_found", "test")
     for frame, source in zip(frames, raw, strict=True):
         assert np.array_equal(np.asarray(Image.open(frame.target)), source.target())
+
+
+def test_label_ids_are_kept_where_they_say_more_than_the_target(demo, tmp_path):
+    frames = run(demo, tmp_path)
+    names = read_label_names(tmp_path)
+    seen = set()
+    for frame in frames:
+        raw = next((demo / "lost_and_found").rglob(f"{frame.image_id}_gtCoarse_labelIds.png"))
+        ids, target = (np.asarray(Image.open(path)) for path in (frame.label_ids, frame.target))
+        assert np.array_equal(ids, np.asarray(Image.open(raw)))
+        seen |= set(ids[target == OOD].tolist())
+    assert seen <= set(names)
+    assert len(seen) > 2
+    run(demo, tmp_path, options={"labels": "train_ids"})
+    assert read_label_names(tmp_path) == {}
+    assert not list((tmp_path / "label_ids").iterdir())
+
+
+def test_a_lost_file_of_label_ids_is_written_again(demo, tmp_path, monkeypatch):
+    whole = tmp_path / "whole"
+    run(demo, whole)
+    monkeypatch.setattr(prepare, "write_frames", lambda *arguments: 1 / 0)
+    part = tmp_path / "part"
+    with pytest.raises(ZeroDivisionError):  # all through, the journal still there
+        run(demo, part)
+    monkeypatch.undo()
+    next((part / "label_ids").iterdir()).unlink()
+    run(demo, part)
+    for folder in ("targets", "label_ids"):
+        assert contents(part / folder) == contents(whole / folder)
 
 
 def test_result_does_not_depend_on_the_number_of_workers(demo, tmp_path, monkeypatch):

@@ -20,8 +20,8 @@ def _measure(case: np.lib.npyio.NpzFile) -> SegmentTable:
     target = np.zeros_like(published)
     target[published == 255] = IGNORE
     target[published == int(case["ood_index"])] = OOD
-    prediction = Prediction.from_softmax("case", case["probs"], target)
-    return measure_segments(prediction, "entropy", float(case["threshold"]), case["gt_label"])
+    prediction = Prediction.from_softmax("case", case["probs"], target, label_ids=case["gt_label"])
+    return measure_segments(prediction, "entropy", float(case["threshold"]))
 
 
 def _tolerance(name: str, reference: np.ndarray) -> float:

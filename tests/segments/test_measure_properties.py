@@ -1,5 +1,12 @@
 """The kernel against slow, obvious code, on random frames and on every shape that is special."""
 
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -278,18 +285,80 @@ def test_an_unknown_score_lists_the_known_ones() -> None:
 def test_label_ids_are_those_of_the_first_pixel() -> None:
     target = np.zeros((4, 6), np.uint8)
     target[1, 3] = target[2, 2] = target[2, 0] = OOD
-    label_ids = np.arange(24, dtype=np.int32).reshape(4, 6)
-    table = measure_segments(exact(target == OOD, target), "entropy", 0.5, label_ids)
-    assert table.component_label_id.tolist() == [9, 12]
+    prediction = exact(target == OOD, target)
+    assert measure_segments(prediction, "entropy", 0.5).component_label_id.tolist() == [-1, -1]
+    label_ids = np.arange(24, dtype=np.uint8).reshape(4, 6)
+    known = dataclasses.replace(prediction, label_ids=label_ids)
+    assert measure_segments(known, "entropy", 0.5).component_label_id.tolist() == [9, 12]
 
 
-def test_more_segments_than_16_bits_count() -> None:
-    mask = np.zeros((1024, 1024), bool)
+def test_a_million_segments() -> None:
+    mask = np.zeros((2048, 2048), bool)
     mask[::2, ::2] = True
     target = np.where(mask, OOD, 0).astype(np.uint8)
     table = measure_segments(exact(mask, target, classes=2), "entropy", 0.5)
-    assert len(table.image) == len(table.component_image) == 2**18
+    assert len(table.image) == len(table.component_image) == 2**20
     assert (table.iou == 1).all()
     assert (table.feature("S") == 1).all()
     np.testing.assert_array_equal(table.overlaps[:, 0], table.overlaps[:, 1])
-    np.testing.assert_array_equal(table.feature("mean_x")[::512], np.arange(0, 1024, 2))
+    np.testing.assert_array_equal(table.feature("mean_x")[::1024], np.arange(0, 2048, 2))
+
+
+LARGE = """
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from meta_ood.labels import OOD
+from meta_ood.predictions import Prediction
+from meta_ood.segments import measure_segments
+from test_measure_properties import large_mask
+
+mask = large_mask()
+logits = np.zeros((2, *mask.shape), np.float32)
+logits[0] = np.where(mask, 0, 9)
+target = np.zeros(mask.shape, np.uint8)
+target[:, 4000:4010] = OOD
+table = measure_segments(Prediction("large", logits, mask.shape, True, target), "entropy", 0.5)
+peak = int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) / 1024
+columns = (table.segment_size, table.segment_box, table.iou, table.component_recall)
+json.dump([peak, *(column.tolist() for column in columns)], sys.stdout)
+"""
+
+
+def large_mask() -> np.ndarray:
+    rng = np.random.default_rng(0)
+    mask = np.zeros((4096, 8192), bool)
+    for _ in range(300):
+        row, column = rng.integers(0, mask.shape)
+        mask[row : row + rng.integers(1, 90), column : column + rng.integers(1, 90)] = True
+    mask[-1, :3000] = mask[0, 0] = mask[-1, -1] = True
+    mask[np.arange(4000), 4096 + np.arange(4000)] = True
+    return mask
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads memory as Linux says it")
+def test_a_frame_of_4096_by_8192() -> None:
+    run = [sys.executable, "-c", LARGE]
+    path = os.pathsep.join([str(Path(__file__).parent), *sys.path])
+    done = subprocess.run(
+        run, capture_output=True, check=True, env=os.environ | {"PYTHONPATH": path}
+    )
+    peak, sizes, boxes, ious, recall = json.loads(done.stdout)
+    mask = large_mask()
+    reference, count = ndimage.label(mask, np.ones((3, 3)))
+    expected = [
+        (int(size), s[0].start, s[1].start, s[0].stop, s[1].stop)
+        for size, s in zip(
+            np.bincount(reference.ravel())[1:], ndimage.find_objects(reference), strict=True
+        )
+    ]
+    assert count > 200
+    assert sorted((size, *box) for size, box in zip(sizes, boxes, strict=True)) == sorted(expected)
+    stripe = np.unique(reference[:, 4000:4010][mask[:, 4000:4010]])
+    assert sum(iou > 0 for iou in ious) == len(stripe)
+    assert recall == [pytest.approx(mask[:, 4000:4010].mean(), rel=1e-12)]
+    logits, maps = 2 * 4 * mask.size, 13 * mask.size  # entropy, classes, target and masks
+    assert peak < (logits + 2 * maps) / 2**20

@@ -2,6 +2,7 @@
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 
 from meta_ood import config, storage
 from meta_ood.context import Machine
-from meta_ood.frames import Frame, write_frames
+from meta_ood.frames import Frame, write_frames, write_label_names
 from meta_ood.labels import IGNORE, IN, NEUTRAL, OOD
 from meta_ood.metrics.pixel import PROTOCOLS
 from meta_ood.predictions import Prediction
@@ -87,6 +88,17 @@ def evaluate_again(folder: Path, workers: int = 1, **overrides: object) -> dict:
         machine=Machine("cpu", workers),
     )
     return json.loads((folder / "metrics.json").read_text())
+
+
+def test_found_objects_stand_under_the_names_of_their_labels(tmp_path: Path) -> None:
+    label_ids = np.full((32, 48), 9, np.uint8)
+    labelled = [replace(p, label_ids=label_ids) for p in make_predictions(ood=True)]
+    unnamed = run(tmp_path / "a", labelled)["detection"]["label_id"]
+    assert list(unnamed) == ["9"]
+    write_label_names(tmp_path / "a/prepare", {1: "free", 9: "Cardboard box 1"})
+    named = evaluate_again(tmp_path / "a")["detection"]["label_id"]
+    assert named == {"Cardboard box 1": {"components": 5, "found": 5, "found_after_meta": 5}}
+    assert run(tmp_path / "b", make_predictions(ood=True))["detection"]["label_id"] == {}
 
 
 def test_ood_set(tmp_path: Path) -> None:

@@ -46,6 +46,18 @@ def known_options(reader: str) -> list[str]:
     ]
 
 
+def label_names(reader: str, options: Mapping[str, Any] | None = None) -> Mapping[int, str]:
+    """Return what the label ids that a reader keeps beside the targets mean; empty: it keeps none.
+
+    Examples
+    --------
+    >>> label_names("lost_and_found")[9], label_names("lost_and_found", {"labels": "train_ids"})
+    ('Cardboard box 1', {})
+    """
+    function = lookup("reader", READERS, reader)
+    return function.layout(**(options or {})).names if isinstance(function, LayoutReader) else {}
+
+
 def read(
     reader: str, root: Path, split: str, options: Mapping[str, Any] | None = None
 ) -> list[RawFrame]:

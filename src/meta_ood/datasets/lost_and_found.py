@@ -10,6 +10,54 @@ from meta_ood.labels import IGNORE, IN, NEUTRAL, OOD
 READINGS = ("published", "smiyc")
 LABELS = ("label_ids", "train_ids")
 
+NAMES = {
+    0: "unlabelled",
+    1: "free",
+    2: "Crate (black)",
+    3: "Crate (black - stacked)",
+    4: "Crate (black - upright)",
+    5: "Crate (gray)",
+    6: "Crate (gray - stacked)",
+    7: "Crate (gray - upright)",
+    8: "Bumper",
+    9: "Cardboard box 1",
+    10: "Crate (blue)",
+    11: "Crate (blue - small)",
+    12: "Crate (green)",
+    13: "Crate (green - small)",
+    14: "Exhaust Pipe",
+    15: "Headlight",
+    16: "Euro Pallet",
+    17: "Pylon",
+    18: "Pylon (large)",
+    19: "Pylon (white)",
+    20: "Rearview mirror",
+    21: "Tire",
+    22: "Ball",
+    23: "Bicycle",
+    24: "Dog (black)",
+    25: "Dog (white)",
+    26: "Kid dummy",
+    27: "Bobby car (gray)",
+    28: "Bobby Car (red)",
+    29: "Bobby Car (yellow)",
+    30: "Cardboard box 2",
+    31: "Marker Pole (lying)",
+    32: "Plastic bag (bloated)",
+    33: "Post (red - lying)",
+    34: "Post Stand",
+    35: "Styrofoam",
+    36: "Timber (small)",
+    37: "Timber (squared)",
+    38: "Wheel Cap",
+    39: "Wood (thin)",
+    40: "Kid (walking)",
+    41: "Kid (on a bobby car)",
+    42: "Kid (small bobby)",
+    43: "Kid (crawling)",
+}
+"""Label id -> the dataset's name of it."""
+
 NON_HAZARDS = (31, 33, 34, 36, 37, 38, 39)
 """Label ids of what may be driven over: no part of the published pixel metrics."""
 
@@ -81,4 +129,5 @@ def lost_and_found(
             "testNoKnown": _INVALID_TEST,
         },
         drop=tuple(drop),
+        names=NAMES if labels == "label_ids" else {},
     )

@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from PIL import Image
 
 from meta_ood.datasets.pool import ordered_map
@@ -21,7 +22,7 @@ JOURNAL = "progress.jsonl"
 
 
 def prepare_frame(raw: RawFrame, prepared: Path) -> Frame:
-    """Write the frame's target (and its image, where it is made) below `prepared`.
+    """Write the frame's target (its image, where it is made, and its label ids) below `prepared`.
 
     Raises
     ------
@@ -44,10 +45,22 @@ def prepare_frame(raw: RawFrame, prepared: Path) -> Frame:
         raise ValueError(
             f"{image}: the image is {size[0]}x{size[1]} px, its target {width}x{height} px"
         )
-    path = prepared / "targets" / f"{raw.image_id}.png"
-    _write(path, Image.fromarray(target))
     md5 = hashlib.md5(content, usedforsecurity=False).hexdigest()
-    return Frame(raw.image_id, image, md5, path, raw.scene)
+    frame = _frame(raw, image, md5, prepared)
+    _write(frame.target, Image.fromarray(target))
+    if raw.label_ids is not None and frame.label_ids is not None:
+        ids = raw.label_ids()
+        if ids.max(initial=0) > 255 or ids.min(initial=0) < 0:
+            raise ValueError(f"{image}: its label ids go beyond 0 to 255, what a file can hold")
+        _write(frame.label_ids, Image.fromarray(ids.astype(np.uint8)))
+    return frame
+
+
+def _frame(raw: RawFrame, image: Path, md5: str, prepared: Path) -> Frame:
+    """Return the frame with the files that belong to it."""
+    name = f"{raw.image_id}.png"
+    ids = None if raw.label_ids is None else prepared / "label_ids" / name
+    return Frame(raw.image_id, image, md5, prepared / "targets" / name, raw.scene, ids)
 
 
 def image_size(path: Path, content: bytes) -> tuple[int, int]:
@@ -107,8 +120,7 @@ def prepare_frames(
         for item in raw:
             if item.image_id not in pending:
                 image, md5, _ = done[item.image_id]
-                target = prepared / "targets" / f"{item.image_id}.png"
-                yield Frame(item.image_id, Path(image), md5, target, item.scene)
+                yield _frame(item, Path(image), md5, prepared)
                 continue
             frame = next(fresh)
             line = [frame.image_id, str(frame.image), frame.image_md5, _stamp(frame.image)]
@@ -137,9 +149,11 @@ def _read_journal(path: Path, settings: Mapping[str, Any]) -> dict[str, tuple[st
 def _is_done(raw: RawFrame, done: Mapping[str, tuple[str, str, list[int]]], prepared: Path) -> bool:
     if raw.image_id not in done:
         return False
-    image, _, stamp = done[raw.image_id]
+    image, md5, stamp = done[raw.image_id]
+    frame = _frame(raw, Path(image), md5, prepared)
     return (
-        (prepared / "targets" / f"{raw.image_id}.png").is_file()
+        frame.target.is_file()
+        and (frame.label_ids is None or frame.label_ids.is_file())
         and (raw.pixels is not None or image == str(raw.image))
         and Path(image).is_file()
         and _stamp(Path(image)) == stamp
@@ -153,8 +167,8 @@ def _stamp(path: Path) -> list[int]:
 
 def remove_strangers(prepared: Path, frames: Sequence[Frame]) -> None:
     """Delete what an earlier run left in `prepared` and the journal of this one."""
-    known = {path for frame in frames for path in (frame.target, frame.image)}
-    for folder in ("targets", "images"):
+    known = {path for frame in frames for path in (frame.target, frame.image, frame.label_ids)}
+    for folder in ("targets", "images", "label_ids"):
         for path in (prepared / folder).glob("*"):
             if path not in known:
                 path.unlink()

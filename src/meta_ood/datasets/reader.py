@@ -34,6 +34,9 @@ class RawFrame:
         Reads the ``(H, W) uint8`` target; can be pickled.
     pixels
         Where the image itself is no file of the dataset: makes the ``(H, W, 3) uint8`` image.
+    label_ids
+        Where the dataset's label ids say more than the target: reads them, ``(H, W)`` integers
+        from 0 to 255.
     """
 
     image_id: str
@@ -41,6 +44,7 @@ class RawFrame:
     scene: str
     target: Callable[[], LabelMap]
     pixels: Callable[[], RgbImage] | None = None
+    label_ids: Callable[[], npt.NDArray[np.integer]] | None = None
 
 
 class Reader(Protocol):
@@ -86,6 +90,9 @@ class Layout:
         ``{folder}`` is the scene, or else each image its own.
     compose
         Makes the image from the two files of a pair and the split, where it is no file itself.
+    names
+        Label id -> name, where the ids say more than the targets: which object it is that lies on
+        the road. Such ids, at most 255, are kept beside the targets.
     """
 
     name: str
@@ -102,6 +109,7 @@ class Layout:
     drop: tuple[str, ...] = ()
     scene: str = r"^(?P<scene>.+)_\d{6}_\d{6}$"
     compose: Callable[[Path, Path], RgbImage] | None = None
+    names: Mapping[int, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -237,8 +245,11 @@ def raw_frame(layout: Layout, pair: Pair) -> RawFrame:
     pixels = None
     if layout.compose is not None and pair.target is not None:
         pixels = partial(layout.compose, pair.image, pair.target)
+    label_ids = None
+    if layout.names and pair.target is not None:
+        label_ids = partial(read_ids, pair.target)
     scene = scene_of(layout, pair.fields)
-    return RawFrame(image_id(pair.fields), pair.image, scene, target, pixels)
+    return RawFrame(image_id(pair.fields), pair.image, scene, target, pixels, label_ids)
 
 
 def image_id(fields: Mapping[str, str]) -> str:

@@ -68,6 +68,7 @@ def measure(
     *,
     score: str,
     protocols: Sequence[str],
+    label_names: Mapping[int, str] | None = None,
 ) -> dict[str, Any]:
     """Compute all figures of one network, variant and dataset.
 
@@ -81,6 +82,8 @@ def measure(
         The score whose figures are the headline.
     protocols
         Keys of :data:`meta_ood.metrics.pixel.PROTOCOLS`; ``exact`` is always there.
+    label_names
+        What the label ids of components are called.
 
     Returns
     -------
@@ -123,14 +126,22 @@ def measure(
         "miou": semantic.mean_iou(confusion),
         "class_iou": semantic.class_iou(confusion).tolist() if confusion.any() else None,
         "calibration_error": counts.reliability.error,
-        "detection": detection(table, removed),
+        "detection": detection(table, removed, label_names or {}),
         "scores": results["exact"],
         "protocols": results,
     }
 
 
-def detection(table: SegmentTable, removed: Flags) -> dict[str, Any]:
-    """Return how many components are found by size, by row of their lower edge, by label id."""
+def detection(
+    table: SegmentTable, removed: Flags, label_names: Mapping[int, str]
+) -> dict[str, Any]:
+    """Return how many components are found by size, by row of their lower edge, by label.
+
+    Labels stand under their names where these are known, else under their ids; without any label
+    id there is no group.
+    """
+    is_labelled = bool((table.component_label_id >= 0).any())
+    names = {"-1": "unknown", **{str(label_id): name for label_id, name in label_names.items()}}
     groups = {
         "size": (table.component_size, SIZES),
         "row": (table.component_box[:, 2], None if not len(table.component_box) else _rows(table)),
@@ -139,13 +150,16 @@ def detection(table: SegmentTable, removed: Flags) -> dict[str, Any]:
     found = {}
     for name, (values, edges) in groups.items():
         one = segment.detection_by(table, removed, values, edges)
+        titles = one.group
+        if name == "label_id":
+            titles = tuple(names.get(group, group) for group in titles) if is_labelled else ()
         found[name] = {
-            group: {
+            title: {
                 "components": int(one.components[i]),
                 "found": int(one.found[i]),
                 "found_after_meta": int(one.found_after_meta[i]),
             }
-            for i, group in enumerate(one.group)
+            for i, title in enumerate(titles)
         }
     return found
 

@@ -6,7 +6,7 @@ from cython.parallel cimport prange
 
 
 cdef extern from "_softmax.h":
-    int BLOCK
+    long SCRATCH(int classes, int columns)
     int BASELINE, AVX2, AVX512
     int chosen
     ctypedef struct Grid:
@@ -54,7 +54,7 @@ def use_instruction_set(name=None):
 
 def scratch_size(int classes, int columns):
     """Return how many floats of scratch memory each thread of `reduce` needs."""
-    return 2 * classes * columns + classes * BLOCK
+    return SCRATCH(classes, columns)
 
 
 cdef float *pointer(float[:, ::1] values) noexcept:

@@ -11,8 +11,32 @@
 #include <stdint.h>
 #include <string.h>
 
-#define BLOCK 64    /* pixels of a row that are reduced together: fits the first-level cache */
-#define POINTS 1024 /* single pixels that are computed together */
+#define BLOCK 64   /* pixels of a row that are reduced together: fits the first-level cache */
+#define POINTS 256 /* pixels of segments that are computed together: fits it too */
+#define GROUP 4    /* classes that share one trip of their pixels' sums through the registers */
+#define LINE(columns) ((long)(columns) + 16) /* [floats] rows must not all fall on one cache set */
+#define SCRATCH(classes, columns) ((classes) * (2 * LINE(columns) + BLOCK))
+
+#if defined(__x86_64__) && (defined(__GNUC__) || defined(__clang__))
+#define META_OOD_X86 1
+#include <immintrin.h>
+#endif
+
+#if defined(__GNUC__) || defined(__clang__)
+#define ALWAYS_INLINE inline __attribute__((always_inline))
+#define PREFETCH(address) __builtin_prefetch(address)
+#else
+#define ALWAYS_INLINE inline
+#define PREFETCH(address)
+#endif
+
+#if defined(__clang__)
+#define UNROLL _Pragma("unroll")
+#elif defined(__GNUC__)
+#define UNROLL _Pragma("GCC unroll 8")
+#else
+#define UNROLL
+#endif
 
 typedef struct {
     const float *logits; /* (classes, height, width), or a softmax of full size */
@@ -46,8 +70,8 @@ static inline float of_bits(uint32_t bits)
 #include "_softmax_rows.h"
 #undef NAME
 
-#if defined(__x86_64__) && (defined(__GNUC__) || defined(__clang__))
-#define META_OOD_X86 1
+#ifdef META_OOD_X86
+#define PERMUTE 1
 #define NAME(function) function##_avx2
 #ifdef __clang__
 #pragma clang attribute push(__attribute__((target("avx2,fma"))), apply_to = function)
@@ -78,6 +102,7 @@ static inline float of_bits(uint32_t bits)
 #pragma GCC pop_options
 #endif
 #undef NAME
+#undef PERMUTE
 #endif
 
 enum { BASELINE = 0, AVX2 = 1, AVX512 = 2 };
@@ -109,19 +134,20 @@ static inline int reduce_rows(const Grid *grid, int begin, int end, float *scrat
 }
 
 static inline void softmax_at(
-    const Grid *grid, int n, const int *row, const int *column, float *p, float *heat)
+    const Grid *grid, int pieces, const int *row, const int *column, const int *begin, float *p,
+    float *heat)
 {
 #ifdef META_OOD_X86
     if (chosen == AVX512) {
-        softmax_at_avx512(grid, n, row, column, p, heat);
+        softmax_at_avx512(grid, pieces, row, column, begin, p, heat);
         return;
     }
     if (chosen == AVX2) {
-        softmax_at_avx2(grid, n, row, column, p, heat);
+        softmax_at_avx2(grid, pieces, row, column, begin, p, heat);
         return;
     }
 #endif
-    softmax_at_baseline(grid, n, row, column, p, heat);
+    softmax_at_baseline(grid, pieces, row, column, begin, p, heat);
 }
 
 #endif

@@ -35,13 +35,81 @@ static inline float NAME(log_positive)(float x)
     return k * 0.693359375f + (k * -2.12194440e-4f + (2.0f * s + s * s2 * series));
 }
 
-static void NAME(expand_row)(const Grid *grid, const float *row, float *restrict out)
+/* Interpolate n pixels of a row of logits, from pixel `column` on; out may be written up to the
+   next multiple of eight. */
+static void NAME(expand)(
+    const Grid *grid, const float *row, int column, int n, float *restrict out)
 {
-    const int *restrict left = grid->left, *restrict right = grid->right;
-    const float *restrict share = grid->share;
-    for (int x = 0; x < grid->columns; x++) {
+    const int *restrict left = grid->left + column, *restrict right = grid->right + column;
+    const float *restrict share = grid->share + column;
+    int x = 0;
+#ifdef PERMUTE
+    /* Eight neighbours lie between at most eight logits unless the row is hardly enlarged: one
+       load and two permutations take a fraction of the time of two gathers. */
+    const int room = grid->width < 8 ? 0 : grid->columns - column;
+    for (; x < n && x + 8 <= room; x += 8) {
+        const int base = left[x] < grid->width - 8 ? left[x] : grid->width - 8;
+        if (right[x + 7] - base > 7)
+            break;
+        const __m256 logits = _mm256_loadu_ps(row + base);
+        const __m256i first = _mm256_set1_epi32(base);
+        const __m256i l = _mm256_loadu_si256((const __m256i *)(left + x));
+        const __m256i r = _mm256_loadu_si256((const __m256i *)(right + x));
+        const __m256 a = _mm256_permutevar8x32_ps(logits, _mm256_sub_epi32(l, first));
+        const __m256 b = _mm256_permutevar8x32_ps(logits, _mm256_sub_epi32(r, first));
+        const __m256 weight = _mm256_loadu_ps(share + x);
+        _mm256_storeu_ps(out + x, _mm256_fmadd_ps(weight, _mm256_sub_ps(b, a), a));
+    }
+#endif
+    for (; x < n; x++) {
         float a = row[left[x]], b = row[right[x]];
         out[x] = a + share[x] * (b - a);
+    }
+}
+
+/* Interpolate `group` classes from c on between two rows; note the largest two of each pixel.
+   Arrays start afresh with `fresh`. */
+static ALWAYS_INLINE void NAME(compare)(
+    const float *restrict upper, const float *restrict lower, long stride, float weight, int n,
+    int c, const int group, const int fresh, float *restrict z, float *restrict first,
+    float *restrict second, int *restrict arg)
+{
+    for (int x = 0; x < n; x++) {
+        float largest = fresh ? -FLT_MAX : first[x], next = fresh ? -FLT_MAX : second[x];
+        int winner = fresh ? 0 : arg[x];
+        UNROLL
+        for (int k = 0; k < group; k++) {
+            const float above = upper[k * stride + x];
+            const float value = above + weight * (lower[k * stride + x] - above);
+            const float loser = value < largest ? value : largest;
+            z[k * BLOCK + x] = value;
+            next = loser > next ? loser : next;
+            winner ^= (winner ^ (c + k)) & -(value > largest); /* a branch would be mispredicted */
+            largest = value > largest ? value : largest;
+        }
+        first[x] = largest;
+        second[x] = next;
+        arg[x] = winner;
+    }
+}
+
+/* Add the exponentials of `group` classes, and these times their exponents, to the sums. */
+static ALWAYS_INLINE void NAME(exponentials)(
+    const float *restrict z, int n, const int group, const int fresh, const float *restrict first,
+    float *restrict sum, float *restrict moment)
+{
+    for (int x = 0; x < n; x++) {
+        const float largest = first[x];
+        float total = fresh ? 0.0f : sum[x], weighted = fresh ? 0.0f : moment[x];
+        UNROLL
+        for (int k = 0; k < group; k++) {
+            const float shifted = z[k * BLOCK + x] - largest;
+            const float e = NAME(exp_nonpositive)(shifted);
+            total += e;
+            weighted += e * shifted;
+        }
+        sum[x] = total;
+        moment[x] = weighted;
     }
 }
 
@@ -53,27 +121,24 @@ static inline int NAME(reduce_block)(
     float first[BLOCK], second[BLOCK], sum[BLOCK], moment[BLOCK], entropy[BLOCK], log_sum[BLOCK];
     int arg[BLOCK];
     const int classes = grid->classes;
-    for (int x = 0; x < n; x++) {
-        first[x] = -FLT_MAX;
-        second[x] = -FLT_MAX;
-        sum[x] = 0.0f;
-        moment[x] = 0.0f;
-        arg[x] = 0;
-    }
-    for (int c = 0; c < classes; c++) {
-        const float *restrict u = upper + c * stride, *restrict l = lower + c * stride;
-        float *restrict zc = z + (long)c * BLOCK;
-        for (int x = 0; x < n; x++) {
-            float value = u[x] + weight * (l[x] - u[x]), largest = first[x];
-            float loser = value < largest ? value : largest;
-            zc[x] = value;
-            second[x] = loser > second[x] ? loser : second[x];
-            arg[x] = value > largest ? c : arg[x];
-            first[x] = value > largest ? value : largest;
-        }
-    }
+    const int head = classes < GROUP ? 1 : GROUP; /* classes of the first, fresh trip */
+    int c = head;
+    if (head == GROUP)
+        NAME(compare)(upper, lower, stride, weight, n, 0, GROUP, 1, z, first, second, arg);
+    else
+        NAME(compare)(upper, lower, stride, weight, n, 0, 1, 1, z, first, second, arg);
+    for (; c + GROUP <= classes; c += GROUP)
+        NAME(compare)(upper + c * stride, lower + c * stride, stride, weight, n, c, GROUP, 0,
+                      z + c * BLOCK, first, second, arg);
+    for (; c < classes; c++)
+        NAME(compare)(upper + c * stride, lower + c * stride, stride, weight, n, c, 1, 0,
+                      z + c * BLOCK, first, second, arg);
     if (grid->is_softmax) {
-        for (int c = 0; c < classes; c++) {
+        for (int x = 0; x < n; x++) {
+            sum[x] = 0.0f;
+            moment[x] = 0.0f;
+        }
+        for (c = 0; c < classes; c++) {
             const float *restrict zc = z + (long)c * BLOCK;
             for (int x = 0; x < n; x++) {
                 float p = zc[x], safe = p > FLT_MIN ? p : FLT_MIN;
@@ -86,14 +151,14 @@ static inline int NAME(reduce_block)(
         if (classes == 1)
             memset(second, 0, sizeof second);
     } else {
-        for (int c = 0; c < classes; c++) {
-            const float *restrict zc = z + (long)c * BLOCK;
-            for (int x = 0; x < n; x++) {
-                float shifted = zc[x] - first[x], e = NAME(exp_nonpositive)(shifted);
-                sum[x] += e;
-                moment[x] += e * shifted;
-            }
-        }
+        if (head == GROUP)
+            NAME(exponentials)(z, n, GROUP, 1, first, sum, moment);
+        else
+            NAME(exponentials)(z, n, 1, 1, first, sum, moment);
+        for (c = head; c + GROUP <= classes; c += GROUP)
+            NAME(exponentials)(z + c * BLOCK, n, GROUP, 0, first, sum, moment);
+        for (; c < classes; c++)
+            NAME(exponentials)(z + c * BLOCK, n, 1, 0, first, sum, moment);
         for (int x = 0; x < n; x++) {
             log_sum[x] = NAME(log_positive)(sum[x]);
             entropy[x] = log_sum[x] - moment[x] / sum[x];
@@ -124,21 +189,23 @@ static inline int NAME(reduce_block)(
         memcpy(maps->first + at, first, (size_t)n * sizeof *first);
     if (maps->second)
         memcpy(maps->second + at, second, (size_t)n * sizeof *second);
-    if (maps->arg_max)
+    if (maps->arg_max) {
+        unsigned char *restrict arg_max = maps->arg_max + at;
         for (int x = 0; x < n; x++)
-            maps->arg_max[at + x] = (unsigned char)arg[x];
+            arg_max[x] = (unsigned char)arg[x];
+    }
     return good;
 }
 
-/* Reduce the rows [begin, end); scratch: 2 * classes * columns + classes * BLOCK floats.
+/* Reduce the rows [begin, end); scratch: SCRATCH(classes, columns) floats.
    Returns 1, or 0 where something was not finite. */
 static inline int NAME(reduce_rows)(
     const Grid *grid, int begin, int end, float *scratch, const Maps *maps)
 {
-    const long plane = (long)grid->height * grid->width;
+    const long plane = (long)grid->height * grid->width, line = LINE(grid->columns);
     const int same_width = grid->width == grid->columns;
-    float *slots[2] = {scratch, scratch + (long)grid->classes * grid->columns};
-    float *z = slots[1] + (long)grid->classes * grid->columns;
+    float *slots[2] = {scratch, scratch + grid->classes * line};
+    float *z = slots[1] + grid->classes * line;
     int held[2] = {-1, -1}, good = 1;
     for (int row = begin; row < end; row++) {
         const int wanted[2] = {grid->low[row], grid->high[row]};
@@ -153,13 +220,13 @@ static inline int NAME(reduce_rows)(
             const int slot = wanted[i] & 1;
             if (held[slot] != wanted[i]) {
                 for (int c = 0; c < grid->classes; c++)
-                    NAME(expand_row)(grid, source + c * plane,
-                                     slots[slot] + (long)c * grid->columns);
+                    NAME(expand)(grid, source + c * plane, 0, grid->columns,
+                                 slots[slot] + c * line);
                 held[slot] = wanted[i];
             }
             side[i] = slots[slot];
         }
-        const long stride = same_width ? plane : grid->columns;
+        const long stride = same_width ? plane : line;
         for (int x = 0; x < grid->columns; x += BLOCK) {
             const int n = grid->columns - x < BLOCK ? grid->columns - x : BLOCK;
             const long at = (long)row * grid->columns + x;
@@ -174,38 +241,48 @@ static inline int NAME(reduce_rows)(
     return good;
 }
 
-/* Softmax p[c * POINTS + i] and heat maps E, D, V of n <= POINTS single pixels. */
+/* Softmax p[c * POINTS + i] and heat maps E, D, V of at most POINTS pixels: pieces of rows, piece k
+   with the pixels begin[k] <= i < begin[k + 1] from (row[k], column[k]) on. */
 static inline void NAME(softmax_at)(
-    const Grid *grid, int n, const int *restrict row, const int *restrict column,
+    const Grid *grid, int pieces, const int *row, const int *column, const int *begin,
     float *restrict p, float *restrict heat)
 {
-    int above_left[POINTS], above_right[POINTS], below_left[POINTS], below_right[POINTS];
-    float weight[POINTS], share[POINTS], first[POINTS], second[POINTS], sum[POINTS];
-    const int classes = grid->classes;
+    float above[POINTS + 8], below[POINTS + 8];
+    float first[POINTS], second[POINTS], sum[POINTS], scale[POINTS];
+    float *restrict e = heat, *restrict d = heat + POINTS, *restrict v = heat + 2 * POINTS;
+    const int classes = grid->classes, n = begin[pieces];
     for (int i = 0; i < n; i++) {
-        const int above = grid->low[row[i]] * grid->width;
-        const int below = grid->high[row[i]] * grid->width;
-        const int left = grid->left[column[i]], right = grid->right[column[i]];
-        above_left[i] = above + left;
-        above_right[i] = above + right;
-        below_left[i] = below + left;
-        below_right[i] = below + right;
-        weight[i] = grid->weight[row[i]];
-        share[i] = grid->share[column[i]];
         first[i] = -FLT_MAX;
         second[i] = -FLT_MAX;
         sum[i] = 0.0f;
+        scale[i] = 1.0f;
+        e[i] = 0.0f;
     }
     for (int c = 0; c < classes; c++) {
-        const float *source = grid->logits + (long)c * grid->height * grid->width;
+        const long plane = (long)grid->height * grid->width;
+        const float *source = grid->logits + c * plane;
         float *restrict pc = p + (long)c * POINTS;
+        for (int k = 0; k < pieces; k++) {
+            const float *upper = source + (long)grid->low[row[k]] * grid->width;
+            const float *lower = source + (long)grid->high[row[k]] * grid->width;
+            const float weight = grid->weight[row[k]];
+            const int length = begin[k + 1] - begin[k], left = grid->left[column[k]];
+            float *restrict values = pc + begin[k];
+            if (c + 1 < classes) { /* the next plane is far away: ask for its lines in time */
+                const int last = grid->right[column[k] + length - 1];
+                for (int x = left; x <= last + 15; x += 16) {
+                    PREFETCH(upper + plane + (x < last ? x : last));
+                    PREFETCH(lower + plane + (x < last ? x : last));
+                }
+            }
+            NAME(expand)(grid, upper, column[k], length, above);
+            NAME(expand)(grid, lower, column[k], length, below);
+            for (int i = 0; i < length; i++)
+                values[i] = above[i] + weight * (below[i] - above[i]);
+        }
         for (int i = 0; i < n; i++) {
-            float a = source[above_left[i]], b = source[below_left[i]];
-            a += share[i] * (source[above_right[i]] - a);
-            b += share[i] * (source[below_right[i]] - b);
-            float value = a + weight[i] * (b - a), largest = first[i];
-            float loser = value < largest ? value : largest;
-            pc[i] = value;
+            const float value = pc[i], largest = first[i];
+            const float loser = value < largest ? value : largest;
             second[i] = loser > second[i] ? loser : second[i];
             first[i] = value > largest ? value : largest;
         }
@@ -219,23 +296,17 @@ static inline void NAME(softmax_at)(
             }
         }
         for (int i = 0; i < n; i++) {
-            sum[i] = 1.0f / sum[i];
-            second[i] = NAME(exp_nonpositive)(second[i] - first[i]) * sum[i];
-            first[i] = sum[i];
-        }
-        for (int c = 0; c < classes; c++) {
-            float *restrict pc = p + (long)c * POINTS;
-            for (int i = 0; i < n; i++)
-                pc[i] *= sum[i];
+            scale[i] = 1.0f / sum[i];
+            second[i] = NAME(exp_nonpositive)(second[i] - first[i]) * scale[i];
+            first[i] = scale[i];
         }
     }
-    float *restrict e = heat, *restrict d = heat + POINTS, *restrict v = heat + 2 * POINTS;
-    for (int i = 0; i < n; i++)
-        e[i] = 0.0f;
     for (int c = 0; c < classes; c++) {
-        const float *restrict pc = p + (long)c * POINTS;
-        for (int i = 0; i < n; i++)
+        float *restrict pc = p + (long)c * POINTS;
+        for (int i = 0; i < n; i++) {
+            pc[i] *= scale[i];
             e[i] -= pc[i] * NAME(log_positive)(pc[i] + FLT_EPSILON);
+        }
     }
     for (int i = 0; i < n; i++) {
         e[i] *= grid->entropy_scale;

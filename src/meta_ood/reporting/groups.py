@@ -47,6 +47,29 @@ def detection_section(results: Results) -> str:
     )
 
 
+def labels_section(results: Results) -> str:
+    """Return how many objects of each label are found, where the dataset tells them apart."""
+    pairs = [p for p in results.pairs if p[1].section("detection", "label_id")]
+    names = sorted({n for _, after in pairs for n in after.section("detection", "label_id")})
+    if not names:
+        return ""
+    body = [
+        f'<tr><th scope="row">{escape(name)}</th>'
+        + "".join(f"<td>{_found(*pair, name, 'label_id')}</td>" for pair in pairs)
+        + "</tr>"
+        for name in names
+    ]
+    titles = [("object", "found"), *((after.network, after.dataset) for _, after in pairs)]
+    table = (
+        f"<table><thead><tr>{head_cells(titles, 1)}</tr></thead>"
+        f"<tbody>{''.join(body)}</tbody></table>"
+    )
+    return (
+        "<details><summary>Objects found by their label, baseline → OoD-trained</summary>"
+        f"{wide(table, 'Objects found by their label')}</details>"
+    )
+
+
 def _size(name: str) -> str:
     low, _, high = name.partition("-")
     try:
@@ -58,10 +81,8 @@ def _size(name: str) -> str:
     return f"{first:,.0f} to {last - 1:,.0f}".replace(",", "\u202f")
 
 
-def _found(before: Cell, after: Cell, name: str) -> str:
-    groups: list[Mapping[str, Any]] = [
-        c.section("detection", "size", name) for c in (before, after)
-    ]
+def _found(before: Cell, after: Cell, name: str, by: str = "size") -> str:
+    groups: list[Mapping[str, Any]] = [c.section("detection", by, name) for c in (before, after)]
     total = groups[1].get("components")
     if not total:
         return "–"

@@ -9,7 +9,7 @@ from html import escape
 from meta_ood.reporting.charts import charts, cost_charts
 from meta_ood.reporting.differences import differences_section
 from meta_ood.reporting.gallery import pictures_section
-from meta_ood.reporting.groups import classes_section, detection_section
+from meta_ood.reporting.groups import classes_section, detection_section, labels_section
 from meta_ood.reporting.markup import WORDS, unbroken
 from meta_ood.reporting.results import Results
 from meta_ood.reporting.sections import (
@@ -64,6 +64,7 @@ def html_page(
         scores_section(results),
         components_section(results),
         detection_section(results),
+        labels_section(results),
         closed_section(results),
         classes_section(results),
         protocols_section(results),

@@ -25,7 +25,8 @@ cdef extern from "_softmax.h":
         const float *share
     int best_instruction_set() noexcept nogil
     void softmax_at(
-        const Grid *grid, int n, const int *row, const int *column, float *p, float *heat
+        const Grid *grid, int pieces, const int *row, const int *column, const int *begin,
+        float *p, float *heat
     ) noexcept nogil
 
 chosen = best_instruction_set()
@@ -169,6 +170,42 @@ def meetings(
     return count
 
 
+cdef void find_inner(
+    const unsigned char[:, ::1] mask, Py_ssize_t row, Py_ssize_t column, int n,
+    unsigned char *inner,
+) noexcept nogil:
+    """Mark which of the `n` pixels from (row, column) on have no neighbour outside the mask."""
+    cdef Py_ssize_t height = mask.shape[0], width = mask.shape[1], y
+    cdef int i
+    cdef const unsigned char *line
+    for i in range(n):
+        inner[i] = 1
+    for y in range(max(row - 1, 0), min(row + 2, height)):
+        line = &mask[y, column]
+        for i in range(n):
+            inner[i] &= line[i]
+        for i in range(column == 0, n):
+            inner[i] &= line[i - 1]
+        for i in range(n - (column + n == width)):
+            inner[i] &= line[i + 1]
+
+
+cdef inline double total_of(const float *values, int n) noexcept nogil:
+    """Return the sum in double precision; four sums side by side do not wait for one another."""
+    cdef double a = 0, b = 0, c = 0, d = 0
+    cdef int i = 0
+    while i + 4 <= n:
+        a += values[i]
+        b += values[i + 1]
+        c += values[i + 2]
+        d += values[i + 3]
+        i += 4
+    while i < n:
+        a += values[i]
+        i += 1
+    return (a + b) + (c + d)
+
+
 def accumulate(
     const unsigned char[:, ::1] mask not None,
     const int[::1] row_first not None,
@@ -194,7 +231,7 @@ def accumulate(
     long long[:, ::1] neighbours not None,
     long long[:, ::1] histogram not None,
 ):
-    """Sum over the pixels of each label, in raster order, in double precision.
+    """Sum over the pixels of each label, piece by piece of its runs, in double precision.
 
     Columns of `sums`: size, inner size, row, column, score, then for each of E, D and V the sum and
     the sum of squares over all pixels and over the inner ones. `neighbours` counts the pairs
@@ -203,17 +240,17 @@ def accumulate(
     scratch memory.
     """
     cdef Grid grid
-    cdef int row_of[POINTS]
-    cdef int column_of[POINTS]
+    cdef int piece_row[POINTS]
+    cdef int piece_column[POINTS]
     cdef int piece_label[POINTS]
     cdef int piece_begin[POINTS + 1]
+    cdef unsigned char inner[POINTS]
     cdef int classes = <int> logits.shape[0], height = <int> mask.shape[0]
     cdef int width = <int> mask.shape[1], count = row_first[height]
-    cdef int run = 0, offset = 0, row = 0, n, pieces, take, i, k, c, m, x, y, piece
-    cdef int other_row, other_column, first_row, last_row, first_column, last_column
-    cdef bint inner
+    cdef int run = 0, offset = 0, row = 0, n, pieces, take, i, k, c, m, x, y, piece, begin, insiders
+    cdef int other_row, other_column
     cdef bint want_neighbours = neighbours.shape[0] > 0, want_histogram = histogram.shape[0] > 0
-    cdef double value, total
+    cdef double value, inner_value, total, squares, inner_total, inner_squares
     grid.logits = &logits[0, 0, 0]
     grid.classes, grid.height, grid.width = logits.shape[0], logits.shape[1], logits.shape[2]
     grid.rows, grid.columns = height, width
@@ -230,58 +267,58 @@ def accumulate(
                     row += 1
                 take = min(end[run] - start[run] - offset, POINTS - n)
                 piece_label[pieces] = label[run]
+                piece_row[pieces] = row
+                piece_column[pieces] = start[run] + offset
                 piece_begin[pieces] = n
                 pieces += 1
-                for i in range(take):
-                    row_of[n + i] = row
-                    column_of[n + i] = start[run] + offset + i
                 n += take
                 offset += take
                 if start[run] + offset == end[run]:
                     run += 1
                     offset = 0
             piece_begin[pieces] = n
-            softmax_at(&grid, n, row_of, column_of, &p[0, 0], &heat[0, 0])
+            softmax_at(&grid, pieces, piece_row, piece_column, piece_begin, &p[0, 0], &heat[0, 0])
             for piece in range(pieces):
                 k = piece_label[piece]
-                y = row_of[piece_begin[piece]]
-                first_row = max(y - 1, 0)
-                last_row = min(y + 1, height - 1)
-                for i in range(piece_begin[piece], piece_begin[piece + 1]):
-                    x = column_of[i]
-                    first_column = max(x - 1, 0)
-                    last_column = min(x + 1, width - 1)
-                    inner = True
-                    for other_row in range(first_row, last_row + 1):
-                        for other_column in range(first_column, last_column + 1):
-                            if not mask[other_row, other_column]:
-                                inner = False
-                                if want_neighbours:
+                y = piece_row[piece]
+                x = piece_column[piece]
+                begin = piece_begin[piece]
+                take = piece_begin[piece + 1] - begin
+                find_inner(mask, y, x, take, inner)
+                insiders = 0
+                for i in range(take):
+                    insiders += inner[i]
+                    if want_neighbours and not inner[i]:
+                        for other_row in range(max(y - 1, 0), min(y + 2, height)):
+                            for other_column in range(max(x + i - 1, 0), min(x + i + 2, width)):
+                                if not mask[other_row, other_column]:
                                     neighbours[k, arg_max[other_row, other_column]] += 1
-                    sums[k, 1] += inner
-                    sums[k, 4] += score[y, x]
-                    for m in range(3):
-                        value = heat[m, i]
-                        sums[k, 5 + 4 * m] += value
-                        sums[k, 6 + 4 * m] += value * value
-                        if inner:
-                            sums[k, 7 + 4 * m] += value
-                            sums[k, 8 + 4 * m] += value * value
-                    if want_histogram:
-                        histogram[k, arg_max[y, x]] += 1
-                take = piece_begin[piece + 1] - piece_begin[piece]
-                x = column_of[piece_begin[piece]]
-                sums[k, 0] += take
-                sums[k, 2] += <double> y * take
-                sums[k, 3] += <double> x * take + 0.5 * (<double> take * (take - 1))
-                for c in range(classes):
-                    total = 0
-                    for i in range(piece_begin[piece], piece_begin[piece + 1]):
-                        total += p[c, i]
-                    class_sums[k, c] += total
-                if sums[k, 0] == take:
+                if want_histogram:
+                    for i in range(take):
+                        histogram[k, arg_max[y, x + i]] += 1
+                if sums[k, 0] == 0:
                     box[k, 0] = y
                     box[k, 1] = x
                 box[k, 1] = min(box[k, 1], x)
                 box[k, 2] = y + 1
                 box[k, 3] = max(box[k, 3], x + take)
+                sums[k, 0] += take
+                sums[k, 1] += insiders
+                sums[k, 2] += <double> y * take
+                sums[k, 3] += <double> x * take + 0.5 * (<double> take * (take - 1))
+                sums[k, 4] += total_of(&score[y, x], take)
+                for m in range(3):
+                    total = squares = inner_total = inner_squares = 0
+                    for i in range(take):
+                        value = heat[m, begin + i]
+                        inner_value = inner[i] * value
+                        total += value
+                        squares += value * value
+                        inner_total += inner_value
+                        inner_squares += inner_value * value
+                    sums[k, 5 + 4 * m] += total
+                    sums[k, 6 + 4 * m] += squares
+                    sums[k, 7 + 4 * m] += inner_total
+                    sums[k, 8 + 4 * m] += inner_squares
+                for c in range(classes):
+                    class_sums[k, c] += total_of(&p[c, begin], take)

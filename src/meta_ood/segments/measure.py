@@ -37,7 +37,6 @@ def measure_segments(
     prediction: Prediction,
     score: str = "entropy",
     threshold: float = 0.7,
-    label_ids: npt.NDArray[np.integer] | None = None,
     workspace: Workspace | None = None,
     threads: int = 1,
 ) -> SegmentTable:
@@ -51,8 +50,6 @@ def measure_segments(
         Key of :data:`meta_ood.scores.SCORES`.
     threshold
         Segments are the 8-connected components of score >= float32(threshold) outside void.
-    label_ids
-        ``(H, W)`` raw label ids, for ``component_label_id``.
     workspace
         Memory to use again from frame to frame.
     threads
@@ -67,14 +64,13 @@ def measure_segments(
     ValueError
         Unknown score; NaN or infinity in the prediction (the frame is named).
     """
-    return measure_thresholds(prediction, score, [threshold], label_ids, workspace, threads)[0]
+    return measure_thresholds(prediction, score, [threshold], workspace, threads)[0]
 
 
 def measure_thresholds(
     prediction: Prediction,
     score: str,
     thresholds: Sequence[float],
-    label_ids: npt.NDArray[np.integer] | None = None,
     workspace: Workspace | None = None,
     threads: int = 1,
 ) -> list[SegmentTable]:
@@ -87,16 +83,15 @@ def measure_thresholds(
     maps = pixel_maps(prediction, {*needs, "arg_max"}, workspace, threads)
     frame = _Frame(prediction, SCORES[score](maps), maps.arg_max, workspace)
     target = np.ascontiguousarray(prediction.target)
-    valid = target != IGNORE
-    components = frame.regions("component", target == OOD)
-    return [
-        replace(
-            _table(frame, (frame.score >= np.float32(value)) & valid, components, label_ids),
-            score=score,
-            threshold=float(value),
-        )
-        for value in thresholds
-    ]
+    valid = np.not_equal(target, IGNORE, out=frame.mask("valid"))
+    components = frame.regions("component", np.equal(target, OOD, out=frame.mask("true")))
+    tables = []
+    for value in thresholds:
+        predicted = np.greater_equal(frame.score, np.float32(value), out=frame.mask("predicted"))
+        predicted &= valid
+        table = _table(frame, predicted, components)
+        tables.append(replace(table, score=score, threshold=float(value)))
+    return tables
 
 
 def label_map(mask: Mask) -> npt.NDArray[np.int32]:
@@ -174,6 +169,10 @@ class _Frame:
     arg_max: LabelMap
     workspace: Workspace
 
+    def mask(self, name: str) -> Mask:
+        """Return uninitialised memory for a mask."""
+        return self.workspace.array(f"{name} mask", self.prediction.size, np.bool_)
+
     def regions(self, name: str, mask: Mask) -> _Regions:
         """Label `mask` and sum over its components."""
         runs = _runs(mask, name, self.workspace)
@@ -207,19 +206,14 @@ class _Frame:
         return _Regions(runs, sums, probabilities, box.astype(np.int64), neighbours, histogram)
 
 
-def _table(
-    frame: _Frame,
-    predicted: Mask,
-    components: _Regions,
-    label_ids: npt.NDArray[np.integer] | None,
-) -> SegmentTable:
+def _table(frame: _Frame, predicted: Mask, components: _Regions) -> SegmentTable:
     segments, true = frame.regions("segment", predicted), components.runs.mask
     segment_count, component_count = segments.runs.count, components.runs.count
     component_size = components.sums[:, SIZE].astype(np.int64)
     overlaps = _overlaps(segments.runs, components.runs)
-    missed = _runs(true & ~predicted, "rest", frame.workspace)
+    missed = _runs(np.greater(true, predicted, out=frame.mask("rest")), "rest", frame.workspace)
     iou = _adjusted_iou(segments, missed, overlaps[:, [0, 2]])
-    false = _runs(predicted & ~true, "rest", frame.workspace)
+    false = _runs(np.greater(predicted, true, out=frame.mask("rest")), "rest", frame.workspace)
     component_iou = _adjusted_iou(components, false, overlaps[:, [1, 2]])
     classes = frame.prediction.logits.shape[0]
     return SegmentTable(
@@ -237,7 +231,7 @@ def _table(
         component_box=components.box,
         component_iou=component_iou,
         component_recall=_sum_by(overlaps[:, 1], overlaps[:, 2], component_count) / component_size,
-        component_label_id=_first_label_id(components.runs, label_ids),
+        component_label_id=_first_label_id(components.runs, frame.prediction.label_ids),
         component_features=component_features(
             components.sums, components.probabilities, components.histogram
         ),
@@ -277,9 +271,9 @@ def _sum_by(
     return np.bincount(index, values, count).astype(np.int64)
 
 
-def _first_label_id(runs: _Runs, label_ids: npt.NDArray[np.integer] | None) -> IntArray:
+def _first_label_id(runs: _Runs, label_ids: LabelMap | None) -> IntArray:
     if label_ids is None:
         return np.full(runs.count, -1, np.int64)
     first = np.unique(runs.label, return_index=True)[1]
     row = np.searchsorted(runs.row_first, first, side="right") - 1
-    return np.asarray(label_ids)[row, runs.start[first]].astype(np.int64)
+    return label_ids[row, runs.start[first]].astype(np.int64)

@@ -7,7 +7,7 @@ from pathlib import Path
 from meta_ood import evaluation
 from meta_ood.config import Params
 from meta_ood.context import Log, Machine
-from meta_ood.frames import read_frames
+from meta_ood.frames import read_frames, read_label_names
 from meta_ood.metrics.pixel import PER_IMAGE
 from meta_ood.storage import open_predictions, read_table
 
@@ -45,7 +45,14 @@ def run(
     counts = evaluation.count_files(
         folder.paths, scores, machine.workers, curves=curved, temperature=settings.temperature
     )
-    figures = evaluation.measure(counts, table, removed, score=score, protocols=settings.protocols)
+    figures = evaluation.measure(
+        counts,
+        table,
+        removed,
+        score=score,
+        protocols=settings.protocols,
+        label_names=read_label_names(prepared),
+    )
     resampled = evaluation.replicates(
         counts, table, removed, figures, count=settings.bootstrap, seed=params.seed
     )

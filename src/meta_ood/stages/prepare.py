@@ -7,9 +7,9 @@ from pathlib import Path
 
 from meta_ood.config import Params
 from meta_ood.context import Log, Machine, progress
-from meta_ood.datasets import read
+from meta_ood.datasets import label_names, read
 from meta_ood.datasets.preparation import prepare_frames, remove_strangers
-from meta_ood.frames import write_frames
+from meta_ood.frames import write_frames, write_label_names
 
 logger = logging.getLogger(__name__)
 
@@ -28,7 +28,8 @@ def run(
     root
         The raw dataset, only read.
     prepared
-        Folder for ``frames.csv`` and ``targets/*.png``.
+        Folder for ``frames.csv`` and ``targets/*.png``; where the dataset's own label ids say more
+        than the targets, also ``label_ids/*.png`` and their names, ``labels.csv``.
 
     Raises
     ------
@@ -48,6 +49,7 @@ def run(
             prepare_frames(raw, prepared, settings, machine.workers), f"prepare {dataset}", len(raw)
         )
     )
+    write_label_names(prepared, label_names(own.reader, own.options))
     write_frames(prepared, frames, Path.cwd())
     remove_strangers(prepared, frames)
     scenes = len({frame.scene for frame in frames})
