@@ -114,6 +114,15 @@ def write_cell(folder, network, variant, dataset, *, pixels=4000, pictures=1, si
             "exact": metrics["scores"],
             "published": {"entropy": {key: metrics[key] - 0.01 for key in ("auroc", "auprc")}},
         }
+        metrics["segment"] = {
+            name: {
+                "true_positives": true,
+                "false_positives": metrics[f"segment_false_positives{suffix}"],
+                "false_negatives": metrics[f"segment_false_negatives{suffix}"],
+                "f1": 0.3 + 0.2 * (suffix != "") + 0.1 * after,
+            }
+            for name, suffix, true in (("before", "", 30), ("after_meta", "_after_meta", 27))
+        }
         metrics["component"] = {
             "before": {"siou": 0.4 + 0.1 * after, "ppv": 0.3, "f1": 0.35, "components": 30},
             "after_meta": {"siou": 0.38 + 0.1 * after, "ppv": 0.6, "f1": 0.5, "components": 30},

@@ -111,6 +111,9 @@ def test_ood_set(tmp_path: Path) -> None:
     assert values["segment_false_positives"] == 5
     assert values["segment_false_positives_after_meta"] == 0
     assert values["segment_false_negatives_after_meta"] == 0
+    assert values["segment_f1"] == pytest.approx(2 * 5 / (2 * 5 + 5))  # five true, five false
+    assert values["segment_f1_after_meta"] == values["segment"]["after_meta"]["f1"] == 1
+    assert values["intervals"]["segment_f1_after_meta"] == [1, 1]
     of_score = values["component"]["of_score"]
     assert of_score["threshold_is_oracle"]
     assert of_score["f1"] == pytest.approx(2 * 5 / (2 * 5 + 5))  # five found, five false

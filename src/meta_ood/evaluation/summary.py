@@ -97,7 +97,8 @@ def measure(
         }
         for protocol in dict.fromkeys(("exact", *protocols))
     }
-    errors = asdict(segment.segment_errors(table, removed))
+    judged = segment.segment_errors(table, removed)
+    errors, of_segments = asdict(judged), judged.summary()
     before = component.component_metrics(component.of_table(table))
     after = component.component_metrics(component.of_table(table, ~removed))
     confusion = sum(counts.confusion.values(), np.zeros((1, 1), np.int64))
@@ -117,6 +118,9 @@ def measure(
         **{f"segment_{k}": v for k, v in errors.items() if k.startswith("false")},
         "segments_removed": errors["removed"],
         "published_false_positives_after_meta": errors["published_false_positives_after_meta"],
+        "segment_f1": of_segments["before"]["f1"],
+        "segment_f1_after_meta": of_segments["after_meta"]["f1"],
+        "segment": of_segments,
         "component_f1": before.f1,
         "component_f1_after_meta": after.f1,
         "component": {"before": asdict(before), "after_meta": asdict(after)},
