@@ -80,6 +80,12 @@ def write_cell(folder, network, variant, dataset, *, pixels=4000, pictures=1, si
             false_positives=np.round(false * thresholds**1.5),
             false_negatives=np.round(4 + 20 * (1 - thresholds) ** 3),
         )
+        write_csv(
+            folder / "curves/meta_calibration.csv",
+            said=[0.1, 0.5, 0.9],
+            seen=[0.2, 0.5, 0.8 + 0.1 * after],
+            segments=[10, 10, 20],
+        )
         metrics |= {
             "auroc": auc(fpr, tpr),
             "auprc": average_precision_score(truth, score),

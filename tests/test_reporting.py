@@ -343,6 +343,15 @@ def test_segment_f1_before_and_after_meta_classification():
     assert "all segments" not in text_of(reporting.html_page("t", results_of(nothing), {}))
 
 
+def test_calibration_of_the_meta_classifier_is_drawn(page):
+    labels = [attributes.get("aria-label", "") for tag, attributes in page[1].tags if tag == "svg"]
+    drawn = [label for label in labels if label.startswith("Calibration of the meta classifier")]
+    assert len(drawn) == 2 * len(NETWORKS)
+    # ten segments a tenth off, and twenty a tenth off before OoD training only
+    assert "baseline: expected calibration error 7.5 %" in drawn[0]
+    assert "ood_trained: expected calibration error 2.5 %" in drawn[0]
+
+
 def test_intervals_are_shown():
     metrics = {"auroc": 0.9, "intervals": {"auroc": [0.85, 0.93], "auprc": [None, None]}}
     page = reporting.html_page("t", results_of({"baseline": metrics}), {})
