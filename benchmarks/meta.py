@@ -1,11 +1,11 @@
 """Exact leave-one-out of the meta classifier against one cold liblinear fit for each segment.
 
-    python benchmarks/meta.py [--sizes 500 2000 5000 20000] [--fits 40]
+    python benchmarks/meta.py [--sizes 500 2000 5000 20000] [--all-up-to 500] [--fits 40]
 
 Prints a table: ours with fixed scaling (published) and with scaling fitted without the segment,
-the published way (all n cold fits up to n = 500, above that --fits of them, times n / fits), the
-ratio, the limit, and how far the probabilities are from the cold fits: at scikit-learn's default
-tolerance, as published, and at 1e-10.
+the published way (all n cold fits up to --all-up-to, above that --fits of them, times n / fits),
+the ratio, the limit, and how far the probabilities are from the cold fits: at scikit-learn's
+default tolerance, as published, and at 1e-10.
 """
 
 from __future__ import annotations
@@ -63,6 +63,7 @@ def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--sizes", type=int, nargs="+", default=list(LIMITS))
+    parser.add_argument("--all-up-to", type=int, default=500)
     parser.add_argument("--fits", type=int, default=40)
     arguments = parser.parse_args()
     print(f"75 features; {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}")
@@ -76,7 +77,7 @@ def main() -> None:
         judged = leave_one_out(scaled, false, every, rescale=False)  # warms up, too
         times = 5 if count <= 5000 else 3
         fixed, refitted = (median_seconds(scaled, false, r, times) for r in (False, True))
-        rows = every if count <= 500 else every[:: max(1, count // arguments.fits)]
+        rows = every[:: 1 if count <= arguments.all_up_to else max(1, count // arguments.fits)]
         published, seconds = cold_fits(scaled, false, rows, 1e-4)
         exact, _ = cold_fits(scaled, false, rows[:: max(1, len(rows) // 20)], 1e-10)
         ours = 1 / (1 + np.exp(-judged.log_odds))
@@ -86,7 +87,8 @@ def main() -> None:
         mark = "" if len(rows) == count else "*"
         print(
             f"{count:8d} {fixed:7.2f} {refitted:9.2f} {cold:10.1f}{mark:1s} {cold / fixed:8.0f}"
-            f" {LIMITS.get(count, float('nan')):7.1f} {gap:15.1e} {small:16.1e}"
+            f" {LIMITS.get(count, float('nan')):7.1f} {gap:15.1e} {small:16.1e}",
+            flush=True,
         )
     print("seconds, medians; * extrapolated from a sample of the fits")
 

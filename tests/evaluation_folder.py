@@ -80,6 +80,12 @@ def write_cell(folder, network, variant, dataset, *, pixels=4000, pictures=1, si
             false_positives=np.round(false * thresholds**1.5),
             false_negatives=np.round(4 + 20 * (1 - thresholds) ** 3),
         )
+        write_csv(
+            folder / "curves/meta_calibration.csv",
+            said=[0.1, 0.5, 0.9],
+            seen=[0.2, 0.5, 0.8 + 0.1 * after],
+            segments=[10, 10, 20],
+        )
         metrics |= {
             "auroc": auc(fpr, tpr),
             "auprc": average_precision_score(truth, score),
@@ -117,6 +123,15 @@ def write_cell(folder, network, variant, dataset, *, pixels=4000, pictures=1, si
         metrics["protocols"] = {
             "exact": metrics["scores"],
             "published": {"entropy": {key: metrics[key] - 0.01 for key in ("auroc", "auprc")}},
+        }
+        metrics["segment"] = {
+            name: {
+                "true_positives": true,
+                "false_positives": metrics[f"segment_false_positives{suffix}"],
+                "false_negatives": metrics[f"segment_false_negatives{suffix}"],
+                "f1": 0.3 + 0.2 * (suffix != "") + 0.1 * after,
+            }
+            for name, suffix, true in (("before", "", 30), ("after_meta", "_after_meta", 27))
         }
         metrics["component"] = {
             "before": {"siou": 0.4 + 0.1 * after, "ppv": 0.3, "f1": 0.35, "components": 30},

@@ -325,6 +325,33 @@ def test_best_score_is_bold():
     assert re.findall(r"<b>([^<]*)</b>", page) == ["90.0", "5.0"]
 
 
+def test_segment_f1_before_and_after_meta_classification():
+    counts = dict(
+        zip(("true_positives", "false_positives", "false_negatives"), (9, 8, 1), strict=True)
+    )
+    stages = {
+        variant: {
+            "components": 5,
+            "segment": {"before": counts | {"f1": f1}, "after_meta": counts | {"f1": f1 + 0.2}},
+        }
+        for variant, f1 in (("baseline", 0.5), ("ood_trained", 0.6))
+    }
+    text = text_of(reporting.html_page("t", results_of(stages), {}))
+    assert "all segments 9 → unchanged 9 8 → unchanged 8 1 → unchanged 1 50.0 → better 60.0" in text
+    assert "1 → unchanged 1 70.0 → better 80.0" in text
+    nothing = {name: {**metrics, "components": 0} for name, metrics in stages.items()}
+    assert "all segments" not in text_of(reporting.html_page("t", results_of(nothing), {}))
+
+
+def test_calibration_of_the_meta_classifier_is_drawn(page):
+    labels = [attributes.get("aria-label", "") for tag, attributes in page[1].tags if tag == "svg"]
+    drawn = [label for label in labels if label.startswith("Calibration of the meta classifier")]
+    assert len(drawn) == 2 * len(NETWORKS)
+    # ten segments a tenth off, and twenty a tenth off before OoD training only
+    assert "baseline: expected calibration error 7.5 %" in drawn[0]
+    assert "ood_trained: expected calibration error 2.5 %" in drawn[0]
+
+
 def test_intervals_are_shown():
     metrics = {"auroc": 0.9, "intervals": {"auroc": [0.85, 0.93], "auprc": [None, None]}}
     page = reporting.html_page("t", results_of({"baseline": metrics}), {})

@@ -7,7 +7,7 @@ import pytest
 from scipy import ndimage
 
 from meta_ood.labels import IGNORE, IN, OOD
-from meta_ood.metrics.segment import detection_by, missed, segment_errors, trade_off
+from meta_ood.metrics.segment import detection_by, missed, segment_errors, segment_f1, trade_off
 from meta_ood.predictions import Prediction
 from meta_ood.segments import SegmentTable, measure_segments
 
@@ -62,6 +62,32 @@ def test_the_published_count_is_the_true_segments_removed() -> None:
     assert e.published_false_positives_after_meta == 1
     e = segment_errors(TABLE, removed(0, 1, 2, 3))
     assert (e.false_positives_after_meta, e.published_false_positives_after_meta) == (2, 3)
+
+
+def test_f1_counts_segments_found_and_components_missed() -> None:
+    both = segment_errors(TABLE, removed(1, 2, 3)).summary()
+    assert both["before"] == {
+        "true_positives": 3,
+        "false_positives": 3,
+        "false_negatives": 1,
+        "f1": pytest.approx(6 / 10),
+    }
+    assert both["after_meta"] == {
+        "true_positives": 1,  # segment 0, which alone keeps component 0
+        "false_positives": 2,
+        "false_negatives": 3,
+        "f1": pytest.approx(2 / 7),
+    }
+
+
+def test_f1_where_nothing_is_right_or_nothing_is_there() -> None:
+    assert segment_f1(0, 4, 0) == 0
+    assert segment_f1(0, 0, 4) == 0
+    assert segment_f1(7, 0, 0) == 1
+    assert np.isnan(segment_f1(0, 0, 0))
+    many = np.arange(6).reshape(2, 3)
+    f1 = segment_f1(many, many + 1, 2)
+    assert f1.tolist() == [[2 * t / (3 * t + 3) for t in row] for row in many.tolist()]
 
 
 def test_trade_off_is_the_error_count_at_every_operating_point() -> None:
@@ -125,6 +151,24 @@ def test_removing_segments_is_clearing_their_pixels() -> None:
         assert e.false_positives == len(false)
         assert e.false_positives_after_meta == sum(not gone[s] for s in false)
         assert missed(table, ~gone).sum() == true - len(hit)
+        assert e.summary()["before"]["f1"] == pytest.approx(slow_f1(labels, components))
+        labels[~left] = 0
+        assert e.summary()["after_meta"]["f1"] == pytest.approx(slow_f1(labels, components))
+
+
+def slow_f1(labels: np.ndarray, components: np.ndarray) -> float:
+    """Return segment F1 as the harmonic mean of its two rates, found pixel by pixel."""
+    right, segments, found = set(), set(), set()
+    for segment, component in zip(labels.flat, components.flat, strict=True):
+        segments |= {segment} - {0}
+        if segment and component:
+            right.add(segment)
+            found.add(component)
+    lost = set(components.flat) - found - {0}
+    if not right:
+        return 0.0
+    precision, recall = len(right) / len(segments), len(right) / (len(right) + len(lost))
+    return 2 * precision * recall / (precision + recall)
 
 
 def published(name: str, tag: str) -> tuple[SegmentTable, dict[str, np.ndarray]]:

@@ -67,6 +67,8 @@ def run(folder: Path, predictions: list[Prediction], workers: int = 1, **overrid
         for i, image in enumerate(table.image):
             p = 0.9 if table.segment_size[i] < 20 else 0.1
             print(f"{i},{table.image_ids[image]},{p},{int(p > 0.5)}", file=file)
+    calibration = {"count": [2, 0, 3], "said": [0.1, None, 0.9], "seen": [0.5, None, 1.0]}
+    (folder / "meta/metrics.json").write_text(json.dumps({"calibration": calibration}))
     return evaluate_again(folder, workers, **overrides)
 
 
@@ -123,6 +125,9 @@ def test_ood_set(tmp_path: Path) -> None:
     assert values["segment_false_positives"] == 5
     assert values["segment_false_positives_after_meta"] == 0
     assert values["segment_false_negatives_after_meta"] == 0
+    assert values["segment_f1"] == pytest.approx(2 * 5 / (2 * 5 + 5))  # five true, five false
+    assert values["segment_f1_after_meta"] == values["segment"]["after_meta"]["f1"] == 1
+    assert values["intervals"]["segment_f1_after_meta"] == [1, 1]
     of_score = values["component"]["of_score"]
     assert of_score["threshold_is_oracle"]
     assert of_score["f1"] == pytest.approx(2 * 5 / (2 * 5 + 5))  # five found, five false
@@ -132,6 +137,12 @@ def test_ood_set(tmp_path: Path) -> None:
     with (tmp_path / "curves/roc.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert float(rows[-1]["true_positive_rate"]) == 1
+    with (tmp_path / "curves/meta_calibration.csv").open() as file:
+        assert list(csv.reader(file)) == [
+            ["said", "seen", "segments"],
+            ["0.1", "0.5", "2"],
+            ["0.9", "1", "3"],
+        ]
     assert len(list((tmp_path / "pictures").glob("f*_segments.png"))) == 4
     assert len(list((tmp_path / "pictures").glob("f*_image.png"))) == 4
 
@@ -180,3 +191,14 @@ def test_workers_change_nothing(tmp_path: Path) -> None:
             other = tmp_path / "three" / path.relative_to(tmp_path / "one")
             if path.name != "frames.csv":
                 assert path.read_bytes() == other.read_bytes(), path.name
+
+
+@pytest.mark.parametrize("text", ["{}", "[]", '{"calibration": {"count": [1], "said": [1]}}', "no"])
+def test_a_calibration_that_is_none_is_refused_by_name(tmp_path: Path, text: str) -> None:
+    run(tmp_path, make_predictions(ood=True))
+    (tmp_path / "meta/metrics.json").write_text(text)
+    with pytest.raises(ValueError, match=r"metrics\.json: no calibration"):
+        evaluate_again(tmp_path)
+    (tmp_path / "meta/metrics.json").unlink()
+    with pytest.raises(FileNotFoundError, match="run `meta` first"):
+        evaluate_again(tmp_path)

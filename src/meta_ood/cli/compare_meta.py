@@ -20,12 +20,18 @@ import click
     show_default=True,
     help="Leave out leave-one-out of a classifier that would need more fits.",
 )
+@click.option(
+    "--max-lost",
+    type=click.FloatRange(0, 1),
+    help="Fraction of true segments that may be lost, instead of removing at probability 0.5.",
+)
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="Markdown file.")
 def compare_meta(
     tables: tuple[Path, ...],
     classifiers: tuple[str, ...],
     folds: tuple[str, ...],
     most_fits: int,
+    max_lost: float | None,
     out: Path | None,
 ) -> None:
     """Compare meta classifiers on TABLES, files that the stage `segments` wrote.
@@ -44,6 +50,7 @@ def compare_meta(
         classifiers or tuple(CLASSIFIERS),
         folds or tuple(FOLDS),
         most_fits,
+        max_lost,
     )
     text = as_markdown(rows)
     if out is None:

@@ -61,6 +61,34 @@ def read_removed(meta: Path, table: SegmentTable) -> tuple[Floats, Flags]:
     return probability, removed
 
 
+def read_calibration(meta: Path) -> dict[str, Floats]:
+    """Read the calibration of the out-of-fold probabilities from ``metrics.json`` of `meta`.
+
+    Returns
+    -------
+    ``said`` (mean probability of being false), ``seen`` (fraction that is false) and ``segments``
+    (how many) of each bin that holds segments.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the stage has not run.
+    ValueError
+        If the file does not hold a calibration.
+    """
+    path = meta / "metrics.json"
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is missing: run `meta` first")
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))["calibration"]
+        columns = {key: np.array(found[key], np.float64) for key in ("said", "seen", "count")}
+        filled = columns["count"] > 0
+        said, seen, count = (column[filled] for column in columns.values())
+    except (KeyError, TypeError, ValueError, IndexError) as error:
+        raise ValueError(f"{path}: no calibration with said, seen, count: {error!r}") from None
+    return {"said": said, "seen": seen, "segments": count}
+
+
 def measure(
     counts: Counts,
     table: SegmentTable,
@@ -100,7 +128,8 @@ def measure(
         }
         for protocol in dict.fromkeys(("exact", *protocols))
     }
-    errors = asdict(segment.segment_errors(table, removed))
+    judged = segment.segment_errors(table, removed)
+    errors, of_segments = asdict(judged), judged.summary()
     before = component.component_metrics(component.of_table(table))
     after = component.component_metrics(component.of_table(table, ~removed))
     confusion = sum(counts.confusion.values(), np.zeros((1, 1), np.int64))
@@ -120,6 +149,9 @@ def measure(
         **{f"segment_{k}": v for k, v in errors.items() if k.startswith("false")},
         "segments_removed": errors["removed"],
         "published_false_positives_after_meta": errors["published_false_positives_after_meta"],
+        "segment_f1": of_segments["before"]["f1"],
+        "segment_f1_after_meta": of_segments["after_meta"]["f1"],
+        "segment": of_segments,
         "component_f1": before.f1,
         "component_f1_after_meta": after.f1,
         "component": {"before": asdict(before), "after_meta": asdict(after)},

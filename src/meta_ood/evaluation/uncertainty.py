@@ -73,15 +73,21 @@ def replicates(
 def _of_segments(
     table: SegmentTable, removed: Flags, scenes: list[str], weights: Integers
 ) -> dict[str, Floats]:
-    """Resample the counts of false and missed segments, and F1 of components."""
+    """Resample the counts of false and missed segments, and F1 of segments and components."""
     place = np.array([scenes.index(scene) for scene in table.scenes])
     of_segment, of_component = place[table.image], place[table.component_image]
     result: dict[str, Floats] = {}
     for suffix, gone in (("", np.zeros_like(removed)), ("_after_meta", removed)):
-        false = np.bincount(of_segment[table.is_false & ~gone], minlength=len(scenes))
+        true, false = (
+            np.bincount(of_segment[kind & ~gone], minlength=len(scenes))
+            for kind in (~table.is_false, table.is_false)
+        )
         lost = np.bincount(of_component[segment.missed(table, ~gone)], minlength=len(scenes))
         result[f"segment_false_positives{suffix}"] = (weights @ false).astype(np.float64)
         result[f"segment_false_negatives{suffix}"] = (weights @ lost).astype(np.float64)
+        result[f"segment_f1{suffix}"] = segment.segment_f1(
+            *(weights @ n for n in (true, false, lost))
+        )
         overlaps = component.of_table(table, ~gone)
         kept_scene = of_segment[~gone]
         result[f"component_f1{suffix}"] = np.array(

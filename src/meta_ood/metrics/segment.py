@@ -2,6 +2,11 @@
 
 A segment is *false* if it holds no OoD pixel, a component is *missed* if no pixel of it lies in a
 segment that is kept. Everything is algebra on the overlaps of a :class:`SegmentTable`.
+
+Segment F1 weighs both errors against what is right: ``2 TP / (2 TP + FP + FN)`` with TP the
+segments that hold an OoD pixel, FP the false segments, FN the missed components, all summed over
+the images. It asks whether something is there at all; how well it is covered is what the F1 of
+:mod:`meta_ood.metrics.component` asks.
 """
 
 from __future__ import annotations
@@ -47,6 +52,62 @@ class SegmentErrors:
     removed: int
     true_segments_removed: int
     published_false_positives_after_meta: int
+
+    @property
+    def true_positives(self) -> int:
+        """Segments that hold an OoD pixel, before meta classification."""
+        return self.segments - self.false_positives
+
+    @property
+    def true_positives_after_meta(self) -> int:
+        """Segments that hold an OoD pixel and are kept."""
+        return self.true_positives - self.true_segments_removed
+
+    def summary(self) -> dict[str, dict[str, int | float]]:
+        """Return TP, FP, FN and F1 of all segments and of those kept, as for metrics.json."""
+        counts = {
+            "before": (self.true_positives, self.false_positives, self.false_negatives),
+            "after_meta": (
+                self.true_positives_after_meta,
+                self.false_positives_after_meta,
+                self.false_negatives_after_meta,
+            ),
+        }
+        names = ("true_positives", "false_positives", "false_negatives")
+        return {
+            stage: dict(zip(names, values, strict=True)) | {"f1": float(segment_f1(*values))}
+            for stage, values in counts.items()
+        }
+
+
+def segment_f1(true: int | Integers, false: int | Integers, missed: int | Integers) -> Floats:
+    """Return segment F1, ``2 TP / (2 TP + FP + FN)``, in [0, 1].
+
+    Segments are counted where something is predicted, components where nothing is: a component
+    found in three segments adds 3 to TP, one segment over two components adds 1, a missed component
+    adds 1 to FN however large it is.
+
+    Parameters
+    ----------
+    true
+        Segments that hold an OoD pixel (TP): a number, or an array of any shape.
+    false
+        Segments that hold none (FP).
+    missed
+        Components without a segment (FN).
+
+    Returns
+    -------
+    ``float64`` of the common shape; 0 with errors only, NaN with neither segment nor component.
+
+    Examples
+    --------
+    >>> segment_f1(np.array([3, 0, 0]), np.array([2, 5, 0]), np.array([0, 1, 0]))
+    array([0.75, 0.  ,  nan])
+    """
+    hits = 2 * np.asarray(true, np.float64)
+    whole = hits + false + missed
+    return np.where(whole > 0, hits / np.where(whole > 0, whole, 1), np.nan)
 
 
 def missed(table: SegmentTable, kept: Flags) -> Flags:

@@ -22,6 +22,10 @@ NETWORKS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 KINDS: dict[str, Style] = {"in_distribution": "dotted", "ood": "solid"}
 NAMES = {"in_distribution": "known pixels", "ood": "OoD pixels"}
 
+_ENDS = np.array([0.0, 1.0])
+_DIAGONAL = Line("", _ENDS, _ENDS, figures.GRID, "dotted")
+"""Where what is said is what is seen."""
+
 
 @dataclass(frozen=True)
 class Chart:
@@ -32,7 +36,7 @@ class Chart:
 
 
 def charts(cells: Sequence[Cell], prefix: str) -> list[Chart]:
-    """Plot ROC, precision-recall, score distribution, FP-FN trade-off and reliability.
+    """Plot ROC, precision-recall, scores, FP-FN trade-off, calibration and reliability.
 
     Parameters
     ----------
@@ -50,6 +54,7 @@ def charts(cells: Sequence[Cell], prefix: str) -> list[Chart]:
         _precision(cells, f"{prefix}-pr"),
         _distribution(cells, f"{prefix}-histogram"),
         _trade_off(cells, f"{prefix}-trade-off"),
+        _calibration(cells, f"{prefix}-calibration"),
         _reliability(cells, f"{prefix}-reliability"),
     )
     return [chart for chart in found if chart is not None]
@@ -139,6 +144,23 @@ def _trade_off(cells: Sequence[Cell], prefix: str) -> Chart | None:
     return Chart("Meta classification", inline(svg, prefix, text))
 
 
+def _calibration(cells: Sequence[Cell], prefix: str) -> Chart | None:
+    found = _with(cells, "meta_calibration", "said", "seen", "segments")
+    if not found:
+        return None
+    lines, words = [_DIAGONAL], list[str]()
+    for cell, curve in found:
+        gap = np.abs(curve["said"] - curve["seen"])
+        error = f"{100 * np.average(gap, weights=curve['segments']):.1f} %"
+        lines.append(replace(_line(cell, curve, "said", "seen"), label=error))
+        words.append(f"{cell.variant}: expected calibration error {error}")
+    svg = figures.curves(
+        lines, Axis("probability of being false", (0, 1)), Axis("false segments, share", (0, 1.01))
+    )
+    text = f"Calibration of the meta classifier out of fold. {'; '.join(words)}."
+    return Chart("Meta classification, calibration error", inline(svg, prefix, text))
+
+
 def _reliability(cells: Sequence[Cell], prefix: str) -> Chart | None:
     found = [
         (cell, curve)
@@ -147,9 +169,7 @@ def _reliability(cells: Sequence[Cell], prefix: str) -> Chart | None:
     ]
     if not found:
         return None
-    ends = np.array([0.0, 1.0])
-    lines = [Line("", ends, ends, figures.GRID, "dotted")]
-    lines += [
+    lines = [_DIAGONAL] + [
         _line(cell, curve, "confidence", "accuracy", "calibration_error") for cell, curve in found
     ]
     svg = figures.curves(lines, Axis("confidence", (0, 1)), Axis("accuracy", (0, 1.01)))

@@ -19,6 +19,7 @@ from meta_ood.reporting.sections import (
     protocols_section,
     results_section,
     scores_section,
+    segments_section,
 )
 from meta_ood.reporting.style import CSS
 from meta_ood.reporting.verdict import Verdict, verdict
@@ -30,6 +31,7 @@ GLOSSARY = (
     ("AUPRC", "Mean precision over all thresholds; guessing gives the share of OoD pixels."),
     ("FP segments", "Predicted OoD segments without a single OoD pixel: false alarms."),
     ("FN segments", "OoD objects that no predicted segment touches: missed."),
+    ("segment F1", "2 true / (2 true + FP + FN): right segments against both kinds of error."),
     ("meta classification", "Rejects predicted segments that look like false alarms."),
     ("mIoU", "Quality of the segmentation into the known classes, mean over classes."),
     ("baseline", "The network as it was trained for the known classes."),
@@ -62,6 +64,7 @@ def html_page(
         _curves(results),
         _cost(results),
         scores_section(results),
+        segments_section(results),
         components_section(results),
         detection_section(results),
         labels_section(results),

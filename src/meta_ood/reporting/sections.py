@@ -12,6 +12,12 @@ from meta_ood.reporting.tables import COLUMNS, Column
 
 _BY_KEY = {column.key: column for column in COLUMNS}
 _PIXEL = tuple(_BY_KEY[key] for key in ("auroc", "fpr95", "auprc"))
+_SEGMENT = (
+    Column("true_positives", ("true", "segments"), "count", "higher"),
+    Column("false_positives", ("FP", "segments"), "count", "lower"),
+    Column("false_negatives", ("FN", "objects"), "count", "lower"),
+    Column("f1", ("segment F1", "%"), "percent", "higher"),
+)
 _COMPONENT = (
     Column("siou", ("sIoU", "%"), "percent", "higher"),
     Column("ppv", ("PPV", "%"), "percent", "higher"),
@@ -137,6 +143,26 @@ def protocols_section(results: Results) -> str:
         "protocol",
         rows,
         _PIXEL,
+        is_ranked=False,
+    )
+
+
+def segments_section(results: Results) -> str:
+    """Return what is right and wrong among segments, before and after meta classification."""
+
+    def rows(cell: Cell) -> dict[str, tuple[str, ...]]:
+        found = {_STAGES[name]: ("segment", name) for name in _STAGES}
+        return found if cell.value("components") else {}
+
+    return _comparison(
+        results,
+        "segments",
+        "Segments as decisions",
+        "Segments that hold an OoD pixel, those that hold none, and objects that no segment "
+        "touches; segment F1 weighs them: 2 true / (2 true + FP + FN). Baseline → OoD-trained.",
+        "segments",
+        rows,
+        _SEGMENT,
         is_ranked=False,
     )
 

@@ -70,7 +70,13 @@ COLUMNS: tuple[Column, ...] = (
 """The printed columns; FP and FN segments before and after meta classification."""
 
 KEYS = ("network", "dataset", "variant")
-EXTRA = ("true_segments_removed",)
+EXTRA = (
+    "true_segments_removed",
+    "segment_f1",
+    "segment_f1_after_meta",
+    "component_f1",
+    "component_f1_after_meta",
+)
 """Keys that the CSV file has beside those of the printed table."""
 
 
@@ -143,7 +149,7 @@ def csv_table(cells: Sequence[Cell]) -> str:
     Examples
     --------
     >>> print(csv_table([Cell("mini", "baseline", "val", {"miou": 0.845})]).splitlines()[1])
-    mini,val,baseline,,,,,,,,0.845,
+    mini,val,baseline,,,,,,,,0.845,,,,,
     """
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")

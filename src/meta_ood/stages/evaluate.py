@@ -66,7 +66,8 @@ def run(
 
     curves.mkdir(parents=True, exist_ok=True)
     tables = evaluation.curve_tables(counts, table, probability, score)
-    for stem, columns in {**tables, "bootstrap": resampled}.items():
+    tables |= {"bootstrap": resampled, "meta_calibration": evaluation.read_calibration(meta)}
+    for stem, columns in tables.items():
         evaluation.write_columns(curves / f"{stem}.csv", columns)
     pictures.mkdir(parents=True, exist_ok=True)
     frames = {frame.image_id: frame for frame in read_frames(prepared, Path.cwd())}
