@@ -34,7 +34,7 @@ def test_pairs_have_narrow_intervals(tmp_path: Path) -> None:
     assert d[0].change == pytest.approx(0.1)
     assert 0.09 < d[0].low < 0.1 < d[0].high < 0.11  # each alone spreads over 0.2
     assert np.isnan(d[1].low)
-    text = evaluation.comparison_text([found])
+    text = evaluation.comparison_text(found)
     assert "laf: net baseline -> net ood_trained" in text
     assert "auroc" in text
 
@@ -55,11 +55,6 @@ def test_spread_over_runs(tmp_path: Path) -> None:
     for seed, value in enumerate((0.7, 0.8, None, 0.9)):
         write(tmp_path / f"seed{seed}", "net", "baseline", "laf", value)
     roots = [str(tmp_path / f"seed{seed}") for seed in range(4)]
-    runs = [evaluation.read_evaluations(Path(root)) for root in roots]
-    s = evaluation.spreads([run["net", "baseline", "laf"] for run in runs])
-    assert (s[0].mean, s[0].deviation, s[0].low, s[0].high, s[0].n) == pytest.approx(
-        (0.8, 0.1, 0.7, 0.9, 3)
-    )
     result = CliRunner().invoke(main, ["compare", *roots])
     assert result.exit_code == 0, result.output
     row = next(line.split() for line in result.output.splitlines() if "auroc" in line)

@@ -5,7 +5,6 @@ from meta_ood.evaluation.comparison import (
     paired_differences,
     protocols_text,
     read_evaluations,
-    spreads,
 )
 from meta_ood.evaluation.counting import Counts, count_components, count_files
 from meta_ood.evaluation.maps import evaluate_maps, maps_text, pair_files
@@ -40,7 +39,6 @@ __all__ = [
     "read_evaluations",
     "read_removed",
     "replicates",
-    "spreads",
     "write_columns",
     "write_json",
     "write_pictures",

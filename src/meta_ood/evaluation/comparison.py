@@ -1,4 +1,4 @@
-"""Compare evaluations: variants and networks paired by resampled scenes, runs by their spread."""
+"""Compare evaluations: variants and networks in pairs, over the same resampled scenes."""
 
 from __future__ import annotations
 
@@ -140,70 +140,15 @@ def paired_differences(before: Evaluation, after: Evaluation) -> list[Difference
     return result
 
 
-@dataclass(frozen=True)
-class Spread:
-    """One metric of one cell over several runs (seeds).
-
-    Attributes
-    ----------
-    metric
-        Its name.
-    mean, deviation
-        Mean and standard deviation (n - 1); NaN deviation for one run.
-    low, high
-        Extremes.
-    n
-        Number of runs in which the metric is defined.
-    """
-
-    metric: str
-    mean: float
-    deviation: float
-    low: float
-    high: float
-    n: int
-
-
-def spreads(runs: Sequence[Evaluation]) -> list[Spread]:
-    """Summarise one cell over runs.
-
-    Examples
-    --------
-    >>> one, two = (Evaluation(("n", "v", "d"), dict.fromkeys(METRICS, x), {}) for x in (0.5, 0.7))
-    >>> s = spreads([one, two])[0]
-    >>> s.metric, s.mean, round(s.deviation, 4), s.n
-    ('auroc', 0.6, 0.1414, 2)
-    """
-    result = []
-    for name in METRICS:
-        values = np.array([run.figures[name] for run in runs])
-        values = values[np.isfinite(values)]
-        if values.size:
-            deviation = float(values.std(ddof=1)) if values.size > 1 else math.nan
-            extremes = float(values.min()), float(values.max())
-            result.append(Spread(name, float(values.mean()), deviation, *extremes, values.size))
-    return result
-
-
-def comparison_text(runs: Sequence[Mapping[Key, Evaluation]]) -> str:
-    """Return a table for people: spread over several runs, or paired changes within one.
+def comparison_text(run: Mapping[Key, Evaluation]) -> str:
+    """Return the paired changes within a run as a table for people.
 
     Parameters
     ----------
-    runs
-        One result of :func:`read_evaluations` per run.
+    run
+        What :func:`read_evaluations` returns.
     """
     lines: list[str] = []
-    if len(runs) > 1:
-        for key in sorted({key for run in runs for key in run}):
-            lines += ["", " · ".join(key)]
-            row = "  {:<36}{:>10}{:>10}{:>10}{:>10}{:>4}"
-            lines.append(row.format("", "mean", "sd", "least", "most", "n"))
-            for s in spreads([run[key] for run in runs if key in run]):
-                figures = (_short(v) for v in (s.mean, s.deviation, s.low, s.high))
-                lines.append(row.format(s.metric, *figures, s.n))
-        return "\n".join(lines[1:])
-    (run,) = runs
     for first, second in _pairs(list(run)):
         lines += ["", f"{second[2]}: {first[0]} {first[1]} -> {second[0]} {second[1]}"]
         row = "  {:<36}{:>10}{:>10}{:>10}   {}"

@@ -1,5 +1,6 @@
 """The pure half of the report stage: results in, texts and one HTML page out."""
 
+from meta_ood.reporting.experiments import read_experiments
 from meta_ood.reporting.page import html_page
 from meta_ood.reporting.results import Cell, Results, read_results
 from meta_ood.reporting.tables import csv_table, markdown_table, text_table
@@ -11,6 +12,7 @@ __all__ = [
     "csv_table",
     "html_page",
     "markdown_table",
+    "read_experiments",
     "read_results",
     "text_table",
     "verdict",
