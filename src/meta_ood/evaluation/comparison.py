@@ -188,6 +188,30 @@ def protocols_text(root: Path) -> str:
     return "\n".join([head, "|" + " --- |" * (3 + len(names)), *sorted(rows)])
 
 
+def thresholds_text(root: Path, dataset: str) -> str:
+    """Return the thresholds of best F1 on one set as a params section, for use on other sets.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no evaluation of the set below `root`.
+    ValueError
+        If a threshold there was itself given, or the set has no OoD pixels.
+    """
+    networks: dict[str, list[str]] = {}
+    for path in sorted(root.glob(f"*/*/{dataset}/metrics.json")):
+        variant, network = path.parts[-3], path.parts[-4]
+        found = json.loads(path.read_text(encoding="utf-8"))["component"]["of_score"]
+        if not found.get("threshold_is_oracle"):
+            raise ValueError(f"{path}: no threshold was chosen on this set")
+        networks.setdefault(network, []).append(f"{variant}: {found['threshold']:.9g}")
+    if not networks:
+        raise FileNotFoundError(f"{root}: no <network>/<variant>/{dataset}/metrics.json below it")
+    lines = ["evaluate:", f"  component_thresholds:       # best F1 on {dataset}"]
+    lines += [f"    {name}: {{{', '.join(found)}}}" for name, found in networks.items()]
+    return "\n".join(lines)
+
+
 def _pairs(keys: Sequence[Key]) -> list[tuple[Key, Key]]:
     """Return variants of one network, then networks of one variant, on each dataset."""
     order = sorted(keys, key=lambda key: (key[2], key[0], key[1]))
