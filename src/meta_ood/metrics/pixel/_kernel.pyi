@@ -9,7 +9,13 @@ def order(
     role: npt.NDArray[np.uint8],
     negative: npt.NDArray[np.uint32],
     positive: npt.NDArray[np.uint32],
+    sizes: npt.NDArray[np.int64],
 ) -> tuple[int, int, int, int, int, int]: ...
+def group(
+    keys: npt.NDArray[np.uint32],
+    sizes: npt.NDArray[np.int64],
+    grouped: npt.NDArray[np.uint32],
+) -> None: ...
 def count(
     keys: npt.NDArray[np.uint32],
     start: npt.NDArray[np.int64],

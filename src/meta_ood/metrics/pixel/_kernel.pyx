@@ -1,8 +1,12 @@
 # cython: language_level=3, boundscheck=False, wraparound=False
 # cython: cdivision=True, initializedcheck=False
-"""One pass each: order the pixels of a map, count sorted keys, add up cells and rows."""
+"""One pass each: order the pixels of a map, count keys, add up cells and rows."""
 
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
+
+cdef enum:
+    GROUPS = 4096
+    GROUP_BITS = 20
 
 ctypedef fused counter:
     uint32_t
@@ -19,8 +23,9 @@ def order(
     const uint8_t[::1] role not None,
     uint32_t[::1] negative not None,
     uint32_t[::1] positive not None,
+    int64_t[:, ::1] sizes not None,
 ):
-    """Write the keys of the pixels of roles 0 and 1 (see ``order_keys``).
+    """Write the keys of the pixels of roles 0 and 1 (see ``order_keys``), and count their groups.
 
     Returns the number of pixels of each role 0 .. 4, and of NaN scores among roles 0 and 1.
     """
@@ -41,6 +46,7 @@ def order(
             if value == <int32_t> 0x80000000:
                 value = 0
             key = <uint32_t> value ^ (<uint32_t> (value >> 31) | <uint32_t> 0x80000000)
+            sizes[kind, key >> GROUP_BITS] += 1
             if kind:
                 positive[positives] = key
                 positives += 1
@@ -51,34 +57,49 @@ def order(
     return negatives, positives, neutral, ignored, wrong, missing
 
 
+def group(
+    const uint32_t[::1] keys not None,
+    const int64_t[::1] sizes not None,
+    uint32_t[::1] grouped not None,
+):
+    """Write the keys by rising upper 12 bits, their group, of which `sizes` says how many.
+
+    That much order keeps ``count`` in the cache, and costs less than sorting.
+    """
+    cdef int64_t place[GROUPS]
+    cdef int64_t total = 0
+    cdef Py_ssize_t i
+    with nogil:
+        for i in range(GROUPS):
+            place[i] = total
+            total += sizes[i]
+        for i in range(keys.shape[0]):
+            grouped[place[keys[i] >> GROUP_BITS]] = keys[i]
+            place[keys[i] >> GROUP_BITS] += 1
+
+
 def count(
     uint32_t[::1] keys not None,
     const int64_t[::1] start not None,
     const uint8_t[::1] shift not None,
     counter[::1] row not None,
 ):
-    """Add sorted keys to the counters of their pages; return how many belong to no counter.
+    """Add keys to the counters of their pages; return how many belong to no counter.
 
-    Those, whose page has a ``start`` below 0, are moved to the front of `keys`, still sorted.
+    Those, whose page has a ``start`` below 0, are moved to the front of `keys`.
     """
-    cdef Py_ssize_t i = 0, rest = 0, n = keys.shape[0]
-    cdef uint32_t page
+    cdef Py_ssize_t i, rest = 0
+    cdef uint32_t key
     cdef int64_t first
-    cdef uint8_t bits
     with nogil:
-        while i < n:
-            page = keys[i] >> 16
-            first = start[page]
+        for i in range(keys.shape[0]):
+            key = keys[i]
+            first = start[key >> 16]
             if first >= 0:
-                bits = shift[page]
-                while i < n and keys[i] >> 16 == page:
-                    row[first + ((keys[i] & 0xFFFF) >> bits)] += 1
-                    i += 1
+                row[first + ((key & 0xFFFF) >> shift[key >> 16])] += 1
             else:
-                while i < n and keys[i] >> 16 == page:
-                    keys[rest] = keys[i]
-                    rest += 1
-                    i += 1
+                keys[rest] = key
+                rest += 1
     return rest
 
 

@@ -39,7 +39,9 @@ Counts = Integers
 CELLS = 1 << 22
 """Default budget of counters; 8 bytes each while fewer than 2³² pixels are counted."""
 _BUFFER = 1 << 20
-_REST = 1 << 19
+_REST = 1 << 20
+_GROUPS = 4096
+"""Groups of keys by their upper 12 bits, as in the kernel."""
 
 
 class ScoreHistogram:
@@ -67,6 +69,7 @@ class ScoreHistogram:
         self._shift = 0
         self._buffer: tuple[list[Keys], list[Keys]] = ([], [])
         self._buffered = 0
+        self._sizes = np.zeros((2, _GROUPS), np.int64)
         self._rest: tuple[list[Keys], list[Keys]] = ([], [])
         self._sparse: list[Column] = [NOTHING, NOTHING]
         self._lay_out(np.empty(0, np.int64))
@@ -125,7 +128,8 @@ class ScoreHistogram:
         labels = np.ascontiguousarray(target).ravel()
         role = _roles(classes)
         keys = np.empty(bits.size, np.uint32), np.empty(bits.size, np.uint32)
-        tally = _kernel.order(bits, labels, role, *keys)
+        sizes = np.zeros((2, _GROUPS), np.int64)
+        tally = _kernel.order(bits, labels, role, *keys, sizes)
         negatives, positives, neutral, ignored, wrong, missing = tally
         if wrong:
             raise_wrong_labels(labels, classes or NEUTRAL, name)
@@ -146,6 +150,7 @@ class ScoreHistogram:
                 part = keys[column][:n]
                 self._buffer[column].append(part if 2 * n > bits.size else part.copy())
         self._buffered += negatives + positives
+        self._sizes += sizes
         if self._buffered > _BUFFER:
             self._drain()
         return self
@@ -160,6 +165,7 @@ class ScoreHistogram:
         for mine, theirs in zip(self._buffer, other._buffer, strict=True):
             mine.extend(keys.copy() for keys in theirs)
         self._buffered += other._buffered
+        self._sizes += other._sizes
         if self._buffered > _BUFFER:
             self._drain()
         self._join(other)
@@ -240,10 +246,12 @@ class ScoreHistogram:
             if buffer:
                 keys = buffer[0] if len(buffer) == 1 else np.concatenate(buffer)
                 buffer.clear()
-                keys.sort()
-                rest = _kernel.count(keys, self._start_of, shifts, self._dense[column])
-                part = keys[:rest]
+                grouped = np.empty_like(keys)
+                _kernel.group(keys, self._sizes[column], grouped)
+                rest = _kernel.count(grouped, self._start_of, shifts, self._dense[column])
+                part = grouped[:rest]
                 self._rest[column].append(part if 2 * rest > keys.size else part.copy())
+        self._sizes[:] = 0
         if sum(keys.size for column in self._rest for keys in column) > _REST:
             self._settle()
 
