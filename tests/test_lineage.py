@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from meta_ood import config, tracking
+from meta_ood import config, layout, tracking
 from meta_ood.tracking import facts, lineage, lockfile, query, recording, reproduce, writer
 from meta_ood.tracking.sync import sync
 
@@ -71,6 +71,9 @@ def test_sync_restores_once_and_lineage_finds_both_ways(work):
     assert set(runs) == {"pretrain", "evaluate"}
     assert runs["evaluate"].data.metrics["evaluate/auroc"] == 0.9
     assert {run.data.tags["restored"] for run in runs.values()} == {"true"}
+    setting = layout.setting_of(config.load(PARAMS), "evaluate", **CELL)
+    tags = facts.setting_tags("evaluate", CELL, setting)
+    assert tags.items() <= runs["evaluate"].data.tags.items()
 
     told = lineage.Lineage(work)
     weights = "data/networks/deeplabv3plus_mini/baseline.safetensors"

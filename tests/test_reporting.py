@@ -10,10 +10,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from PIL import Image
 
 from evaluation_folder import DATASETS, NETWORKS, VARIANTS, write_cell, write_evaluation
 from meta_ood import config, reporting
+from meta_ood.cli import main
 from meta_ood.context import Machine, log_nothing
 from meta_ood.reporting import Cell, Results, verdict
 from meta_ood.reporting.differences import paired_interval
@@ -454,3 +456,39 @@ def test_found_objects_stand_under_their_labels(page):
 def test_classes_are_named(page):
     text, _ = page
     assert '<th scope="row">sidewalk</th>' in text
+
+
+def test_report_over_seeds(evaluation, tmp_path):
+    """Everything else stays as it is; the new section stands in the navigation."""
+    text = (
+        "Experiment,rev,data/evaluate/mini/ood_trained/fs/metrics.json:auprc,"
+        "data/evaluate/mini/ood_trained/fs/metrics.json:miou,seed\na,1,0.4,0.7,0\nb,2,0.6,0.7,1\n"
+    )
+    pages = []
+    for name, more in (("without", {}), ("with", {"experiments": text})):
+        report.run(
+            PARAMS,
+            evaluation=evaluation,
+            report=tmp_path / name,
+            log=log_nothing,
+            machine=Machine(),
+            **more,
+        )
+        pages.append((tmp_path / name / "index.html").read_text(encoding="utf-8"))
+    plain, seeds = pages
+    assert '<a href="#seeds">Over seeds</a>' in seeds
+    first, last = seeds.index('<h2 id="seeds">'), seeds.index('<h2 id="pictures">')
+    without = seeds[:first].replace('<a href="#seeds">Over seeds</a>', "") + seeds[last:]
+    assert without.split() == plain.split()
+    assert '50.0&nbsp;<span class="soft">± 14.1</span>' in seeds[first:last]
+    page = Page(seeds)
+    assert len(set(page.ids)) == len(page.ids)
+    assert not page.open
+
+
+def test_experiments_stay_out_of_what_dvc_owns(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("sweep.csv").write_text("a\n", encoding="utf-8")
+    result = CliRunner().invoke(main, ["report", "--experiments", "sweep.csv"])
+    assert result.exit_code == 2
+    assert "--out" in result.output

@@ -9,7 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from meta_ood.cli import main
-from meta_ood.reporting.sweep import pareto_front, read_experiments, sweep_page
+from meta_ood.reporting.experiments import Run, gather, read_experiments
+from meta_ood.reporting.seeds import seeds_section
+from meta_ood.reporting.sweep import pareto_front, sweep_page
 
 HEAD = (
     "Experiment,rev,typ,Created,parent,"
@@ -83,3 +85,51 @@ def test_command_when_the_file_is_wrong(tmp_path):
     result = CliRunner().invoke(main, ["pareto", str(source), "--out", str(tmp_path / "o.html")])
     assert result.exit_code == 2
     assert "dvc exp show" in result.output
+
+
+def test_compare_reads_experiments():
+    """Mean, spread and n stand under the setting that they belong to."""
+    result = CliRunner().invoke(main, ["compare", "--experiments", "-"], input=HEAD + ROWS)
+    assert result.exit_code == 0, result.output
+    block = result.output.split("mini · ood_trained · fs · ood_weight 0.9\n")[1].split("\n\n")[0]
+    rows = {line.split()[0]: line.split()[1:] for line in block.splitlines()[1:]}
+    assert rows == {"auprc": ["0.5500", "0.0707", "0.5000", "0.6000", "2"]}
+    assert "fs · ood_weight 0.1\n" in result.output
+
+
+@pytest.mark.parametrize("more", [["--seeds"], ["."], ["--protocols"]])
+def test_compare_takes_one_kind_of_runs(tmp_path, more):
+    file = tmp_path / "sweep.csv"
+    file.write_text(HEAD + ROWS)
+    result = CliRunner().invoke(main, ["compare", "--experiments", str(file), *more])
+    assert result.exit_code == 2
+
+
+def test_settings_that_only_differ_between_cells_name_nothing():
+    a, b = ("mini", "baseline", "fs"), ("mini", "ood_trained", "fs")
+    runs = [
+        Run({"seed": "0"}, a, {"auprc": 0.1}),
+        Run({"seed": "0", "train.ood_weight": "0.5", "x": "1"}, b, {"auprc": 0.2}),
+        Run({"seed": "1", "train.ood_weight": "0.5", "x": "1"}, b, {"auprc": 0.4}),
+        Run({"seed": "1", "train.ood_weight": "0.5", "x": "1"}, b, {"auprc": 0.9}),  # done again
+        Run({"seed": "1", "train.ood_weight": "0.9", "x": "1"}, b, {"auprc": float("nan")}),
+    ]
+    found = {e.name: dict(e.values) for e in gather(runs)}
+    assert found == {
+        "one setting": {(*a, "auprc"): (0.1,)},
+        "ood_weight 0.5": {(*b, "auprc"): (0.2, 0.4)},
+        "ood_weight 0.9": {},
+    }
+
+
+def test_section_over_seeds():
+    section = seeds_section(read_experiments(HEAD + ROWS))
+    assert '<h2 id="seeds">Over seeds</h2>' in section
+    rows = re.findall(r'class="unit">([^<]*)</span></th>(.*?)<td>(\d+)</td></tr>', section)
+    found = {name: (cells, n) for name, cells, n in rows if "55.0" in cells or "30.0&" in cells}
+    assert [*found] == ["ood_weight 0.9"]
+    cells, n = found["ood_weight 0.9"]
+    assert n == "2"
+    assert '55.0&nbsp;<span class="soft">± 7.1</span><span class="range">50.0 to 60.0' in cells
+    assert "<h3>fs <span class='soft'>mini</span></h3>" in section  # the plot
+    assert seeds_section([]) == ""

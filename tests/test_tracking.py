@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -11,8 +12,10 @@ from pathlib import Path
 
 import pytest
 import yaml
+from click.testing import CliRunner
 
-from meta_ood import tracking
+from meta_ood import config, layout, tracking
+from meta_ood.cli import main
 from meta_ood.tracking import facts, recording, writer
 from meta_ood.tracking.journal import Journal, journals
 
@@ -221,3 +224,70 @@ def test_a_journal_that_cannot_be_written_stays(work, monkeypatch):
     assert writer.flush(work) == 0
     assert writer.serve(work, idle=0.01) == 0
     assert len(list(journals(work))) == 1
+
+
+def evaluated(seed, ood_weight, variant, auroc):
+    """Track one evaluation as the command does, with a setting that is read from params."""
+    params = config.load(
+        Path("params.yaml"), [f"seed={seed}", f"train.ood_weight={ood_weight}", "report.title=x"]
+    )
+    cell = {"network": "dualgcn_mini", "variant": variant, "dataset": "lost_and_found"}
+    metrics = Path("metrics.json")
+    metrics.write_text(json.dumps({"auroc": auroc, "weights": "abc"}), encoding="utf-8")
+    with tracking.run(
+        "evaluate",
+        keys=cell,
+        params=config.stage_values(params, "evaluate", **cell),
+        inputs={},
+        setting=layout.setting_of(params, "evaluate", **cell),
+    ) as run:
+        run.outputs({"metrics": metrics})
+        if auroc is None:
+            raise KeyboardInterrupt
+
+
+@pytest.mark.filterwarnings("ignore")  # mlflow's own
+def test_runs_of_one_setting_over_seeds_are_found_together(work):
+    from meta_ood.tracking import query
+
+    with pytest.raises(ValueError, match="no finished run of evaluate"):
+        compare("--seeds")
+    runs = [(0, 0.5, "ood_trained", 0.9), (0, 0.5, "ood_trained", 0.5)]  # the later one counts
+    runs += [(1, 0.5, "ood_trained", 0.7), (0, 0.9, "ood_trained", 0.8)]
+    runs += [(0, 0.5, "baseline", 0.25), (1, 0.9, "baseline", 0.75)]  # has no ood_weight
+    for run in runs:
+        evaluated(*run)
+        time.sleep(0.002)  # the store orders runs by their milliseconds
+    with pytest.raises(KeyboardInterrupt):
+        evaluated(2, 0.5, "ood_trained", None)
+    assert writer.flush(work) == 7
+    groups = {}
+    for run in query.runs(query.open_store(work), "tags.stage = 'evaluate'"):
+        groups.setdefault(run.data.tags["group"], []).append(run.data.params["seed"])
+    assert sorted(map(sorted, groups.values())) == [["0"], ["0", "0", "1", "2"], ["0", "1"]]
+    blocks = [block.splitlines() for block in compare("--seeds").split("\n\n")]
+    found = {lines[0]: next(line.split() for line in lines if "auroc" in line) for lines in blocks}
+    cell = "dualgcn_mini · {} · lost_and_found"
+    assert found == {
+        cell.format("baseline"): ["auroc", "0.5000", "0.3536", "0.2500", "0.7500", "2"],
+        f"{cell.format('ood_trained')} · ood_weight 0.5": (
+            ["auroc", "0.6000", "0.1414", "0.5000", "0.7000", "2"]
+        ),
+        f"{cell.format('ood_trained')} · ood_weight 0.9": (
+            ["auroc", "0.8000", "–", "0.8000", "0.8000", "1"]
+        ),
+    }
+
+
+def compare(*arguments):
+    result = CliRunner().invoke(main, ["-v", "compare", *arguments])
+    if result.exception and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+def test_a_setting_too_long_for_a_tag_is_still_a_group():
+    tags = facts.setting_tags("evaluate", {}, {"key": "x" * 6000})
+    assert list(tags) == ["group"]
+    assert tags != facts.setting_tags("evaluate", {}, {"key": "y" * 6000})

@@ -162,8 +162,8 @@ class EvaluateParams:
 
     Logits are divided by `temperature` before pixel scores and calibration are taken; segments are
     not touched. Component metrics of the score map itself leave out what is smaller than
-    `component_track` says; a `component_threshold` of null is the best pixel F1 of the evaluated
-    set, an oracle.
+    `component_track` says. `component_thresholds`, by network and variant, were chosen on another
+    set and go before `component_threshold`; null is the evaluated set's own best F1, an oracle.
     """
 
     scores: tuple[str, ...] = ("entropy",)
@@ -172,7 +172,12 @@ class EvaluateParams:
     bootstrap: Count = 200
     component_track: Literal["all", "obstacle", "anomaly"] = "all"
     component_threshold: float | None = None
+    component_thresholds: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     pictures: Count = 4
+
+    def threshold_of(self, network: str, variant: str) -> float | None:
+        """Return the given threshold of a network and variant, None if there is none."""
+        return self.component_thresholds.get(network, {}).get(variant, self.component_threshold)
 
 
 @dataclass(frozen=True)
@@ -230,8 +235,10 @@ class Params:
 
     def __post_init__(self) -> None:
         """Check the names that one key uses and another defines."""
+        thresholds = self.evaluate.component_thresholds
         for key, names, defined, where in (
             ("networks", self.networks, self.network, "network"),
+            ("evaluate.component_thresholds", thresholds, self.network, "network"),
             ("evaluation_sets", self.evaluation_sets, self.datasets, "datasets"),
             ("roles.training", (self.roles.training,), self.datasets, "datasets"),
             ("roles.validation", (self.roles.validation,), self.datasets, "datasets"),

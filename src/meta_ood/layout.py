@@ -1,4 +1,4 @@
-"""Which stage reads and writes what below data/: the only module that knows.
+"""Which stage reads and writes what below data/, and depends on what: the only module that knows.
 
 The keys of a stage's inputs and outputs are the keyword arguments of its function, and their paths
 are the deps and outs of dvc.yaml (``tests/test_pipeline.py`` holds the three together).
@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from meta_ood.config import Params
+from meta_ood.config import Params, stage_values
 from meta_ood.labels import lookup
 
 STAGES: dict[str, tuple[str, ...]] = {
@@ -59,6 +60,40 @@ def stage_paths(
     paths = _stage_paths(stage, params, network, variant, dataset)
     moved = {name: out / path.relative_to(DATA) for name, path in paths.outputs.items()}
     return StagePaths(paths.inputs, moved)
+
+
+def setting_of(
+    params: Params, stage: str, network: str = "", variant: str = "", dataset: str = ""
+) -> dict[str, Any]:
+    """Return what an instance of `stage` and all stages before it depend on, but for the seed.
+
+    Runs with equal settings are repetitions: they differ in the seed, or not at all. The baseline
+    does not depend on the train section.
+
+    Examples
+    --------
+    >>> from meta_ood.config import load
+    >>> params = load(Path("params.yaml"))
+    >>> cell = {"network": "dualgcn_mini", "dataset": "lost_and_found"}
+    >>> "train.ood_weight" in setting_of(params, "evaluate", variant="ood_trained", **cell)
+    True
+    >>> "train.ood_weight" in setting_of(params, "evaluate", variant="baseline", **cell)
+    False
+    """
+    values: dict[str, Any] = {}
+    before = list(STAGES)[: list(STAGES).index(stage)] if network else []
+    used = [params.roles.training, params.roles.validation]
+    if variant == "baseline" or stage == "pretrain":
+        before = [name for name in before if name != "train"]
+    else:
+        used.append(params.roles.proxies)
+    for name in before:
+        for data in [*used, dataset] if name == "prepare" else [dataset]:
+            if name != "prepare" or data:
+                values |= stage_values(params, name, network, variant, data)
+    values |= stage_values(params, stage, network, variant, dataset)
+    values.pop("seed", None)
+    return values
 
 
 def _stage_paths(

@@ -6,10 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from click.testing import CliRunner
 
-from meta_ood import evaluation
+from meta_ood import config, evaluation
 from meta_ood.cli import main
+
+ROOT = Path(__file__).parents[2]
 
 
 def write(root: Path, network: str, variant: str, dataset: str, auroc: float | None) -> None:
@@ -34,7 +37,7 @@ def test_pairs_have_narrow_intervals(tmp_path: Path) -> None:
     assert d[0].change == pytest.approx(0.1)
     assert 0.09 < d[0].low < 0.1 < d[0].high < 0.11  # each alone spreads over 0.2
     assert np.isnan(d[1].low)
-    text = evaluation.comparison_text([found])
+    text = evaluation.comparison_text(found)
     assert "laf: net baseline -> net ood_trained" in text
     assert "auroc" in text
 
@@ -55,11 +58,6 @@ def test_spread_over_runs(tmp_path: Path) -> None:
     for seed, value in enumerate((0.7, 0.8, None, 0.9)):
         write(tmp_path / f"seed{seed}", "net", "baseline", "laf", value)
     roots = [str(tmp_path / f"seed{seed}") for seed in range(4)]
-    runs = [evaluation.read_evaluations(Path(root)) for root in roots]
-    s = evaluation.spreads([run["net", "baseline", "laf"] for run in runs])
-    assert (s[0].mean, s[0].deviation, s[0].low, s[0].high, s[0].n) == pytest.approx(
-        (0.8, 0.1, 0.7, 0.9, 3)
-    )
     result = CliRunner().invoke(main, ["compare", *roots])
     assert result.exit_code == 0, result.output
     row = next(line.split() for line in result.output.splitlines() if "auroc" in line)
@@ -91,3 +89,26 @@ def test_protocols_side_by_side(tmp_path: Path) -> None:
     (folder / "metrics.json").write_text(json.dumps({"auroc": None}))
     with pytest.raises(FileNotFoundError, match="no evaluation with OoD pixels"):
         evaluation.protocols_text(tmp_path)
+
+
+def test_thresholds_of_one_set_are_params_for_others(tmp_path: Path) -> None:
+    for variant, threshold in (("baseline", 0.25), ("ood_trained", 0.5)):
+        write(tmp_path, "dualgcn_mini", variant, "lost_and_found", 0.8)
+        of_score = {"threshold": threshold, "threshold_is_oracle": True}
+        path = tmp_path / "dualgcn_mini" / variant / "lost_and_found/metrics.json"
+        path.write_text(json.dumps({"component": {"of_score": of_score}}))
+    found = ["thresholds", "lost_and_found", "--evaluations", str(tmp_path)]
+    result = CliRunner().invoke(main, found)
+    assert result.exit_code == 0, result.output
+    chosen = yaml.safe_load(result.output)["evaluate"]["component_thresholds"]
+    setting = f"evaluate.component_thresholds={json.dumps(chosen)}"
+    params = config.load(ROOT / "params.yaml", [setting]).evaluate
+    assert params.threshold_of("dualgcn_mini", "baseline") == 0.25
+    assert params.threshold_of("dualgcn_mini", "ood_trained") == 0.5
+    assert params.threshold_of("deeplabv3plus_mini", "baseline") is None
+    with pytest.raises(config.ConfigError, match="component_thresholds: 'other' is not defined"):
+        config.load(ROOT / "params.yaml", ["evaluate.component_thresholds={other: {baseline: 1}}"])
+    path.write_text(json.dumps({"component": {"of_score": of_score | {"threshold_is_oracle": 0}}}))
+    assert "no threshold was chosen" in CliRunner().invoke(main, found).output
+    result = CliRunner().invoke(main, ["thresholds", "fs", "--evaluations", str(tmp_path)])
+    assert result.exit_code == 2

@@ -127,3 +127,34 @@ def test_target_values_are_checked(tmp_path: Path) -> None:
     assert read_target(path, "meta-ood").tolist() == [[0, 1, 2, 255]]
     with pytest.raises(ValueError, match="known: binary, meta-ood"):
         read_target(path, "nonsense")
+
+
+def test_a_threshold_chosen_on_another_set(tmp_path: Path) -> None:
+    """Chosen on the first set it is that set's oracle; on the second it is none."""
+    run = ["-q", "evaluate-maps", "--target-end", "_labels", "--track", "all"]
+    for name, count in (("first", 2), ("second", 3)):
+        (tmp_path / name).mkdir()
+        write_maps(tmp_path / name, count=count)
+    where = {
+        name: ["--scores", f"{tmp_path / name}/scores", "--targets", f"{tmp_path / name}/targets"]
+        for name in ("first", "second")
+    }
+    chosen, out = tmp_path / "first.json", tmp_path / "second.json"
+    result = CliRunner().invoke(main, [*run, *where["first"], "--out", str(chosen)])
+    assert result.exit_code == 0, result.output
+    given = [*run, *where["second"], "--threshold-from", str(chosen)]
+    result = CliRunner().invoke(main, [*given, "--out", str(out)])
+    assert result.exit_code == 0, result.output
+    assert "oracle" not in result.output
+    first, second = (json.loads(path.read_text())["component"] for path in (chosen, out))
+    assert second["threshold"] == first["threshold"]
+    assert (first["threshold_is_oracle"], second["threshold_is_oracle"]) == (True, False)
+    for arguments, message in (
+        ([*given, "--threshold", "3"], "exclude each other"),
+        ([*run, *where["first"], "--threshold-from", str(out)], "given, not chosen"),
+        ([*run[:-2], *where["first"], "--threshold", "3"], "give --track"),
+        ([*run, *where["first"], "--threshold-from", __file__], "expected what evaluate-maps"),
+    ):
+        result = CliRunner().invoke(main, arguments)
+        assert result.exit_code == 2
+        assert message in result.output

@@ -72,11 +72,11 @@ def run(folder: Path, predictions: list[Prediction], workers: int = 1, **overrid
     return evaluate_again(folder, workers, **overrides)
 
 
-def evaluate_again(folder: Path, workers: int = 1, **overrides: object) -> dict:
+def evaluate_again(folder: Path, workers: int = 1, network: str = "n", **overrides: object) -> dict:
     params = config.load(ROOT / "params.yaml", [f"{k}={v}" for k, v in overrides.items()])
     evaluate.run(
         params,
-        network="n",
+        network=network,
         variant="baseline",
         dataset="lost_and_found",
         prepared=folder / "prepare",
@@ -145,6 +145,18 @@ def test_ood_set(tmp_path: Path) -> None:
         ]
     assert len(list((tmp_path / "pictures").glob("f*_segments.png"))) == 4
     assert len(list((tmp_path / "pictures").glob("f*_image.png"))) == 4
+
+
+def test_a_threshold_chosen_on_another_set(tmp_path: Path) -> None:
+    """The network's own threshold goes before that for all; none is called an oracle."""
+    own = {"deeplabv3plus_mini": {"baseline": 0.9}}
+    settings = {"evaluate.component_threshold": 0.0, "evaluate.component_thresholds": own}
+    low = run(tmp_path, make_predictions(ood=True), **settings)["component"]["of_score"]
+    assert (low["threshold"], low["threshold_is_oracle"]) == (0, False)
+    high = evaluate_again(tmp_path, network="deeplabv3plus_mini", **settings)
+    high = high["component"]["of_score"]
+    assert (high["threshold"], high["threshold_is_oracle"]) == (0.9, False)
+    assert high["siou"] != low["siou"]
 
 
 def test_closed_set(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

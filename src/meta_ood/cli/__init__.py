@@ -42,6 +42,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "submit": ("meta_ood.cli.submit:submit", "Score maps in the formats of benchmark servers."),
     "networks": ("meta_ood.cli.networks:networks", "Architectures, and what they cost."),
     "pareto": ("meta_ood.cli.pareto:pareto", "Experiments side by side: detection, cost."),
+    "thresholds": ("meta_ood.cli.thresholds:thresholds", "Thresholds chosen on one set."),
     "weights": ("meta_ood.cli.weights:weights", "Import released weights; look at a file."),
 }
 """Tool -> (``module:attribute``, what it does)."""

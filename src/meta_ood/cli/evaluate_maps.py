@@ -44,6 +44,12 @@ import click
     default=None,
     help="Of the score, for component metrics; without it the best F1 on this set: an oracle.",
 )
+@click.option(
+    "--threshold-from",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    default=None,
+    help="The threshold that an earlier call, with --track and --out FILE, chose on another set.",
+)
 @click.option("--workers", type=click.IntRange(1), default=os.cpu_count() or 1, show_default=True)
 @click.option(
     "--out", type=click.Path(dir_okay=False, path_type=Path), default=None, help="JSON file."
@@ -57,6 +63,7 @@ def evaluate_maps(
     target_end: str,
     track: str | None,
     threshold: float | None,
+    threshold_from: Path | None,
     workers: int,
     out: Path | None,
 ) -> None:
@@ -66,6 +73,12 @@ def evaluate_maps(
     """
     from meta_ood import evaluation
 
+    if threshold_from:
+        if threshold is not None:
+            raise click.UsageError("--threshold and --threshold-from exclude each other")
+        threshold = evaluation.chosen_threshold(threshold_from)
+    if threshold is not None and not track:
+        raise click.UsageError("a threshold is for component metrics: give --track too")
     pairs = evaluation.pair_files(scores, targets, score_end, target_end)
     result = evaluation.plain(
         evaluation.evaluate_maps(

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import os
-import sys
 from pathlib import Path
 
 import click
 
+from meta_ood.cli.stages import EXPERIMENTS, read_text
+
 
 @click.command()
-@click.argument("file", type=click.Path(dir_okay=False, allow_dash=True, path_type=Path))
+@click.argument("file", type=EXPERIMENTS)
 @click.option(
     "--out",
     type=click.Path(dir_okay=False, path_type=Path),
@@ -25,10 +26,10 @@ def pareto(file: Path, out: Path, title: str) -> None:
     FILE is what `dvc exp show --csv` prints, - is standard input. Experiments that differ in the
     seed alone are averaged.
     """
-    from meta_ood.reporting.sweep import read_experiments, sweep_page
+    from meta_ood.reporting.experiments import read_experiments
+    from meta_ood.reporting.sweep import sweep_page
 
-    text = sys.stdin.read() if str(file) == "-" else file.read_text(encoding="utf-8")
-    experiments = read_experiments(text)
+    experiments = read_experiments(read_text(file))
     page = sweep_page(title, experiments)
     out.parent.mkdir(parents=True, exist_ok=True)
     temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")

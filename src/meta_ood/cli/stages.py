@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import importlib
 import os
-from collections.abc import Sequence
+import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,14 @@ import click
 
 from meta_ood import config, layout
 from meta_ood.context import Machine
+
+EXPERIMENTS = click.Path(exists=True, dir_okay=False, allow_dash=True, path_type=Path)
+"""What ``dvc exp show --csv`` prints, as a file or from standard input."""
+
+
+def read_text(path: Path) -> str:
+    """Return the text of a file; - is standard input."""
+    return sys.stdin.read() if str(path) == "-" else path.read_text(encoding="utf-8")
 
 
 def stage_command(stage: str, text: str) -> click.Command:
@@ -58,6 +67,9 @@ def stage_command(stage: str, text: str) -> click.Command:
         ),
         click.Option(["--track/--no-track"], default=True, help="Log to MLflow, or do not."),
     ]
+    if stage == "report":
+        text_of = "What `dvc exp show --csv` prints: adds a section over seeds; needs --out."
+        options.append(click.Option(["--experiments"], type=EXPERIMENTS, help=text_of))
 
     def callback(
         params: Path,
@@ -66,8 +78,14 @@ def stage_command(stage: str, text: str) -> click.Command:
         device: str,
         workers: int,
         track: bool,
+        experiments: Path | None = None,
         **chosen: str,
     ) -> None:
+        if experiments and out.resolve() == layout.DATA.resolve():
+            raise click.UsageError(
+                f"--experiments needs --out other than {layout.DATA}: what DVC owns holds the "
+                "results of one run"
+            )
         run_stage(
             stage,
             chosen,
@@ -76,6 +94,7 @@ def stage_command(stage: str, text: str) -> click.Command:
             out=out,
             machine=Machine(device, workers),
             track=track,
+            more={"experiments": read_text(experiments)} if experiments else {},
         )
 
     lines = [
@@ -96,8 +115,14 @@ def run_stage(
     out: Path = Path("data"),
     machine: Machine | None = None,
     track: bool = True,
+    more: Mapping[str, Any] | None = None,
 ) -> None:
     """Run one instance of a stage, tracked.
+
+    Parameters
+    ----------
+    more
+        Arguments of the stage's function beyond its keys and paths.
 
     Raises
     ------
@@ -124,6 +149,7 @@ def run_stage(
         keys=keys,
         params=values,
         inputs=paths.inputs,
+        setting=layout.setting_of(params, stage, **keys),
         experiment=params.tracking.experiment,
         enabled=track,
     ) as run:
@@ -133,6 +159,7 @@ def run_stage(
             **keys,
             **paths.inputs,
             **paths.outputs,
+            **(more or {}),
             log=run.log,
             machine=machine or Machine(),
         )

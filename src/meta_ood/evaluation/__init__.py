@@ -5,10 +5,10 @@ from meta_ood.evaluation.comparison import (
     paired_differences,
     protocols_text,
     read_evaluations,
-    spreads,
+    thresholds_text,
 )
 from meta_ood.evaluation.counting import Counts, count_components, count_files
-from meta_ood.evaluation.maps import evaluate_maps, maps_text, pair_files
+from meta_ood.evaluation.maps import chosen_threshold, evaluate_maps, maps_text, pair_files
 from meta_ood.evaluation.pictures import choose_pictures, write_pictures
 from meta_ood.evaluation.summary import (
     curve_tables,
@@ -26,6 +26,7 @@ __all__ = [
     "PROTOCOLS",
     "Counts",
     "choose_pictures",
+    "chosen_threshold",
     "comparison_text",
     "count_components",
     "count_files",
@@ -42,7 +43,7 @@ __all__ = [
     "read_evaluations",
     "read_removed",
     "replicates",
-    "spreads",
+    "thresholds_text",
     "write_columns",
     "write_json",
     "write_pictures",

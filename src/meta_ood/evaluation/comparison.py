@@ -1,4 +1,4 @@
-"""Compare evaluations: variants and networks paired by resampled scenes, runs by their spread."""
+"""Compare evaluations: variants and networks in pairs, over the same resampled scenes."""
 
 from __future__ import annotations
 
@@ -142,70 +142,15 @@ def paired_differences(before: Evaluation, after: Evaluation) -> list[Difference
     return result
 
 
-@dataclass(frozen=True)
-class Spread:
-    """One metric of one cell over several runs (seeds).
-
-    Attributes
-    ----------
-    metric
-        Its name.
-    mean, deviation
-        Mean and standard deviation (n - 1); NaN deviation for one run.
-    low, high
-        Extremes.
-    n
-        Number of runs in which the metric is defined.
-    """
-
-    metric: str
-    mean: float
-    deviation: float
-    low: float
-    high: float
-    n: int
-
-
-def spreads(runs: Sequence[Evaluation]) -> list[Spread]:
-    """Summarise one cell over runs.
-
-    Examples
-    --------
-    >>> one, two = (Evaluation(("n", "v", "d"), dict.fromkeys(METRICS, x), {}) for x in (0.5, 0.7))
-    >>> s = spreads([one, two])[0]
-    >>> s.metric, s.mean, round(s.deviation, 4), s.n
-    ('auroc', 0.6, 0.1414, 2)
-    """
-    result = []
-    for name in METRICS:
-        values = np.array([run.figures[name] for run in runs])
-        values = values[np.isfinite(values)]
-        if values.size:
-            deviation = float(values.std(ddof=1)) if values.size > 1 else math.nan
-            extremes = float(values.min()), float(values.max())
-            result.append(Spread(name, float(values.mean()), deviation, *extremes, values.size))
-    return result
-
-
-def comparison_text(runs: Sequence[Mapping[Key, Evaluation]]) -> str:
-    """Return a table for people: spread over several runs, or paired changes within one.
+def comparison_text(run: Mapping[Key, Evaluation]) -> str:
+    """Return the paired changes within a run as a table for people.
 
     Parameters
     ----------
-    runs
-        One result of :func:`read_evaluations` per run.
+    run
+        What :func:`read_evaluations` returns.
     """
     lines: list[str] = []
-    if len(runs) > 1:
-        for key in sorted({key for run in runs for key in run}):
-            lines += ["", " · ".join(key)]
-            row = "  {:<36}{:>10}{:>10}{:>10}{:>10}{:>4}"
-            lines.append(row.format("", "mean", "sd", "least", "most", "n"))
-            for s in spreads([run[key] for run in runs if key in run]):
-                figures = (_short(v) for v in (s.mean, s.deviation, s.low, s.high))
-                lines.append(row.format(s.metric, *figures, s.n))
-        return "\n".join(lines[1:])
-    (run,) = runs
     for first, second in _pairs(list(run)):
         lines += ["", f"{second[2]}: {first[0]} {first[1]} -> {second[0]} {second[1]}"]
         row = "  {:<36}{:>10}{:>10}{:>10}   {}"
@@ -243,6 +188,30 @@ def protocols_text(root: Path) -> str:
         raise FileNotFoundError(f"{root}: no evaluation with OoD pixels below it")
     head = f"| dataset | network | variant | {' | '.join(names)} |"
     return "\n".join([head, "|" + " --- |" * (3 + len(names)), *sorted(rows)])
+
+
+def thresholds_text(root: Path, dataset: str) -> str:
+    """Return the thresholds of best F1 on one set as a params section, for use on other sets.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no evaluation of the set below `root`.
+    ValueError
+        If a threshold there was itself given, or the set has no OoD pixels.
+    """
+    networks: dict[str, list[str]] = {}
+    for path in sorted(root.glob(f"*/*/{dataset}/metrics.json")):
+        variant, network = path.parts[-3], path.parts[-4]
+        found = json.loads(path.read_text(encoding="utf-8"))["component"]["of_score"]
+        if not found.get("threshold_is_oracle"):
+            raise ValueError(f"{path}: no threshold was chosen on this set")
+        networks.setdefault(network, []).append(f"{variant}: {found['threshold']:.9g}")
+    if not networks:
+        raise FileNotFoundError(f"{root}: no <network>/<variant>/{dataset}/metrics.json below it")
+    lines = ["evaluate:", f"  component_thresholds:       # best F1 on {dataset}"]
+    lines += [f"    {name}: {{{', '.join(found)}}}" for name, found in networks.items()]
+    return "\n".join(lines)
 
 
 def _pairs(keys: Sequence[Key]) -> list[tuple[Key, Key]]:

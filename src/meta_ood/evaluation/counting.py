@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from meta_ood.config import EvaluateParams
 from meta_ood.context import progress
 from meta_ood.labels import lookup
 from meta_ood.metrics import component, semantic
@@ -205,7 +204,9 @@ def count_components(
     paths: Sequence[Path],
     score: str,
     histogram: ScoreHistogram,
-    params: EvaluateParams,
+    track: str,
+    given: float | None,
+    temperature: float,
     workers: int,
 ) -> dict[str, Any]:
     """Measure components of the score maps themselves, in a second pass over the predictions.
@@ -216,8 +217,12 @@ def count_components(
         Stored predictions.
     score, histogram
         The score and its pixels: they say where the best F1 is.
-    params
-        Track and threshold.
+    track
+        Key of :data:`meta_ood.metrics.component.TRACKS`.
+    given
+        Threshold; None takes the best pixel F1 of this very set, an oracle, and says so.
+    temperature
+        Divides the logits, as it did for `histogram`.
     workers
         Threads; they change nothing.
 
@@ -228,14 +233,13 @@ def count_components(
     """
     if not histogram.positives:
         return {}
-    given = params.component_threshold
     threshold = just_below(best_f1(histogram).threshold) if given is None else given
-    sizes = component.TRACKS[params.component_track]
+    sizes = component.TRACKS[track]
     function = SCORES[score]
 
     def overlaps(path: Path) -> component.Overlaps:
         prediction = read_prediction(path)
-        score_map = function(tempered(prediction, params.temperature))
+        score_map = function(tempered(prediction, temperature))
         return component.of_map(score_map, prediction.target, threshold, *sizes)
 
     with ThreadPoolExecutor(max(workers, 1)) as pool:
@@ -244,7 +248,7 @@ def count_components(
         np.concatenate([one.siou for one in found]), np.concatenate([one.ppv for one in found])
     )
     return {
-        "track": params.component_track,
+        "track": track,
         "threshold": threshold,
         "threshold_is_oracle": given is None,
         **asdict(component.component_metrics(whole)),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import threading
 from collections import deque
@@ -207,6 +208,26 @@ def evaluate_maps(
         **asdict(component.component_metrics(overlaps)),
     }
     return result
+
+
+def chosen_threshold(path: Path) -> float:
+    """Return the threshold in a JSON file of figures of another set.
+
+    Raises
+    ------
+    ValueError
+        If there is none, or it was not chosen on that set.
+    """
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))["component"]
+        threshold, is_chosen = float(found["threshold"]), found["threshold_is_oracle"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"{path}: expected what evaluate-maps --track TRACK --out FILE writes: {error!r}"
+        ) from None
+    if not is_chosen:
+        raise ValueError(f"{path}: its threshold was given, not chosen on its set")
+    return threshold
 
 
 def maps_text(result: dict[str, Any]) -> str:

@@ -1,5 +1,6 @@
 """The pure half of the report stage: results in, texts and one HTML page out."""
 
+from meta_ood.reporting.experiments import read_experiments
 from meta_ood.reporting.page import html_page
 from meta_ood.reporting.published import compare, read_published
 from meta_ood.reporting.published_tables import (
@@ -21,6 +22,7 @@ __all__ = [
     "published_markdown",
     "published_section",
     "published_text",
+    "read_experiments",
     "read_published",
     "read_results",
     "text_table",

@@ -6,11 +6,30 @@ import re
 from collections.abc import Sequence
 from html import escape
 
+from meta_ood.reporting.style import CSS
 from meta_ood.reporting.tables import Column
 
 NOISE = 0.0005
 """Changes of fractions below this are called no change."""
 WORDS = {"good": ("✓", "better"), "bad": ("✗", "worse"), "same": ("=", "unchanged")}
+
+
+def document(title: str, head: str, body: str, foot: str = "") -> str:
+    """Return a self-contained HTML document in the style of the report.
+
+    Parameters
+    ----------
+    title
+        Plain text.
+    head, body, foot
+        HTML: the page's header element, what stands in ``main``, and its footer element.
+    """
+    return (
+        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>{escape(title)}</title>\n<style>{CSS}</style>\n</head>\n<body>\n"
+        f"{head}\n<main>\n{body}\n</main>\n{foot}\n</body>\n</html>\n"
+    )
 
 
 def tone_of(column: Column, before: float, after: float) -> str:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from html import escape
 
 from meta_ood.reporting.charts import charts, cost_charts
 from meta_ood.reporting.differences import differences_section
+from meta_ood.reporting.experiments import Experiment
 from meta_ood.reporting.gallery import pictures_section
 from meta_ood.reporting.groups import classes_section, detection_section, labels_section
-from meta_ood.reporting.markup import WORDS, unbroken
+from meta_ood.reporting.markup import WORDS, document, unbroken
 from meta_ood.reporting.results import Results
 from meta_ood.reporting.sections import (
     closed_section,
@@ -21,7 +22,7 @@ from meta_ood.reporting.sections import (
     scores_section,
     segments_section,
 )
-from meta_ood.reporting.style import CSS
+from meta_ood.reporting.seeds import seeds_section
 from meta_ood.reporting.verdict import Verdict, verdict
 
 GLOSSARY = (
@@ -40,7 +41,11 @@ GLOSSARY = (
 
 
 def html_page(
-    title: str, results: Results, provenance: Mapping[str, str], published: str = ""
+    title: str,
+    results: Results,
+    provenance: Mapping[str, str],
+    published: str = "",
+    experiments: Sequence[Experiment] = (),
 ) -> str:
     """Return the whole page.
 
@@ -54,12 +59,15 @@ def html_page(
         Name -> value for the footer; nothing that differs between two runs on the same inputs.
     published
         Section of published figures, which stands behind the results.
+    experiments
+        Runs with other seeds or settings, for the section over seeds.
     """
     sections = [
         _missing(results),
         results_section(results) if results.cells else "",
         published,
         differences_section(results),
+        seeds_section(experiments),
         pictures_section(results),
         _curves(results),
         _cost(results),
@@ -76,24 +84,6 @@ def html_page(
     ]
     body = "\n".join(section for section in sections if section)
     return document(title, _head(title, results, verdict(results), body), body, _footer(provenance))
-
-
-def document(title: str, head: str, body: str, foot: str = "") -> str:
-    """Return a self-contained HTML document in the style of the report.
-
-    Parameters
-    ----------
-    title
-        Plain text.
-    head, body, foot
-        HTML: the page's header element, what stands in ``main``, and its footer element.
-    """
-    return (
-        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{escape(title)}</title>\n<style>{CSS}</style>\n</head>\n<body>\n"
-        f"{head}\n<main>\n{body}\n</main>\n{foot}\n</body>\n</html>\n"
-    )
 
 
 def _head(title: str, results: Results, said: Verdict, body: str) -> str:

@@ -57,7 +57,13 @@ def run(
         counts, table, removed, figures, count=settings.bootstrap, seed=params.seed
     )
     figures["component"]["of_score"] = evaluation.count_components(
-        folder.paths, score, counts.histograms[score], settings, machine.workers
+        folder.paths,
+        score,
+        counts.histograms[score],
+        settings.component_track,
+        settings.threshold_of(network, variant),
+        settings.temperature,
+        machine.workers,
     )
     figures["intervals"] = evaluation.intervals(resampled)
     keys = {"network": network, "variant": variant, "dataset": dataset}

@@ -17,20 +17,29 @@ from meta_ood.context import Log, Machine
 logger = logging.getLogger(__name__)
 
 
-def run(params: Params, *, evaluation: Path, report: Path, log: Log, machine: Machine) -> None:
+def run(
+    params: Params,
+    *,
+    evaluation: Path,
+    report: Path,
+    log: Log,
+    machine: Machine,
+    experiments: str = "",
+) -> None:
     """Write ``index.html`` and ``results.csv``, ``.md`` and ``.txt``.
 
     Parameters
     ----------
     params
-        Names the networks, variants and evaluation sets; cells without result are named in the
-        page.
+        Names networks, variants and evaluation sets; cells without result are named in the page.
     evaluation
         Folder with ``<network>/<variant>/<dataset>/{metrics.json, curves/, pictures/}``.
     report
         Folder to write; same inputs, same bytes.
     log, machine
         Not used: the report has no curve and no heavy work.
+    experiments
+        What ``dvc exp show --csv`` prints, for a section over seeds; the pipeline gives none.
     """
     results = reporting.read_results(
         evaluation, params.networks, params.variants, params.evaluation_sets
@@ -38,11 +47,13 @@ def run(params: Params, *, evaluation: Path, report: Path, log: Log, machine: Ma
     for key in results.missing:
         logger.warning("no metrics.json for %s", "/".join(key))
     beside = reporting.compare(results, params.network, params.datasets, reporting.read_published())
+    found = reporting.read_experiments(experiments) if experiments else []
     page = reporting.html_page(
         params.report.title,
         results,
         _provenance(params, results),
         reporting.published_section(beside),
+        found,
     )
     texts = {
         "index.html": page,
@@ -62,19 +73,17 @@ def run(params: Params, *, evaluation: Path, report: Path, log: Log, machine: Ma
 def _provenance(params: Params, results: reporting.Results) -> dict[str, str]:
     """Return where the figures come from; nothing of time or machine."""
     metrics = {"/".join(key): cell.metrics for key, cell in results.cells.items()}
-    segments = params.segments
     return {
         "versions": ", ".join(f"{name} {version(name)}" for name in ("numpy", "matplotlib")),
         "meta-ood": __version__,
         "seed": str(params.seed),
-        "OoD segments": f"{segments.score} at least {segments.threshold:g}",
+        "OoD segments": f"{params.segments.score} at least {params.segments.threshold:g}",
         "results": _digest(metrics),
         "networks, variants, sets, segments": _digest(
-            [params.networks, params.variants, params.evaluation_sets, asdict(segments)]
+            [params.networks, params.variants, params.evaluation_sets, asdict(params.segments)]
         ),
     }
 
 
 def _digest(value: object) -> str:
-    text = json.dumps(value, sort_keys=True)
-    return f"sha256 {hashlib.sha256(text.encode()).hexdigest()[:16]}"
+    return f"sha256 {hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import subprocess
 from collections.abc import Mapping
@@ -10,6 +11,8 @@ from pathlib import Path
 
 _NOT_CODE = ("dvc.lock", "**/dvc.lock", ".gitignore", "**/.gitignore")
 """Written by DVC while a pipeline runs: they make no tree dirty."""
+_MAX_TAG = 5000
+"""So many characters every store takes as a tag."""
 
 
 def root() -> Path:
@@ -117,6 +120,30 @@ def texts(params: Mapping[str, object]) -> dict[str, str]:
     {'scales': '[1.0, 2.0]', 'seed': '0'}
     """
     return {k: str(list(v) if isinstance(v, tuple) else v) for k, v in params.items()}
+
+
+def setting_tags(
+    stage: str, keys: Mapping[str, str], setting: Mapping[str, object]
+) -> dict[str, str]:
+    """Return ``group``, the same for all seeds of one setting and cell, and ``setting`` as JSON.
+
+    Parameters
+    ----------
+    setting
+        What the stage and those before it depend on, without the seed; nothing gives no tag.
+
+    Examples
+    --------
+    >>> tags = setting_tags("evaluate", {"network": "mini"}, {"train.ood_weight": 0.5})
+    >>> tags["setting"], len(tags["group"])
+    ('{"train.ood_weight": "0.5"}', 12)
+    """
+    if not setting:
+        return {}
+    text = json.dumps(texts(setting), sort_keys=True)
+    whole = json.dumps([stage, dict(keys), text], sort_keys=True)
+    tags = {"group": hashlib.sha256(whole.encode()).hexdigest()[:12]}
+    return tags | ({"setting": text} if len(text) <= _MAX_TAG else {})
 
 
 def file_md5(path: Path) -> str:

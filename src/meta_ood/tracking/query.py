@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -42,6 +43,33 @@ def runs(store: MlflowClient, condition: str = "") -> Iterator[Run]:
         )
         yield from page
         token = page.token
+
+
+def evaluations(
+    store: MlflowClient,
+) -> list[tuple[tuple[str, str, str], dict[str, str], dict[str, float]]]:
+    """Return the finished runs of `evaluate` that know their setting, newest first.
+
+    Returns
+    -------
+    Cell (network, variant, dataset); setting with the seed, or the group where the setting is too
+    long for a tag; metric of metrics.json -> value.
+    """
+    found = []
+    condition = "tags.stage = 'evaluate' and attributes.status = 'FINISHED'"
+    for run in runs(store, condition):
+        tags = run.data.tags
+        if "group" not in tags:
+            continue
+        setting = json.loads(tags["setting"]) if "setting" in tags else {"group": tags["group"]}
+        figures = {
+            name.removeprefix("evaluate/"): value
+            for name, value in run.data.metrics.items()
+            if name.startswith("evaluate/")
+        }
+        cell = (tags["network"], tags["variant"], tags["dataset"])
+        found.append((cell, {**setting, "seed": run.data.params["seed"]}, figures))
+    return found
 
 
 def run_of(store: MlflowClient, run_id: str) -> Run:

@@ -143,6 +143,7 @@ def run(
     keys: Mapping[str, str],
     params: Mapping[str, Any],
     inputs: Mapping[str, Path],
+    setting: Mapping[str, Any] | None = None,
     experiment: str = "meta-ood",
     enabled: bool = True,
 ) -> Iterator[Run]:
@@ -160,6 +161,8 @@ def run(
         What the stage depends on, by dotted name.
     inputs
         What the stage reads, logged as datasets with their DVC hash.
+    setting
+        What the stage and those before it depend on, without the seed: groups runs over seeds.
     experiment
         Name of the experiment, where the run is not given by ``mlflow run``.
     enabled
@@ -179,7 +182,7 @@ def run(
         yield Run(stage, given)
         return
     root = facts.root()
-    start = begin(root, stage, given, params, inputs, experiment)
+    start = begin(root, stage, given, params, inputs, experiment, setting or {})
     preflight(start["uri"])
     start["parent" if "DVC_STAGE" in os.environ else "run_id"] = inherited
     journal = Journal.create(root, start)
@@ -206,6 +209,7 @@ def begin(
     params: Mapping[str, Any],
     inputs: Mapping[str, Path],
     experiment: str,
+    setting: Mapping[str, Any],
 ) -> Event:
     """Return a journal's first event: what is known of a run before it does anything."""
     command = " ".join(["python -m meta_ood", *(shlex.quote(word) for word in sys.argv[1:])])
@@ -220,6 +224,7 @@ def begin(
             "stage": stage,
             **keys,
             "command": command,
+            **facts.setting_tags(stage, keys, setting),
             **facts.git_tags(),
             **facts.dvc_tags(),
         },

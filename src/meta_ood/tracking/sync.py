@@ -57,7 +57,13 @@ def sync(root: Path, params_file: Path = Path("params.yaml")) -> tuple[int, int]
         if any(query.is_of(run, inputs, values) for run in known[instance.name]):
             continue
         start = recording.begin(
-            root, instance.stage, instance.keys, values, paths.inputs, params.tracking.experiment
+            root,
+            instance.stage,
+            instance.keys,
+            values,
+            paths.inputs,
+            params.tracking.experiment,
+            layout.setting_of(params, instance.stage, network, variant, dataset),
         )
         start["tags"] |= {
             "dvc.stage": instance.name,

@@ -9,10 +9,35 @@ def order(
     role: npt.NDArray[np.uint8],
     negative: npt.NDArray[np.uint32],
     positive: npt.NDArray[np.uint32],
+    sizes: npt.NDArray[np.int64],
 ) -> tuple[int, int, int, int, int, int]: ...
+def group(
+    keys: npt.NDArray[np.uint32],
+    sizes: npt.NDArray[np.int64],
+    grouped: npt.NDArray[np.uint32],
+) -> None: ...
 def count(
     keys: npt.NDArray[np.uint32],
     start: npt.NDArray[np.int64],
     shift: npt.NDArray[np.uint8],
     row: npt.NDArray[Any],
 ) -> int: ...
+def add_cells(
+    sparse_keys: npt.NDArray[np.uint32],
+    sparse_counts: npt.NDArray[np.int64],
+    keys: npt.NDArray[np.uint32],
+    counts: npt.NDArray[np.int64],
+    start: npt.NDArray[np.int64],
+    shift: npt.NDArray[np.uint8],
+    row: npt.NDArray[Any],
+    new_keys: npt.NDArray[np.uint32],
+    new_counts: npt.NDArray[np.int64],
+) -> int: ...
+def add_rows(
+    pages: npt.NDArray[np.int64],
+    starts: npt.NDArray[np.int64],
+    rows: npt.NDArray[Any],
+    finer: npt.NDArray[np.uint8],
+    start: npt.NDArray[np.int64],
+    total: npt.NDArray[Any],
+) -> None: ...

@@ -1,10 +1,18 @@
 # cython: language_level=3, boundscheck=False, wraparound=False
 # cython: cdivision=True, initializedcheck=False
-"""Count the pixels of one map into the rows of a score histogram, in one pass."""
+"""One pass each: order the pixels of a map, count keys, add up cells and rows."""
 
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 
+cdef enum:
+    GROUPS = 4096
+    GROUP_BITS = 20
+
 ctypedef fused counter:
+    uint32_t
+    uint64_t
+
+ctypedef fused addend:
     uint32_t
     uint64_t
 
@@ -15,8 +23,9 @@ def order(
     const uint8_t[::1] role not None,
     uint32_t[::1] negative not None,
     uint32_t[::1] positive not None,
+    int64_t[:, ::1] sizes not None,
 ):
-    """Write the keys of the pixels of roles 0 and 1 (see ``order_keys``).
+    """Write the keys of the pixels of roles 0 and 1 (see ``order_keys``), and count their groups.
 
     Returns the number of pixels of each role 0 .. 4, and of NaN scores among roles 0 and 1.
     """
@@ -37,6 +46,7 @@ def order(
             if value == <int32_t> 0x80000000:
                 value = 0
             key = <uint32_t> value ^ (<uint32_t> (value >> 31) | <uint32_t> 0x80000000)
+            sizes[kind, key >> GROUP_BITS] += 1
             if kind:
                 positive[positives] = key
                 positives += 1
@@ -47,32 +57,128 @@ def order(
     return negatives, positives, neutral, ignored, wrong, missing
 
 
+def group(
+    const uint32_t[::1] keys not None,
+    const int64_t[::1] sizes not None,
+    uint32_t[::1] grouped not None,
+):
+    """Write the keys by rising upper 12 bits, their group, of which `sizes` says how many.
+
+    That much order keeps ``count`` in the cache, and costs less than sorting.
+    """
+    cdef int64_t place[GROUPS]
+    cdef int64_t total = 0
+    cdef Py_ssize_t i
+    with nogil:
+        for i in range(GROUPS):
+            place[i] = total
+            total += sizes[i]
+        for i in range(keys.shape[0]):
+            grouped[place[keys[i] >> GROUP_BITS]] = keys[i]
+            place[keys[i] >> GROUP_BITS] += 1
+
+
 def count(
     uint32_t[::1] keys not None,
     const int64_t[::1] start not None,
     const uint8_t[::1] shift not None,
     counter[::1] row not None,
 ):
-    """Add sorted keys to the counters of their pages; return how many belong to no counter.
+    """Add keys to the counters of their pages; return how many belong to no counter.
 
-    Those, whose page has a ``start`` below 0, are moved to the front of `keys`, still sorted.
+    Those, whose page has a ``start`` below 0, are moved to the front of `keys`.
     """
-    cdef Py_ssize_t i = 0, rest = 0, n = keys.shape[0]
-    cdef uint32_t page
+    cdef Py_ssize_t i, rest = 0
+    cdef uint32_t key
     cdef int64_t first
+    with nogil:
+        for i in range(keys.shape[0]):
+            key = keys[i]
+            first = start[key >> 16]
+            if first >= 0:
+                row[first + ((key & 0xFFFF) >> shift[key >> 16])] += 1
+            else:
+                keys[rest] = key
+                rest += 1
+    return rest
+
+
+def add_cells(
+    const uint32_t[::1] sparse_keys not None,
+    const int64_t[::1] sparse_counts not None,
+    const uint32_t[::1] keys not None,
+    const int64_t[::1] counts not None,
+    const int64_t[::1] start not None,
+    const uint8_t[::1] shift not None,
+    counter[::1] row not None,
+    uint32_t[::1] new_keys not None,
+    int64_t[::1] new_counts not None,
+):
+    """Add rising `keys` with their counts: to the row of their page, else to the sparse list.
+
+    A key loses the dropped bits of its page first. ``sparse_keys`` rise and lie in no dense page.
+    The new list is written to ``new_keys`` and ``new_counts``, which have room for both lists; its
+    length is returned.
+    """
+    cdef Py_ssize_t i = 0, j, n = 0, end = sparse_keys.shape[0]
+    cdef uint32_t key, low
+    cdef int64_t first
+    with nogil:
+        for j in range(keys.shape[0]):
+            key = keys[j]
+            first = start[key >> 16]
+            low = (key & 0xFFFF) >> shift[key >> 16]
+            if first >= 0:
+                row[first + low] += <counter> counts[j]
+                continue
+            key = (key & <uint32_t> 0xFFFF0000) | (low << shift[key >> 16])
+            while i < end and sparse_keys[i] <= key:
+                new_keys[n] = sparse_keys[i]
+                new_counts[n] = sparse_counts[i]
+                n += 1
+                i += 1
+            if n and new_keys[n - 1] == key:
+                new_counts[n - 1] += counts[j]
+            else:
+                new_keys[n] = key
+                new_counts[n] = counts[j]
+                n += 1
+        while i < end:
+            new_keys[n] = sparse_keys[i]
+            new_counts[n] = sparse_counts[i]
+            n += 1
+            i += 1
+    return n
+
+
+def add_rows(
+    const int64_t[::1] pages not None,
+    const int64_t[::1] starts not None,
+    const addend[::1] rows not None,
+    const uint8_t[::1] finer not None,
+    const int64_t[::1] start not None,
+    counter[::1] total not None,
+):
+    """Add the rows of `pages`, one after the other from `starts` on, to those of a histogram.
+
+    2**finer[page] neighbours become one counter of the row that begins at ``start[page]``.
+    """
+    cdef Py_ssize_t p, i, n
+    cdef const addend *source
+    cdef counter *target
     cdef uint8_t bits
     with nogil:
-        while i < n:
-            page = keys[i] >> 16
-            first = start[page]
-            if first >= 0:
-                bits = shift[page]
-                while i < n and keys[i] >> 16 == page:
-                    row[first + ((keys[i] & 0xFFFF) >> bits)] += 1
-                    i += 1
+        for p in range(pages.shape[0]):
+            bits = finer[pages[p]]
+            source = &rows[starts[p]]
+            target = &total[start[pages[p]]]
+            n = starts[p + 1] - starts[p]
+            if bits == 0:
+                for i in range(n):
+                    target[i] += <counter> source[i]
+            elif bits == 1:
+                for i in range(n >> 1):
+                    target[i] += <counter> (source[2 * i] + source[2 * i + 1])
             else:
-                while i < n and keys[i] >> 16 == page:
-                    keys[rest] = keys[i]
-                    rest += 1
-                    i += 1
-    return rest
+                for i in range(n):
+                    target[i >> bits] += <counter> source[i]

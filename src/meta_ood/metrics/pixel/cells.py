@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
+from meta_ood.metrics.pixel import _kernel
 from meta_ood.metrics.pixel.keys import Keys
 
 Integers = npt.NDArray[np.int64]
@@ -31,19 +34,6 @@ def sparse_room(shift: int) -> Integers:
     return np.asarray((PAGES >> dropped_bits(shift)) // 2, np.int64)
 
 
-def coarsen(keys: Keys, shift: int) -> Keys:
-    """Clear the dropped bits of rising keys."""
-    if shift == 0:
-        return keys
-    result = keys & np.uint32(0xFFFFFFFF << shift & 0xFFFFFFFF)
-    fine = max(0, shift - FINE_BITS)
-    for first in FINE[::2]:
-        bounds = np.array([first << 16, (first + 2) << 16], np.uint32)
-        a, b = np.searchsorted(keys, bounds)
-        result[a:b] = keys[a:b] & np.uint32(0xFFFFFFFF << fine & 0xFFFFFFFF)
-    return result
-
-
 def distinct_by_shift(keys: Keys) -> Integers:
     """Return how many distinct keys each page holds at each shift, ``(65536, 17)``.
 
@@ -68,21 +58,41 @@ def runs(keys: Keys) -> Column:
     return keys[ends], np.diff(ends, prepend=-1)
 
 
-def merge_equal(keys: Keys, counts: Integers) -> Column:
-    """Add up the counts of equal neighbours in sorted keys."""
-    if not keys.size:
-        return keys, counts
-    first = np.flatnonzero(keys[1:] != keys[:-1]) + 1
-    if first.size == keys.size - 1:
-        return keys, counts
-    first = np.concatenate([[0], first])
-    return keys[first], np.add.reduceat(counts, first)
-
-
 def union(a: Column, b: Column) -> Column:
     """Merge two rising lists of keys with counts."""
     if not a[0].size or not b[0].size:
         return a if a[0].size else b
-    keys = np.concatenate([a[0], b[0]])
-    order = np.argsort(keys, kind="stable")
-    return merge_equal(keys[order], np.concatenate([a[1], b[1]])[order])
+    return add_cells(a, b, _NOWHERE, _WHOLE, _NO_ROW)
+
+
+def add_cells(
+    sparse: Column,
+    more: Column,
+    start: Integers,
+    shifts: npt.NDArray[np.uint8],
+    row: npt.NDArray[Any],
+) -> Column:
+    """Add `more` to the rows of its pages, else to the `sparse` list, which is returned anew.
+
+    Parameters
+    ----------
+    sparse
+        Cells that lie in no dense page.
+    more
+        Rising keys and their counts; keys that fall into one cell become one.
+    start
+        Where each page begins in `row`, ``(65536,)``; below 0 where it is not dense.
+    shifts
+        Dropped bits of each page, ``(65536,)``.
+    row
+        Counters of the dense pages, ``uint32`` or ``uint64``.
+    """
+    room = sparse[0].size + more[0].size
+    keys, counts = np.empty(room, np.uint32), np.empty(room, np.int64)
+    n = _kernel.add_cells(*sparse, *more, start, shifts, row, keys, counts)
+    return (keys, counts) if n == room else (keys[:n].copy(), counts[:n].copy())
+
+
+_NOWHERE = np.full(PAGES, -1, np.int64)
+_WHOLE = np.zeros(PAGES, np.uint8)
+_NO_ROW = np.empty(0, np.uint32)

@@ -10,7 +10,6 @@ of pixels alone: frames, workers and machines add up in any order to the same bi
 from __future__ import annotations
 
 import functools
-import itertools
 from collections.abc import Iterable
 from typing import Any
 
@@ -24,10 +23,9 @@ from meta_ood.metrics.pixel.cells import (
     NOTHING,
     PAGES,
     Column,
-    coarsen,
+    add_cells,
     distinct_by_shift,
     dropped_bits,
-    merge_equal,
     runs,
     sparse_room,
     union,
@@ -41,7 +39,9 @@ Counts = Integers
 CELLS = 1 << 22
 """Default budget of counters; 8 bytes each while fewer than 2³² pixels are counted."""
 _BUFFER = 1 << 20
-_REST = 1 << 19
+_REST = 1 << 20
+_GROUPS = 4096
+"""Groups of keys by their upper 12 bits, as in the kernel."""
 
 
 class ScoreHistogram:
@@ -69,6 +69,7 @@ class ScoreHistogram:
         self._shift = 0
         self._buffer: tuple[list[Keys], list[Keys]] = ([], [])
         self._buffered = 0
+        self._sizes = np.zeros((2, _GROUPS), np.int64)
         self._rest: tuple[list[Keys], list[Keys]] = ([], [])
         self._sparse: list[Column] = [NOTHING, NOTHING]
         self._lay_out(np.empty(0, np.int64))
@@ -127,7 +128,8 @@ class ScoreHistogram:
         labels = np.ascontiguousarray(target).ravel()
         role = _roles(classes)
         keys = np.empty(bits.size, np.uint32), np.empty(bits.size, np.uint32)
-        tally = _kernel.order(bits, labels, role, *keys)
+        sizes = np.zeros((2, _GROUPS), np.int64)
+        tally = _kernel.order(bits, labels, role, *keys, sizes)
         negatives, positives, neutral, ignored, wrong, missing = tally
         if wrong:
             raise_wrong_labels(labels, classes or NEUTRAL, name)
@@ -148,6 +150,7 @@ class ScoreHistogram:
                 part = keys[column][:n]
                 self._buffer[column].append(part if 2 * n > bits.size else part.copy())
         self._buffered += negatives + positives
+        self._sizes += sizes
         if self._buffered > _BUFFER:
             self._drain()
         return self
@@ -162,6 +165,7 @@ class ScoreHistogram:
         for mine, theirs in zip(self._buffer, other._buffer, strict=True):
             mine.extend(keys.copy() for keys in theirs)
         self._buffered += other._buffered
+        self._sizes += other._sizes
         if self._buffered > _BUFFER:
             self._drain()
         self._join(other)
@@ -220,6 +224,8 @@ class ScoreHistogram:
         lengths = PAGES >> dropped_bits(self._shift)[pages]
         self._pages = pages
         self._starts: Integers = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+        self._start_of = np.full(PAGES, -1, np.int64)
+        self._start_of[pages] = self._starts[:-1]
         wide = self.negatives + self.positives >= 1 << 32
         self._dense: npt.NDArray[Any] = np.zeros(
             (2, int(self._starts[-1])), np.uint64 if wide else np.uint32
@@ -235,17 +241,17 @@ class ScoreHistogram:
             return
         self._buffered = 0
         self._widen()
-        start = np.full(PAGES, -1, np.int64)
-        start[self._pages] = self._starts[:-1]
         shifts = dropped_bits(self._shift).astype(np.uint8)
         for column, buffer in enumerate(self._buffer):
             if buffer:
                 keys = buffer[0] if len(buffer) == 1 else np.concatenate(buffer)
                 buffer.clear()
-                keys.sort()
-                rest = _kernel.count(keys, start, shifts, self._dense[column])
-                part = keys[:rest]
+                grouped = np.empty_like(keys)
+                _kernel.group(keys, self._sizes[column], grouped)
+                rest = _kernel.count(grouped, self._start_of, shifts, self._dense[column])
+                part = grouped[:rest]
                 self._rest[column].append(part if 2 * rest > keys.size else part.copy())
+        self._sizes[:] = 0
         if sum(keys.size for column in self._rest for keys in column) > _REST:
             self._settle()
 
@@ -256,24 +262,11 @@ class ScoreHistogram:
             self._settle()
 
     def _count(self, column: int, keys: Keys, counts: Counts) -> None:
-        """Add counts of rising, distinct `keys` that are as coarse as the histogram."""
-        pages = self._pages
-        first = np.searchsorted(keys, (pages << 16).astype(np.uint32))
-        end = np.searchsorted(keys, (pages << 16 | 0xFFFF).astype(np.uint32), side="right")
-        lengths = end - first
-        if int(lengths.sum()) < keys.size:
-            inside = np.zeros(keys.size + 1, np.int8)
-            np.add.at(inside, first, 1)
-            np.add.at(inside, end, -1)
-            rest = np.cumsum(inside[:-1], dtype=np.int8) == 0
-            self._sparse[column] = union(self._sparse[column], (keys[rest], counts[rest]))
-            keys, counts = keys[~rest], counts[~rest]
-        if keys.size:
-            shifts = dropped_bits(self._shift)[pages]
-            index = (keys >> np.repeat(shifts, lengths)).astype(np.int64)
-            index += np.repeat(self._starts[:-1] - (pages << 16 >> shifts), lengths)
-            row = self._dense[column]
-            row[index] += counts.astype(row.dtype)
+        """Add counts of rising `keys`; those that fall into one cell become one."""
+        shifts = dropped_bits(self._shift).astype(np.uint8)
+        self._sparse[column] = add_cells(
+            self._sparse[column], (keys, counts), self._start_of, shifts, self._dense[column]
+        )
 
     def _settle(self) -> None:
         """Count the rest; give crowded pages a row; drop bits if the budget is exceeded."""
@@ -283,8 +276,7 @@ class ScoreHistogram:
                 keys = np.concatenate(rest)
                 rest.clear()
                 keys.sort()
-                more = runs(coarsen(keys, self._shift))
-                self._sparse[column] = union(self._sparse[column], more)
+                self._count(column, *runs(keys))
             distinct += np.bincount(self._sparse[column][0] >> 16, minlength=PAGES)
         sparse = int(distinct.sum())
         crowded = np.flatnonzero(distinct > sparse_room(self._shift))
@@ -330,7 +322,7 @@ class ScoreHistogram:
         self._sparse = [NOTHING, NOTHING]
         self._lay_out(np.flatnonzero(crowded))
         for column, (keys, counts) in enumerate(columns):
-            self._count(column, *merge_equal(coarsen(keys, shift), counts))
+            self._count(column, keys, counts)
 
     def _join(self, other: ScoreHistogram) -> None:
         """Add the cells of `other`, not its buffer."""
@@ -341,29 +333,20 @@ class ScoreHistogram:
         self._widen()
         if other._shift > self._shift:
             self._build([self._cells(column) for column in (0, 1)], other._shift)
-        if not np.isin(other._pages, self._pages).all():
+        if (self._start_of[other._pages] < 0).any():
             self._add_pages(other._pages)
         self._add_rows(other._pages, other._starts, other._dense, other._shift)
         for column, (keys, counts) in enumerate(other._sparse):
-            self._count(column, *merge_equal(coarsen(keys, self._shift), counts))
+            self._count(column, keys, counts)
         self._settle()
 
     def _add_rows(
         self, pages: Integers, starts: Integers, dense: npt.NDArray[Any], shift: int
     ) -> None:
         """Add dense rows of an equal or finer shift; all `pages` are dense here too."""
-        if not pages.size:
-            return
-        finer = (dropped_bits(self._shift) - dropped_bits(shift))[pages]
-        place = np.searchsorted(self._pages, pages)
-        breaks = np.flatnonzero((np.diff(place) != 1) | (np.diff(finer) != 0)) + 1
-        bounds = [0, *breaks.tolist(), pages.size]
-        for first, end in itertools.pairwise(bounds):
-            block = dense[:, starts[first] : starts[end]]
-            if finer[first]:
-                block = block.reshape(2, -1, 1 << int(finer[first])).sum(2, dtype=dense.dtype)
-            target = slice(self._starts[place[first]], self._starts[place[end - 1] + 1])
-            self._dense[:, target] += block
+        finer = (dropped_bits(self._shift) - dropped_bits(shift)).astype(np.uint8)
+        for rows, total in zip(dense, self._dense, strict=True):
+            _kernel.add_rows(pages, starts, rows, finer, self._start_of, total)
 
 
 def merge(histograms: Iterable[ScoreHistogram]) -> ScoreHistogram:
