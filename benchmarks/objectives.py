@@ -1,11 +1,12 @@
-"""Compare objectives, kinds of proxies and λ on the demo world, over seeds, from one baseline.
+"""Compare objectives, proxies, their background and λ on the demo world, from one baseline.
 
-    python benchmarks/objectives.py --network deeplabv3plus_mini --seeds 3 --csv out.csv
+    python benchmarks/objectives.py --network deeplabv3plus_mini --seeds 1 2 3 --csv out.csv
 
-Needs the frames and the baseline of the demo (`dvc repro pretrain`). Each setting continues from
-the same baseline with seeds 1, 2, ...; a line is written to the CSV as soon as it is measured, and
-what the CSV has is not measured again. ``cross_entropy`` is the control: as many more steps on
-known pixels only.
+Needs the demo's raw data, frames and baseline (`dvc repro pretrain`). Each setting continues from
+the same baseline with every seed; a line is written to the CSV as soon as it is measured, and what
+the CSV has is not measured again, so that processes with seeds of their own can share one.
+``cross_entropy`` is the control: as many more steps on
+known pixels only. Each objective is judged by the score that it trains.
 """
 
 from __future__ import annotations
@@ -15,7 +16,9 @@ import csv
 import itertools
 import statistics
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 
@@ -27,35 +30,70 @@ from meta_ood.loading import SegmentationDataset
 from meta_ood.metrics.pixel import ScoreHistogram, pixel_metrics
 from meta_ood.models import checkpoint
 from meta_ood.scores import score_maps
-from meta_ood.stages import train
+from meta_ood.stages import prepare, train
 from meta_ood.training import Validation, evaluate_once
 
 PREPARED = Path("data/prepare")
 SETS = ("lost_and_found", "fishyscapes_static")
-SCORES = ("entropy", "energy")
 FIGURES = ("auroc", "fpr95", "auprc")
 
-SETTINGS: tuple[tuple[str, str, float], ...] = (
-    ("baseline", "-", 0.0),
-    ("cross_entropy", "pasted", 0.0),
-    *(("entropy_maximization", "pasted", weight) for weight in (0.25, 0.5, 0.9, 0.97)),
-    *(("entropy_maximization", "whole", weight) for weight in (0.5, 0.9)),
-    ("outlier_exposure", "pasted", 1.0),
-    *(("energy_hinge", "pasted", weight) for weight in (0.01, 0.1)),
-    ("unknown_class", "pasted", 0.9),
+SCORES: Mapping[str, tuple[str, ...]] = {
+    "baseline": ("entropy", "energy"),
+    "cross_entropy": ("entropy", "energy"),
+    "entropy_maximization": ("entropy",),
+    "outlier_exposure": ("entropy",),
+    "energy_hinge": ("energy",),
+    "unknown_class": ("energy",),
+}
+"""Loss -> the scores that it is judged by. Energy orders pixels as the probability of the unknown
+class does (decision 0054)."""
+
+OPTIONS: Mapping[str, str] = {
+    "entropy_maximization": "{normalisation: pixels}",
+    "energy_hinge": "{margin_in: -6.0, margin_ood: -2.0}",
+}
+"""Loss -> its options. The margins: the mean energy of the baseline at known pixels of its training
+set is -5.7; the published -12 and -6 belong to networks with larger logits."""
+
+
+class Setting(NamedTuple):
+    """What is compared: a loss, its proxies and λ."""
+
+    loss: str
+    proxies: str = "pasted"
+    background: str = "ignore"
+    ood_weight: float = 0.0
+    proxy_ratio: float = 1.0
+
+
+SETTINGS = (
+    Setting("baseline"),
+    Setting("cross_entropy"),
+    *(Setting("entropy_maximization", ood_weight=w) for w in (0.25, 0.5, 0.9, 0.97)),
+    *(
+        Setting("entropy_maximization", "whole", background, w)
+        for background in ("ignore", "road", "ood")
+        for w in (0.5, 0.9)
+    ),
+    *(Setting("outlier_exposure", ood_weight=w) for w in (0.25, 1.0)),
+    *(Setting("energy_hinge", ood_weight=w) for w in (0.1, 0.5)),
+    *(Setting("unknown_class", ood_weight=w) for w in (0.5, 0.9)),
+    Setting("outlier_exposure", "whole", ood_weight=0.5),
+    Setting("entropy_maximization", "whole", "road", 0.9, 0.1),
 )
-"""Loss, kind of proxies, λ."""
+"""The last one has the published number of proxies, and fewer steps for it."""
 
 
 def measure(weights: Path, params: config.Params) -> dict[str, float]:
     """Return the figures of a weights file on both OoD sets and the mIoU."""
     network, made_of = checkpoint.load(weights)
     machine, figures = Machine("cpu", 1), {}
+    scores = sorted({score for own in SCORES.values() for score in own})
     for name in SETS:
         frames = read_frames(PREPARED / name, Path.cwd())
-        histograms = {score: ScoreHistogram() for score in SCORES}
+        histograms = {score: ScoreHistogram() for score in scores}
         for prediction in predict(network, frames, params.infer, machine):
-            for score, values in score_maps(prediction, SCORES).items():
+            for score, values in score_maps(prediction, scores).items():
                 histograms[score] += ScoreHistogram.of(values, prediction.target)
         for score, histogram in histograms.items():
             found = pixel_metrics(histogram)
@@ -66,46 +104,71 @@ def measure(weights: Path, params: config.Params) -> dict[str, float]:
     return figures
 
 
-def trained(
-    network: str, baseline: Path, loss: str, style: str, weight: float, seed: int
-) -> dict[str, float]:
-    """Train one setting with one seed and measure it."""
+def trained(network: str, baseline: Path, setting: Setting, seed: int) -> dict[str, float]:
+    """Prepare the proxies, train one setting with one seed and measure it."""
     overrides = [
         f"seed={seed}",
-        f"train.loss={loss}",
-        f"train.proxy_style={style}",
-        f"train.ood_weight={weight}",
+        f"train.loss={setting.loss}",
+        f"train.loss_options={OPTIONS.get(setting.loss, '{}')}",
+        f"train.proxy_style={setting.proxies}",
+        f"train.ood_weight={setting.ood_weight}",
+        f"train.proxy_ratio={setting.proxy_ratio}",
+        f"datasets.coco.options.background={setting.background}",
         "train.validate_every=1000",
     ]
-    if loss != "entropy_maximization":
-        overrides.append("train.loss_options={}")
     params = config.load(Path("params.yaml"), overrides)
+    name, machine = params.roles.proxies, Machine("cpu", 1)
     with tempfile.TemporaryDirectory() as folder:
-        weights = Path(folder) / "ood_trained.safetensors"
+        proxies, weights = Path(folder, name), Path(folder, "ood_trained.safetensors")
+        prepare.run(
+            params,
+            dataset=name,
+            root=Path(params.dataset_params(name).root),
+            prepared=proxies,
+            log=log_nothing,
+            machine=machine,
+        )
         train.run(
             params,
             network=network,
             training=PREPARED / params.roles.training,
             validation=PREPARED / params.roles.validation,
-            proxies=PREPARED / params.roles.proxies,
+            proxies=proxies,
             baseline=baseline,
             weights=weights,
             metrics=weights.with_suffix(".json"),
             log=log_nothing,
-            machine=Machine("cpu", 1),
+            machine=machine,
         )
         return measure(weights, params)
 
 
-def say(name: str, rows: list[dict[str, float]]) -> None:
-    """Print mean and spread over seeds; the better of the two scores by AUPRC on the first set."""
-    best = max(SCORES, key=lambda s: statistics.mean(r[f"{SETS[0]}.{s}.auprc"] for r in rows))
+def say(setting: Setting, score: str, rows: list[dict[str, float]]) -> None:
+    """Print mean and standard deviation over seeds, in percent."""
     cells = []
-    for key in [*(f"{d}.{best}.{f}" for d in SETS for f in FIGURES), "miou"]:
+    for key in [*(f"{d}.{score}.{f}" for d in SETS for f in FIGURES), "miou"]:
         values = [100 * row[key] for row in rows]
-        spread = statistics.stdev(values) if len(values) > 1 else 0.0
-        cells.append(f"{statistics.mean(values):.1f} ± {spread:.1f}")
-    print(f"| {name} | {best} | {' | '.join(cells)} |", flush=True)
+        spread = f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else ""
+        cells.append(f"{statistics.mean(values):.1f}{spread}")
+    what = [str(value) for value in setting]
+    if setting.loss == "baseline":
+        what[1:] = "-" * 4
+    elif setting.proxies == "pasted":
+        what[2] = "-"
+    print("|", " | ".join([*what, str(len(rows)), score, *cells]), "|", flush=True)
+
+
+def read_done(path: Path) -> dict[tuple[str, ...], dict[str, float]]:
+    """Return what the CSV has: setting and seed -> figures."""
+    if not path.is_file():
+        return {}
+    with path.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    keys = [tuple(row.pop(name) for name in (*Setting._fields, "seed")) for row in rows]
+    return {
+        key: {name: float(value) for name, value in row.items()}
+        for key, row in zip(keys, rows, strict=True)
+    }
 
 
 def main() -> None:
@@ -113,41 +176,34 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--network", default="deeplabv3plus_mini")
     parser.add_argument("--baseline", type=Path)
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--csv", type=Path, default=Path("objectives.csv"))
     options = parser.parse_args()
     torch.set_num_threads(1)
     baseline = options.baseline or Path("data/networks", options.network, "baseline.safetensors")
-    done: dict[tuple[str, ...], dict[str, float]] = {}
-    if options.csv.is_file():
-        with options.csv.open(newline="") as file:
-            for row in csv.DictReader(file):
-                key = tuple(row.pop(k) for k in ("loss", "proxies", "ood_weight", "seed"))
-                done[key] = {k: float(v) for k, v in row.items()}
-    for seed, (loss, style, weight) in itertools.product(range(1, options.seeds + 1), SETTINGS):
-        key = (loss, style, str(weight), str(seed))
-        if key in done or (loss == "baseline" and seed > 1):
+    for seed, setting in itertools.product(options.seeds, SETTINGS):
+        key = (*map(str, setting), "1" if setting.loss == "baseline" else str(seed))
+        if key in read_done(options.csv):
             continue
-        if loss == "baseline":
+        if setting.loss == "baseline":
             figures = measure(baseline, config.load(Path("params.yaml")))
         else:
-            figures = trained(options.network, baseline, loss, style, weight, seed)
+            figures = trained(options.network, baseline, setting, seed)
         new = not options.csv.is_file()
         with options.csv.open("a", newline="") as file:
             writer = csv.writer(file)
             if new:
-                writer.writerow(["loss", "proxies", "ood_weight", "seed", *figures])
+                writer.writerow([*Setting._fields, "seed", *figures])
             writer.writerow([*key, *figures.values()])
-        done[key] = figures
-    print(
-        "| loss, proxies, λ | score | " + " | ".join(f"{d} {f}" for d in SETS for f in FIGURES),
-        end="",
-    )
-    print(" | mIoU |\n|" + "---|" * (3 + len(SETS) * len(FIGURES)))
-    for loss, style, weight in SETTINGS:
-        rows = [v for k, v in done.items() if k[:3] == (loss, style, str(weight))]
-        if rows:
-            say(f"{loss}, {style}, {weight}", rows)
+    figure_names = [f"{d} {f}" for d in SETS for f in FIGURES]
+    header = ["loss", "proxies", "background", "λ", "ratio", "seeds", "score", *figure_names]
+    print("|", " | ".join(header), "| mIoU |\n|" + "---|" * (len(header) + 1))
+    done = read_done(options.csv)
+    for setting in SETTINGS:
+        same = tuple(map(str, setting))
+        if rows := [figures for key, figures in done.items() if key[:-1] == same]:
+            for score in SCORES[setting.loss]:
+                say(setting, score, rows)
 
 
 if __name__ == "__main__":

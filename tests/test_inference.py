@@ -66,7 +66,7 @@ def frames_of(folder: Path, sizes) -> list[Frame]:
 def test_predictions_come_in_order_whatever_the_sizes(tmp_path):
     sizes = [(8, 12)] * 3 + [(10, 12)] * 2 + [(8, 12)] * 6
     frames = frames_of(tmp_path, sizes)
-    found = list(predict(Pointwise().train(), frames, InferParams(), CPU, batch_size=4))
+    found = list(predict(Pointwise().train(), frames, InferParams(batch_size=4), CPU))
     assert [p.image_id for p in found] == [f.image_id for f in frames]
     for number, prediction in enumerate(found):
         image = np.asarray(Image.open(frames[number].image)).transpose(2, 0, 1)
@@ -82,7 +82,9 @@ def test_batching_changes_nothing(tmp_path):
     torch.manual_seed(0)
     network = nn.Conv2d(3, 4, 3, padding=1)
     frames = frames_of(tmp_path, [(8, 12)] * 5)
-    one, four = (list(predict(network, frames, InferParams(), CPU, size)) for size in (1, 4))
+    one, four = (
+        list(predict(network, frames, InferParams(batch_size=size), CPU)) for size in (1, 4)
+    )
     for a, b in zip(one, four, strict=True):
         np.testing.assert_allclose(a.logits, b.logits, rtol=1e-5, atol=1e-6)
 

@@ -134,6 +134,8 @@ class InferParams:
     flip: bool = False
     scales: tuple[Positive, ...] = (1.0,)
     tile: Count = 0
+    batch_size: AtLeastOne = 1
+    """Frames of one size that go through together; more change the last bits (decision 0071)."""
 
 
 @dataclass(frozen=True)

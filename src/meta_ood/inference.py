@@ -24,7 +24,6 @@ def predict(
     frames: Sequence[Frame],
     params: InferParams,
     machine: Machine,
-    batch_size: int = 1,
 ) -> Iterator[Prediction]:
     """Yield the prediction of every frame, in their order.
 
@@ -35,18 +34,17 @@ def predict(
     frames
         What ``prepare`` wrote.
     params
-        Precision, averaging over flip and scales, tiles.
+        Precision, averaging over flip and scales, tiles; how many neighbouring frames of one size
+        go through together. With one, the default, the last bits of a result do not depend on its
+        neighbours, on where a run was resumed, or on the server.
     machine
         Device and reading threads.
-    batch_size
-        Neighbouring frames of one size that go through together. One by default: the last bits of
-        a result then do not depend on its neighbours, on where a run was resumed, or on the server.
     """
     device = device_of(machine)
     network = network.to(device).eval()
     align: bool = getattr(network, "align_corners", True)
     scenes = {frame.image_id: frame.scene for frame in frames}
-    for batch in _batches(frames, batch_size, machine.workers):
+    for batch in _batches(frames, params.batch_size, machine.workers):
         logits = average_logits(network, batch.images.to(device), params)
         for image_id, own, target, label_ids in zip(
             batch.image_ids,

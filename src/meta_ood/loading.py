@@ -176,6 +176,12 @@ def read(frame: Frame, label_ids: bool = False) -> Sample:
     return Sample(pixels, torch.from_numpy(target), frame.image_id, ids)
 
 
+def image_size(frame: Frame) -> tuple[int, int]:
+    """Return (H, W) of a frame's image from the file's header, without decoding it."""
+    with Image.open(frame.image) as picture:
+        return picture.height, picture.width
+
+
 def _decode(path: Path, mode: str) -> npt.NDArray[np.uint8]:
     with Image.open(path) as picture:
         if mode == "L" and picture.mode != "L":

@@ -5,10 +5,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
-from meta_ood import frames, storage
+from meta_ood import frames, inference, storage
 from meta_ood.config import load
 from meta_ood.context import Machine, log_nothing
+from meta_ood.inference import average_logits
 from meta_ood.models import checkpoint
 from meta_ood.stages import infer, pretrain, train
 from training_run import write_frames
@@ -154,6 +156,30 @@ def test_infer_writes_every_frame_and_goes_on_where_it_was(prepared, monkeypatch
     for old, new in zip(found, storage.open_predictions(folder), strict=True):
         np.testing.assert_allclose(new.logits, old.logits, atol=1e-3)
         assert (new.target == old.target).all()
+
+
+def test_infer_batches_frames_of_one_size(prepared, monkeypatch):
+    listed = frames.read_frames(prepared / "test", prepared)
+    for frame in listed[1::2]:  # sizes alternate in the list
+        for path in (frame.image, frame.target):
+            with Image.open(path) as picture:
+                picture.crop((0, 0, 28, 20)).save(path)
+    weights = run_pretrain(prepared, "baseline")
+    alone = list(storage.open_predictions(run_infer(prepared, weights)))
+    batches: list[tuple[int, ...]] = []
+
+    def seen(network, images, params):
+        batches.append(tuple(images.shape))
+        return average_logits(network, images, params)
+
+    monkeypatch.setattr(inference, "average_logits", seen)
+    together = list(storage.open_predictions(run_infer(prepared, weights, "infer.batch_size=3")))
+    assert batches == [(2, 3, 20, 28), (3, 3, 24, 32)]
+    for one, three in zip(alone, together, strict=True):
+        assert one.image_id == three.image_id
+        assert (one.target == three.target).all()
+        # Stored in 16 bits, where rounding may turn the last one.
+        np.testing.assert_allclose(three.logits, one.logits, rtol=2**-9, atol=1e-3)
 
 
 def test_infer_takes_no_files_of_other_weights(prepared):

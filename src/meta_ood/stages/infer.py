@@ -10,6 +10,7 @@ from meta_ood.config import Params
 from meta_ood.context import Log, Machine, progress
 from meta_ood.frames import read_frames
 from meta_ood.inference import predict, processes, write_behind
+from meta_ood.loading import image_size
 from meta_ood.models import checkpoint
 from meta_ood.predictions import Prediction
 from meta_ood.resume import resume_folder
@@ -52,6 +53,8 @@ def run(
     with processes() as (rank, number):
         frames = sorted(read_frames(prepared, Path.cwd()), key=lambda frame: frame.image_id)
         todo = [f for f in frames[rank::number] if not (gathered / f"{f.image_id}.h5").is_file()]
+        if params.infer.batch_size > 1:
+            todo.sort(key=image_size)  # a batch takes neighbours of one size
         made = write_behind(predict(net, todo, params.infer, machine), write)
         for _ in progress(made, f"infer {network} {variant} {dataset}", len(todo)):
             pass
