@@ -6,10 +6,10 @@
 
 Every row is a process of its own (peak memory is the process's): a first step, which compiles
 where that is asked for, then the median of several; eager steps of the full networks on a CPU take
-minutes, and those of training and of full frames are the first. With OMP_NUM_THREADS=1 "seconds" is processor
-time, which others on the machine disturb less. The limit is what a large matrix product of the
-same precision reaches here. No row is left out: one that takes longer than ``--limit`` or needs
-more memory than there is says so. With ``--results`` a table that was interrupted goes on.
+long, and those of training and of full frames are the first. With OMP_NUM_THREADS=1 "seconds" is
+processor time, which others on the machine disturb less. The limit is what a large matrix product
+of the same precision reaches here. No row is left out: one that takes longer than ``--limit`` or
+needs more memory than there is says so. With ``--results`` a table that was interrupted goes on.
 """
 
 from __future__ import annotations

@@ -117,9 +117,7 @@ def share_kept(plain: list[np.ndarray], other: list[np.ndarray], threshold: floa
     for a, b in zip(plain, other, strict=True):
         first, second = label_map(a >= threshold), label_map(b >= threshold)
         both = (first > 0) & (second > 0)
-        pairs, common = np.unique(
-            np.stack([first[both], second[both]]), axis=1, return_counts=True
-        )
+        pairs, common = np.unique(np.stack([first[both], second[both]]), axis=1, return_counts=True)
         sizes, others = np.bincount(first.ravel()), np.bincount(second.ravel())
         union = sizes[pairs[0]] + others[pairs[1]] - common
         kept += int((common / union > 0.9).sum())
@@ -167,7 +165,9 @@ def compare(
     plain = [entropy(p) for p in exact]
     threshold = float(np.quantile(np.stack(plain), 0.9)) if random else THRESHOLD
     for precision in ("float32", *precisions):
-        predictions = [predict(network, s, precision, device, scale) for s in samples]
+        predictions = exact
+        if precision != "float32":
+            predictions = [predict(network, s, precision, device, scale) for s in samples]
         maps = [entropy(p) for p in predictions]
         change = np.abs(np.stack(maps) - np.stack(plain))
         crossed = (np.stack(maps) >= threshold) != (np.stack(plain) >= threshold)

@@ -61,8 +61,8 @@ class DatasetParams:
 
 
 Precision = Literal["float32", "tf32", "bfloat16"]
-"""``float32``; ``tf32``: operands of products with 10 bits of mantissa, on NVIDIA GPUs (elsewhere the
-same as ``float32``); ``bfloat16``: autocast. Weights and stored logits are float32 in all three."""
+"""``float32``; ``tf32``: products of operands with 10 bits of mantissa, on NVIDIA GPUs (elsewhere
+the same as ``float32``); ``bfloat16``: autocast. Weights and stored logits are always float32."""
 
 
 @dataclass(frozen=True)
