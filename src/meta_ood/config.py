@@ -60,6 +60,11 @@ class DatasetParams:
     options: Options = field(default_factory=dict)
 
 
+Precision = Literal["float32", "tf32", "bfloat16"]
+"""``float32``; ``tf32``: products of operands with 10 bits of mantissa, on NVIDIA GPUs (elsewhere
+the same as ``float32``); ``bfloat16``: autocast. Weights and stored logits are always float32."""
+
+
 @dataclass(frozen=True)
 class OptimisationParams:
     """What `pretrain` and `train` have in common."""
@@ -76,7 +81,7 @@ class OptimisationParams:
     gradient_clip: NonNegative = 0.0
     accumulate: AtLeastOne = 1
     ema: Fraction = 0.0
-    precision: Literal["float32", "bfloat16"] = "float32"
+    precision: Precision = "float32"
     checkpoint_every: AtLeastOne = 100
     validate_every: AtLeastOne = 1
     keep: Literal["last", "best"] = "last"
@@ -130,7 +135,7 @@ class NetworkParams:
 class InferParams:
     """From images to stored logits."""
 
-    precision: Literal["float32", "bfloat16"] = "float32"
+    precision: Precision = "float32"
     flip: bool = False
     scales: tuple[Positive, ...] = (1.0,)
     tile: Count = 0

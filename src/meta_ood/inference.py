@@ -16,6 +16,7 @@ from meta_ood.config import InferParams
 from meta_ood.context import Machine
 from meta_ood.frames import Frame
 from meta_ood.loading import Batch, Sample, read, to_unit_range
+from meta_ood.models.products import use_products
 from meta_ood.predictions import Prediction
 
 
@@ -89,6 +90,7 @@ def average_logits(network: nn.Module, images: Tensor, params: InferParams) -> T
     align: bool = getattr(network, "align_corners", True)
     grid = (-(-height // stride), -(-width // stride))
     half = params.precision == "bfloat16"
+    use_products(params.precision, images.device)
     total, parts = None, 0
     with torch.autocast(images.device.type, torch.bfloat16, enabled=half):
         for scale in params.scales:

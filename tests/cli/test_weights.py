@@ -7,6 +7,7 @@ from click.testing import CliRunner
 
 from meta_ood import models, tracking
 from meta_ood.cli import main
+from meta_ood.tracking import facts, journal, recording, writer
 
 PARAMS = Path(__file__).parents[2] / "params.yaml"
 
@@ -52,6 +53,39 @@ def test_nothing_is_stored_or_registered_when_the_file_does_not_fit(run, monkeyp
     assert [path.name for path in Path().iterdir()] == ["file.pth"]
 
 
+@pytest.mark.filterwarnings("ignore")  # mlflow's own
+def test_the_registry_holds_what_was_imported_and_nothing_of_what_was_refused(run, monkeypatch):
+    mlflow = pytest.importorskip("mlflow")
+    for name in ("MLFLOW_RUN_ID", "MLFLOW_TRACKING_URI", "DVC_STAGE", "DVC_ROOT", "RANK"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("META_OOD_TRACKING", "on")
+    monkeypatch.setattr(recording, "ensure_writer", lambda root: None)
+    folder = Path.cwd()
+    torch.save(models.build("dualgcn_mini", 19).state_dict(), "file.pth")
+    result = run(*importing("--origin", "a paper"))
+    assert result.exit_code == 0, result.output
+    writer.flush(folder)
+    stored = Path("data/weights/dualgcn_mini/baseline.safetensors")
+
+    def registry():
+        store = mlflow.MlflowClient(f"sqlite:///{folder}/mlflow.db")
+        versions = store.search_model_versions("")
+        aliases = {model.name: model.aliases for model in store.search_registered_models()}
+        return aliases, [(v.name, v.version, v.run_id, v.tags) for v in versions]
+
+    aliases, ((name, version, _, tags),) = before = registry()
+    assert aliases == {name: {"baseline": version}} == {"dualgcn_mini": {"baseline": version}}
+    assert tags["weights.md5"] == facts.file_md5(stored)
+    disk = {path: path.read_bytes() for path in folder.rglob("*.safetensors")}
+
+    torch.save(models.build("dualgcn_mini", 5).state_dict(), "file.pth")
+    assert run(*importing()).exit_code == 2
+    assert not list(journal.journals(folder))
+    writer.flush(folder)
+    assert registry() == before
+    assert {path: path.read_bytes() for path in folder.rglob("*.safetensors")} == disk
+
+
 def test_unknown_network_lists_the_known_ones(run):
     result = run(*importing("--network", "unet"))
     assert result.exit_code == 2
@@ -65,4 +99,5 @@ def test_networks_are_listed_with_their_costs():
     assert set(models.MODELS) <= set(rows)
     assert rows["deeplabv3plus_wrn38"][:3] == ["137,103,936", "2", "11,650"]
     assert float(rows["deeplabv3plus_wrn38"][3]) < 4  # GB, on the CPU
+    assert all(float(rows[name][3]) > 0.5 for name in models.MODELS)  # torch alone takes that
     assert rows["dualgcnnet_r50"][:2] == ["53,514,470", "8"]

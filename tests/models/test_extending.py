@@ -12,11 +12,7 @@ from meta_ood import models
 from meta_ood.models import catalogue, checkpoint, published
 
 DOCS = Path(__file__).parents[2] / "docs" / "extending.md"
-TORCHVISION = (
-    "torchvision/deeplabv3_resnet50",
-    "torchvision/deeplabv3_mobilenet_v3_large",
-    "torchvision/lraspp_mobilenet_v3_large",
-)
+TORCHVISION = [name for name in models.MODELS if name.startswith("torchvision/")]
 
 
 @pytest.fixture

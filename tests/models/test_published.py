@@ -196,6 +196,16 @@ def bomb(path, network, _):
         archive.writestr("archive/data/9999", b"\0" * 10_000_000)
 
 
+def bomb_of_code(path, network, victim):
+    attack(path, network, victim)
+    with zipfile.ZipFile(path) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, data in members.items():
+            data = data + b"." * 10_000_000 if name.endswith("data.pkl") else data
+            archive.writestr(name, data)
+
+
 def cut(path, network, _):
     torch.save(network.state_dict(), path)
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
@@ -224,6 +234,7 @@ REFUSED = {
     "code, old layout": (attack_old, r"refused: .*remove"),
     "code in an array": (attack_numpy, r"refused: .*remove"),
     "compressed": (bomb, "refused: its members unpack to"),
+    "compressed code": (bomb_of_code, "refused: its members unpack to"),
     "cut": (cut, "damaged or cut off"),
     "cut, old layout": (cut_old, "damaged or cut off"),
     "empty": (lambda path, *_: path.write_bytes(b""), "damaged or cut off"),

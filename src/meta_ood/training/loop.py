@@ -23,6 +23,7 @@ from meta_ood.context import Log, Machine, progress
 from meta_ood.loading import Batch, Plan, SegmentationDataset, load_batches, to_unit_range
 from meta_ood.losses import Counts, Objective, count
 from meta_ood.models import upsample
+from meta_ood.models.products import use_products
 from meta_ood.resume import load_state, save_state, stop_requests
 from meta_ood.training.optimisation import follow, learning_rate, make_optimizer, train_mode
 from meta_ood.training.validation import Validation, mean_iou, separation, validate
@@ -73,9 +74,10 @@ def launch(machine: Machine, precision: str = "float32") -> Fabric:
         devices=local,
         num_nodes=processes // local,
         strategy="ddp_find_unused_parameters_true" if processes > 1 else "auto",
-        precision={"float32": "32-true", "bfloat16": "bf16-mixed"}[precision],  # type: ignore[arg-type]
+        precision="bf16-mixed" if precision == "bfloat16" else "32-true",
     )
     fabric.launch()
+    use_products(precision, fabric.device)
     return fabric
 
 
