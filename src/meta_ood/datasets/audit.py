@@ -122,7 +122,10 @@ def audit(root: Path, split: str, options: Mapping[str, Any], sample: int = 500)
     images = {image.id: image for image in instances.images}
     names = instances.categories
     counts: dict[bool, Counter[str]] = {True: Counter(), False: Counter()}
-    areas: dict[bool, Counter[str]] = {True: Counter(), False: Counter()}
+    areas: dict[bool, defaultdict[str, float]] = {
+        True: defaultdict(float),
+        False: defaultdict(float),
+    }
     seen: dict[bool, dict[str, set[int]]] = {True: defaultdict(set), False: defaultdict(set)}
     annotated = set()
     for annotation in instances.annotations():

@@ -6,7 +6,7 @@ import codecs
 import json
 import re
 from array import array
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
@@ -113,7 +113,18 @@ def read_instances(path: Path) -> Instances:
                 f"{type(error).__name__}: {error}"
             ) from None
     columns = np.frombuffer(rows, np.int64).reshape(-1, 4).T.copy()
-    return Instances(path, images, categories, *columns, list(image_ids), list(category_ids))
+    owners, kinds, starts, lengths = columns
+    return Instances(
+        path,
+        images,
+        categories,
+        owners,
+        kinds,
+        starts,
+        lengths,
+        list(image_ids),
+        list(category_ids),
+    )
 
 
 def read_spans(path: Path, spans: Sequence[Span]) -> list[Json]:
@@ -146,7 +157,8 @@ def _elements(path: Path) -> Iterator[tuple[str, Any, Span]]:
         raise ValueError(f"{path}: expected a list under {key!r}, as in COCO's format")
 
 
-def _walk(window: _Window) -> Iterator[tuple[str, Any, Span]]:
+def _walk(window: _Window) -> Generator[tuple[str, Any, Span], None, list[str]]:
+    """Yield as :func:`_elements`; return the lists that were not there."""
     missing = list(_LISTS)
     if window.peek() != "{":
         window.value()

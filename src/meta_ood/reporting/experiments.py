@@ -166,9 +166,9 @@ def gather(runs: Iterable[Run]) -> list[Experiment]:
         own = tuple((k, v) for k, v in run.settings.items() if k in varying)
         values_of = groups.setdefault(own, {})
         for name in METRICS:
-            value = run.figures.get(name, math.nan)
-            if math.isfinite(value):
-                values_of.setdefault((*run.cell, name), []).append(value)
+            figure = run.figures.get(name, math.nan)
+            if math.isfinite(figure):
+                values_of.setdefault((*run.cell, name), []).append(figure)
     return [
         Experiment(settings, {key: tuple(found) for key, found in values.items()})
         for settings, values in sorted(groups.items())

@@ -151,8 +151,9 @@ def segments_section(results: Results) -> str:
     """Return what is right and wrong among segments, before and after meta classification."""
 
     def rows(cell: Cell) -> dict[str, tuple[str, ...]]:
-        found = {_STAGES[name]: ("segment", name) for name in _STAGES}
-        return found if cell.value("components") else {}
+        if not cell.value("components"):
+            return {}
+        return {title: ("segment", name) for name, title in _STAGES.items()}
 
     return _comparison(
         results,

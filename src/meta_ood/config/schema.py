@@ -1,20 +1,13 @@
-"""params.yaml as frozen dataclasses: strict, read once, imports nothing heavy.
-
-Every section is a frozen dataclass; :func:`load` checks keys, types and ranges and names the
-offending key together with what was expected.
-"""
+"""The sections of params.yaml as frozen dataclasses, with types and ranges."""
 
 from __future__ import annotations
 
 import typing
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, is_dataclass
-from pathlib import Path
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
 from typing import Annotated, Any, Literal, TypeVar
 
-import yaml
-
-from meta_ood.strict import ConfigError, Range, build, expected
+from meta_ood.strict import ConfigError, Range, build
 
 T = TypeVar("T")
 
@@ -288,124 +281,7 @@ class Params:
         return _override(self.train, own, f"network.{network}.train")
 
 
-SECTIONS: dict[str, tuple[str, ...]] = {
-    "synthesize": ("seed", "synthesize"),
-    "prepare": ("datasets.<dataset>",),
-    "pretrain": ("seed", "roles", "pretrain", "network.<network>"),
-    "train": ("seed", "roles", "train", "network.<network>"),
-    "infer": ("infer",),
-    "segments": ("segments",),
-    "meta": ("seed", "meta"),
-    "evaluate": ("seed", "segments", "meta", "evaluate"),
-    "report": (
-        *("seed", "networks", "variants", "evaluation_sets", "datasets", "network"),
-        *("segments", "report"),
-    ),
-}
-"""Stage -> the parts of params.yaml that its result depends on, as in dvc.yaml."""
-
-_KINDS: dict[str, type] = {"datasets.<dataset>": DatasetParams, "network.<network>": NetworkParams}
-
-
-def describe(section: str) -> list[tuple[str, str]]:
-    """Return ``(dotted key, what is expected)`` for each value of a section of params.yaml.
-
-    Examples
-    --------
-    >>> describe("segments")
-    [('segments.score', 'a string'), ('segments.threshold', 'a number')]
-    """
-    hint = _KINDS.get(section) or typing.get_type_hints(Params, include_extras=True)[section]
-    if not is_dataclass(hint):
-        return [(section, expected(hint))]
-    hints = typing.get_type_hints(hint, include_extras=True)
-    return [(f"{section}.{f.name}", expected(hints[f.name])) for f in fields(hint)]
-
-
-def stage_values(
-    params: Params, stage: str, network: str = "", variant: str = "", dataset: str = ""
-) -> dict[str, Any]:
-    """Return the flat ``{dotted key: value}`` that an instance of `stage` depends on.
-
-    The pretrain and train sections are those of the network, its own values put over them.
-    """
-    special: dict[str, tuple[str, Callable[[], Any]]] = {
-        "datasets.<dataset>": (f"datasets.{dataset}", lambda: params.dataset_params(dataset)),
-        "network.<network>": (f"network.{network}", lambda: _architecture(params, network)),
-        "pretrain": ("pretrain", lambda: params.pretrain_of(network)),
-        "train": ("train", lambda: params.train_of(network)),
-    }
-    values: dict[str, Any] = {}
-    for section in SECTIONS[stage]:
-        key, value = section, None
-        if section in special:
-            key, get = special[section]
-            value = get()
-        else:
-            value = getattr(params, section)
-        values.update(_flat(key, value))
-    return values
-
-
-def _architecture(params: Params, network: str) -> Mapping[str, Any]:
-    own = params.network_params(network)
-    return {"architecture": own.architecture, "options": own.options, "weights": own.weights}
-
-
-def _flat(key: str, value: Any) -> dict[str, Any]:
-    if is_dataclass(value):
-        value = asdict(typing.cast(Any, value))
-    if not isinstance(value, Mapping):
-        return {key: value}
-    return {k: v for name in value for k, v in _flat(f"{key}.{name}", value[name]).items()}
-
-
 def _override(section: T, own: Options, key: str) -> T:
     values = {f.name: getattr(section, f.name) for f in fields(typing.cast(Any, section))}
     values.update(own)
     return build(type(section), values, key)
-
-
-def load(path: Path, overrides: Sequence[str] = ()) -> Params:
-    """Read a params file strictly.
-
-    Parameters
-    ----------
-    path
-        A YAML file with the schema of :class:`Params`.
-    overrides
-        ``key=value`` texts, dotted keys, YAML values: ``train.ood_weight=0.5``.
-
-    Raises
-    ------
-    ConfigError
-        Names the file, the key and what was expected.
-    """
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-        for override in overrides:
-            _set(values, override)
-        return build(Params, values)
-    except FileNotFoundError:
-        raise ConfigError(f"{path}: no such file") from None
-    except (yaml.YAMLError, ConfigError) as error:
-        raise ConfigError(f"{path}: {error}") from None
-
-
-def read_yaml(path: Path) -> Any:
-    """Read the plain values of any YAML file, such as dvc.lock; empty if there is no file."""
-    return yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else {}
-
-
-def _set(values: Any, override: str) -> None:
-    dotted, equals, text = override.partition("=")
-    if not equals:
-        raise ConfigError(f"--set {override}: expected key=value")
-    *parents, last = dotted.split(".")
-    for depth, name in enumerate(parents):
-        if not isinstance(values, dict) or name not in values:
-            raise ConfigError(f"--set {'.'.join(parents[: depth + 1])}: no such section")
-        values = values[name]
-    if not isinstance(values, dict):
-        raise ConfigError(f"--set {dotted}: {'.'.join(parents)} is not a section")
-    values[last] = yaml.safe_load(text)

@@ -1,0 +1,50 @@
+"""params.yaml as frozen dataclasses: strict, read once, imports nothing heavy.
+
+Every section is a frozen dataclass; :func:`load` checks keys, types and ranges and names the
+offending key together with what was expected.
+"""
+
+from meta_ood.config.files import load, read_yaml
+from meta_ood.config.schema import (
+    DatasetParams,
+    EvaluateParams,
+    GateParams,
+    InferParams,
+    MetaParams,
+    NetworkParams,
+    OptimisationParams,
+    Params,
+    PretrainParams,
+    ReportParams,
+    RolesParams,
+    SegmentsParams,
+    SynthesizeParams,
+    TrackingParams,
+    TrainParams,
+)
+from meta_ood.config.stages import SECTIONS, describe, stage_values
+from meta_ood.strict import ConfigError
+
+__all__ = [
+    "SECTIONS",
+    "ConfigError",
+    "DatasetParams",
+    "EvaluateParams",
+    "GateParams",
+    "InferParams",
+    "MetaParams",
+    "NetworkParams",
+    "OptimisationParams",
+    "Params",
+    "PretrainParams",
+    "ReportParams",
+    "RolesParams",
+    "SegmentsParams",
+    "SynthesizeParams",
+    "TrackingParams",
+    "TrainParams",
+    "describe",
+    "load",
+    "read_yaml",
+    "stage_values",
+]
