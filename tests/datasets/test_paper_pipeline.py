@@ -19,10 +19,12 @@ from meta_ood.datasets.synthetic.miniature import write_miniature
 from meta_ood.models import checkpoint
 
 NARROW = {
-    "deeplabv3plus": "{stem_width: 2, blocks: [1, 1, 2, 1, 1, 1], aspp_width: 4, fine_width: 4, "
-    "widths: [[4, 4], [4, 4], [4, 4], [4, 8], [4, 4, 8], [4, 4, 8]]}",
-    "dualgcn": "{blocks: [1, 1, 1, 1], stem_width: 2, planes: [2, 2, 2, 2], head_planes: 8}",
+    "deeplabv3plus": "{stem_width: 8, blocks: [1, 1, 2, 1, 1, 1], aspp_width: 8, fine_width: 8, "
+    "widths: [[8, 8], [8, 8], [8, 8], [8, 16], [8, 8, 16], [8, 8, 16]]}",
+    "dualgcn": "{blocks: [1, 1, 1, 1], stem_width: 8, planes: [8, 8, 8, 8], head_planes: 8}",
 }  # fmt: skip
+# Not narrower: oneDNN as in torch 2.15 writes beyond its memory in the backward pass of
+# channels-last convolutions of fewer than eight channels on AVX2.
 OVERRIDES = (
     *(f"network.{name}.options={options}" for name, options in NARROW.items()),
     "datasets.coco.options.min_side=64",
@@ -115,7 +117,7 @@ def test_the_baseline_is_what_was_imported_and_training_starts_from_it(work, net
     assert any(
         not torch.equal(value, expected[name]) for name, value in trained.state_dict().items()
     )
-    assert metadata.variant == "ood_trained"
+    assert metadata["variant"] == "ood_trained"
 
 
 def test_every_cell_has_its_figures(work):

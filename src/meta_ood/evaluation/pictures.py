@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,10 +11,12 @@ from PIL import Image
 from scipy import ndimage
 
 from meta_ood import figures
+from meta_ood.config import SegmentsParams
 from meta_ood.labels import IGNORE
 from meta_ood.predictions import Prediction
 from meta_ood.scores import SCORES, pixel_maps
 from meta_ood.segments.table import SegmentTable
+from meta_ood.storage import PredictionFolder
 
 Flags = npt.NDArray[np.bool_]
 
@@ -42,6 +45,44 @@ def choose_pictures(table: SegmentTable, count: int) -> list[int]:
 
 
 def write_pictures(
+    folder: Path,
+    predictions: PredictionFolder,
+    images: Mapping[str, Path],
+    table: SegmentTable,
+    removed: Flags,
+    chosen: Sequence[int],
+    segments: SegmentsParams,
+) -> None:
+    """Write the pictures of the `chosen` frames.
+
+    Parameters
+    ----------
+    folder
+        Where to; it is made.
+    predictions, table
+        All frames, in one order.
+    images
+        Image id -> image file.
+    removed
+        ``(S,) bool`` of all segments of the table.
+    chosen
+        Indices into ``table.image_ids``.
+    segments
+        Score and threshold that make the segments.
+
+    Raises
+    ------
+    ValueError
+        If a frame has another number of segments than the table.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    for index in chosen:
+        of_frame = removed[table.image == index]
+        image = images[table.image_ids[index]]
+        write_frame(folder, predictions[index], image, of_frame, segments.score, segments.threshold)
+
+
+def write_frame(
     folder: Path,
     prediction: Prediction,
     image: Path,

@@ -2,6 +2,7 @@
 
 from meta_ood.reporting.experiments import read_experiments
 from meta_ood.reporting.page import html_page
+from meta_ood.reporting.provenance import provenance
 from meta_ood.reporting.published import compare, read_published
 from meta_ood.reporting.published_tables import (
     published_markdown,
@@ -19,6 +20,7 @@ __all__ = [
     "csv_table",
     "html_page",
     "markdown_table",
+    "provenance",
     "published_markdown",
     "published_section",
     "published_text",

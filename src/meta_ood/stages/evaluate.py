@@ -45,13 +45,9 @@ def run(
     counts = evaluation.count_files(
         folder.paths, scores, machine.workers, curves=curved, temperature=settings.temperature
     )
+    names = read_label_names(prepared)
     figures = evaluation.measure(
-        counts,
-        table,
-        removed,
-        score=score,
-        protocols=settings.protocols,
-        label_names=read_label_names(prepared),
+        counts, table, removed, score=score, protocols=settings.protocols, label_names=names
     )
     resampled = evaluation.replicates(
         counts, table, removed, figures, count=settings.bootstrap, seed=params.seed
@@ -66,22 +62,19 @@ def run(
         machine.workers,
     )
     figures["intervals"] = evaluation.intervals(resampled)
-    keys = {"network": network, "variant": variant, "dataset": dataset}
-    origin = {"split": params.dataset_params(dataset).split, "weights": folder.weights_sha256}
-    values = evaluation.plain({**keys, **origin, **figures})
+    origin = {
+        **{"network": network, "variant": variant, "dataset": dataset},
+        **{"split": params.dataset_params(dataset).split, "weights": folder.weights_sha256},
+    }
+    values = evaluation.plain({**origin, **figures})
 
     curves.mkdir(parents=True, exist_ok=True)
     tables = evaluation.curve_tables(counts, table, probability, score)
     tables |= {"bootstrap": resampled, "meta_calibration": evaluation.read_calibration(meta)}
     for stem, columns in tables.items():
         evaluation.write_columns(curves / f"{stem}.csv", columns)
-    pictures.mkdir(parents=True, exist_ok=True)
-    frames = {frame.image_id: frame for frame in read_frames(prepared, Path.cwd())}
-    for index in evaluation.choose_pictures(table, settings.pictures):
-        frame = frames[table.image_ids[index]]
-        of_frame = removed[table.image == index]
-        evaluation.write_pictures(
-            pictures, folder[index], frame.image, of_frame, score, params.segments.threshold
-        )
+    images = {frame.image_id: frame.image for frame in read_frames(prepared, Path.cwd())}
+    chosen = evaluation.choose_pictures(table, settings.pictures)
+    evaluation.write_pictures(pictures, folder, images, table, removed, chosen, params.segments)
     evaluation.write_json(metrics, values)
     log({f"evaluate/{k}": float(v) for k, v in values.items() if isinstance(v, int | float)}, 0)

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 import os
-from dataclasses import asdict
-from importlib.metadata import version
 from pathlib import Path
 
-from meta_ood import __version__, reporting
+from meta_ood import reporting
 from meta_ood.config import Params
 from meta_ood.context import Log, Machine
 
@@ -51,7 +47,7 @@ def run(
     page = reporting.html_page(
         params.report.title,
         results,
-        _provenance(params, results),
+        reporting.provenance(params, results),
         reporting.published_section(beside),
         found,
     )
@@ -68,22 +64,3 @@ def run(
         temporary = report / f".{name}.{os.getpid()}.tmp"
         temporary.write_text(text, encoding="utf-8", newline="\n")
         temporary.replace(report / name)
-
-
-def _provenance(params: Params, results: reporting.Results) -> dict[str, str]:
-    """Return where the figures come from; nothing of time or machine."""
-    metrics = {"/".join(key): cell.metrics for key, cell in results.cells.items()}
-    return {
-        "versions": ", ".join(f"{name} {version(name)}" for name in ("numpy", "matplotlib")),
-        "meta-ood": __version__,
-        "seed": str(params.seed),
-        "OoD segments": f"{params.segments.score} at least {params.segments.threshold:g}",
-        "results": _digest(metrics),
-        "networks, variants, sets, segments": _digest(
-            [params.networks, params.variants, params.evaluation_sets, asdict(params.segments)]
-        ),
-    }
-
-
-def _digest(value: object) -> str:
-    return f"sha256 {hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]}"
