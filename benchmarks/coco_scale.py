@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
 import os
 import subprocess
 import sys
@@ -111,7 +112,9 @@ def main():
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
             root = folder / "data" / "raw" / "coco"
-            size = write_set(root, count)
+            # In a process of its own: a child's peak begins at the memory of who started it.
+            with multiprocessing.get_context("spawn").Pool(1) as pool:
+                size = pool.apply(write_set, (root, count))
             command = [sys.executable, "-m", "meta_ood", "prepare", "--dataset", "coco"]
             command += ["--params", str(PARAMS), "--workers", str(arguments.workers)]
             command += ["--no-track"]
