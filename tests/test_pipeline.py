@@ -13,7 +13,7 @@ import yaml
 from meta_ood import cli, config, layout
 from meta_ood.cli.stages import run_stage
 from meta_ood.context import Machine
-from meta_ood.datasets import lost_and_found
+from meta_ood.datasets.lost_and_found import NAMES
 from test_architecture import SRC, imports
 
 ROOT = Path(__file__).parents[1]
@@ -248,7 +248,7 @@ def test_stages_read_and_write_what_they_declare(
         if stage == "evaluate":
             figures = json.loads(paths.outputs["metrics"].read_text())
             by_label = figures["detection"]["label_id"]
-            assert set(by_label) <= set(lost_and_found.NAMES.values())
+            assert set(by_label) <= set(NAMES.values())
             total = sum(group["components"] for group in by_label.values())
             assert total == figures["components"] > 0
 

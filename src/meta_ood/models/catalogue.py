@@ -16,8 +16,16 @@ FRAME = (1024, 2048)
 
 PEAK_MEMORY_GB: dict[str, float] = {
     "deeplabv3plus_wrn38": 3.7,
-    "dualgcnnet_r50": 2.3,
-    "deeplabv3plus_mini": 1.0,
+    "dualgcnnet_r50": 2.1,
+    "dualgcnnet_r101": 2.2,
+    "deeplabv3plus_mini": 0.9,
+    "dualgcn_mini": 1.1,
+    "torchvision/fcn_resnet50": 2.0,
+    "torchvision/fcn_resnet101": 2.1,
+    "torchvision/deeplabv3_resnet50": 2.0,
+    "torchvision/deeplabv3_resnet101": 2.1,
+    "torchvision/deeplabv3_mobilenet_v3_large": 1.3,
+    "torchvision/lraspp_mobilenet_v3_large": 1.2,
 }
 """Peak memory of a process that infers one 1024 x 2048 frame, float32 on the CPU, eager [GB].
 
