@@ -7,12 +7,14 @@ VENV ?= .venv
 export PATH := $(abspath $(VENV))/bin:$(PATH)
 export MLFLOW_DISABLE_TELEMETRY := true
 export DO_NOT_TRACK := true
+# sixty stages start sixty processes: without bytecode each compiles torch again, 6 to 15 s
+unexport PYTHONDONTWRITEBYTECODE
 
 SETUP := $(VENV)/.installed
 SERVICES := $(VENV)/.services
 # the package with $(EXTRAS), with uv where it can be had
 install = if $(VENV)/bin/python -m pip install --quiet uv; then \
-	  $(VENV)/bin/uv pip install --quiet --python $(VENV)/bin/python -c constraints.txt -e '.[$(EXTRAS)]'; \
+	  $(VENV)/bin/uv pip install --quiet --compile-bytecode --python $(VENV)/bin/python -c constraints.txt -e '.[$(EXTRAS)]'; \
 	else \
 	  $(VENV)/bin/python -m pip install --quiet -c constraints.txt -e '.[$(EXTRAS)]'; \
 	fi
