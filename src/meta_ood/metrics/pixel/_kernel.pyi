@@ -13,7 +13,7 @@ def order(
 ) -> tuple[int, int, int, int, int, int]: ...
 def group(
     keys: npt.NDArray[np.uint32],
-    sizes: npt.NDArray[np.int64],
+    place: npt.NDArray[np.int64],
     grouped: npt.NDArray[np.uint32],
 ) -> None: ...
 def count(

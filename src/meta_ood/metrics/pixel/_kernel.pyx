@@ -5,8 +5,8 @@
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 
 cdef enum:
-    GROUPS = 4096
-    GROUP_BITS = 20
+    GROUP_BITS = 21
+    BLOCK = 256
 
 ctypedef fused counter:
     uint32_t
@@ -59,23 +59,25 @@ def order(
 
 def group(
     const uint32_t[::1] keys not None,
-    const int64_t[::1] sizes not None,
+    int64_t[::1] place not None,
     uint32_t[::1] grouped not None,
 ):
-    """Write the keys by rising upper 12 bits, their group, of which `sizes` says how many.
+    """Write each key to the next place of its group, its upper 11 bits; places move on.
 
-    That much order keeps ``count`` in the cache, and costs less than sorting.
+    That much order keeps ``count`` in the cache, and costs less than sorting. Places are read a
+    block ahead of the writes, or each read would wait for the address of the write before it.
     """
-    cdef int64_t place[GROUPS]
-    cdef int64_t total = 0
-    cdef Py_ssize_t i
+    cdef int64_t at[BLOCK]
+    cdef Py_ssize_t i, n, first = 0
     with nogil:
-        for i in range(GROUPS):
-            place[i] = total
-            total += sizes[i]
-        for i in range(keys.shape[0]):
-            grouped[place[keys[i] >> GROUP_BITS]] = keys[i]
-            place[keys[i] >> GROUP_BITS] += 1
+        while first < keys.shape[0]:
+            n = min(<Py_ssize_t> BLOCK, keys.shape[0] - first)
+            for i in range(n):
+                at[i] = place[keys[first + i] >> GROUP_BITS]
+                place[keys[first + i] >> GROUP_BITS] += 1
+            for i in range(n):
+                grouped[at[i]] = keys[first + i]
+            first += n
 
 
 def count(

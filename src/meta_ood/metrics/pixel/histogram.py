@@ -38,10 +38,12 @@ Counts = Integers
 
 CELLS = 1 << 22
 """Default budget of counters; 8 bytes each while fewer than 2³² pixels are counted."""
-_BUFFER = 1 << 20
+_BUFFER = 1 << 22
+"""Keys put by before they are counted together: three full frames, which share the counters that
+each pass brings into the cache."""
 _REST = 1 << 20
-_GROUPS = 4096
-"""Groups of keys by their upper 12 bits, as in the kernel."""
+_GROUPS = 2048
+"""Groups of keys by their upper 11 bits, as in the kernel."""
 
 
 class ScoreHistogram:
@@ -244,13 +246,14 @@ class ScoreHistogram:
         shifts = dropped_bits(self._shift).astype(np.uint8)
         for column, buffer in enumerate(self._buffer):
             if buffer:
-                keys = buffer[0] if len(buffer) == 1 else np.concatenate(buffer)
+                ends = np.cumsum(self._sizes[column])
+                grouped, place = np.empty(ends[-1], np.uint32), ends - self._sizes[column]
+                for keys in buffer:
+                    _kernel.group(keys, place, grouped)
                 buffer.clear()
-                grouped = np.empty_like(keys)
-                _kernel.group(keys, self._sizes[column], grouped)
                 rest = _kernel.count(grouped, self._start_of, shifts, self._dense[column])
                 part = grouped[:rest]
-                self._rest[column].append(part if 2 * rest > keys.size else part.copy())
+                self._rest[column].append(part if 2 * rest > grouped.size else part.copy())
         self._sizes[:] = 0
         if sum(keys.size for column in self._rest for keys in column) > _REST:
             self._settle()
