@@ -50,9 +50,15 @@ def environment(**more: str) -> dict[str, str]:
     }
 
 
-def call(folder: Path, *command: str, **more: str) -> str:
+def call(folder: Path, *command: str, user: int | None = None, **more: str) -> str:
     done = subprocess.run(
-        command, cwd=folder, env=environment(**more), capture_output=True, text=True, check=False
+        command,
+        cwd=folder,
+        env=environment(**more),
+        user=user,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, f"{command}: {done.stdout[-3000:]}{done.stderr[-3000:]}"
     return done.stdout
@@ -77,18 +83,18 @@ def postgres() -> Iterator[str]:
     assert found, "PostgreSQL is not installed: apt-get install postgresql"
     programs_folder = Path(found).resolve().parent
     place = Path(tempfile.mkdtemp(prefix="meta-ood-postgres-"))  # where its account may go
-    user = []
+    user = None
     if os.geteuid() == 0:  # PostgreSQL refuses to be run by root
-        account = pwd.getpwnam("postgres")
-        os.chown(place, account.pw_uid, account.pw_gid)
-        user = ["runuser", "-u", "postgres", "--"]
+        user = pwd.getpwnam("postgres").pw_uid
+        os.chown(place, user, -1)
     data, port = place / "data", free_port()
     options = ["--auth", "trust", "--username", "mlflow", "--encoding", "UTF8"]
-    call(place, *user, str(programs_folder / "initdb"), "--pgdata", str(data), *options)
-    command = [*user, str(programs_folder / "postgres"), "-D", str(data), "-k", str(place)]
+    call(place, str(programs_folder / "initdb"), "--pgdata", str(data), *options, user=user)
+    command = [str(programs_folder / "postgres"), "-D", str(data), "-k", str(place)]
     server = subprocess.Popen(
         [*command, "-p", str(port)],
         cwd=place,
+        user=user,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
@@ -174,7 +180,7 @@ def test_the_pipeline_runs_on_servers_and_a_fresh_clone_pulls_it(tracking_server
     first = tmp_path / "first"
     small_project(first, s3)
     where = {"MLFLOW_TRACKING_URI": tracking_server, "PYTHONPATH": str(first / "src")}
-    call(first, "dvc", "repro", "-q", "report", **where)
+    call(first, "dvc", "repro", "-q", **where)
     assert "restored 0" in call(first, "python", "-m", "meta_ood", "sync", **where)
     stages = len(yaml.safe_load((first / "dvc.lock").read_text())["stages"])
     store = mlflow.MlflowClient(tracking_server)
@@ -189,7 +195,7 @@ def test_the_pipeline_runs_on_servers_and_a_fresh_clone_pulls_it(tracking_server
     assert set(aliases) == {"baseline", "ood_trained"}
     assert not (first / "mlflow.db").exists()
 
-    call(first, "dvc", "push", "-q")
+    call(first, "dvc", "push")
     author = ["-c", "user.name=test", "-c", "user.email=test@example.org"]
     call(first, "git", "add", "dvc.lock")
     call(first, "git", *author, "commit", "-qm", "lock")
@@ -198,7 +204,7 @@ def test_the_pipeline_runs_on_servers_and_a_fresh_clone_pulls_it(tracking_server
     for built in (ROOT / "src").rglob("*.so"):
         shutil.copy2(built, second / built.relative_to(ROOT))
     where["PYTHONPATH"] = str(second / "src")
-    call(second, "dvc", "pull", "-q")
+    call(second, "dvc", "pull")
     for name in (
         "data/report/index.html",
         "data/networks/deeplabv3plus_mini/ood_trained.safetensors",
