@@ -11,9 +11,11 @@ import io
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
+
+from meta_ood.config import Params
 
 METRICS = (
     "auroc",
@@ -32,7 +34,7 @@ METRICS = (
 
 SEED = "seed"
 _METRIC = re.compile(rf"evaluate/([^/]+)/([^/]+)/([^/]+)/metrics\.json:({'|'.join(METRICS)})$")
-_FACTS = ("Experiment", "rev", "typ", "Created", "parent", "State", "Executor")
+_PARAMS = frozenset(field.name for field in fields(Params))
 
 Cell = tuple[str, str, str]
 """Network, variant, evaluation set."""
@@ -178,9 +180,10 @@ def gather(runs: Iterable[Run]) -> list[Experiment]:
 def read_experiments(text: str) -> list[Experiment]:
     r"""Read what ``dvc exp show --csv`` prints.
 
-    Its columns are parameters by their dotted key, and metrics as
-    ``data/evaluate/<network>/<variant>/<set>/metrics.json:<key>``. The workspace is left out where
-    a commit or experiment has the same parameters.
+    Its columns are parameters by their dotted key, metrics as
+    ``data/evaluate/<network>/<variant>/<set>/metrics.json:<key>`` (by the key alone where it occurs
+    once), and hashes of files. The workspace is left out where a commit or experiment has the same
+    parameters.
 
     Raises
     ------
@@ -202,7 +205,7 @@ def read_experiments(text: str) -> list[Experiment]:
             "no column like data/evaluate/NETWORK/VARIANT/SET/metrics.json:auprc; expected what "
             "'dvc exp show --csv' prints"
         )
-    params = [c for c in columns if c not in _FACTS and ":" not in c]
+    params = [c for c in columns if c.split(".")[0] in _PARAMS]
     runs = []
     for row in sorted(rows, key=lambda r: r.get("rev") == "workspace"):
         cells: dict[Cell, dict[str, float]] = {}
