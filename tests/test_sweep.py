@@ -52,6 +52,11 @@ def test_experiments_are_grouped_over_seeds():
     assert experiments[0].mean("mini", "ood_trained", "val", "auprc") is None
 
 
+def test_what_has_not_run_yet_is_no_experiment():
+    queued = "d,4,branch_base,2026-01-01T00:00:00,,,,,,,,,,0,0.7,4,,,\n"
+    assert read_experiments(HEAD + ROWS + queued) == read_experiments(HEAD + ROWS)
+
+
 def test_page_names_the_front():
     page = sweep_page("title", read_experiments(HEAD + ROWS))
     rows = re.findall(r'<th scope="row">([^<]*)</th><td>(<span[^>]*>✓ front</span>)?([^<]*)', page)

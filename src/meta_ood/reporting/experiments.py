@@ -183,7 +183,7 @@ def read_experiments(text: str) -> list[Experiment]:
     Its columns are parameters by their dotted key, metrics as
     ``data/evaluate/<network>/<variant>/<set>/metrics.json:<key>`` (by the key alone where it occurs
     once), and hashes of files. The workspace is left out where a commit or experiment has the same
-    parameters.
+    parameters, and so is what has not run yet.
 
     Raises
     ------
@@ -212,7 +212,8 @@ def read_experiments(text: str) -> list[Experiment]:
         for column, (network, variant, dataset, name) in metrics.items():
             cells.setdefault((network, variant, dataset), {})[name] = _number(row[column])
         settings = {c: row[c] or "" for c in params}
-        runs += [Run(settings, cell, figures) for cell, figures in cells.items()]
+        if any(row[column] for column in metrics):
+            runs += [Run(settings, cell, figures) for cell, figures in cells.items()]
     return gather(runs)
 
 
