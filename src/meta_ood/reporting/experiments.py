@@ -25,6 +25,8 @@ METRICS = (
     "segment_false_positives_after_meta",
     "segment_false_negatives",
     "segment_false_negatives_after_meta",
+    "segment_f1",
+    "segment_f1_after_meta",
     "component_f1",
     "component_f1_after_meta",
     "miou",
