@@ -29,10 +29,9 @@ def pareto(file: Path, out: Path, title: str) -> None:
     from meta_ood.reporting.experiments import read_experiments
     from meta_ood.reporting.sweep import sweep_page
 
-    experiments = read_experiments(read_text(file))
-    page = sweep_page(title, experiments)
+    page = sweep_page(title, read_experiments(read_text(file)))
     out.parent.mkdir(parents=True, exist_ok=True)
     temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
     temporary.write_text(page, encoding="utf-8")
     temporary.replace(out)
-    click.echo(f"{len(experiments)} experiments: {out}")
+    click.echo(str(out))

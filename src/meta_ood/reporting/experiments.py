@@ -185,7 +185,8 @@ def read_experiments(text: str) -> list[Experiment]:
     Its columns are parameters by their dotted key, metrics as
     ``data/evaluate/<network>/<variant>/<set>/metrics.json:<key>`` (by the key alone where it occurs
     once), and hashes of files. The workspace is left out where a commit or experiment has the same
-    parameters, and so is what has not run yet.
+    parameters, and so is what has not run yet. Baselines do not depend on ``train``: those that
+    differ in nothing else are one.
 
     Raises
     ------
@@ -213,9 +214,11 @@ def read_experiments(text: str) -> list[Experiment]:
         cells: dict[Cell, dict[str, float]] = {}
         for column, (network, variant, dataset, name) in metrics.items():
             cells.setdefault((network, variant, dataset), {})[name] = _number(row[column])
-        settings = {c: row[c] or "" for c in params}
-        if any(row[column] for column in metrics):
-            runs += [Run(settings, cell, figures) for cell, figures in cells.items()]
+        if not any(row[column] for column in metrics):
+            continue
+        for cell, figures in cells.items():
+            of_cell = [c for c in params if cell[1] != "baseline" or not c.startswith("train.")]
+            runs.append(Run({c: row[c] or "" for c in of_cell}, cell, figures))
     return gather(runs)
 
 

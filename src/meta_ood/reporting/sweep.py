@@ -42,7 +42,7 @@ def sweep_page(title: str, experiments: Sequence[Experiment]) -> str:
 
     AUPRC is that of the OoD-trained network on the set, mIoU that on the sets where it is defined.
     """
-    count = len(experiments)
+    count = sum(any(variant != "baseline" for _, variant, _ in e.cells) for e in experiments)
     head = (
         f'<header><p class="kicker">{escape(title)}</p>'
         f"<h1>{count} experiment{'s' * (count != 1)}: detection against segmentation</h1>"
