@@ -58,6 +58,18 @@ def test_many_segments_take_the_cheap_steps(rescale, monkeypatch):
     np.testing.assert_allclose(judged.log_odds[some], expected, atol=1e-6)
 
 
+def test_threads_do_not_change_the_bits(monkeypatch):
+    from meta_ood.meta_classification import leave_one_out as module
+
+    table = random_table(2, segments=1500, features=20)
+    scaled, rows = Scaling.of(table.features)(table.features), np.arange(1500)
+    found = []
+    for threads in (1, 3):
+        monkeypatch.setattr(module, "_threads", lambda threads=threads: threads)
+        found.append(leave_one_out(scaled, table.iou == 0, rows).log_odds)
+    np.testing.assert_array_equal(*found)
+
+
 def test_75_features_of_66_segments():
     table, _ = reference_table("A_laf", "base")
     false = table.iou == 0
