@@ -180,7 +180,7 @@ def leave_one_out(
         block = np.flatnonzero(solved[first : first + _BLOCK]) + first
         log_odds[block] = _solve(problem, rows[block], tolerance)
 
-    # a thread a block: most of the time goes into exponentials, which the BLAS does not share out
+    # a thread a block: a third of the time is exponentials, which the BLAS does not share out
     with ThreadPoolExecutor(_threads()) as pool, threadpool_limits(1, "blas"):
         list(pool.map(solve, range(0, len(rows), _BLOCK)))
     return LeftOut(log_odds, solved)
