@@ -1,11 +1,12 @@
 import dataclasses
-import multiprocessing
+import fcntl
 from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
 
+from children import start
 from meta_ood.pixels import pixel_maps
 from meta_ood.predictions import Prediction
 from meta_ood.segments import SegmentTable, measure_segments
@@ -242,7 +243,7 @@ def test_label_ids_come_back(tmp_path: Path) -> None:
 def _write_some(folder: Path, first: int) -> None:
     for seed in range(first, 40, 4):
         _write(folder / f"{seed:02d}.h5", _prediction(f"{seed:02d}", seed))
-    _write(folder / "common.h5", _prediction("common"))
+        _write(folder / "common.h5", _prediction("common"))
 
 
 def test_many_writers_at_once(tmp_path: Path) -> None:
@@ -250,19 +251,26 @@ def test_many_writers_at_once(tmp_path: Path) -> None:
         (tmp_path / name).mkdir()
     for first in range(4):
         _write_some(tmp_path / "alone", first)
-    context = multiprocessing.get_context("forkserver")
-    writers = [
-        context.Process(target=_write_some, args=(tmp_path / "together", first))
-        for first in range(4)
-    ]
-    for writer in writers:
-        writer.start()
+    writers = [start(_write_some, tmp_path / "together", first) for first in range(4)]
     for writer in writers:
         writer.join()
         assert writer.exitcode == 0
     both = [{p.name: p.read_bytes() for p in d.iterdir()} for d in sorted(tmp_path.iterdir())]
     assert both[0] == both[1]
     assert len(both[0]) == 41
+
+
+def test_what_a_killed_writer_left_is_swept_and_nothing_else(tmp_path: Path) -> None:
+    left, written, other = (
+        tmp_path / f".{name}.tmp" for name in ("a.h5.1.0", "a.h5.2.0", "b.h5.1.0")
+    )
+    for path in (left, written, other):
+        path.write_bytes(b"half")
+    with written.open("rb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        _write(tmp_path / "a.h5", _prediction())
+    assert {path.name for path in tmp_path.iterdir()} == {"a.h5", written.name, other.name}
+    assert written.read_bytes() == b"half"
 
 
 def test_an_unknown_version_is_named(tmp_path: Path) -> None:

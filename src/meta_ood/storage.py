@@ -7,10 +7,11 @@ name, and any number of writers can work in one folder.
 
 from __future__ import annotations
 
+import fcntl
 import itertools
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, overload
@@ -28,6 +29,7 @@ TABLE_VERSION = 1
 _LOWEST, _STEPS = -32768, 65535
 _LARGEST_STEP = 2.0**-9  # half of it changes an entropy by less than 1e-3, whatever the logits
 _COUNTER = itertools.count()
+_LAYOUT = ("v110", "v110")
 
 Allocate = Callable[[tuple[int, ...], np.dtype[np.float32]], npt.NDArray[np.float32]]
 
@@ -311,17 +313,44 @@ def write_array(path: Path, name: str, values: npt.NDArray[Any]) -> None:
 
 @contextmanager
 def _replacing(path: Path) -> Iterator[h5py.File]:
+    """Yield a new file that takes the place of `path` if all goes well.
+
+    Its writer holds a lock, which ends with the process, however that ends: so the next writer of
+    the same file can tell what a killed one left from what another is writing.
+    """
     prefix = f".{path.name}."
     temporary = path.with_name(f"{prefix}{os.getpid()}.{next(_COUNTER)}.tmp")
     try:
-        with h5py.File(temporary, "w", libver=("v110", "v110")) as file:
+        with _locked(temporary), h5py.File(temporary, "w", locking=False, libver=_LAYOUT) as file:
             yield file
-        temporary.replace(path)
+        try:
+            temporary.replace(path)
+        except FileNotFoundError:  # swept between lock and name, by one that wrote the same
+            if not path.is_file():
+                raise
     finally:
         temporary.unlink(missing_ok=True)
-    for left in path.parent.iterdir():  # by a writer of the same file that was killed
+    for left in path.parent.iterdir():
         if left.name.startswith(prefix) and left.suffix == ".tmp":
-            left.unlink(missing_ok=True)
+            _sweep(left)
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    while True:
+        with path.open("wb") as file:
+            with suppress(OSError):  # no locks on this file system: then nobody sweeps
+                fcntl.flock(file, fcntl.LOCK_EX)
+            if os.fstat(file.fileno()).st_nlink:  # not swept before it was locked
+                yield
+                return
+
+
+def _sweep(temporary: Path) -> None:
+    """Remove a file unless a process holds its lock."""
+    with suppress(OSError), temporary.open("rb+") as file:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        temporary.unlink()
 
 
 @contextmanager

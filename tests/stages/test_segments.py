@@ -1,11 +1,11 @@
 import dataclasses
-import multiprocessing
-import random
+import math
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from children import kill_twenty_times, start
 from meta_ood import config, storage
 from meta_ood.context import Machine, log_nothing
 from meta_ood.labels import IGNORE, OOD
@@ -132,33 +132,21 @@ def test_twenty_kills_leave_no_trace(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     segments.run(PARAMS, **arguments(predictions, Path("undisturbed.h5")))
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["meta_ood.stages.segments"])
-    chance = random.Random(0)
+    expected = Path("undisturbed.h5").read_bytes()
     out = Path("data/table.h5")
-    kills = finished = 0
-    longest = 0.3
-    while kills < 20:
-        process = context.Process(
-            target=segments.run, args=(PARAMS,), kwargs=arguments(predictions, out, 1)
-        )
-        process.start()
-        process.join(chance.uniform(0, longest))
-        if process.exitcode is None:
-            process.kill()
-            process.join()
-            kills += 1
-            assert process.exitcode == -9
-        else:
-            assert process.exitcode == 0
-            assert out.read_bytes() == Path("undisturbed.h5").read_bytes()
-            out.unlink()
-            finished += 1
-            longest *= 0.8
-    segments.run(PARAMS, **arguments(predictions, out, 1))
-    assert out.read_bytes() == Path("undisturbed.h5").read_bytes()
-    assert [path.name for path in Path("data").iterdir()] == ["table.h5"]
-    assert not list(segments.ROOT.iterdir())
+
+    def check() -> None:
+        assert out.read_bytes() == expected
+        assert [path.name for path in Path("data").iterdir()] == ["table.h5"]
+        assert not list(segments.ROOT.iterdir())
+        out.unlink()
+
+    kill_twenty_times(
+        lambda: start(segments.run, PARAMS, **arguments(predictions, out, 1)),
+        lambda: len(list(segments.ROOT.glob("*/*.h5"))),
+        math.ceil(FRAMES / segments.BATCH),
+        check,
+    )
 
 
 def test_without_predictions_it_says_what_to_run(

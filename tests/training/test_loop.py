@@ -1,10 +1,6 @@
-import multiprocessing
-import os
 import random
 import signal
 import socket
-import sys
-from multiprocessing import forkserver
 from pathlib import Path
 
 import numpy as np
@@ -12,23 +8,13 @@ import pytest
 import torch
 
 import training_run
+from children import start
 from meta_ood.config import OptimisationParams
 from meta_ood.context import Machine, log_nothing
 from meta_ood.loading import SegmentationDataset, mix_proxies
 from meta_ood.training import DivergedError, Validation, fit, write_metrics
 from meta_ood.transforms import Augmentation
 from training_run import CLASSES, Tiny, train
-
-SERVER = multiprocessing.get_context("forkserver")
-SERVER.set_forkserver_preload(["training_run"])
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _server_finds_what_to_preload():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", os.pathsep.join(path for path in sys.path if path))
-        forkserver.ensure_running()
-        yield
 
 
 @pytest.fixture(scope="module")
@@ -66,10 +52,7 @@ def test_same_seed_same_weights_and_other_seed_others(folder, undisturbed):
 def test_killed_ten_times_gives_the_same_weights(folder, undisturbed, tmp_path):
     steps = random.Random(0)
     for _ in range(10):
-        worker = SERVER.Process(
-            target=training_run.killed, args=(folder, tmp_path, steps.randint(1, 5))
-        )
-        worker.start()
+        worker = start(training_run.killed, folder, tmp_path, steps.randint(1, 5))
         worker.join()
         assert worker.exitcode == -signal.SIGKILL
     network, figures = train(folder, resume=tmp_path)
@@ -121,9 +104,7 @@ def run_two(function, *arguments) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    workers = [SERVER.Process(target=function, args=(rank, port, *arguments)) for rank in (0, 1)]
-    for worker in workers:
-        worker.start()
+    workers = [start(function, rank, port, *arguments) for rank in (0, 1)]
     for worker in workers:
         worker.join(60)
         assert worker.exitcode == 0
