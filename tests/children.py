@@ -36,12 +36,12 @@ def kill_twenty_times(
     gathered: Callable[[], int],
     total: int,
     check: Callable[[], None],
-) -> None:
+) -> set[int]:
     """Kill what `begin` starts, and what goes on with the parts it gathered, and so on.
 
     A kill comes at a random moment after a random part, from those there already to the last of
     `total`. A process that ends before must have done its work, which `check` looks at and clears;
-    the next one begins anew.
+    the next one begins anew. Return how many parts there were at the kills.
     """
     start(int).join()  # the first waits for the imports
     started = time.monotonic()
@@ -51,7 +51,7 @@ def kill_twenty_times(
     check()
     a_part = (time.monotonic() - started) / total
     chance = random.Random(0)
-    kills = amid = 0
+    kills, seen = 0, set()
     while kills < 20:
         process = begin()
         until = chance.randint(gathered(), total)
@@ -62,12 +62,13 @@ def kill_twenty_times(
         process.join()
         if process.exitcode == -signal.SIGKILL:
             kills += 1
-            amid += 0 < gathered() < total
+            seen.add(gathered())
         else:
             assert process.exitcode == 0
             check()
-    assert amid > 0
+    assert seen - {0, total}, "no kill came amid the parts"
     last = begin()
     last.join()
     assert last.exitcode == 0
     check()
+    return seen

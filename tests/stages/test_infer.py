@@ -61,9 +61,10 @@ def test_twenty_kills_leave_no_trace(prepared: Path) -> None:
         assert not list(ROOT.iterdir())
         shutil.rmtree(out)
 
-    kill_twenty_times(
+    seen = kill_twenty_times(
         lambda: start(infer_frames, prepared, out),
         lambda: len(list(ROOT.glob("*/*.h5"))),
         FRAMES,
         check,
     )
+    assert len(seen) > 2
