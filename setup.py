@@ -2,7 +2,7 @@
 
 Why a setup.py at all: the flags depend on the compiler at hand (OpenMP where it has it), which
 pyproject.toml cannot express. The instruction set is chosen when the module is loaded (see
-``pixels/_softmax.h``), so that one build runs on every x86-64 and still uses AVX-512.
+``scores/_softmax.h``), so that one build runs on every x86-64 and still uses AVX-512.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from setuptools.command.build_ext import build_ext
 
 MODULES = (
     "meta_ood.metrics.pixel._kernel",
-    "meta_ood.pixels._kernel",
+    "meta_ood.scores._kernel",
     "meta_ood.segments._kernel",
 )
-INCLUDE = "src/meta_ood/pixels"
+INCLUDE = "src/meta_ood/scores"
 HEADERS = (f"{INCLUDE}/_softmax.h", f"{INCLUDE}/_softmax_rows.h")
 OPENMP = {"msvc": ["/openmp"], "unix": ["-fopenmp"]}
 OPTIMISE = {"msvc": ["/O2"], "unix": ["-O3", "-fno-math-errno", "-fno-trapping-math"]}

@@ -19,7 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from meta_ood.labels import IGNORE, IN, OOD
+from meta_ood.data.labels import IGNORE, IN, OOD
 from meta_ood.metrics.pixel import ScoreHistogram, merge, pixel_metrics
 
 SIZE = (1024, 2048)

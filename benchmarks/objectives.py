@@ -23,15 +23,15 @@ from typing import NamedTuple
 import torch
 
 from meta_ood import config
-from meta_ood.context import Machine, log_nothing
-from meta_ood.frames import read_frames
+from meta_ood.data.context import Machine, log_nothing
+from meta_ood.data.frames import read_frames
 from meta_ood.inference import predict
-from meta_ood.loading import SegmentationDataset
 from meta_ood.metrics.pixel import ScoreHistogram, pixel_metrics
 from meta_ood.models import checkpoint
+from meta_ood.pipeline import prepare, train
 from meta_ood.scores import score_maps
-from meta_ood.stages import prepare, train
 from meta_ood.training import Validation, evaluate_once
+from meta_ood.training.loader import SegmentationDataset
 
 PREPARED = Path("data/prepare")
 SETS = ("lost_and_found", "fishyscapes_static")

@@ -29,12 +29,12 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from meta_ood import models
-from meta_ood.frames import read_frames
-from meta_ood.loading import Sample, read
+from meta_ood.data.frames import read_frames
+from meta_ood.data.predictions import Prediction
+from meta_ood.inference.batches import Sample, read
 from meta_ood.metrics.pixel import ScoreHistogram, pixel_metrics
 from meta_ood.models import checkpoint
-from meta_ood.models.products import use_products
-from meta_ood.predictions import Prediction
+from meta_ood.models.precision import use_products
 from meta_ood.scores import score_maps
 from meta_ood.segments.measure import label_map, measure_segments
 

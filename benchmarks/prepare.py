@@ -27,7 +27,7 @@ from pycocotools.coco import COCO
 from coco_scale import write_set
 from meta_ood.datasets import read
 from meta_ood.datasets.preparation import prepare_frame
-from meta_ood.datasets.synthetic.miniature import write_miniature
+from meta_ood.demo.miniature import write_miniature
 
 LIMIT = 1.5
 """Ours also hashes every image and checks that it is complete and as large as its labels."""

@@ -24,11 +24,12 @@ from pathlib import Path
 import numpy as np
 from scipy import ndimage
 
-from meta_ood.labels import IGNORE, OOD
-from meta_ood.pixels import Workspace, _kernel, pixel_maps
-from meta_ood.predictions import Prediction
+from meta_ood.data.labels import IGNORE, OOD
+from meta_ood.data.prediction_files import read_prediction, write_prediction
+from meta_ood.data.predictions import Prediction
+from meta_ood.scores import _kernel
+from meta_ood.scores.maps import Workspace, pixel_maps
 from meta_ood.segments import measure_segments, measure_thresholds
-from meta_ood.storage import read_prediction, write_prediction
 
 SIZE, CLASSES = (1024, 2048), 19
 CASES = {"sparse": (20, 0.01, 6.7), "dense": (500, 0.10, 8.1)}
@@ -174,8 +175,8 @@ def frames_on(paths: list[Path], repeats: int, kind: str) -> tuple[float, float]
 def peak_memory(path: Path) -> float:
     """Return the peak resident memory [MB] of a process that measures a frame five times."""
     code = (
-        "import sys; from pathlib import Path; from meta_ood.pixels import Workspace;"
-        "from meta_ood.storage import read_prediction;"
+        "import sys; from pathlib import Path; from meta_ood.scores.maps import Workspace;"
+        "from meta_ood.data.storage import read_prediction;"
         "from meta_ood.segments import measure_segments; w = Workspace();"
         "read = lambda: read_prediction(Path(sys.argv[1]), w.allocator('logits'));"
         "[measure_segments(read(), workspace=w) for _ in range(5)];"

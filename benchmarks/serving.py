@@ -30,10 +30,10 @@ import mlflow
 import numpy as np
 from PIL import Image
 
-from meta_ood.frames import read_frames
-from meta_ood.pixels import pixel_maps
+from meta_ood.data.frames import read_frames
+from meta_ood.data.prediction_files import open_predictions
 from meta_ood.scores import SCORES
-from meta_ood.storage import open_predictions
+from meta_ood.scores.maps import pixel_maps
 
 
 @contextmanager

@@ -4,7 +4,7 @@
 
 The first table takes one made-up frame of 1024 x 2048 with 19 classes for each network; times are
 medians of warm calls, processor time in brackets. Rounding errors come from the demo's networks on
-all of its evaluation frames, so run the demo first. "ours" is what meta_ood.storage writes.
+all of its evaluation frames, so run the demo first. "ours" is what meta_ood.data.storage writes.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from scipy import ndimage
 from sklearn.metrics import roc_auc_score
 
 from meta_ood import config
-from meta_ood.context import Machine
-from meta_ood.frames import read_frames
+from meta_ood.data.context import Machine
+from meta_ood.data.frames import read_frames
+from meta_ood.data.labels import IGNORE, IN, OOD
+from meta_ood.data.prediction_files import read_prediction, write_prediction
+from meta_ood.data.predictions import Prediction
 from meta_ood.inference import predict
-from meta_ood.labels import IGNORE, IN, OOD
 from meta_ood.models import checkpoint
-from meta_ood.pixels import pixel_maps
-from meta_ood.predictions import Prediction
-from meta_ood.storage import read_prediction, write_prediction
+from meta_ood.scores.maps import pixel_maps
 from segments import CASES, NAMES, STRIDES, made_up, seconds
 
 Array = np.ndarray

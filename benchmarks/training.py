@@ -23,12 +23,13 @@ from torch import Tensor
 
 from meta_ood import models
 from meta_ood.config import OptimisationParams
-from meta_ood.frames import Frame
-from meta_ood.labels import OOD
-from meta_ood.loading import Batch, SegmentationDataset, load_batches, mix_proxies, to_unit_range
-from meta_ood.losses import Counts, count, entropy_maximization
+from meta_ood.data.frames import Frame
+from meta_ood.data.labels import OOD
+from meta_ood.inference.batches import Batch, to_unit_range
+from meta_ood.training.loader import SegmentationDataset, load_batches, mix_proxies
+from meta_ood.training.losses import Counts, count, entropy_maximization
 from meta_ood.training.optimisation import make_optimizer
-from meta_ood.transforms import Augmentation
+from meta_ood.training.transforms import Augmentation
 
 SHAPE = (8, 19, 480, 480)
 

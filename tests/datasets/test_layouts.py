@@ -7,10 +7,10 @@ import pytest
 from PIL import Image
 
 from demo_world import REPOSITORY
+from meta_ood.data.labels import IGNORE, IN, OOD
 from meta_ood.datasets import READERS, LayoutReader, known_options, read
-from meta_ood.datasets.doctor.examine import examine
+from meta_ood.datasets.checks.examine import examine
 from meta_ood.datasets.preparation import prepare_frame
-from meta_ood.labels import IGNORE, IN, OOD
 
 LABELS = np.array([[0, 1, 255, 0]], np.uint8)
 TARGET = [[IN, OOD, IGNORE, IN]]

@@ -8,13 +8,13 @@ from PIL import Image
 
 from demo_world import REPOSITORY, small_params, synthesize_to
 from meta_ood import config
-from meta_ood.context import Machine, log_nothing
+from meta_ood.data.context import Machine, log_nothing
+from meta_ood.data.frames import read_frames
+from meta_ood.data.labels import IGNORE, IN, NEUTRAL, OOD
 from meta_ood.datasets import READERS
-from meta_ood.datasets.doctor.examine import examine
-from meta_ood.datasets.synthetic.miniature import write_miniature
-from meta_ood.frames import read_frames
-from meta_ood.labels import IGNORE, IN, NEUTRAL, OOD
-from meta_ood.stages import prepare
+from meta_ood.datasets.checks.examine import examine
+from meta_ood.demo.miniature import write_miniature
+from meta_ood.pipeline import prepare
 
 EXPECTED = {
     "cityscapes_train": {*range(19), IGNORE},

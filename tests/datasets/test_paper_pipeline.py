@@ -12,11 +12,12 @@ import torch
 from click.testing import CliRunner
 
 from demo_world import REPOSITORY, small_params, synthesize_to
-from meta_ood import cli, config, layout, models
+from meta_ood import cli, config, models
 from meta_ood.cli.stages import run_stage
-from meta_ood.context import Machine
-from meta_ood.datasets.synthetic.miniature import write_miniature
+from meta_ood.data.context import Machine
+from meta_ood.demo.miniature import write_miniature
 from meta_ood.models import checkpoint
+from meta_ood.pipeline import paths as layout
 
 NARROW = {
     "deeplabv3plus": "{stem_width: 8, blocks: [1, 1, 2, 1, 1, 1], aspp_width: 8, fine_width: 8, "

@@ -8,11 +8,11 @@ import pytest
 from PIL import Image
 
 from demo_world import small_params
-from meta_ood.context import Machine, log_nothing
+from meta_ood.data.context import Machine, log_nothing
+from meta_ood.data.frames import read_frames, read_label_names
+from meta_ood.data.labels import IGNORE, OOD
 from meta_ood.datasets import pool, preparation, read
-from meta_ood.frames import read_frames, read_label_names
-from meta_ood.labels import IGNORE, OOD
-from meta_ood.stages import prepare
+from meta_ood.pipeline import prepare
 
 
 def run(demo, prepared, dataset="lost_and_found", workers=1, log=log_nothing, options=()):

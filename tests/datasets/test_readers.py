@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from meta_ood.data.labels import CITYSCAPES, IGNORE, IN, NEUTRAL, OOD
 from meta_ood.datasets import READERS, read
-from meta_ood.labels import CITYSCAPES, IGNORE, IN, NEUTRAL, OOD
 
 
 def put(path, ids):

@@ -7,11 +7,11 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from meta_ood import evaluation
+from meta_ood.data.labels import IN, OOD
+from meta_ood.data.prediction_files import read_prediction, write_prediction
+from meta_ood.data.predictions import Prediction
 from meta_ood.evaluation.counting import STANDARDISED, Counts, class_statistics, tempered
-from meta_ood.labels import IN, OOD
 from meta_ood.metrics.pixel import pixel_metrics
-from meta_ood.predictions import Prediction
-from meta_ood.storage import read_prediction, write_prediction
 
 
 def prediction(seed: int = 0) -> Prediction:

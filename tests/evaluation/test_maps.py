@@ -12,8 +12,8 @@ from sklearn.metrics import average_precision_score
 
 from meta_ood import evaluation
 from meta_ood.cli import main
+from meta_ood.data.labels import IGNORE, IN, OOD
 from meta_ood.evaluation.maps import read_array, read_target
-from meta_ood.labels import IGNORE, IN, OOD
 from meta_ood.metrics import component
 
 

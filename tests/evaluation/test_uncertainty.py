@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 
+from meta_ood.data.labels import IGNORE, IN, OOD
+from meta_ood.data.predictions import Prediction
 from meta_ood.evaluation.counting import Counts
 from meta_ood.evaluation.uncertainty import replicates
-from meta_ood.labels import IGNORE, IN, OOD
 from meta_ood.metrics import bootstrap, component
 from meta_ood.metrics.segment import segment_errors
-from meta_ood.predictions import Prediction
 from meta_ood.segments import SegmentTable, measure_segments
 
 SCENES = 4

@@ -2,9 +2,9 @@ import json
 
 import numpy as np
 import pytest
+from segment_tables import random_table, reference_table
 from sklearn.linear_model import LogisticRegression
 
-from meta_classification.segments import random_table, reference_table
 from meta_ood.meta_classification import MetaClassifier, fit
 
 

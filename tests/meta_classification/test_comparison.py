@@ -3,13 +3,13 @@ import dataclasses
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from segment_tables import Table, random_table
 
-from meta_classification.segments import Table, random_table
-from meta_ood import cli, storage
+from meta_ood import cli
 from meta_ood.meta_classification import CLASSIFIERS, cross_validate, fit
 from meta_ood.meta_classification.comparison import as_markdown, compare
 from meta_ood.meta_classification.judgement import judge
-from meta_ood.segments import SegmentTable
+from meta_ood.segments import SegmentTable, table_file
 
 
 def with_components(table: Table, missed: int = 0) -> SegmentTable:
@@ -96,7 +96,7 @@ def test_nothing_to_learn_is_said():
 
 def test_the_command(tmp_path):
     for name, seed in (("one", 5), ("two", 6)):
-        storage.write_table(tmp_path / f"{name}.h5", with_components(random_table(seed)), {})
+        table_file.write_table(tmp_path / f"{name}.h5", with_components(random_table(seed)), {})
     files = [str(tmp_path / f"{name}.h5") for name in ("one", "two")]
     chosen = ["--classifier", "logistic_regression", "--folds", "scene"]
     shown = CliRunner().invoke(cli.main, ["compare-meta", *files, *chosen])

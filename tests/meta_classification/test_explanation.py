@@ -3,8 +3,8 @@ import json
 import numpy as np
 import pytest
 from scipy.special import logit
+from segment_tables import random_table, reference_table
 
-from meta_classification.segments import random_table, reference_table
 from meta_ood.meta_classification import CLASSIFIERS, cross_validate, fit, quality
 from meta_ood.meta_classification.explanation import (
     GROUPS,

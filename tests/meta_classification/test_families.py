@@ -2,12 +2,12 @@ import json
 
 import numpy as np
 import pytest
+from segment_tables import random_table, reference_table
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.neural_network import MLPClassifier
 
-from meta_classification.segments import random_table, reference_table
 from meta_ood.meta_classification import (
     CLASSIFIERS,
     MetaClassifier,

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
+from segment_tables import reference_table
 
-from meta_classification.segments import reference_table
 from meta_ood.meta_classification.features import Scaling, degenerate_columns
 
 

@@ -1,11 +1,11 @@
 import numpy as np
 import pytest
+from segment_tables import random_table, reference_table
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import LeaveOneGroupOut
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from meta_classification.segments import random_table, reference_table
 from meta_ood.meta_classification import cross_validate, out_of_fold
 from meta_ood.meta_classification.folds import assign_folds
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
+from segment_tables import random_table, reference_table
 
-from meta_classification.segments import random_table, reference_table
 from meta_ood.meta_classification import cross_validate
 from meta_ood.meta_classification.judgement import judge
 

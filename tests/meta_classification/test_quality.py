@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from segment_tables import reference_table
 from sklearn.metrics import average_precision_score, brier_score_loss, roc_auc_score
 
-from meta_classification.segments import reference_table
 from meta_ood.meta_classification import quality
 
 rows = st.lists(st.tuples(st.integers(0, 8), st.booleans()), min_size=2, max_size=40)

@@ -6,10 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from meta_ood.labels import IGNORE, IN, NEUTRAL, OOD
+from meta_ood.data.labels import IGNORE, IN, NEUTRAL, OOD
+from meta_ood.data.predictions import Prediction
 from meta_ood.metrics import component
 from meta_ood.metrics.component import Overlaps, component_metrics, of_map, of_table
-from meta_ood.predictions import Prediction
 from meta_ood.segments import measure_segments
 
 KEY = {".": (0, IN), "o": (0, OOD), "p": (1, IN), "#": (1, OOD), "v": (0, IGNORE), "x": (1, IGNORE)}

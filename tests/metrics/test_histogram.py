@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, roc_auc_score
 from sklearn.metrics import roc_curve as sklearn_roc_curve
 
-from meta_ood.labels import IGNORE, IN, NEUTRAL, OOD
+from meta_ood.data.labels import IGNORE, IN, NEUTRAL, OOD
 from meta_ood.metrics.pixel import ScoreHistogram, key_scores, merge, pixel_metrics
 from meta_ood.metrics.pixel.keys import order_keys
 

@@ -8,7 +8,7 @@ import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score
 from sklearn.metrics import roc_curve as sklearn_roc_curve
 
-from meta_ood.labels import IGNORE, IN, OOD
+from meta_ood.data.labels import IGNORE, IN, OOD
 from meta_ood.metrics import pixel
 from meta_ood.metrics.pixel import ScoreHistogram, pixel_metrics
 from meta_ood.metrics.pixel.protocols import published_figures

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from meta_ood.labels import IGNORE, IN, OOD
+from meta_ood.data.labels import IGNORE, IN, OOD
+from meta_ood.data.predictions import Prediction
 from meta_ood.metrics.segment import detection_by, missed, segment_errors, segment_f1, trade_off
-from meta_ood.predictions import Prediction
 from meta_ood.segments import SegmentTable, measure_segments
 
 REFERENCE = Path(__file__).parents[1] / "reference"

@@ -5,7 +5,7 @@ import pytest
 from sklearn.metrics import confusion_matrix as sklearn_confusion
 from sklearn.metrics import jaccard_score
 
-from meta_ood.labels import IGNORE, IN, OOD
+from meta_ood.data.labels import IGNORE, IN, OOD
 from meta_ood.metrics.semantic import class_iou, confusion_matrix, mean_iou, reliability
 
 

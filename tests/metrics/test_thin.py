@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from meta_ood.labels import IGNORE, IN, OOD
+from meta_ood.data.labels import IGNORE, IN, OOD
 from meta_ood.metrics import bootstrap
 from meta_ood.metrics.pixel import ScoreHistogram, ThinCounts, pixel_metrics, resampled_figures
 

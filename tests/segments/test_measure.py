@@ -3,8 +3,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from meta_ood.labels import IGNORE, OOD
-from meta_ood.predictions import Prediction
+from meta_ood.data.labels import IGNORE, OOD
+from meta_ood.data.predictions import Prediction
 from meta_ood.segments import SegmentTable, measure_segments
 
 REFERENCE = Path(__file__).parents[1] / "reference"

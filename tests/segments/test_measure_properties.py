@@ -9,16 +9,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import segment_oracle as oracle
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy import ndimage
 
-import segment_oracle as oracle
-from meta_ood.labels import IGNORE, NEUTRAL, OOD
-from meta_ood.pixels import Workspace, pixel_maps
-from meta_ood.pixels import _kernel as pixel_kernel
-from meta_ood.predictions import Prediction
+from meta_ood.data.labels import IGNORE, NEUTRAL, OOD
+from meta_ood.data.predictions import Prediction
+from meta_ood.scores import _kernel as pixel_kernel
+from meta_ood.scores.maps import Workspace, pixel_maps
 from meta_ood.segments import SegmentTable, label_map, measure_segments, measure_thresholds
 
 TARGETS = np.array([0, 1, NEUTRAL, OOD, OOD, IGNORE], np.uint8)
@@ -342,7 +342,7 @@ def large_mask() -> np.ndarray:
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads memory as Linux says it")
 def test_a_frame_of_4096_by_8192() -> None:
     run = [sys.executable, "-c", LARGE]
-    path = os.pathsep.join([str(Path(__file__).parent), *sys.path])
+    path = os.pathsep.join([str(Path(__file__).parents[1] / "support"), *sys.path])
     done = subprocess.run(
         run, capture_output=True, check=True, env=os.environ | {"PYTHONPATH": path}
     )

@@ -10,10 +10,10 @@ import torch
 import training_run
 from children import start
 from meta_ood.config import OptimisationParams
-from meta_ood.context import Machine, log_nothing
-from meta_ood.loading import SegmentationDataset, mix_proxies
+from meta_ood.data.context import Machine, log_nothing
 from meta_ood.training import DivergedError, Validation, fit, write_metrics
-from meta_ood.transforms import Augmentation
+from meta_ood.training.loader import SegmentationDataset, mix_proxies
+from meta_ood.training.transforms import Augmentation
 from training_run import CLASSES, Tiny, train
 
 

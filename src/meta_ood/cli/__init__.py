@@ -29,6 +29,7 @@ STAGES: dict[str, str] = {
 """Stage -> what it does; the order is that of the pipeline."""
 
 COMMANDS: dict[str, tuple[str, str]] = {
+    "code": ("meta_ood.cli.code:code", "Digests of the stages' code, which DVC depends on."),
     "compare": ("meta_ood.cli.compare:compare", "Evaluations side by side, with intervals."),
     "detect": ("meta_ood.cli.detect:detect", "OoD segments in images of your own, judged."),
     "evaluate-maps": ("meta_ood.cli.evaluate_maps:evaluate_maps", "Metrics of any score maps."),

@@ -37,7 +37,7 @@ def promote(
     if not (verdict.passed or force):
         click.echo(f"{network} {variant} is not promoted")
         raise SystemExit(3)
-    from meta_ood.serving import Settings
+    from meta_ood.detector.serving import Settings
     from meta_ood.tracking import champion
 
     settings = Settings(params.segments.score, params.segments.threshold, params.infer)

@@ -28,7 +28,7 @@ def compare(
     --experiments: mean, standard deviation, extremes and n of every cell.
     """
     from meta_ood import evaluation
-    from meta_ood.reporting.experiments import Run, gather, read_experiments, spreads_text
+    from meta_ood.report.experiments import Run, gather, read_experiments, spreads_text
 
     if (len(roots) > 0) + seeds + (experiments is not None) > 1:
         raise click.UsageError("folders, --seeds and --experiments exclude each other")

@@ -41,7 +41,7 @@ def compare_meta(
     """
     from meta_ood.meta_classification import CLASSIFIERS, FOLDS
     from meta_ood.meta_classification.comparison import as_markdown, compare
-    from meta_ood.storage import read_table
+    from meta_ood.segments.table_file import read_table
 
     stems = [table.stem for table in tables]
     names = stems if len(set(stems)) == len(stems) else [table.as_posix() for table in tables]

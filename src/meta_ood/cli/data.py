@@ -14,7 +14,7 @@ import click
 from meta_ood import config
 
 if TYPE_CHECKING:
-    from meta_ood.datasets.doctor.findings import Report
+    from meta_ood.datasets.checks.findings import Report
 
 RAW = Path("data/raw")
 DEMO = RAW / "demo"
@@ -64,7 +64,7 @@ def check(
 
 
 def _examine(name: str, params_file: Path, full: bool, workers: int) -> list[Report]:
-    from meta_ood.datasets.doctor.examine import examine, recognise
+    from meta_ood.datasets.checks.examine import examine, recognise
 
     if not Path(name).is_dir():
         own = config.load(params_file).dataset_params(name)
@@ -126,7 +126,7 @@ def link(
 ) -> None:  # fmt: skip
     """NAME is a reader (cityscapes, coco, ...) or an entry in params; nothing is copied."""
     from meta_ood.datasets import READERS, linking
-    from meta_ood.datasets.doctor.examine import recognise
+    from meta_ood.datasets.checks.examine import recognise
 
     params = config.load(params_file)
     entries = {k: d for k, d in params.datasets.items() if name in (k, d.reader)}
@@ -174,7 +174,7 @@ def link(
 @click.option("--annotation", type=click.Choice(["fine", "coarse"]), default="fine")
 def train_ids(root: Path, annotation: str) -> None:
     """Do what the official script does, for tools that need the files; ours do not."""
-    from meta_ood.context import progress
+    from meta_ood.data.context import progress
     from meta_ood.datasets.cityscapes import write_train_ids
 
     count = sum(1 for _ in progress(write_train_ids(root, annotation), "train ids"))
@@ -193,7 +193,7 @@ def synthesize(
     kind: str, root: Path, split: str | None, count: int | None, height: int, width: int, seed: int
 ) -> None:
     """KIND is a reader's name; an unknown one lists the known ones."""
-    from meta_ood.datasets.synthetic.miniature import splits_of, write_miniature
+    from meta_ood.demo.miniature import splits_of, write_miniature
 
     for name in [split] if split else splits_of(kind):
         written = write_miniature(root, kind, name, count, seed=seed, height=height, width=width)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from meta_ood.context import Machine
+from meta_ood.data.context import Machine
 
 
 @click.command()
@@ -53,7 +53,7 @@ def detect(
     Writes for each image the mask before and after meta classification, an overlay and a JSON list
     of segments with the reasons. Run it again to go on where it stopped.
     """
-    from meta_ood.detection import UNLIKE, detect_images, summary
+    from meta_ood.detector.detection import UNLIKE, detect_images, summary
 
     done = detect_images(
         images,

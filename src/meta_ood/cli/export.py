@@ -58,7 +58,7 @@ def export(
 
     Exit code 3: some frames have other segments.
     """
-    from meta_ood import export as exporting
+    from meta_ood.detector import export as exporting
     from meta_ood.models import checkpoint
 
     network, made_of = checkpoint.load(weights)
@@ -77,7 +77,7 @@ def export(
     other: tuple[str, ...] = ()
     if frames is not None:
         from meta_ood import config
-        from meta_ood.frames import read_frames
+        from meta_ood.data.frames import read_frames
 
         chosen = read_frames(frames, Path.cwd())[:count]
         segments = config.load(params_file).segments

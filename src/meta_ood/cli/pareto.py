@@ -26,8 +26,8 @@ def pareto(file: Path, out: Path, title: str) -> None:
     FILE is what `dvc exp show --csv` prints, - is standard input. Experiments that differ in the
     seed alone are averaged.
     """
-    from meta_ood.reporting.experiments import read_experiments
-    from meta_ood.reporting.sweep import sweep_page
+    from meta_ood.report.experiments import read_experiments
+    from meta_ood.report.sweep import sweep_page
 
     page = sweep_page(title, read_experiments(read_text(file)))
     out.parent.mkdir(parents=True, exist_ok=True)

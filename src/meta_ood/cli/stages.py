@@ -11,8 +11,9 @@ from typing import Any
 
 import click
 
-from meta_ood import config, layout
-from meta_ood.context import Machine
+from meta_ood import config
+from meta_ood.data.context import Machine
+from meta_ood.pipeline import paths as layout
 
 EXPERIMENTS = click.Path(exists=True, dir_okay=False, allow_dash=True, path_type=Path)
 """What ``dvc exp show --csv`` prints, as a file or from standard input."""
@@ -153,7 +154,7 @@ def run_stage(
         experiment=params.tracking.experiment,
         enabled=track,
     ) as run:
-        module: Any = importlib.import_module(f"meta_ood.stages.{stage}")
+        module: Any = importlib.import_module(f"meta_ood.pipeline.{stage}")
         module.run(
             params,
             **keys,

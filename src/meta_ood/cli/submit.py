@@ -6,7 +6,8 @@ from pathlib import Path
 
 import click
 
-from meta_ood import config, layout
+from meta_ood import config
+from meta_ood.pipeline import paths as layout
 
 
 @click.command(help="Write score maps of stored predictions in the format of a benchmark.")
@@ -28,14 +29,15 @@ def submit(
     params_file: Path, to: Path | None,
 ) -> None:  # fmt: skip
     """BENCHMARK is fishyscapes or segment_me_if_you_can."""
-    from meta_ood import storage, submissions
-    from meta_ood.context import progress
+    from meta_ood.data import prediction_files
+    from meta_ood.data.context import progress
+    from meta_ood.evaluation import submissions
 
     params = config.load(params_file)
     paths = layout.stage_paths(
         "segments", params, network=network, variant=variant, dataset=dataset
     )
-    predictions = storage.open_predictions(paths.inputs["predictions"])
+    predictions = prediction_files.open_predictions(paths.inputs["predictions"])
     folder = to or Path("outputs/submissions", benchmark, network, variant, dataset)
     name = score or params.segments.score
     for prediction in progress(predictions, "submit", len(predictions)):

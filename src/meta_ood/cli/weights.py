@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from meta_ood import config
-from meta_ood.labels import CITYSCAPES
+from meta_ood.data.labels import CITYSCAPES
 
 _FILE = click.Path(dir_okay=False, path_type=Path)
 

@@ -23,7 +23,7 @@ from meta_ood.config.schema import (
     TrainParams,
 )
 from meta_ood.config.stages import SECTIONS, describe, stage_values
-from meta_ood.strict import ConfigError
+from meta_ood.config.strict import ConfigError
 
 __all__ = [
     "SECTIONS",

@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from meta_ood.config.schema import Params
-from meta_ood.strict import ConfigError, build
+from meta_ood.config.strict import ConfigError, build
 
 
 def load(path: Path, overrides: Sequence[str] = ()) -> Params:

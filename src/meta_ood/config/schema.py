@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Annotated, Any, Literal, TypeVar
 
-from meta_ood.strict import ConfigError, Range, build
+from meta_ood.config.strict import ConfigError, Range, build
 
 T = TypeVar("T")
 

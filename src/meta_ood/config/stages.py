@@ -8,7 +8,7 @@ from dataclasses import asdict, fields, is_dataclass
 from typing import Any
 
 from meta_ood.config.schema import DatasetParams, NetworkParams, Params
-from meta_ood.strict import expected
+from meta_ood.config.strict import expected
 
 SECTIONS: dict[str, tuple[str, ...]] = {
     "synthesize": ("seed", "synthesize"),

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from meta_ood.data.registry import lookup
 from meta_ood.datasets.cityscapes import cityscapes
 from meta_ood.datasets.coco import coco
 from meta_ood.datasets.fishyscapes import (
@@ -18,7 +19,6 @@ from meta_ood.datasets.fishyscapes import (
 from meta_ood.datasets.lost_and_found import lost_and_found
 from meta_ood.datasets.reader import LayoutReader, RawFrame
 from meta_ood.datasets.road_anomaly import road_anomaly, road_anomaly21, road_obstacle21
-from meta_ood.labels import lookup
 
 READERS: dict[str, Callable[..., Iterator[RawFrame]]] = {
     "cityscapes": LayoutReader(cityscapes),

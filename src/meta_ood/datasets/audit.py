@@ -14,10 +14,10 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw
 
+from meta_ood.data.labels import OOD
 from meta_ood.datasets import read
 from meta_ood.datasets.coco import places
 from meta_ood.datasets.instances import read_instances
-from meta_ood.labels import OOD
 
 EVALUATION: dict[str, str] = {
     "dog": "LostAndFound 24, 25 (dog)",

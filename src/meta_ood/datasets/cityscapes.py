@@ -7,8 +7,8 @@ from pathlib import Path
 
 from PIL import Image
 
+from meta_ood.data.labels import CITYSCAPES, IGNORE
 from meta_ood.datasets.reader import Layout, listed, locate, one_of, read_target
-from meta_ood.labels import CITYSCAPES, IGNORE
 
 ANNOTATIONS = ("fine", "coarse")
 LABELS = ("label_ids", "train_ids")

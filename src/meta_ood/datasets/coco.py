@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
+from meta_ood.data.labels import IGNORE, OOD, LabelMap
 from meta_ood.datasets.instances import ListedImage, Span, read_instances, read_spans
 from meta_ood.datasets.reader import RawFrame, one_of
-from meta_ood.labels import IGNORE, OOD, LabelMap
 
 logger = logging.getLogger(__name__)
 

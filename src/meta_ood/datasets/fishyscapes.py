@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from meta_ood.data.labels import IGNORE, IN, OOD
 from meta_ood.datasets.reader import Layout, RgbImage, one_of
-from meta_ood.labels import IGNORE, IN, OOD
 
 VERSIONS = ("v1", "v2", "v3")
 _LABELS = {0: IN, 1: OOD, 255: IGNORE}

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from meta_ood.data.labels import IGNORE, IN, NEUTRAL, OOD
 from meta_ood.datasets.reader import Layout, one_of
-from meta_ood.labels import IGNORE, IN, NEUTRAL, OOD
 
 READINGS = ("published", "smiyc")
 LABELS = ("label_ids", "train_ids")

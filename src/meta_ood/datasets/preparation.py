@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from meta_ood.data.frames import Frame
 from meta_ood.datasets.pool import ordered_map
 from meta_ood.datasets.reader import RawFrame
-from meta_ood.frames import Frame
 
 JOURNAL = "progress.jsonl"
 """What an interrupted run leaves behind, so that the next one goes on."""

@@ -13,7 +13,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from meta_ood.labels import IGNORE, LabelMap, LabelSpace, lookup
+from meta_ood.data.labels import IGNORE, LabelMap, LabelSpace
+from meta_ood.data.registry import lookup
 
 RgbImage = npt.NDArray[np.uint8]
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from meta_ood.data.labels import IGNORE, IN, OOD
 from meta_ood.datasets.reader import Layout
-from meta_ood.labels import IGNORE, IN, OOD
 
 _SMIYC = {0: IN, 1: OOD, 255: IGNORE}
 _EACH_ITS_OWN = r"^(?P<scene>.+)$"

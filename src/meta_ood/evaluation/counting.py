@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from meta_ood.context import progress
-from meta_ood.labels import lookup
+from meta_ood.data.context import progress
+from meta_ood.data.prediction_files import read_prediction
+from meta_ood.data.predictions import FloatMap, Prediction
+from meta_ood.data.registry import lookup
 from meta_ood.metrics import component, semantic
 from meta_ood.metrics.pixel import ScoreHistogram, ThinCounts, best_f1, just_below
-from meta_ood.predictions import FloatMap, Prediction
 from meta_ood.scores import SCORES, PixelMaps, Score, pixel_maps
-from meta_ood.storage import read_prediction
 
 Confusion = npt.NDArray[np.int64]
 

@@ -16,8 +16,10 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from meta_ood.context import progress
-from meta_ood.labels import IGNORE, IN, NEUTRAL, OOD, LabelMap, lookup
+from meta_ood.data.context import progress
+from meta_ood.data.hdf5 import read_map
+from meta_ood.data.labels import IGNORE, IN, NEUTRAL, OOD, LabelMap
+from meta_ood.data.registry import lookup
 from meta_ood.metrics import component
 from meta_ood.metrics.pixel import (
     PER_IMAGE,
@@ -27,7 +29,6 @@ from meta_ood.metrics.pixel import (
     just_below,
     pixel_metrics,
 )
-from meta_ood.storage import read_map
 
 logger = logging.getLogger(__name__)
 

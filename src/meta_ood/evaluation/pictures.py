@@ -10,13 +10,13 @@ import numpy.typing as npt
 from PIL import Image
 from scipy import ndimage
 
-from meta_ood import figures
 from meta_ood.config import SegmentsParams
-from meta_ood.labels import IGNORE
-from meta_ood.predictions import Prediction
+from meta_ood.data.labels import IGNORE
+from meta_ood.data.prediction_files import PredictionFolder
+from meta_ood.data.predictions import Prediction
+from meta_ood.evaluation import overlays
 from meta_ood.scores import SCORES, pixel_maps
 from meta_ood.segments.table import SegmentTable
-from meta_ood.storage import PredictionFolder
 
 Flags = npt.NDArray[np.bool_]
 
@@ -127,14 +127,14 @@ def write_frame(
     valid = score_map[target != IGNORE]
     low, high = (0.0, 1.0) if score in UNIT else (float(valid.min()), float(valid.max()))
     panels = {
-        "target": figures.label_map(target[small]),
-        "score": figures.score_map(score_map[small], low, high if high > low else low + 1),
-        "classes": figures.label_map(maps.arg_max[small]),
-        "segments": figures.segments_map(
+        "target": overlays.label_map(target[small]),
+        "score": overlays.score_map(score_map[small], low, high if high > low else low + 1),
+        "classes": overlays.label_map(maps.arg_max[small]),
+        "segments": overlays.segments_map(
             picture, labels[small].astype(np.int32), removed, target[small]
         ),
     }
     if picture is not None:
         panels["image"] = picture
     for kind, panel in panels.items():
-        figures.write_png(folder / f"{prediction.image_id}_{kind}.png", panel)
+        overlays.write_png(folder / f"{prediction.image_id}_{kind}.png", panel)

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from meta_ood.labels import lookup
+from meta_ood.data.registry import lookup
 from meta_ood.meta_classification.families import (
     CLASSIFIERS,
     Family,
@@ -21,13 +21,7 @@ from meta_ood.meta_classification.families import (
     Model,
     probability,
 )
-from meta_ood.meta_classification.features import (
-    Flags,
-    Floats,
-    Scaling,
-    Segments,
-    false_positives,
-)
+from meta_ood.meta_classification.features import Flags, Floats, Scaling, Segments, false_positives
 
 _FORMAT = "meta-ood meta classifier, version 1"
 _BARE_LIST = re.compile(r"\[[^][{}]*\]")

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from scipy.special import expit
 
-from meta_ood.labels import lookup
+from meta_ood.data.registry import lookup
 from meta_ood.meta_classification.classifier import fit_rows, why_not_fitted
 from meta_ood.meta_classification.features import (
     Flags,

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from meta_ood.labels import IGNORE, OOD, LabelMap
+from meta_ood.data.labels import IGNORE, OOD, LabelMap
 from meta_ood.segments.table import SegmentTable
 
 Floats = npt.NDArray[np.float64]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from meta_ood.labels import LabelMap
+from meta_ood.data.labels import LabelMap
 
 Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]

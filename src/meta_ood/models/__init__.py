@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from meta_ood.labels import lookup
+from meta_ood.data.registry import lookup
 from meta_ood.models import torchvision_segmentation as torchvision
 from meta_ood.models.deeplabv3plus import DeepLabV3Plus, deeplabv3plus_mini
 from meta_ood.models.dual_gcn import DualGCNNet, dualgcn_mini, dualgcnnet_r101

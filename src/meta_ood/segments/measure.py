@@ -13,11 +13,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from meta_ood.labels import IGNORE, OOD, LabelMap, lookup
-from meta_ood.pixels import Workspace, pixel_maps
-from meta_ood.pixels.maps import as_planes, entropy_scale, grid
-from meta_ood.predictions import FloatMap, Prediction
+from meta_ood.data.labels import IGNORE, OOD, LabelMap
+from meta_ood.data.predictions import FloatMap, Prediction
+from meta_ood.data.registry import lookup
 from meta_ood.scores import SCORES
+from meta_ood.scores.maps import Workspace, as_planes, entropy_scale, grid, pixel_maps
 from meta_ood.segments import _kernel
 from meta_ood.segments.features import (
     SCORE,

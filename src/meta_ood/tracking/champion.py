@@ -10,8 +10,9 @@ from pathlib import Path
 
 from mlflow.entities.model_registry import ModelVersion
 
-from meta_ood import __version__, layout
+from meta_ood import __version__
 from meta_ood.config import Params
+from meta_ood.pipeline import paths as layout
 from meta_ood.tracking import query, registry, served
 
 CHAMPION = "champion"

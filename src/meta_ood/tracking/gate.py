@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from meta_ood import layout
 from meta_ood.config import GateParams, Params
+from meta_ood.pipeline import paths as layout
 
 
 @dataclass(frozen=True)

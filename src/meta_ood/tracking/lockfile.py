@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from meta_ood import config
-from meta_ood.layout import STAGES
+from meta_ood.pipeline.paths import STAGES
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from meta_ood import serving
+from meta_ood.detector import serving
 
 CODE = """\
 from mlflow.models import set_model
@@ -21,7 +21,7 @@ set_model(model())
 
 
 def model() -> Any:
-    """Return the model whose answers are :func:`meta_ood.serving.answer`."""
+    """Return the model whose answers are :func:`meta_ood.detector.serving.answer`."""
     from mlflow.exceptions import MlflowException
     from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
     from mlflow.pyfunc.model import (

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from mlflow.entities import Run as StoredRun
 
-from meta_ood import config, layout
+from meta_ood import config
+from meta_ood.pipeline import paths as layout
 from meta_ood.tracking import facts, lockfile, query, recording, writer
 from meta_ood.tracking.journal import Journal, now
 

@@ -98,7 +98,7 @@ def advance(journal: Journal) -> bool:
         ended = True
     if not events:
         return False
-    from meta_ood.tracking import store  # mlflow comes in here, once, and after the lock
+    from meta_ood.tracking import store
 
     run_id = store.write(journal, journal.events()[0], state.get("run_id"), events)
     if ended:

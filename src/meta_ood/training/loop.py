@@ -19,12 +19,13 @@ from lightning.fabric import Fabric
 from torch import Tensor, nn
 
 from meta_ood.config import OptimisationParams
-from meta_ood.context import Log, Machine, progress
-from meta_ood.loading import Batch, Plan, SegmentationDataset, load_batches, to_unit_range
-from meta_ood.losses import Counts, Objective, count
+from meta_ood.data.context import Log, Machine, progress
+from meta_ood.inference.batches import Batch, to_unit_range
 from meta_ood.models import upsample
-from meta_ood.models.products import use_products
-from meta_ood.resume import load_state, save_state, stop_requests
+from meta_ood.models.precision import use_products
+from meta_ood.training.checkpoints import load_state, save_state, stop_requests
+from meta_ood.training.loader import Plan, SegmentationDataset, load_batches
+from meta_ood.training.losses import Counts, Objective, count
 from meta_ood.training.optimisation import follow, learning_rate, make_optimizer, train_mode
 from meta_ood.training.validation import Validation, mean_iou, separation, validate
 

@@ -11,10 +11,11 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from meta_ood.context import Machine
-from meta_ood.labels import OOD
-from meta_ood.loading import Batch, Sample, SegmentationDataset, to_unit_range
+from meta_ood.data.context import Machine
+from meta_ood.data.labels import OOD
+from meta_ood.inference.batches import Batch, Sample, to_unit_range
 from meta_ood.models import upsample
+from meta_ood.training.loader import SegmentationDataset
 
 _BINS = 1000
 

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from meta_ood.labels import IGNORE, IN, NEUTRAL, OOD, LabelMap
+from meta_ood.data.labels import IGNORE, IN, NEUTRAL, OOD, LabelMap
 from meta_ood.metrics.pixel import _kernel
 from meta_ood.metrics.pixel.cells import (
     LAST_SHIFT,
@@ -92,7 +92,7 @@ class ScoreHistogram:
             ``(H, W)`` real numbers of any range, infinities included; higher is more OoD. They are
             counted as ``float32``.
         target
-            ``(H, W) uint8``, see :mod:`meta_ood.labels`.
+            ``(H, W) uint8``, see :mod:`meta_ood.data.labels`.
         cells
             Budget of counters.
         classes

@@ -7,7 +7,7 @@ from typing import Any, NoReturn
 import numpy as np
 import numpy.typing as npt
 
-from meta_ood.labels import NEUTRAL, LabelMap
+from meta_ood.data.labels import NEUTRAL, LabelMap
 
 Keys = npt.NDArray[np.uint32]
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from meta_ood.labels import lookup
+from meta_ood.data.registry import lookup
 from meta_ood.metrics.pixel.curves import TPR, auprc_of, auroc_of, fpr_at_tpr, sweep
 from meta_ood.metrics.pixel.histogram import ScoreHistogram
 from meta_ood.metrics.pixel.images import ImageCurve

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from meta_ood.labels import IN, NEUTRAL, OOD, LabelMap
+from meta_ood.data.labels import IN, NEUTRAL, OOD, LabelMap
 from meta_ood.metrics.pixel.curves import Sweep, auprc_of, auroc_of, fpr_at_tpr
 from meta_ood.metrics.pixel.keys import as_float32, key_scores, order_keys
 

@@ -1,0 +1,1 @@
+"""Labels, frames, predictions and their files: what every other room builds on."""

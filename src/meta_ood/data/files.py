@@ -1,0 +1,205 @@
+"""Files that appear whole or not at all, CSV tables, hashes, and the place of resume states.
+
+Every file that this package writes goes through :func:`replacing`. A reader therefore never sees
+half a file, a killed writer leaves the old contents, and any number of writers can work in one
+folder, also from several hosts or containers.
+"""
+
+from __future__ import annotations
+
+import csv
+import fcntl
+import hashlib
+import io
+import json
+import os
+import secrets
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(".meta_ood/resume")
+"""Folder of states that let a killed command go on, relative to the repository's root."""
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yield a temporary file in the same folder; it takes the place of `path` if all goes well.
+
+    The folder is made. The temporary name is random and created exclusively: process numbers would
+    repeat in other containers and on other hosts that share the folder. The writer holds a lock on
+    it, which ends with its process however that ends, so that the next writer of the same file can
+    remove what a killed one left without touching what another is still writing.
+
+    Raises
+    ------
+    OSError
+        If the file cannot be written (no space, no permission); `path` is named and unchanged.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> path = Path(tempfile.mkdtemp(), "a.txt")
+    >>> with replacing(path) as temporary:
+    ...     _ = temporary.write_text("all of it")
+    >>> [file.name for file in path.parent.iterdir()]
+    ['a.txt']
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    prefix = f".{path.name}."
+    temporary = path.with_name(f"{prefix}{secrets.token_hex(8)}.tmp")
+    try:
+        with _created(temporary):
+            yield temporary
+            temporary.replace(path)
+    except OSError as error:
+        if error.filename in (None, str(temporary), temporary):
+            raise type(error)(error.errno, error.strerror or str(error), str(path)) from error
+        raise
+    finally:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+    # what killed writers of this file left
+    for left in path.parent.glob(f"{_literal(prefix)}*.tmp"):
+        _remove_unless_locked(left)
+
+
+@contextmanager
+def _created(path: Path) -> Iterator[None]:
+    """Create `path`, which must not exist, and hold a lock on it."""
+    while True:
+        with path.open("xb") as file:
+            with suppress(OSError):  # a file system without locks: then nothing is ever removed
+                fcntl.flock(file, fcntl.LOCK_EX)
+            # another writer may have removed it between creation and lock: then create it again
+            if os.fstat(file.fileno()).st_nlink:
+                yield
+                return
+
+
+def _remove_unless_locked(path: Path) -> None:
+    with suppress(OSError), path.open("rb+") as file:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        path.unlink()
+
+
+def _literal(name: str) -> str:
+    """Return `name` as a glob pattern that matches only itself."""
+    return "".join(f"[{c}]" if c in "*?[" else c for c in name)
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write a file atomically, see :func:`replacing`."""
+    with replacing(path) as temporary:
+        temporary.write_bytes(data)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a UTF-8 file with Unix line ends atomically, see :func:`replacing`."""
+    write_bytes(path, text.encode())
+
+
+def write_json(path: Path, values: Any) -> None:
+    """Write values as JSON atomically.
+
+    Raises
+    ------
+    ValueError
+        If a number is NaN or infinite, which JSON cannot hold.
+    """
+    write_text(path, json.dumps(values, indent=1, allow_nan=False) + "\n")
+
+
+def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Write a CSV file atomically: a header and one line per row."""
+    write_text(path, csv_text(header, rows))
+
+
+def csv_text(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    r"""Return a header and rows as CSV text.
+
+    Examples
+    --------
+    >>> csv_text(["a", "b"], [[1, "x,y"]])
+    'a,b\n1,"x,y"\n'
+    """
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows(rows)
+    return buffer.getvalue()
+
+
+def read_csv(
+    path: Path, columns: Sequence[str], optional: Sequence[str] = ()
+) -> list[dict[str, str]]:
+    """Read a CSV file that has at least these columns, in any order.
+
+    Parameters
+    ----------
+    path
+        A UTF-8 file with a header line.
+    columns
+        Names that the header must have.
+    optional
+        Names that it may have; a missing one reads as an empty text. Others are an error.
+
+    Returns
+    -------
+    One dict per line, by column name.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If it is no such table; file and line are named.
+    """
+    try:
+        lines = list(csv.reader(io.StringIO(path.read_text(encoding="utf-8-sig"), newline="")))
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ValueError(f"{path}: not a CSV file in UTF-8: {error}") from None
+    header = lines[0] if lines else []
+    unexpected = set(header) - {*columns, *optional}
+    if set(columns) - set(header) or unexpected or len(set(header)) != len(header):
+        expected = ",".join([*columns, *(f"[{name}]" for name in optional)])
+        raise ValueError(f"{path}: expected the header {expected}, got {','.join(header)!r}")
+    rows = []
+    for number, line in enumerate(lines[1:], start=2):
+        if len(line) != len(header):
+            raise ValueError(
+                f"{path}, line {number}: expected {len(header)} columns, got {len(line)}"
+            )
+        rows.append(dict.fromkeys(optional, "") | dict(zip(header, line, strict=True)))
+    return rows
+
+
+def file_hash(path: Path, algorithm: str = "sha256") -> str:
+    """Return the hash of a file's bytes as hexadecimal digits.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    """
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, algorithm).hexdigest()
+
+
+def resume_folder(parts: Iterable[object], files: Iterable[Path], root: Path = ROOT) -> Path:
+    """Return the folder of the states of one training: a hash of what decides its result.
+
+    Parameters
+    ----------
+    parts
+        Values with a stable ``repr``: parameters, names, the seed.
+    files
+        Inputs, hashed by content.
+    root
+        Folder of all such folders.
+    """
+    digest = hashlib.sha256(repr(tuple(parts)).encode())
+    for path in files:
+        digest.update(bytes.fromhex(file_hash(path)))
+    return root / digest.hexdigest()[:16]

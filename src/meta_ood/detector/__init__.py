@@ -1,0 +1,1 @@
+"""One Detector: network, score, threshold and meta classifier applied to images."""

@@ -1,0 +1,72 @@
+"""Stage pretrain: a street network of known classes, trained from scratch or imported."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from meta_ood import models
+from meta_ood.config import Params
+from meta_ood.data.context import Log, Machine
+from meta_ood.data.files import resume_folder
+from meta_ood.data.frames import read_frames
+from meta_ood.data.labels import CITYSCAPES
+from meta_ood.models import checkpoint, published
+from meta_ood.training import Validation, evaluate_once, fit, seeded, write_metrics
+from meta_ood.training.checkpoints import forget
+from meta_ood.training.loader import SegmentationDataset, mix_proxies
+from meta_ood.training.losses import cross_entropy
+from meta_ood.training.transforms import Augmentation
+
+
+def run(
+    params: Params,
+    *,
+    network: str,
+    training: Path,
+    validation: Path,
+    weights: Path,
+    metrics: Path,
+    log: Log,
+    machine: Machine,
+) -> None:
+    """Write the baseline's weights, and its figures on the validation frames."""
+    own, settings = params.network_params(network), params.pretrain_of(network)
+    num_classes = len(CITYSCAPES.names)
+    about: dict[str, Any] = {
+        **{"name": network, "architecture": own.architecture, "options": own.options},
+        **{"num_classes": num_classes, "variant": "baseline"},
+    }
+    root = Path.cwd()
+    frames = read_frames(training, root)
+    looked_at = Validation(SegmentationDataset(read_frames(validation, root)))
+    resume = resume_folder(
+        ("pretrain", own.architecture, own.options, own.weights, settings, params.seed),
+        (training / "frames.csv", validation / "frames.csv"),
+    )
+    if given := own.weights.get("baseline"):
+        net = published.adopt(Path(given), weights, **about)
+        figures = evaluate_once(net, looked_at, num_classes, machine)
+    else:
+        with seeded(params.seed):
+            net = models.build(own.architecture, num_classes, **own.options)
+        if trunk := own.weights.get("trunk"):
+            published.load_trunk(net, Path(trunk))
+        augmentation = Augmentation(settings.crop, settings.scale_jitter, settings.colour_jitter)
+        figures = fit(
+            net,
+            SegmentationDataset(frames, augmentation),
+            lambda epoch: mix_proxies(len(frames), 0, 0.0, seed=params.seed, epoch=epoch),
+            lambda logits, target, counts, done: cross_entropy(logits, target, counts=counts),
+            settings,
+            num_classes=num_classes,
+            seed=params.seed,
+            machine=machine,
+            log=log,
+            validation=looked_at,
+            resume=resume,
+            what=f"pretrain {network}",
+        )
+        checkpoint.save(weights, net, class_names=CITYSCAPES.names, **about)
+    write_metrics(metrics, figures)
+    forget(resume)

@@ -1,0 +1,80 @@
+"""Stage train: OoD training of the baseline with proxies (METHOD.md G2)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from meta_ood.config import Params
+from meta_ood.data.context import Log, Machine
+from meta_ood.data.files import resume_folder
+from meta_ood.data.frames import read_frames
+from meta_ood.models import checkpoint, published
+from meta_ood.training import Validation, evaluate_once, fit, write_metrics
+from meta_ood.training.checkpoints import forget
+from meta_ood.training.loader import SegmentationDataset, hold_out, mix_proxies
+from meta_ood.training.losses import ood_objective
+from meta_ood.training.transforms import Augmentation
+
+
+def run(
+    params: Params,
+    *,
+    network: str,
+    training: Path,
+    validation: Path,
+    proxies: Path,
+    baseline: Path,
+    weights: Path,
+    metrics: Path,
+    log: Log,
+    machine: Machine,
+) -> None:
+    """Write the OoD-trained weights, and their figures on streets and held-out proxies."""
+    own, settings = params.network_params(network), params.train_of(network)
+    net, made_of = checkpoint.load(baseline, own.architecture)
+    num_classes = int(made_of["num_classes"])
+    same = {key: made_of[key] for key in ("architecture", "options", "num_classes")}
+    root = Path.cwd()
+    if given := own.weights.get("ood_trained"):
+        net = published.adopt(Path(given), weights, name=network, variant="ood_trained", **same)
+        looked_at = Validation(SegmentationDataset(read_frames(validation, root)))
+        write_metrics(metrics, evaluate_once(net, looked_at, num_classes, machine))
+        return
+    streets = read_frames(training, root)
+    learned, held_out = hold_out(
+        read_frames(proxies, root), settings.proxy_holdout, seed=params.seed
+    )
+    augmentation = Augmentation(settings.crop, settings.scale_jitter, settings.colour_jitter)
+    resume = resume_folder(
+        ("train", network, settings, params.seed, params.dataset_params(params.roles.proxies)),
+        (*(folder / "frames.csv" for folder in (training, validation, proxies)), baseline),
+    )
+    figures = fit(
+        net,
+        SegmentationDataset([*streets, *learned], augmentation),
+        lambda epoch: mix_proxies(
+            len(streets),
+            len(learned),
+            settings.proxy_ratio,
+            seed=params.seed,
+            epoch=epoch,
+            redraw=settings.proxy_redraw,
+            style=settings.proxy_style,
+        ),
+        ood_objective(settings),
+        settings,
+        num_classes=num_classes,
+        seed=params.seed,
+        machine=machine,
+        log=log,
+        validation=Validation(
+            SegmentationDataset([*read_frames(validation, root), *held_out]), bool(held_out)
+        ),
+        resume=resume,
+        reset_optimizer=settings.reset_optimizer,
+        what=f"train {network}",
+    )
+    names = made_of["class_names"]
+    checkpoint.save(weights, net, name=network, variant="ood_trained", class_names=names, **same)
+    write_metrics(metrics, figures)
+    forget(resume)

@@ -1,0 +1,111 @@
+"""Pixel scores of a prediction: how little the network knows, higher = more out-of-distribution.
+
+All scores of a frame come from a few maps of its softmax,
+:class:`meta_ood.scores.maps.PixelMaps`, which one pass over the logits fills; the full-size
+``(C, H, W)`` softmax is never built.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from meta_ood.data.predictions import FloatMap, Prediction
+from meta_ood.data.registry import lookup
+from meta_ood.scores.maps import PixelMaps, pixel_maps
+
+__all__ = ["SCORES", "PixelMaps", "Score", "pixel_maps", "score_maps"]
+
+
+@dataclass(frozen=True)
+class Score:
+    """A score, called with :class:`PixelMaps` or a prediction: ``(H, W) float32``.
+
+    Attributes
+    ----------
+    needs
+        The maps that it is made of.
+    formula
+        From the maps to the score.
+    """
+
+    needs: tuple[str, ...]
+    formula: Callable[[PixelMaps], FloatMap]
+
+    def __call__(self, of: PixelMaps | Prediction) -> FloatMap:
+        """Return the score map of a prediction or of its pixel maps."""
+        return self.formula(pixel_maps(of, self.needs) if isinstance(of, Prediction) else of)
+
+
+def entropy(maps: PixelMaps) -> FloatMap:
+    """Softmax entropy over ln C, in [0, 1]; the score of the published method."""
+    return maps.the("entropy")
+
+
+def max_softmax(maps: PixelMaps) -> FloatMap:
+    """1 - p1, in [0, 1 - 1/C] (variation ratio; Hendrycks & Gimpel 2017)."""
+    return np.float32(1) - maps.the("first")
+
+
+def margin(maps: PixelMaps) -> FloatMap:
+    """1 - p1 + p2, in [0, 1]: 1 = a tie of the two largest probabilities."""
+    return np.float32(1) - maps.the("first") + maps.the("second")
+
+
+def max_logit(maps: PixelMaps) -> FloatMap:
+    """Negated largest logit, any sign (Hendrycks et al. 2022)."""
+    return np.negative(maps.the("max_logit"))
+
+
+def energy(maps: PixelMaps) -> FloatMap:
+    """Negated ln sum exp of the logits, any sign (Liu et al. 2020, temperature one)."""
+    return np.negative(maps.the("log_sum_exp"))
+
+
+SCORES: dict[str, Score] = {
+    "entropy": Score(("entropy",), entropy),
+    "max_softmax": Score(("first",), max_softmax),
+    "max_logit": Score(("max_logit",), max_logit),
+    "energy": Score(("log_sum_exp",), energy),
+    "margin": Score(("first", "second"), margin),
+}
+"""Name -> score; higher = more out-of-distribution."""
+
+
+def score_maps(
+    prediction: Prediction, names: Iterable[str], threads: int = 1
+) -> dict[str, FloatMap]:
+    """Compute several scores of one frame in one pass over its logits.
+
+    Parameters
+    ----------
+    prediction
+        One frame.
+    names
+        Keys of :data:`SCORES`.
+    threads
+        How many threads share the frame's rows, where the compiler had OpenMP.
+
+    Returns
+    -------
+    Name -> ``(H, W) float32``, higher = more out-of-distribution.
+
+    Raises
+    ------
+    ValueError
+        Unknown name; NaN or infinity (the frame is named); a score that needs logits asked of a
+        given softmax.
+
+    Examples
+    --------
+    >>> uniform = Prediction("a", np.zeros((4, 1, 1), np.float32), (2, 2), True,
+    ...                      np.zeros((2, 2), np.uint8))
+    >>> score_maps(uniform, ["entropy", "max_softmax"])["max_softmax"].tolist()
+    [[0.75, 0.75], [0.75, 0.75]]
+    """
+    scores = {name: lookup("score", SCORES, name) for name in names}
+    needed = {need for score in scores.values() for need in score.needs}
+    maps = pixel_maps(prediction, needed, threads=threads)
+    return {name: score(maps) for name, score in scores.items()}

@@ -1,0 +1,174 @@
+"""One pass over the logits of a frame: up-sampling and the statistics of each pixel's softmax."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from meta_ood.data.labels import LabelMap
+from meta_ood.data.predictions import FloatMap, Prediction
+from meta_ood.scores import _kernel
+
+MAPS = ("entropy", "first", "second", "max_logit", "log_sum_exp", "arg_max")
+_OF_LOGITS = ("max_logit", "log_sum_exp")
+
+
+def _absent() -> FloatMap:
+    return np.empty((0, 0), np.float32)
+
+
+class Workspace:
+    """Memory that is used again from frame to frame, by one thread at a time.
+
+    An array is good until the same name is asked for again.
+    """
+
+    def __init__(self) -> None:
+        self._memory: dict[str, npt.NDArray[np.uint8]] = {}
+
+    def array(self, name: str, shape: tuple[int, ...], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
+        """Return uninitialised memory of this shape, the same as last time where it fits."""
+        size = math.prod(shape) * np.dtype(dtype).itemsize
+        memory = self._memory.get(name)
+        if memory is None or memory.size < size:
+            memory = self._memory[name] = np.empty(size, np.uint8)
+        return memory[:size].view(dtype).reshape(shape)
+
+    def allocator(self, name: str) -> Callable[[tuple[int, ...], Any], npt.NDArray[Any]]:
+        """Return a function from shape and dtype to the memory called `name`."""
+        return functools.partial(self.array, name)
+
+
+class Grid(NamedTuple):
+    """Which logits a pixel lies between: bilinear up-sampling as torch does it, in float32.
+
+    Rows: source rows `low` and `high`, ``(H,) int32``, `weight` of the latter; columns likewise.
+    """
+
+    low: npt.NDArray[np.int32]
+    high: npt.NDArray[np.int32]
+    weight: FloatMap
+    left: npt.NDArray[np.int32]
+    right: npt.NDArray[np.int32]
+    share: FloatMap
+
+
+@dataclass(frozen=True)
+class PixelMaps:
+    """What the scores need to know of a pixel's softmax p and logits l over C classes.
+
+    Maps that were not asked for, and those of logits for a given softmax, are empty: ``(0, 0)``.
+
+    Attributes
+    ----------
+    entropy
+        ``(H, W) float32`` in [0, 1]: -sum p ln p / ln C, p normalised to sum one.
+    first, second
+        ``(H, W) float32``: the largest and the second largest probability, as given.
+    max_logit, log_sum_exp
+        ``(H, W) float32``: max l and ln sum exp l.
+    arg_max
+        ``(H, W) uint8``: class of the largest logit, the first one on ties.
+    """
+
+    entropy: FloatMap = field(default_factory=_absent)
+    first: FloatMap = field(default_factory=_absent)
+    second: FloatMap = field(default_factory=_absent)
+    max_logit: FloatMap = field(default_factory=_absent)
+    log_sum_exp: FloatMap = field(default_factory=_absent)
+    arg_max: LabelMap = field(default_factory=lambda: np.empty((0, 0), np.uint8))
+
+    def the(self, name: str) -> FloatMap:
+        """Return the map `name`; a ValueError says why it is not there."""
+        values: FloatMap = getattr(self, name)
+        if not values.size:
+            why = "needs logits, not a given softmax" if name in _OF_LOGITS else "was not asked for"
+            raise ValueError(f"the map {name} {why}")
+        return values
+
+
+def pixel_maps(
+    prediction: Prediction,
+    wanted: Iterable[str] = MAPS,
+    workspace: Workspace | None = None,
+    threads: int = 1,
+) -> PixelMaps:
+    """Reduce a prediction to :class:`PixelMaps` in one pass.
+
+    Parameters
+    ----------
+    prediction
+        One frame.
+    wanted
+        Names of maps out of :data:`MAPS`; those of logits are left out for a given softmax.
+    workspace
+        Memory for the maps; they are good until it is used again.
+    threads
+        How many threads share the rows.
+
+    Raises
+    ------
+    ValueError
+        If a value is NaN or infinite; the frame is named.
+    """
+    workspace = workspace or Workspace()
+    logits, classes = as_planes(prediction), prediction.logits.shape[0]
+    if classes > 255:
+        raise ValueError(f"{prediction.image_id}: {classes} classes; at most 255 fit a class map")
+    maps: dict[str, npt.NDArray[Any] | None] = dict.fromkeys(MAPS)
+    for name in wanted:
+        if not (prediction.is_softmax and name in _OF_LOGITS):
+            dtype = np.uint8 if name == "arg_max" else np.float32
+            maps[name] = workspace.array(name, prediction.size, dtype)
+    scratch = _kernel.scratch_size(classes, prediction.size[1])
+    finite = _kernel.reduce(
+        logits,
+        *grid(prediction),
+        prediction.is_softmax,
+        entropy_scale(classes),
+        workspace.array("scratch", (threads, scratch), np.float32),
+        *maps.values(),
+    )
+    if not finite:
+        what = "softmax" if prediction.is_softmax else "logits"
+        raise ValueError(f"{prediction.image_id}: the {what} hold NaN or infinity")
+    return PixelMaps(**{name: values for name, values in maps.items() if values is not None})
+
+
+def as_planes(prediction: Prediction) -> npt.NDArray[np.float32]:
+    """Return the logits as contiguous float32, copied only where they are not."""
+    return np.ascontiguousarray(prediction.logits, np.float32)
+
+
+def entropy_scale(classes: int) -> float:
+    """Return 1 / ln C, and 0 for a single class: nothing is uncertain there."""
+    return 1 / math.log(classes) if classes > 1 else 0.0
+
+
+def grid(prediction: Prediction) -> Grid:
+    """Return where the pixels of `prediction` lie between its logits."""
+    _, height, width = prediction.logits.shape
+    rows = _positions(height, prediction.size[0], prediction.align_corners)
+    return Grid(*rows, *_positions(width, prediction.size[1], prediction.align_corners))
+
+
+def _positions(
+    small: int, large: int, align_corners: bool
+) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32], FloatMap]:
+    index = np.arange(large, dtype=np.float32)
+    if align_corners:
+        scale = np.float32(small - 1) / np.float32(large - 1) if large > 1 else np.float32(0)
+        position = scale * index
+    else:
+        scale = np.float32(small) / np.float32(large)
+        half = np.float32(0.5)
+        position = np.maximum(scale * (index + half) - half, np.float32(0))
+    low = np.minimum(position.astype(np.int32), small - 1)
+    weight = np.clip(position - low.astype(np.float32), 0, 1).astype(np.float32)
+    return low.astype(np.int32), np.minimum(low + 1, small - 1).astype(np.int32), weight

@@ -1,0 +1,67 @@
+"""Segment tables as HDF5 files. The format is described in docs/formats.md."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from meta_ood.data.hdf5 import opened, replacing
+from meta_ood.segments.table import SegmentTable
+
+TABLE_VERSION = 1
+
+
+def write_table(path: Path, table: SegmentTable, provenance: Mapping[str, str]) -> None:
+    """Write a segment table atomically, one dataset a field.
+
+    Parameters
+    ----------
+    path
+        The file; its folder is made.
+    table
+        The segments.
+    provenance
+        Whatever tells where the table comes from (network, weights, dataset, ...).
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as file:
+        file.attrs["format"] = "meta-ood segments"
+        file.attrs["version"] = TABLE_VERSION
+        for key, value in provenance.items():
+            file.attrs[f"provenance.{key}"] = value
+        for f in fields(SegmentTable):
+            value = getattr(table, f.name)
+            if isinstance(value, np.ndarray):
+                file.create_dataset(f.name, data=value)
+            elif isinstance(value, tuple):
+                file.create_dataset(f.name, data=list(value), dtype=h5py.string_dtype())
+            else:
+                file.attrs[f.name] = value
+
+
+def read_table(path: Path) -> SegmentTable:
+    """Read a segment table.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If the file is damaged or not a segment table of this version; the file is named.
+    """
+    with opened(path, "meta-ood segments", TABLE_VERSION) as file:
+        values: dict[str, Any] = {}
+        for f in fields(SegmentTable):
+            if f.name not in file:
+                values[f.name] = file.attrs[f.name]
+            elif h5py.check_string_dtype(file[f.name].dtype) is not None:
+                values[f.name] = tuple(file[f.name].asstr()[()])
+            else:
+                values[f.name] = file[f.name][()]
+        values["score"], values["threshold"] = str(values["score"]), float(values["threshold"])
+        return SegmentTable(**values)

@@ -1,1 +1,0 @@
-"""One module a stage: file I/O around pure functions."""

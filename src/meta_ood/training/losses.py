@@ -1,0 +1,296 @@
+"""The training objectives: what a network learns at in-distribution and at OoD pixels.
+
+Every loss has the signature ``loss(logits, target, ood_weight, counts=None, **options)``, returns a
+scalar, and gives void pixels neither cost nor gradient. ``counts`` are the pixels that a mean runs
+over: by default those of `target`, and in training those of the whole batch, of which `target` may
+be one process's share; so parts add up to the loss of the whole.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from meta_ood.config import TrainParams
+from meta_ood.data.labels import OOD
+from meta_ood.data.registry import lookup
+
+_CHUNK = 1 << 14  # [px] on the CPU: a chunk of C x 2^14 floats stays in the cache
+
+
+@dataclass(frozen=True)
+class Counts:
+    """How many pixels a mean runs over: all of them, those with a train id, and OoD ones."""
+
+    pixels: float
+    inside: float
+    ood: float
+
+
+Objective = Callable[[Tensor, Tensor, Counts, float], Tensor]
+"""``objective(logits, target, counts, done)``: `done` in [0, 1] is how far training is."""
+
+
+Loss = Callable[..., Tensor]
+"""``loss(logits, target, ood_weight, counts=None, **options)``; see the module's text."""
+
+
+def count(target: Tensor, num_classes: int) -> Counts:
+    """Count the pixels of a target.
+
+    Parameters
+    ----------
+    target
+        Any shape, uint8, encoded as in :mod:`meta_ood.data.labels`.
+    num_classes
+        C; the train ids are ``0 .. C-1``.
+
+    Examples
+    --------
+    >>> count(torch.tensor([0, 18, 254, 255], dtype=torch.uint8), 19)
+    Counts(pixels=4, inside=2, ood=1)
+    """
+    inside = int((target < num_classes).sum())
+    return Counts(target.numel(), inside, int((target == OOD).sum()))
+
+
+def entropy_maximization(
+    logits: Tensor,
+    target: Tensor,
+    ood_weight: float,
+    counts: Counts | None = None,
+    normalisation: str = "published",
+) -> Tensor:
+    r"""Cross entropy at known pixels, cross entropy to the uniform distribution at OoD pixels.
+
+    .. math:: L = \frac{1}{Z} \Big[(1-\lambda) \sum_{x\,in} -\log p_{y(x)}(x)
+              + \frac{\lambda}{C} \sum_{x\,OoD} \sum_c -\log p_c(x)\Big]
+
+    (METHOD.md G2; Chan, Rottmann & Gottschalk, ICCV 2021, eq. 2-4.)
+
+    Parameters
+    ----------
+    logits
+        ``(N, C, H, W)`` floats.
+    target
+        ``(N, H, W) uint8``: train ids, OOD; every other value is void.
+    ood_weight
+        λ in [0, 1].
+    counts
+        Pixels of the whole batch; default: those of `target`.
+    normalisation
+        ``published``: Z = C · all pixels, void ones included. ``pixels``: Z = pixels with a train
+        id or OoD, so that the loss is C times as large or more and does not fall with void.
+
+    Returns
+    -------
+    Scalar of the logits' dtype (float32 for 16 bit logits); 0 if nothing counts.
+
+    Raises
+    ------
+    ValueError
+        If `normalisation` is unknown.
+
+    Examples
+    --------
+    >>> logits = torch.zeros(1, 19, 2, 2)
+    >>> target = torch.full((1, 2, 2), 254, dtype=torch.uint8)
+    >>> loss = entropy_maximization(logits, target, ood_weight=1.0, normalisation="pixels")
+    >>> round(float(loss), 4)  # log 19
+    2.9444
+    """
+    num_classes = logits.shape[1]
+    counts = counts or count(target, num_classes)
+    if normalisation == "published":
+        total = counts.pixels * num_classes
+    elif normalisation == "pixels":
+        total = counts.inside + counts.ood
+    else:
+        raise ValueError(f"unknown normalisation {normalisation!r}; known: pixels, published")
+    total = max(total, 1)
+    return _weighted(logits, target, (1 - ood_weight) / total, ood_weight / total)
+
+
+def cross_entropy(
+    logits: Tensor, target: Tensor, ood_weight: float = 0.0, counts: Counts | None = None
+) -> Tensor:
+    """Mean cross entropy over the pixels with a train id; OoD pixels count as void.
+
+    Examples
+    --------
+    >>> target = torch.zeros(1, 2, 2, dtype=torch.uint8)
+    >>> round(float(cross_entropy(torch.zeros(1, 4, 2, 2), target)), 4)
+    1.3863
+    """
+    counts = counts or count(target, logits.shape[1])
+    return _weighted(logits, target, 1 / max(counts.inside, 1), 0.0)
+
+
+def outlier_exposure(
+    logits: Tensor, target: Tensor, ood_weight: float, counts: Counts | None = None
+) -> Tensor:
+    """Mean cross entropy at known pixels plus λ times the mean cross entropy to uniform at OoD.
+
+    The form of Hendrycks, Mazeika & Dietterich (ICLR 2019): each mean runs over its own pixels,
+    and the first term keeps its weight whatever λ is.
+    """
+    counts = counts or count(target, logits.shape[1])
+    return _weighted(logits, target, 1 / max(counts.inside, 1), ood_weight / max(counts.ood, 1))
+
+
+def energy_hinge(
+    logits: Tensor,
+    target: Tensor,
+    ood_weight: float,
+    counts: Counts | None = None,
+    margin_in: float = -12.0,
+    margin_ood: float = -6.0,
+) -> Tensor:
+    """Mean cross entropy plus λ times squared hinges on the energy E = -log sum_c exp z_c.
+
+    Known pixels with an energy above `margin_in` and OoD pixels with one below `margin_ood` cost
+    the square of the excess, each averaged over its own pixels (Liu et al., NeurIPS 2020, eq. 8).
+    """
+    counts = counts or count(target, logits.shape[1])
+    energy = -torch.logsumexp(logits.float() if logits.dtype.itemsize < 4 else logits, 1)
+    zero = energy.new_zeros(())
+    known = torch.where(target < logits.shape[1], (energy - margin_in).clamp(min=0) ** 2, zero)
+    unknown = torch.where(target == OOD, (margin_ood - energy).clamp(min=0) ** 2, zero)
+    hinges = known.sum() / max(counts.inside, 1) + unknown.sum() / max(counts.ood, 1)
+    return cross_entropy(logits, target, counts=counts) + ood_weight * hinges
+
+
+def unknown_class(
+    logits: Tensor, target: Tensor, ood_weight: float, counts: Counts | None = None
+) -> Tensor:
+    """Cross entropy with one more class, "unknown", for OoD pixels: the baseline of the field.
+
+    The softmax does not see a shift of all logits, so that the further class may have the fixed
+    logit 0: its probability is 1 / (1 + sum_c exp z_c), the score ``energy`` orders pixels as it
+    does, and the network keeps its C outputs. Known pixels have the weight 1-λ, OoD ones λ; the
+    mean runs over both.
+    """
+    num_classes = logits.shape[1]
+    counts = counts or count(target, num_classes)
+    extended = torch.cat([logits, torch.zeros_like(logits[:, :1])], 1)  # (N, C+1, H, W)
+    weights = torch.zeros(256, dtype=_accumulator(logits), device=logits.device)
+    weights[:num_classes], weights[OOD] = 1 - ood_weight, ood_weight
+    labels = target.long()
+    log_p = torch.log_softmax(extended, 1, dtype=_accumulator(logits))
+    own = torch.where(labels < num_classes, labels, num_classes)
+    cost = -log_p.gather(1, own[:, None])[:, 0] * weights[labels]
+    return cost.sum() / max(counts.inside + counts.ood, 1)
+
+
+LOSSES: Mapping[str, Loss] = {
+    "entropy_maximization": entropy_maximization,
+    "outlier_exposure": outlier_exposure,
+    "energy_hinge": energy_hinge,
+    "unknown_class": unknown_class,
+    "cross_entropy": cross_entropy,
+}
+"""Name in params.yaml -> loss. ``cross_entropy`` ignores proxies: what more training alone does."""
+
+
+def ood_objective(params: TrainParams) -> Objective:
+    """Return the objective of OoD training: the chosen loss, with λ as far as it has risen.
+
+    Raises
+    ------
+    ValueError
+        If the loss or one of its options is unknown.
+    """
+    loss = lookup("loss", LOSSES, params.loss)
+    known = set(inspect.signature(loss).parameters) - {"logits", "target", "ood_weight", "counts"}
+    if unknown := sorted(set(params.loss_options) - known):
+        raise ValueError(
+            f"train.loss_options: {', '.join(unknown)} unknown to {params.loss}; "
+            f"known: {', '.join(sorted(known)) or 'none'}"
+        )
+
+    def objective(logits: Tensor, target: Tensor, counts: Counts, done: float) -> Tensor:
+        risen = min(1.0, done / params.ood_weight_ramp) if params.ood_weight_ramp else 1.0
+        return loss(logits, target, params.ood_weight * risen, counts=counts, **params.loss_options)
+
+    return objective
+
+
+def _accumulator(logits: Tensor) -> torch.dtype:
+    return torch.float64 if logits.dtype == torch.float64 else torch.float32
+
+
+def _weighted(logits: Tensor, target: Tensor, inside: float, ood: float) -> Tensor:
+    """Sum `inside` · (-log p_y) at known pixels and `ood` · (-mean_c log p_c) at OoD pixels."""
+    if logits.shape[0] != target.shape[0] or logits.shape[2:] != target.shape[1:]:
+        raise ValueError(
+            f"logits {tuple(logits.shape)} and target {tuple(target.shape)} do not belong together"
+        )
+    total: Tensor = _WeightedCrossEntropy.apply(logits, target, inside, ood)
+    return total
+
+
+class _WeightedCrossEntropy(torch.autograd.Function):
+    """Closed form of loss and gradient in one pass, piece by piece so that it stays in the cache.
+
+    With the log-sum-exp l of the logits z, p the softmax: a known pixel costs l - z_y and has the
+    gradient p - [c = y], an OoD pixel l - mean z and p - 1/C.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, target: Tensor, inside: float, ood: float) -> Tensor:
+        """Compute the loss, and its gradient at once where one is wanted."""
+        wanted = ctx.needs_input_grad[0]
+        if not logits.is_contiguous(memory_format=torch.channels_last):
+            logits = logits.contiguous()
+        gradient = torch.empty_like(logits) if wanted else None
+        total = torch.zeros((), dtype=_accumulator(logits), device=logits.device)
+        size = _CHUNK if logits.device.type == "cpu" else target.numel()
+        for image in range(len(logits)):
+            z, t = logits[image].flatten(1), target[image].flatten()  # (C, HW), (HW,)
+            g = None if gradient is None else gradient[image].flatten(1)
+            for start in range(0, t.numel(), size):
+                part = slice(start, start + size)
+                total += _piece(z[:, part], t[part], inside, ood, None if g is None else g[:, part])
+        if gradient is not None:
+            ctx.save_for_backward(gradient)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None, None, None]:
+        """Scale the gradient that the forward pass left."""
+        (gradient,) = ctx.saved_tensors
+        if upstream.device.type == "cpu" and float(upstream) == 1.0:
+            return gradient, None, None, None
+        return gradient * upstream.to(gradient.dtype), None, None, None
+
+
+def _piece(z: Tensor, t: Tensor, inside: float, ood: float, gradient: Tensor | None) -> Tensor:
+    """Return the cost of (C, P) logits at (P,) targets; fill (C, P) `gradient` if there is one."""
+    classes = len(z)
+    z = z.to(_accumulator(z))
+    known = t < classes
+    outlier = t == OOD if ood else None
+    own = torch.where(known, t, 0).long()[None]  # (1, P)
+    peak = z.amax(0)
+    p = torch.sub(z, peak).exp_()  # (C, P)
+    sums = p.sum(0)
+    lse = sums.log().add_(peak)
+    weight = known.to(z.dtype).mul_(inside)
+    total = torch.dot(weight, lse - z.gather(0, own)[0])
+    uniform = None
+    if outlier is not None:
+        uniform = outlier.to(z.dtype).mul_(ood)
+        total = total + torch.dot(uniform, lse - z.mean(0))
+    if gradient is not None:
+        scale = weight if uniform is None else weight + uniform
+        p.mul_(scale / sums)
+        p.scatter_add_(0, own, -weight[None])
+        if uniform is not None:
+            p.sub_(uniform.div_(classes))
+        gradient.copy_(p)
+    return total

@@ -1,0 +1,151 @@
+"""Joint augmentations of an image and its target, seeded sample by sample."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from scipy.ndimage import find_objects, label
+from torch import Tensor
+from torch.nn.functional import pad
+from torchvision.transforms.v2 import InterpolationMode
+from torchvision.transforms.v2 import functional as joint
+
+from meta_ood.data.labels import IGNORE, OOD
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """Scale jitter, crop, flip and colour jitter, in this order.
+
+    Attributes
+    ----------
+    crop
+        Side of the square that comes out [px].
+    scale_jitter
+        The image is enlarged by a factor drawn log-uniformly from [1 - s, 1 / (1 - s)].
+    colour_jitter
+        Brightness, contrast and saturation are each multiplied by a factor from [1 - c, 1 + c].
+    flip
+        Probability of a horizontal flip.
+
+    An image that is smaller than the crop is padded, never stretched: black in the image, IGNORE in
+    the target.
+    """
+
+    crop: int
+    scale_jitter: float = 0.0
+    colour_jitter: float = 0.0
+    flip: float = 0.5
+
+    def __call__(
+        self, image: Tensor, target: Tensor, generator: np.random.Generator
+    ) -> tuple[Tensor, Tensor]:
+        """Draw one augmentation and apply it to both.
+
+        Parameters
+        ----------
+        image
+            ``(3, H, W) uint8``.
+        target
+            ``(H, W) uint8``.
+        generator
+            Source of all draws; the same number of draws whatever the image.
+
+        Returns
+        -------
+        ``(3, crop, crop) uint8`` and ``(crop, crop) uint8``.
+        """
+        draws = generator.random(7)
+        enlarge = math.exp((2 * draws[0] - 1) * -math.log(1 - self.scale_jitter))
+        window = max(1, round(self.crop / enlarge))  # [px] side of the part that is cut out
+        image, target = _cut(image, target, window, self.crop, draws[1], draws[2])
+        if draws[3] < self.flip:
+            image, target = image.flip(-1), target.flip(-1)
+        if self.colour_jitter:
+            factors = 1 + self.colour_jitter * (2 * draws[4:] - 1)
+            image = joint.adjust_brightness(image, float(factors[0]))
+            image = joint.adjust_contrast(image, float(factors[1]))
+            image = joint.adjust_saturation(image, float(factors[2]))
+        return image.contiguous(), target.contiguous()
+
+
+def _cut(
+    image: Tensor, target: Tensor, window: int, crop: int, down: float, across: float
+) -> tuple[Tensor, Tensor]:
+    """Cut a square window at a relative position in [0, 1), bring it to `crop`, pad what lacks."""
+    height, width = target.shape
+    rows, columns = min(window, height), min(window, width)
+    top, left = int(down * (height - rows + 1)), int(across * (width - columns + 1))
+    image = image[:, top : top + rows, left : left + columns]
+    target = target[top : top + rows, left : left + columns]
+    if window != crop:
+        size = [max(1, round(rows * crop / window)), max(1, round(columns * crop / window))]
+        image = joint.resize(image, size, InterpolationMode.BILINEAR, antialias=True)
+        target = joint.resize(target[None], size, InterpolationMode.NEAREST_EXACT)[0]
+    below, right = crop - target.shape[0], crop - target.shape[1]
+    if below or right:  # the image lies at a drawn place within the padding
+        above, before = int(down * (below + 1)), int(across * (right + 1))
+        edges = (before, right - before, above, below - above)
+        image, target = pad(image, edges), pad(target, edges, value=IGNORE)
+    return image, target
+
+
+def paste(
+    image: Tensor,
+    target: Tensor,
+    proxy: Tensor,
+    proxy_target: Tensor,
+    generator: np.random.Generator,
+) -> tuple[Tensor, Tensor]:
+    """Paste one object of a proxy into a street scene.
+
+    The object is one connected region of the proxy's OoD pixels, drawn with a probability that
+    grows with its area. It stands on a row between 45 % and 100 % of the height; its height is
+    10 % to 50 % of the image's, times how far that row lies below a horizon at 35 %, so that near
+    objects are large. Half of it lies inside at least. The edge is blended over about two pixels,
+    and the object's brightness moves up to half way to that of the place.
+
+    Parameters
+    ----------
+    image, target
+        ``(3, H, W) uint8`` and ``(H, W) uint8``, not changed.
+    proxy, proxy_target
+        The same of a proxy of any size; without OoD pixels nothing is pasted.
+    generator
+        Source of all draws.
+
+    Returns
+    -------
+    New image and target of the same size; the object's pixels are OOD.
+    """
+    draws = generator.random(5)
+    regions, number = label(proxy_target.numpy() == OOD)
+    if not number:
+        return image, target
+    areas = np.bincount(regions.ravel())[1:]
+    chosen = 1 + int(np.searchsorted(np.cumsum(areas) / areas.sum(), draws[0], side="right"))
+    where = find_objects(regions)[chosen - 1]
+    shape = torch.from_numpy(regions[where] == chosen)[None].float()
+    cut = proxy[:, where[0], where[1]].float()
+
+    height, width = target.shape
+    base = int((0.45 + 0.55 * draws[1]) * (height - 1))
+    nearness = (base / height - 0.35) / 0.65
+    rows = max(4, round(height * 0.1 * math.exp(draws[2] * math.log(5.0)) * nearness))
+    columns = max(4, round(rows * shape.shape[2] / shape.shape[1]))
+    cut = joint.resize(cut, [rows, columns], InterpolationMode.BILINEAR, antialias=True)
+    alpha = joint.resize(shape, [rows, columns], InterpolationMode.BILINEAR, antialias=True)
+    left = int(draws[3] * width) - columns // 2
+    top = base + 1 - rows
+    inside = (slice(max(0, top), base + 1), slice(max(0, left), min(width, left + columns)))
+    own = (slice(max(0, -top), rows), slice(max(0, -left), min(columns, width - left)))
+    alpha, cut = alpha[:, own[0], own[1]], cut[:, own[0], own[1]]
+    place = image[:, inside[0], inside[1]].float()
+    cut = (cut + draws[4] * 0.5 * (place.mean() - cut.mean())).clamp(0, 255)
+    image, target = image.clone(), target.clone()
+    image[:, inside[0], inside[1]] = (alpha * cut + (1 - alpha) * place).round().to(torch.uint8)
+    target[inside][alpha[0] >= 0.5] = OOD
+    return image, target

@@ -1,0 +1,114 @@
+import csv
+import dataclasses
+import json
+import logging
+from pathlib import Path
+
+import numpy as np
+import pytest
+from segment_tables import random_table
+
+from meta_ood import config
+from meta_ood.data.context import Machine
+from meta_ood.meta_classification import MetaClassifier, cross_validate
+from meta_ood.meta_classification.regression import cross_validate_iou
+from meta_ood.pipeline import meta
+from meta_ood.segments import SegmentTable, table_file
+
+PARAMS = config.load(Path(__file__).parents[2] / "params.yaml")
+
+
+def segment_table(seed: int = 0) -> SegmentTable:
+    table = random_table(seed)
+    return SegmentTable(
+        **{f.name: getattr(table, f.name) for f in dataclasses.fields(table)},
+        component_image=np.zeros(0, np.int64),
+        component_size=np.zeros(0, np.int64),
+        overlaps=np.zeros((0, 3), np.int64),
+    )
+
+
+def run(folder, table, **settings):
+    table_file.write_table(folder / "segments.h5", table, {})
+    settings = {"max_lost": None, **settings}
+    params = dataclasses.replace(PARAMS, meta=dataclasses.replace(PARAMS.meta, **settings))
+    logged = {}
+    meta.run(
+        params,
+        network="n",
+        variant="baseline",
+        dataset="d",
+        segments=folder / "segments.h5",
+        meta=folder / "out" / "meta",
+        log=lambda values, step: logged.update(values),
+        machine=Machine(),
+    )
+    return folder / "out" / "meta", logged
+
+
+def test_writes_the_out_of_fold_probabilities(tmp_path):
+    table = segment_table()
+    out, logged = run(tmp_path, table, operating_point=0.6)
+    with (out / "probabilities.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0])[:5] == ["segment", "image_id", "scene", "probability", "removed"]
+    estimated = np.array([float(r["estimated_iou"]) for r in rows])
+    np.testing.assert_allclose(estimated, cross_validate_iou(table, "scene"), atol=1e-9)
+    assert [int(r["segment"]) for r in rows] == list(range(60))
+    assert [r["image_id"] for r in rows] == [table.image_ids[i] for i in table.image]
+    assert [r["scene"] for r in rows] == [table.scenes[i] for i in table.image]
+    probability = np.array([float(r["probability"]) for r in rows])
+    np.testing.assert_allclose(probability, cross_validate(table, "scene"), atol=1e-9)
+    np.testing.assert_array_equal([int(r["removed"]) for r in rows], probability > 0.6)
+    metrics = json.loads((out / "metrics.json").read_text())
+    assert metrics["removed"] == sum(int(r["removed"]) for r in rows)
+    assert logged["meta/auroc"] == metrics["auroc"]
+    explanation = json.loads((out / "explanation.json").read_text())
+    assert {row["feature"] for row in explanation["coefficients"]} == set(table.feature_names)
+    classifier = MetaClassifier.read(out / "classifier.json")
+    assert classifier.operating_point == 0.6
+    assert classifier.feature_names == table.feature_names
+
+
+def test_same_table_same_bytes(tmp_path):
+    read = []
+    for name in "ab":
+        (tmp_path / name).mkdir()
+        out, _ = run(tmp_path / name, segment_table())
+        read.append({p.name: p.read_bytes() for p in out.iterdir()})
+    assert read[0] == read[1]
+    assert set(read[0]) == {
+        "classifier.json",
+        "probabilities.csv",
+        "metrics.json",
+        "explanation.json",
+    }
+
+
+def test_only_false_segments_say_why_nothing_goes(tmp_path, caplog):
+    table = segment_table()
+    table.iou[:] = 0
+    with caplog.at_level(logging.WARNING, "meta_ood"):
+        out, logged = run(tmp_path, table)
+    assert "all" in caplog.text
+    assert "are false positives" in caplog.text
+    metrics = json.loads((out / "metrics.json").read_text())
+    assert metrics["removed"] == 0
+    assert metrics["auroc"] is None
+    assert "meta/auroc" not in logged
+
+
+@pytest.mark.parametrize("folds", ["published", "leave_one_out"])
+def test_no_segment(tmp_path, folds):
+    table = segment_table()
+    empty = dataclasses.replace(
+        table,
+        image=table.image[:0],
+        features=table.features[:0],
+        iou=table.iou[:0],
+        segment_box=table.segment_box[:0],
+        segment_score=table.segment_score[:0],
+    )
+    out, _ = run(tmp_path, empty, folds=folds)
+    assert (out / "probabilities.csv").read_text().count("\n") == 1
+    assert json.loads((out / "metrics.json").read_text())["segments"] == 0

@@ -1,0 +1,194 @@
+"""The stages pretrain, train and infer on a handful of frames, killed and continued."""
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from training_run import write_frames
+
+from meta_ood import inference
+from meta_ood.config import load
+from meta_ood.data import frames, prediction_files
+from meta_ood.data.context import Machine, log_nothing
+from meta_ood.inference import average_logits
+from meta_ood.models import checkpoint
+from meta_ood.pipeline import infer, pretrain, train
+
+PARAMS = Path(__file__).parents[2] / "params.yaml"
+NAME = "dualgcn_mini"
+CPU = Machine("cpu", 1)
+SMALL = [
+    *(f"{s}.{k}" for s in ("pretrain", "train") for k in ("epochs=1", "batch_size=2", "crop=32")),
+    "train.proxy_holdout=0.5",
+]
+
+
+@pytest.fixture
+def prepared(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name, number, proxies in (("streets", 4, 0), ("proxies", 4, 4), ("test", 5, 2)):
+        drawn = write_frames(tmp_path / name, number, proxies)
+        frames.write_frames(tmp_path / name, drawn, tmp_path)
+    return tmp_path
+
+
+def run_pretrain(folder: Path, out: str, *overrides: str) -> Path:
+    weights = Path(f"{out}.safetensors")
+    pretrain.run(
+        load(PARAMS, [*SMALL, *overrides]),
+        network=NAME,
+        training=folder / "streets",
+        validation=folder / "test",
+        weights=weights,
+        metrics=Path(f"{out}.json"),
+        log=log_nothing,
+        machine=CPU,
+    )
+    return weights
+
+
+def run_train(folder: Path, baseline: Path, out: str, log=log_nothing, *overrides: str) -> Path:
+    weights = Path(f"{out}.safetensors")
+    train.run(
+        load(PARAMS, [*SMALL, *overrides]),
+        network=NAME,
+        training=folder / "streets",
+        validation=folder / "test",
+        proxies=folder / "proxies",
+        baseline=baseline,
+        weights=weights,
+        metrics=Path(f"{out}.json"),
+        log=log,
+        machine=CPU,
+    )
+    return weights
+
+
+def run_infer(folder: Path, weights: Path, *overrides: str) -> Path:
+    infer.run(
+        load(PARAMS, list(overrides)),
+        network=NAME,
+        variant="baseline",
+        dataset="lost_and_found",
+        prepared=folder / "test",
+        weights=weights,
+        predictions=Path("predictions"),
+        log=log_nothing,
+        machine=CPU,
+    )
+    return Path("predictions")
+
+
+def states() -> list[Path]:
+    return list(Path(".meta_ood").glob("resume/*"))
+
+
+def content(path: Path) -> str:
+    return hashlib.md5(path.read_bytes()).hexdigest()
+
+
+def test_training_twice_writes_the_same_bytes(prepared):
+    first, second = run_pretrain(prepared, "a"), run_pretrain(prepared, "b")
+    assert content(first) == content(second)
+    assert Path("a.json").read_text() == Path("b.json").read_text()
+    assert content(first) != content(run_pretrain(prepared, "c", "seed=1"))
+    seen: dict[str, float] = {}
+    trained = [
+        run_train(prepared, first, out, lambda values, step: seen.update(values)) for out in "de"
+    ]
+    assert content(trained[0]) == content(trained[1]) != content(first)
+    assert {"train/loss", "validation/miou", "validation/separation"} <= set(seen)
+    assert checkpoint.load(trained[0])[1]["variant"] == "ood_trained"
+    assert not states()
+
+
+def test_a_killed_stage_goes_on_and_other_params_do_not_take_its_state(prepared):
+    baseline = run_pretrain(prepared, "baseline")
+    expected = content(run_train(prepared, baseline, "whole", log_nothing, "train.epochs=2"))
+
+    def die(values, step):
+        raise KeyboardInterrupt
+
+    options = ("train.epochs=2", "train.checkpoint_every=1")
+    whole = content(run_train(prepared, baseline, "other", log_nothing, *options))
+    assert whole == expected
+    with pytest.raises(KeyboardInterrupt):
+        run_train(prepared, baseline, "killed", die, *options)
+    assert len(states()) == 1
+    assert not Path("killed.safetensors").exists()
+    run_train(prepared, baseline, "lambda", log_nothing, *options, "train.ood_weight=0.1")
+    assert len(states()) == 1
+    assert content(run_train(prepared, baseline, "killed", log_nothing, *options)) == expected
+    assert not states()
+
+
+def test_infer_writes_every_frame_and_goes_on_where_it_was(prepared, monkeypatch):
+    weights = run_pretrain(prepared, "baseline")
+    folder = run_infer(prepared, weights)
+    found = list(prediction_files.open_predictions(folder))
+    assert [p.image_id for p in found] == ["0", "1", "2", "3", "4"]
+    assert all(p.logits.shape[0] == 19 and p.size == (24, 32) for p in found)
+    whole = {path.name: content(path) for path in folder.iterdir()}
+
+    written: list[str] = []
+    write = prediction_files.write_prediction
+
+    def once(path, prediction, **options):
+        if len(written) == 2:
+            raise OSError("disk full")
+        written.append(prediction.image_id)
+        write(path, prediction, **options)
+
+    monkeypatch.setattr(prediction_files, "write_prediction", once)
+    with pytest.raises(OSError, match="disk full"):
+        run_infer(prepared, weights)
+    assert {path.name: content(path) for path in folder.iterdir()} == whole  # the old ones stay
+
+    def note(path, prediction, **options):
+        written.append(prediction.image_id)
+        write(path, prediction, **options)
+
+    monkeypatch.setattr(prediction_files, "write_prediction", note)
+    run_infer(prepared, weights)
+    assert sorted(written) == ["0", "1", "2", "3", "4"]  # none twice
+    # What goes through together differs after the stop: equal to rounding, not to the bit.
+    for old, new in zip(found, prediction_files.open_predictions(folder), strict=True):
+        np.testing.assert_allclose(new.logits, old.logits, atol=1e-3)
+        assert (new.target == old.target).all()
+
+
+def test_infer_batches_frames_of_one_size(prepared, monkeypatch):
+    listed = frames.read_frames(prepared / "test", prepared)
+    for frame in listed[1::2]:  # sizes alternate in the list
+        for path in (frame.image, frame.target):
+            with Image.open(path) as picture:
+                picture.crop((0, 0, 28, 20)).save(path)
+    weights = run_pretrain(prepared, "baseline")
+    alone = list(prediction_files.open_predictions(run_infer(prepared, weights)))
+    batches: list[tuple[int, ...]] = []
+
+    def seen(network, images, params):
+        batches.append(tuple(images.shape))
+        return average_logits(network, images, params)
+
+    monkeypatch.setattr(inference, "average_logits", seen)
+    together = list(
+        prediction_files.open_predictions(run_infer(prepared, weights, "infer.batch_size=3"))
+    )
+    assert batches == [(2, 3, 20, 28), (3, 3, 24, 32)]
+    for one, three in zip(alone, together, strict=True):
+        assert one.image_id == three.image_id
+        assert (one.target == three.target).all()
+        # Stored in 16 bits, where rounding may turn the last one.
+        np.testing.assert_allclose(three.logits, one.logits, rtol=2**-9, atol=1e-3)
+
+
+def test_infer_takes_no_files_of_other_weights(prepared):
+    first = run_pretrain(prepared, "a")
+    before = next(iter(prediction_files.open_predictions(run_infer(prepared, first)))).logits
+    other = run_pretrain(prepared, "b", "seed=1")
+    folder = prediction_files.open_predictions(run_infer(prepared, other))
+    assert not np.allclose(next(iter(folder)).logits, before)
+    assert folder.weights_sha256 == checkpoint.file_sha256(other)

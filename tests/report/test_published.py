@@ -1,0 +1,170 @@
+"""Published figures beside ours: what is matched, what is said, and what is refused."""
+
+import dataclasses
+import re
+from pathlib import Path
+
+import pytest
+
+from meta_ood import config
+from meta_ood import report as reporting
+from meta_ood.report import Cell, Results, published
+from meta_ood.report.published import MARKS
+
+ROOT = Path(__file__).parents[2]
+ROWS = published.read_published()
+PAPER = config.load(ROOT / "configs" / "paper.yaml")
+
+
+def results_of(params, metrics=None):
+    cells = {
+        (network, variant, dataset): Cell(network, variant, dataset, metrics or {})
+        for network in params.networks
+        for variant in params.variants
+        for dataset in params.evaluation_sets
+    }
+    return Results(params.networks, params.variants, params.evaluation_sets, cells)
+
+
+def comparisons(params=PAPER, metrics=None):
+    return reporting.compare(results_of(params, metrics), params.network, params.datasets, ROWS)
+
+
+def test_every_cell_of_the_paper_has_a_row_and_none_has_two_of_a_kind():
+    found = comparisons()
+    cells = {(one.cell.network, one.cell.variant, one.cell.dataset) for one in found}
+    assert cells == set(results_of(PAPER).cells)
+    kinds = [(one.cell, one.score, one.protocol, one.rows[0].protocol) for one in found]
+    assert len({(id(cell), *rest) for cell, *rest in kinds}) == len(kinds)
+
+
+@pytest.mark.parametrize("name", ["params.yaml", "configs/streets.yaml"])
+def test_nothing_stands_beside_the_miniatures(name):
+    assert comparisons(config.load(ROOT / name)) == []
+    assert reporting.published_section([]) == ""
+    assert reporting.published_markdown([]) == reporting.published_text([]) == ""
+
+
+@pytest.mark.parametrize(
+    ("override", "dataset"),
+    [
+        ("datasets.lost_and_found.options.reading=smiyc", "lost_and_found"),
+        ("datasets.lost_and_found.split=testNoKnown", "lost_and_found"),
+        ("datasets.cityscapes_val.split=train", "cityscapes_val"),
+        ("datasets.cityscapes_val.options={annotation: coarse}", "cityscapes_val"),
+        ("network.deeplabv3plus.architecture=deeplabv3plus_mini", None),
+    ],
+)
+def test_other_images_or_networks_have_no_published_figures(override, dataset):
+    found = comparisons(config.load(ROOT / "configs" / "paper.yaml", [override]))
+    assert found
+    if dataset:
+        assert dataset not in {one.cell.dataset for one in found}
+    else:
+        assert {one.cell.network for one in found} == {"dualgcn"}
+
+
+METRICS = {
+    "frames": 1203,
+    "miou": 0.9,
+    "protocols": {
+        "exact": {"entropy": {"auroc": 0.5}, "max_logit": {"auroc": 0.6, "fpr95": None}},
+        "published": {"entropy": {"auroc": 0.4, "auprc": 0.3}, "max_logit": {"auroc": None}},
+    },
+}
+
+
+def of(found, *key):
+    (one,) = [
+        c for c in found
+        if (c.cell.network, c.cell.variant, c.cell.dataset, c.score) == key
+    ]  # fmt: skip
+    return one
+
+
+def test_our_figures_are_of_the_published_protocol_where_we_have_it():
+    found = comparisons(metrics=METRICS)
+    ours = of(found, "deeplabv3plus", "baseline", "lost_and_found", "entropy")
+    assert (ours.protocol, ours.here) == ("published", ("40.00", "–", "30.00", ""))
+    ours = of(found, "deeplabv3plus", "baseline", "lost_and_found", "max_logit")
+    assert (ours.protocol, ours.here) == ("exact", ("60.00", "–", "–", ""))
+    ours = of(found, "deeplabv3plus", "baseline", "cityscapes_val", "")
+    assert (ours.protocol, ours.here) == ("", ("", "", "", "90.00"))
+
+
+def test_what_cannot_be_compared_is_said():
+    found = comparisons(metrics=METRICS)
+    assert of(found, "deeplabv3plus", "baseline", "lost_and_found", "entropy").remarks == ()
+    (remark,) = of(found, "deeplabv3plus", "baseline", "fishyscapes_static", "energy").remarks
+    assert remark == "fishyscapes_static has 1203 frames here, 30 where published"
+    other = config.load(
+        ROOT / "configs" / "paper.yaml", ["network.dualgcn.options={head_planes: 8}"]
+    )
+    (remark,) = of(comparisons(other), "dualgcn", "baseline", "lost_and_found", "entropy").remarks
+    assert remark == "dualgcn is not the published network: options head_planes"
+
+
+def test_marks_and_question_marks_are_as_given():
+    for row in ROWS:
+        figures = {row.auroc, row.fpr95, row.auprc, row.miou}
+        numbers = [f for f in figures if re.search(r"\d", f)]
+        assert bool(row.mark) == bool(numbers), row
+        assert row.source
+        assert row.mark in MARKS
+        for text in numbers:
+            for number in re.findall(r"[\d.]+", text):
+                assert 0 <= float(number) <= 100
+    text = reporting.published_text(comparisons())
+    assert all(f"[{mark}]" in text for mark in MARKS if mark)
+    assert "[?]" in text
+
+
+def test_texts_hold_every_published_row():
+    found = comparisons(metrics=METRICS)
+    rows = [row for one in found for row in one.rows]
+    markdown = reporting.published_markdown(found).splitlines()
+    body = [line for line in markdown if line.startswith("| ")][2:]
+    assert len(body) == len(rows) + len(found)
+    assert len({line.count(" | ") for line in body}) == 1
+    page = reporting.published_section(found)
+    assert page.count("<tr") == len(rows) + len(found) + 1
+    assert all(line == line.rstrip() for line in reporting.published_text(found).splitlines())
+
+
+def test_the_names_in_the_table_are_known():
+    from meta_ood.datasets import READERS
+    from meta_ood.metrics.pixel import PROTOCOLS
+    from meta_ood.models import MODELS
+    from meta_ood.scores import SCORES
+
+    scores = {*SCORES, "standardised_max_logit", ""}
+    for row in ROWS:
+        assert row.architecture in MODELS
+        assert row.variant in PAPER.variants
+        assert row.score in scores
+        assert row.protocol in {*PROTOCOLS, ""}
+        for place in row.sets.split():
+            reader, split = place.split(":")
+            layout = READERS[reader].layout()
+            assert layout.splits[split] == row.frames
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda text: text.replace("auroc", "roc", 1), "expected the header"),
+        (lambda text: text.replace(",A,", ",X,", 1), "line 5: .*a mark of A, I, T, U"),
+        (lambda text: text.replace(",1203,", ",all,", 1), "line 2: expected a number of frames"),
+        (lambda text: text + "a,b\n", "line 33: expected 13 columns"),
+    ],
+)
+def test_a_wrong_table_is_refused(tmp_path, change, message):
+    path = tmp_path / "published.csv"
+    path.write_text(change(Path(published.__file__).with_name("published.csv").read_text()))
+    with pytest.raises(ValueError, match=rf"published\.csv.*{message}"):
+        published.read_published(path)
+
+
+def test_rows_are_values():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        ROWS[0].auroc = "1"

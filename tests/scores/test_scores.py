@@ -1,0 +1,58 @@
+import numpy as np
+import pytest
+from scipy.special import logsumexp, softmax
+from scipy.stats import entropy
+
+from meta_ood.data.predictions import Prediction
+from meta_ood.scores import SCORES, score_maps
+from meta_ood.scores.maps import pixel_maps
+
+LOGITS = (3 * np.random.default_rng(0).standard_normal((19, 6, 9))).astype(np.float32)
+FRAME = Prediction("x", LOGITS, (6, 9), True, np.zeros((6, 9), np.uint8))
+P = softmax(LOGITS.astype(np.float64), axis=0)
+TWO = np.sort(P, axis=0)[-2:]
+EXPECTED = {
+    "entropy": entropy(P, axis=0) / np.log(19),
+    "max_softmax": 1 - TWO[1],
+    "margin": 1 - TWO[1] + TWO[0],
+    "max_logit": -LOGITS.max(0),
+    "energy": -logsumexp(LOGITS.astype(np.float64), axis=0),
+}
+
+
+def test_every_score_has_an_oracle() -> None:
+    assert set(EXPECTED) == set(SCORES)
+
+
+@pytest.mark.parametrize("name", SCORES)
+def test_scores_are_those_of_scipy(name: str) -> None:
+    together = score_maps(FRAME, list(SCORES))
+    for values in (SCORES[name](FRAME), SCORES[name](pixel_maps(FRAME)), together[name]):
+        assert values.dtype == np.float32
+        np.testing.assert_allclose(values, EXPECTED[name], rtol=0, atol=5e-6)
+
+
+@pytest.mark.parametrize("name", SCORES)
+def test_a_flat_softmax_scores_higher_than_a_sure_one(name: str) -> None:
+    logits = np.zeros((19, 1, 2), np.float32)
+    logits[4, 0, 1] = 9
+    values = SCORES[name](Prediction("x", logits, (1, 2), True, np.zeros((1, 2), np.uint8)))
+    assert values[0, 0] > values[0, 1]
+
+
+@pytest.mark.parametrize("name", ["max_logit", "energy"])
+def test_scores_of_logits_do_not_take_a_softmax(name: str) -> None:
+    given = Prediction.from_softmax("x", P, np.zeros((6, 9), np.uint8))
+    with pytest.raises(ValueError, match="needs logits"):
+        score_maps(given, [name])
+
+
+def test_scores_of_a_given_softmax() -> None:
+    given = Prediction.from_softmax("x", P, np.zeros((6, 9), np.uint8))
+    for name in ("entropy", "max_softmax", "margin"):
+        np.testing.assert_allclose(SCORES[name](given), EXPECTED[name], rtol=0, atol=2e-6)
+
+
+def test_an_unknown_score_lists_the_known_ones() -> None:
+    with pytest.raises(ValueError, match="unknown score 'odin'; known: energy, entropy"):
+        score_maps(FRAME, ["odin"])

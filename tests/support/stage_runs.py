@@ -1,0 +1,28 @@
+"""Stages that tests start in processes of their own, to kill them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from meta_ood.config import load
+from meta_ood.data.context import Machine, log_nothing
+from meta_ood.pipeline import infer
+
+PARAMS = load(Path(__file__).parents[2] / "params.yaml")
+
+
+def infer_frames(prepared: Path, predictions: Path) -> None:
+    torch.set_num_threads(1)
+    infer.run(
+        PARAMS,
+        network="dualgcn_mini",
+        variant="baseline",
+        dataset="lost_and_found",
+        prepared=prepared,
+        weights=prepared.parent / "weights.safetensors",
+        predictions=predictions,
+        log=log_nothing,
+        machine=Machine("cpu", 2),
+    )

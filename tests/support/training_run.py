@@ -1,0 +1,173 @@
+"""A small training that tests start in processes of their own, to kill it or to run it twice."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from meta_ood.config import OptimisationParams
+from meta_ood.data.context import Machine, log_nothing
+from meta_ood.data.frames import Frame
+from meta_ood.data.labels import IGNORE, OOD
+from meta_ood.inference import processes
+from meta_ood.training import Validation, fit, seeded
+from meta_ood.training.loader import SegmentationDataset, mix_proxies
+from meta_ood.training.losses import Counts, entropy_maximization
+from meta_ood.training.transforms import Augmentation
+
+CLASSES = 4
+PARAMS = OptimisationParams(
+    epochs=4,
+    batch_size=4,
+    crop=16,
+    learning_rate=0.01,
+    schedule="poly",
+    scale_jitter=0.2,
+    colour_jitter=0.2,
+    checkpoint_every=3,
+    validate_every=2,
+)
+
+
+class Tiny(nn.Module):
+    """Three convolutions, stride 2."""
+
+    align_corners = True
+    output_stride = 2
+
+    def __init__(self, normalise: bool = True, drop: float = 0.2) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Conv2d(3, 8, 3, stride=2, padding=1),
+            nn.BatchNorm2d(8) if normalise else nn.Identity(),
+            nn.ReLU(),
+            nn.Dropout2d(drop),
+            nn.Conv2d(8, 8, 3, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(8, CLASSES, 1),
+        )
+
+    def forward(self, image: Tensor) -> Tensor:
+        logits: Tensor = self.layers(image)
+        return logits
+
+
+def write_frames(folder: Path, number: int, proxies: int = 0) -> list[Frame]:
+    """Draw frames of coloured stripes; the last `proxies` hold an OoD square."""
+    folder.mkdir(exist_ok=True)
+    frames = []
+    for index in range(number):
+        rng = np.random.default_rng((index, 7))
+        target = np.repeat(rng.integers(0, CLASSES, 6), 4)[:, None].repeat(32, 1).astype(np.uint8)
+        target[:, :2] = IGNORE
+        if index >= number - proxies:
+            target[4:14, 10:20] = OOD
+        colours = np.full((256, 3), 230)
+        colours[:CLASSES] = [(200, 30, 30), (30, 200, 30), (30, 30, 200), (120, 120, 120)]
+        image = colours[target] + rng.integers(-25, 25, (*target.shape, 3))
+        frame = Frame(str(index), folder / f"{index}.png", "", folder / f"{index}_t.png", "")
+        Image.fromarray(image.clip(0, 255).astype(np.uint8)).save(frame.image)
+        Image.fromarray(target).save(frame.target)
+        frames.append(frame)
+    return frames
+
+
+def train(
+    folder: Path,
+    *,
+    seed: int = 0,
+    resume: Path | None = None,
+    die_at: int = 0,
+    with_signal: int = 0,
+    network: dict[str, Any] | None = None,
+    log: Any = log_nothing,
+    workers: int = 1,
+    **changes: Any,
+) -> tuple[nn.Module, dict[str, float]]:
+    """Train Tiny on 20 streets and 8 proxies; at step `die_at` a signal may come."""
+    frames = write_frames(folder, 28, 8) if not folder.exists() else frames_of(folder, 28)
+    params = replace(PARAMS, **changes)
+    with seeded(seed):
+        net = Tiny(**(network or {}))
+    calls = [0]
+
+    def objective(logits: Tensor, target: Tensor, counts: Counts, done: float) -> Tensor:
+        calls[0] += 1
+        if calls[0] == die_at:
+            os.kill(os.getpid(), with_signal)
+        return entropy_maximization(logits, target, 0.3, counts, normalisation="pixels")
+
+    figures = fit(
+        net,
+        SegmentationDataset(frames, Augmentation(params.crop, 0.2, 0.2)),
+        lambda epoch: mix_proxies(20, 8, 0.4, seed=seed, epoch=epoch),
+        objective,
+        params,
+        num_classes=CLASSES,
+        seed=seed,
+        machine=Machine("cpu", workers),
+        log=log,
+        validation=Validation(SegmentationDataset(frames[14:]), proxies=True),
+        resume=resume,
+    )
+    return net, figures
+
+
+def frames_of(folder: Path, number: int) -> list[Frame]:
+    return [
+        Frame(str(i), folder / f"{i}.png", "", folder / f"{i}_t.png", "") for i in range(number)
+    ]
+
+
+def killed(folder: Path, resume: Path, die_at: int, number: int = signal.SIGKILL) -> None:
+    """Train in this process until a signal ends it."""
+    torch.set_num_threads(1)
+    train(folder, resume=resume, die_at=die_at, with_signal=number)
+
+
+def environment(rank: int, port: int) -> dict[str, str]:
+    """Return what torchrun tells one of two processes."""
+    return {
+        "TORCHELASTIC_RUN_ID": "test",
+        "WORLD_SIZE": "2",
+        "LOCAL_WORLD_SIZE": "2",
+        "RANK": str(rank),
+        "LOCAL_RANK": str(rank),
+        "GROUP_RANK": "0",
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+    }
+
+
+def reader(rank: int, port: int, folder: Path) -> None:
+    """Leave a file, late, and see at the end that the other process has left its own."""
+    os.environ |= environment(rank, port)
+    with processes() as (own, number):
+        time.sleep(0.3 * own)
+        (folder / f"{own} of {number}").touch()
+    if len(list(folder.iterdir())) != 2:
+        raise AssertionError("left before the other was done")
+
+
+def one_of_two(rank: int, port: int, folder: Path, out: Path) -> None:
+    """Be one of two processes as torchrun starts them; the first writes curve and weights."""
+    torch.set_num_threads(1)
+    os.environ |= environment(rank, port)
+    curve: list[float] = []
+    net, figures = train(
+        folder,
+        network={"normalise": False, "drop": 0.0},
+        log=lambda values, step: curve.append(values.get("train/loss", -1.0)),
+        accumulate=2,
+    )
+    if rank == 0:
+        torch.save({"curve": curve, "figures": figures, "weights": net.state_dict()}, out)
