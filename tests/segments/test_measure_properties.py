@@ -311,8 +311,8 @@ from pathlib import Path
 
 import numpy as np
 
-from meta_ood.labels import OOD
-from meta_ood.predictions import Prediction
+from meta_ood.data.labels import OOD
+from meta_ood.data.predictions import Prediction
 from meta_ood.segments import measure_segments
 from test_measure_properties import large_mask
 
@@ -342,7 +342,7 @@ def large_mask() -> np.ndarray:
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads memory as Linux says it")
 def test_a_frame_of_4096_by_8192() -> None:
     run = [sys.executable, "-c", LARGE]
-    path = os.pathsep.join([str(Path(__file__).parents[1] / "support"), *sys.path])
+    path = os.pathsep.join([str(Path(__file__).parent), *sys.path])
     done = subprocess.run(
         run, capture_output=True, check=True, env=os.environ | {"PYTHONPATH": path}
     )
