@@ -1,4 +1,5 @@
 import pytest
+
 from demo_world import small_params, synthesize_to
 
 

@@ -3,8 +3,8 @@ import shutil
 
 import pytest
 from click.testing import CliRunner
-from demo_world import REPOSITORY, small_params, synthesize_to
 
+from demo_world import REPOSITORY, small_params, synthesize_to
 from meta_ood import cli, config
 
 

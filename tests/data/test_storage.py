@@ -5,9 +5,8 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from children import start
-from segment_oracle import entropy, softmax
 
+from children import start
 from meta_ood.data.prediction_files import (
     as_stored,
     open_predictions,
@@ -18,6 +17,7 @@ from meta_ood.data.predictions import Prediction
 from meta_ood.scores.maps import pixel_maps
 from meta_ood.segments import SegmentTable, measure_segments
 from meta_ood.segments.table_file import read_table, write_table
+from segment_oracle import entropy, softmax
 
 NAMES = ("road", "car", "sky")
 

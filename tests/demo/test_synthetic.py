@@ -3,10 +3,10 @@ import json
 
 import numpy as np
 import pytest
-from demo_world import small_params, synthesize_to
 from PIL import Image
 from pycocotools import mask as coco_mask
 
+from demo_world import small_params, synthesize_to
 from meta_ood.data.labels import CITYSCAPES, IGNORE
 from meta_ood.datasets.lost_and_found import NON_HAZARDS
 from meta_ood.demo.annotations import compress, run_lengths

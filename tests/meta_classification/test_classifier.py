@@ -2,10 +2,10 @@ import json
 
 import numpy as np
 import pytest
-from segment_tables import random_table, reference_table
 from sklearn.linear_model import LogisticRegression
 
 from meta_ood.meta_classification import MetaClassifier, fit
+from segment_tables import random_table, reference_table
 
 
 def test_coefficients_are_the_published_ones():

@@ -3,13 +3,13 @@ import dataclasses
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from segment_tables import Table, random_table
 
 from meta_ood import cli
 from meta_ood.meta_classification import CLASSIFIERS, cross_validate, fit
 from meta_ood.meta_classification.comparison import as_markdown, compare
 from meta_ood.meta_classification.judgement import judge
 from meta_ood.segments import SegmentTable, table_file
+from segment_tables import Table, random_table
 
 
 def with_components(table: Table, missed: int = 0) -> SegmentTable:

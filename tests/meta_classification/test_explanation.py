@@ -3,7 +3,6 @@ import json
 import numpy as np
 import pytest
 from scipy.special import logit
-from segment_tables import random_table, reference_table
 
 from meta_ood.meta_classification import CLASSIFIERS, cross_validate, fit, quality
 from meta_ood.meta_classification.explanation import (
@@ -17,6 +16,7 @@ from meta_ood.meta_classification.explanation import (
     path_quality,
     reasons,
 )
+from segment_tables import random_table, reference_table
 
 
 def test_the_75_features_fall_into_the_groups():

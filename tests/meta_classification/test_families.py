@@ -2,7 +2,6 @@ import json
 
 import numpy as np
 import pytest
-from segment_tables import random_table, reference_table
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
@@ -16,6 +15,7 @@ from meta_ood.meta_classification import (
     logistic,
     quality,
 )
+from segment_tables import random_table, reference_table
 
 
 def scaled_of(table):

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
-from segment_tables import reference_table
 
 from meta_ood.meta_classification.features import Scaling, degenerate_columns
+from segment_tables import reference_table
 
 
 def test_published_scaling():

@@ -1,6 +1,5 @@
 import numpy as np
 import pytest
-from segment_tables import random_table, reference_table
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import LeaveOneGroupOut
 from sklearn.pipeline import make_pipeline
@@ -8,6 +7,7 @@ from sklearn.preprocessing import StandardScaler
 
 from meta_ood.meta_classification import cross_validate, out_of_fold
 from meta_ood.meta_classification.folds import assign_folds
+from segment_tables import random_table, reference_table
 
 CASES = [(case, tag) for case in ("A_laf", "B_fs") for tag in ("base", "trained")]
 

@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
-from segment_tables import random_table, reference_table
 
 from meta_ood.meta_classification import cross_validate
 from meta_ood.meta_classification.judgement import judge
+from segment_tables import random_table, reference_table
 
 
 @pytest.mark.parametrize("case", ["A_laf", "B_fs"])

@@ -2,12 +2,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from segment_tables import random_table, reference_table
 from sklearn.linear_model import LogisticRegression
 
 from meta_ood.meta_classification import out_of_fold
 from meta_ood.meta_classification.features import Scaling
 from meta_ood.meta_classification.leave_one_out import leave_one_out
+from segment_tables import random_table, reference_table
 
 
 def cold_fits(features, false, rows, rescale, penalty=1.0):

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from segment_tables import reference_table
 from sklearn.metrics import average_precision_score, brier_score_loss, roc_auc_score
 
 from meta_ood.meta_classification import quality
+from segment_tables import reference_table
 
 rows = st.lists(st.tuples(st.integers(0, 8), st.booleans()), min_size=2, max_size=40)
 

@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
-from segment_tables import random_table, reference_table
 from sklearn.linear_model import Ridge
 
 from meta_ood.meta_classification.regression import cross_validate_iou, regression_quality, ridge
+from segment_tables import random_table, reference_table
 
 
 def oracle(table, out, penalty, scaled_on):

@@ -7,16 +7,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from children import kill_twenty_times, start
 from PIL import Image
-from stage_runs import infer_frames
-from training_run import write_frames
 
+from children import kill_twenty_times, start
 from meta_ood import models
 from meta_ood.data import frames, prediction_files
 from meta_ood.data.files import ROOT
 from meta_ood.data.labels import CITYSCAPES
 from meta_ood.models import checkpoint
+from stage_runs import infer_frames
+from training_run import write_frames
 
 FRAMES = 30
 

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from segment_tables import random_table
 
 from meta_ood import config
 from meta_ood.data.context import Machine
@@ -14,6 +13,7 @@ from meta_ood.meta_classification import MetaClassifier, cross_validate
 from meta_ood.meta_classification.regression import cross_validate_iou
 from meta_ood.pipeline import meta
 from meta_ood.segments import SegmentTable, table_file
+from segment_tables import random_table
 
 PARAMS = config.load(Path(__file__).parents[2] / "params.yaml")
 

@@ -4,7 +4,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from training_run import write_frames
 
 from meta_ood import models
 from meta_ood.config import load
@@ -13,6 +12,7 @@ from meta_ood.data.context import Machine, log_nothing
 from meta_ood.data.labels import CITYSCAPES
 from meta_ood.models import checkpoint, published
 from meta_ood.pipeline import pretrain, train
+from training_run import write_frames
 
 PARAMS = Path(__file__).parents[2] / "params.yaml"
 NAME = "dualgcn_mini"

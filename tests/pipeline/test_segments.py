@@ -4,8 +4,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from children import kill_twenty_times, start
 
+from children import kill_twenty_times, start
 from meta_ood import config
 from meta_ood.data import prediction_files
 from meta_ood.data.context import Machine, log_nothing

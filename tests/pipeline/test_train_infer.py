@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from training_run import write_frames
 
 from meta_ood import inference
 from meta_ood.config import load
@@ -15,6 +14,7 @@ from meta_ood.data.context import Machine, log_nothing
 from meta_ood.inference import average_logits
 from meta_ood.models import checkpoint
 from meta_ood.pipeline import infer, pretrain, train
+from training_run import write_frames
 
 PARAMS = Path(__file__).parents[2] / "params.yaml"
 NAME = "dualgcn_mini"

@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from evaluation_folder import DATASETS, NETWORKS, VARIANTS, write_cell, write_evaluation
 from PIL import Image
 
+from evaluation_folder import DATASETS, NETWORKS, VARIANTS, write_cell, write_evaluation
 from meta_ood import config
 from meta_ood import report as reporting
 from meta_ood.cli import main

@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
-import segment_oracle as oracle
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import segment_oracle as oracle
 from meta_ood.data.predictions import Prediction
 from meta_ood.scores import _kernel
 from meta_ood.scores.maps import MAPS, PixelMaps, Workspace, pixel_maps

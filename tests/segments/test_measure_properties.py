@@ -9,12 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import segment_oracle as oracle
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy import ndimage
 
+import segment_oracle as oracle
 from meta_ood.data.labels import IGNORE, NEUTRAL, OOD
 from meta_ood.data.predictions import Prediction
 from meta_ood.scores import _kernel as pixel_kernel
