@@ -37,6 +37,8 @@ def test_committed_configurations_load(path: Path) -> None:
         ("evaluation_sets=[mars]", "'mars' is not defined in datasets; known: .*lost_and_found"),
         ("roles.proxies=mars", "roles.proxies: 'mars' is not defined"),
         ("network.dualgcn_mini.train={epochs: -1}", "network.dualgcn_mini.train.epochs: -1 is out"),
+        ("network.dualgcn_mini.weights={trunk: a.pth}", "weights.trunk: unknown key"),
+        ("network.dualgcn_mini.weights={trunk: a.pth}", "trunk is called backbone now"),
         ("network.dualgcn_mini.train={steps: 1}", "network.dualgcn_mini.train.steps: unknown key"),
         ("seed=", "seed: expected an integer at least 0, got nothing"),
         ("segments.threshold=.nan", "segments.threshold: nan"),

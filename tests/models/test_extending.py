@@ -86,14 +86,14 @@ def test_torchvision_networks_are_torchvision_s(name):
     assert abs(94 / logits.shape[3] - network.output_stride) < 0.4 * network.output_stride
 
 
-def test_torchvision_trunk_and_auxiliary_classifier(tmp_path):
+def test_torchvision_backbone_and_auxiliary_classifier(tmp_path):
     from torchvision.models import resnet50, segmentation
 
     name = "torchvision/fcn_resnet50"
     classifier = resnet50(weights=None, num_classes=3)
     torch.save(classifier.state_dict(), tmp_path / "resnet50.pth")
     network = models.build(name, 5)
-    report = published.load_trunk(network, tmp_path / "resnet50.pth")
+    report = published.load_backbone(network, tmp_path / "resnet50.pth")
     assert report.dropped == ("backbone.fc.weight", "backbone.fc.bias")
     assert torch.equal(network.backbone["conv1"].weight, classifier.conv1.weight)
 

@@ -318,24 +318,24 @@ def test_file_of_another_architecture_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_trunk_of_a_classifier_initialises_the_backbone_alone(tmp_path, name):
+def test_classifier_initialises_the_backbone_alone(tmp_path, name):
     network, other = build(name), build(name)
     with torch.no_grad():
         for parameter in other.parameters():
             parameter.add_(1)
-    trunk = {k: v for k, v in state(other) if k.startswith(network.trunk_prefixes)}
+    backbone = {k: v for k, v in state(other) if k.startswith(network.backbone_prefixes)}
     classifier = {"fc.weight": torch.ones(7, 8), "fc.bias": torch.ones(7)}
-    torch.save({"state_dict": wrapped({**trunk, **classifier})}, tmp_path / "trunk.pth")
+    torch.save({"state_dict": wrapped({**backbone, **classifier})}, tmp_path / "backbone.pth")
     before = {k: v.clone() for k, v in state(network)}
-    report = published.load_trunk(network, tmp_path / "trunk.pth")
+    report = published.load_backbone(network, tmp_path / "backbone.pth")
     assert report.dropped == ("fc.weight", "fc.bias")
     for key, value in state(network):
-        assert torch.equal(value, other.state_dict()[key] if key in trunk else before[key]), key
-    torch.save({**trunk, "head.x": torch.ones(1)}, tmp_path / "bad.pth")
+        assert torch.equal(value, other.state_dict()[key] if key in backbone else before[key]), key
+    torch.save({**backbone, "head.x": torch.ones(1)}, tmp_path / "bad.pth")
     with pytest.raises(CheckpointError, match=r"unexpected +1: head\.x"):
-        published.load_trunk(network, tmp_path / "bad.pth")
+        published.load_backbone(network, tmp_path / "bad.pth")
 
 
-def test_trunk_needs_a_network_that_declares_one(tmp_path):
-    with pytest.raises(CheckpointError, match="Linear declares no trunk_prefixes"):
-        published.load_trunk(torch.nn.Linear(1, 1), tmp_path / "trunk.pth")
+def test_loading_a_backbone_needs_a_network_that_declares_one(tmp_path):
+    with pytest.raises(CheckpointError, match="Linear declares no backbone_prefixes"):
+        published.load_backbone(torch.nn.Linear(1, 1), tmp_path / "backbone.pth")

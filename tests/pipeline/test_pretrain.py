@@ -1,4 +1,4 @@
-"""Given weights: taken instead of training, checked, with their origin; a trunk to start from."""
+"""Given weights: taken instead of training, checked, with their origin; or a backbone alone."""
 
 from pathlib import Path
 
@@ -82,19 +82,21 @@ def test_given_weights_of_the_other_variant_are_refused(prepared):
     assert not Path("out.safetensors").exists()
 
 
-def test_training_starts_from_a_trunk_if_one_is_given(prepared):
-    trunk = models.build(NAME, 19)
+def test_training_starts_from_a_backbone_if_one_is_given(prepared):
+    backbone = models.build(NAME, 19)
     with torch.no_grad():
-        trunk.conv1[0].weight.fill_(0.125)
-    own = {k: v for k, v in trunk.state_dict().items() if k.startswith(trunk.trunk_prefixes)}
-    torch.save(own, "trunk.pth")
+        backbone.conv1[0].weight.fill_(0.125)
+    own = {
+        k: v for k, v in backbone.state_dict().items() if k.startswith(backbone.backbone_prefixes)
+    }
+    torch.save(own, "backbone.pth")
     settings = {
         "pretrain.epochs": 1,
         "pretrain.batch_size": 4,
         "pretrain.crop": 24,
         "pretrain.learning_rate": "1.0e-9",
         "pretrain.weight_decay": 0.0,
-        f"network.{NAME}.weights": "{trunk: trunk.pth}",
+        f"network.{NAME}.weights": "{backbone: backbone.pth}",
     }
     params = load(PARAMS, [f"{key}={value}" for key, value in settings.items()])
     loaded, metadata = run(pretrain, params, prepared)

@@ -108,7 +108,7 @@ class TrainParams(OptimisationParams):
     reset_optimizer: bool = False
 
 
-_WEIGHTS = ("baseline", "ood_trained", "trunk")
+_WEIGHTS = ("baseline", "ood_trained", "backbone")
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,7 @@ class NetworkParams:
     train: Options = field(default_factory=dict)
     weights: Mapping[str, str] = field(default_factory=dict)
     """Files to start from: ``baseline`` and ``ood_trained`` as ``meta-ood weights import`` stores
-    them, taken instead of training; ``trunk`` of an image classifier, where training begins."""
+    them, taken instead of training; ``backbone`` of an image classifier, where training begins."""
 
 
 @dataclass(frozen=True)
@@ -254,7 +254,10 @@ class Params:
             for key in own.weights:
                 if key not in _WEIGHTS:
                     known = ", ".join(_WEIGHTS)
-                    raise ConfigError(f"network.{name}.weights.{key}: unknown key; known: {known}")
+                    renamed = "; trunk is called backbone now" if key == "trunk" else ""
+                    raise ConfigError(
+                        f"network.{name}.weights.{key}: unknown key; known: {known}{renamed}"
+                    )
 
     def network_params(self, name: str) -> NetworkParams:
         """Return the entry of network `name`; an unknown name lists the known ones."""

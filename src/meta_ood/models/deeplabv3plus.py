@@ -53,7 +53,7 @@ class AtrousSpatialPyramid(nn.Module):
 
 
 class DeepLabV3Plus(WideResNet38):
-    """DeepLabv3+ with a WideResNet38 trunk.
+    """DeepLabv3+ with a WideResNet38 backbone.
 
     Parameters
     ----------
@@ -65,7 +65,7 @@ class DeepLabV3Plus(WideResNet38):
         Channels taken from `mod2`.
     mean, std
         Normalisation of the input.
-    **trunk
+    **backbone
         Options of :class:`WideResNet38`.
 
     Attributes
@@ -77,7 +77,7 @@ class DeepLabV3Plus(WideResNet38):
     """
 
     align_corners = True
-    trunk_prefixes = ("mod1.", "mod2.", "mod3.", "mod4.", "mod5.", "mod6.", "mod7.")
+    backbone_prefixes = ("mod1.", "mod2.", "mod3.", "mod4.", "mod5.", "mod6.", "mod7.")
 
     def __init__(
         self,
@@ -87,12 +87,12 @@ class DeepLabV3Plus(WideResNet38):
         fine_width: int = 48,
         mean: Sequence[float] = IMAGENET_MEAN,
         std: Sequence[float] = IMAGENET_STD,
-        **trunk: Any,
+        **backbone: Any,
     ) -> None:
-        super().__init__(**trunk)
+        super().__init__(**backbone)
         self.normalisation = Normalisation(mean, std)
         self.output_stride = self.fine_stride
-        self.aspp = AtrousSpatialPyramid(self.trunk_width, aspp_width, rates)
+        self.aspp = AtrousSpatialPyramid(self.backbone_width, aspp_width, rates)
         mod2_width: int = self.get_submodule("mod3.block1.bn1.0").num_features  # type: ignore[assignment]
         self.bot_fine = nn.Conv2d(mod2_width, fine_width, 1, bias=False)
         self.bot_aspp = nn.Conv2d((2 + len(rates)) * aspp_width, aspp_width, 1, bias=False)

@@ -135,14 +135,14 @@ class DualGCNHead(nn.Module):
 
 
 class DualGCNNet(ResNet):
-    """DualGCNNet with a ResNet trunk.
+    """DualGCNNet with a ResNet backbone.
 
     Parameters
     ----------
     num_classes
         C.
     blocks
-        Blocks of the trunk's layers.
+        Blocks of the backbone's layers.
     head_planes
         P, a multiple of 4.
     auxiliary
@@ -150,7 +150,7 @@ class DualGCNNet(ResNet):
         and its parameters ask for no gradient: it is there for checkpoints to load strictly.
     mean, std
         Normalisation of the input.
-    **trunk
+    **backbone
         Options of :class:`ResNet`.
 
     Attributes
@@ -162,7 +162,7 @@ class DualGCNNet(ResNet):
     """
 
     align_corners = True
-    trunk_prefixes = ("conv1.", "bn1.", "layer1.", "layer2.", "layer3.", "layer4.")
+    backbone_prefixes = ("conv1.", "bn1.", "layer1.", "layer2.", "layer3.", "layer4.")
 
     def __init__(
         self,
@@ -173,11 +173,11 @@ class DualGCNNet(ResNet):
         planes: Sequence[int] = PLANES,
         mean: Sequence[float] = IMAGENET_MEAN,
         std: Sequence[float] = IMAGENET_STD,
-        **trunk: Any,
+        **backbone: Any,
     ) -> None:
-        super().__init__(blocks, planes=planes, **trunk)
+        super().__init__(blocks, planes=planes, **backbone)
         self.normalisation = Normalisation(mean, std)
-        self.head = DualGCNHead(self.trunk_width, head_planes, num_classes)
+        self.head = DualGCNHead(self.backbone_width, head_planes, num_classes)
         if auxiliary:
             self.dsn = nn.Sequential(
                 nn.Conv2d(planes[2] * EXPANSION, head_planes, 3, padding=1),
@@ -188,7 +188,7 @@ class DualGCNNet(ResNet):
 
     def forward(self, image: Tensor) -> Tensor:
         """Map ``(N, 3, H, W)`` in [0, 1] to logits ``(N, C, H / stride, W / stride)``."""
-        logits: Tensor = self.head(self.trunk(self.normalisation(image)))
+        logits: Tensor = self.head(self.backbone(self.normalisation(image)))
         return logits
 
 
@@ -219,5 +219,5 @@ def dualgcn_mini(num_classes: int, **options: Any) -> DualGCNNet:
 
 
 def dualgcnnet_r101(num_classes: int, **options: Any) -> DualGCNNet:
-    """Build DualGCNNet with the deeper trunk."""
+    """Build DualGCNNet with the deeper backbone."""
     return DualGCNNet(num_classes, **{"blocks": (3, 4, 23, 3), **options})

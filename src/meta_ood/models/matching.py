@@ -36,7 +36,7 @@ class Report:
     counted
         Missing ``num_batches_tracked`` that are set to 0 (files of torch before 0.4.1).
     dropped
-        Entries left out on purpose: an ImageNet trunk's classifier.
+        Entries left out on purpose: an ImageNet backbone's classifier.
     ignored
         Entries of the file beside the state dict.
     hint

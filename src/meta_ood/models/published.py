@@ -46,13 +46,13 @@ def import_published(
     return network, report
 
 
-def load_trunk(network: nn.Module, path: Path) -> Report:
+def load_backbone(network: nn.Module, path: Path) -> Report:
     """Initialise a network's backbone alone from the weights of an image classifier.
 
     Parameters
     ----------
     network
-        One with the attribute ``trunk_prefixes``: how the names of its backbone begin.
+        One with the attribute ``backbone_prefixes``: how the names of its backbone begin.
     path
         A file of a classifier with the same backbone; its classifier is left out.
 
@@ -65,9 +65,11 @@ def load_trunk(network: nn.Module, path: Path) -> Report:
     CheckpointError
         If the network declares no backbone or the backbone's names or shapes do not fit.
     """
-    prefixes = getattr(network, "trunk_prefixes", None)
+    prefixes = getattr(network, "backbone_prefixes", None)
     if not prefixes:
-        raise CheckpointError(f"{type(network).__name__} declares no trunk_prefixes")
+        raise CheckpointError(
+            f"{type(network).__name__} declares no backbone_prefixes (before 0.2: trunk_prefixes)"
+        )
     contents = _read_any(path)
     found = contents.tensors
     state = network.state_dict()

@@ -1,4 +1,4 @@
-"""ResNet with a deep stem and dilated upper layers, METHOD.md G3; the trunk of DualGCNNet.
+"""ResNet with a deep stem and dilated upper layers, METHOD.md G3; the backbone of DualGCNNet.
 
 Parameter names, order and shapes are the published ones.
 """
@@ -62,12 +62,12 @@ class Bottleneck(nn.Module):
 
 
 class ResNet(nn.Module):
-    """The trunk: deep stem and four layers of bottlenecks.
+    """The backbone: deep stem and four layers of bottlenecks.
 
     Parameters
     ----------
     blocks
-        Blocks of each layer: (3, 4, 6, 3) and (3, 4, 23, 3) are the published trunks.
+        Blocks of each layer: (3, 4, 6, 3) and (3, 4, 23, 3) are the published backbones.
     stem_width
         Channels of the first two stem convolutions; the third has twice as many.
     planes, strides, dilations, multi_grid
@@ -115,10 +115,10 @@ class ResNet(nn.Module):
                 width = planes[layer] * EXPANSION
             self.add_module(f"layer{layer + 1}", nn.Sequential(*bottlenecks))
         self.output_stride = 4 * strides[0] * strides[1] * strides[2] * strides[3]
-        self.trunk_width = width
+        self.backbone_width = width
 
-    def trunk(self, x: Tensor) -> Tensor:
-        """Map a normalised ``(N, 3, H, W)`` to layer4, ``(N, trunk_width, h, w)``."""
+    def backbone(self, x: Tensor) -> Tensor:
+        """Map a normalised ``(N, 3, H, W)`` to layer4, ``(N, backbone_width, h, w)``."""
         x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
         for layer in range(1, 5):
             x = self.get_submodule(f"layer{layer}")(x)

@@ -33,7 +33,7 @@ class TorchvisionSegmentation(nn.Module):
     """
 
     align_corners = False
-    trunk_prefixes = ("backbone.",)
+    backbone_prefixes = ("backbone.",)
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""WideResNet38 (A2): pre-activation residual blocks, METHOD.md G3; the trunk of DeepLabv3+.
+"""WideResNet38 (A2): pre-activation residual blocks, METHOD.md G3; the backbone of DeepLabv3+.
 
 Parameter names, order and shapes are the published ones.
 """
@@ -78,7 +78,7 @@ class ResidualBlock(nn.Module):
 
 
 class WideResNet38(nn.Module):
-    """The trunk: `mod1` .. `mod7`, with two max poolings in between.
+    """The backbone: `mod1` .. `mod7`, with two max poolings in between.
 
     Parameters
     ----------
@@ -127,7 +127,7 @@ class WideResNet38(nn.Module):
         self.pool2 = nn.MaxPool2d(3, stride=2, padding=1)
         self.pool3 = nn.MaxPool2d(3, stride=2, padding=1)
         self.fine_stride = 2 * stem_stride * strides[0]
-        self.trunk_width = width
+        self.backbone_width = width
 
     def fine(self, x: Tensor) -> Tensor:
         """Return the output of `mod2`, ``(N, widths[0][-1], H / fine_stride, ...)``."""
@@ -135,7 +135,7 @@ class WideResNet38(nn.Module):
         return out
 
     def coarse(self, fine: Tensor) -> Tensor:
-        """Go on from `mod2` to the output of `mod7`, ``(N, trunk_width, h, w)``."""
+        """Go on from `mod2` to the output of `mod7`, ``(N, backbone_width, h, w)``."""
         x: Tensor = self.pool3(fine)
         for name in MODULES[1:]:
             x = self.get_submodule(name)(x)

@@ -50,8 +50,8 @@ def run(
     else:
         with seeded(params.seed):
             net = models.build(own.architecture, num_classes, **own.options)
-        if trunk := own.weights.get("trunk"):
-            published.load_trunk(net, Path(trunk))
+        if backbone := own.weights.get("backbone"):
+            published.load_backbone(net, Path(backbone))
         augmentation = Augmentation(settings.crop, settings.scale_jitter, settings.colour_jitter)
         figures = fit(
             net,
