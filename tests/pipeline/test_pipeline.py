@@ -42,6 +42,7 @@ def resolved(text: str, cell: dict[str, str]) -> str:
     """Fill in DVC's ${…} for one instance, independently of DVC."""
     values: dict[str, str] = {f"item.{key}": value for key, value in cell.items()}
     values |= {f"roles.{role}": getattr(PARAMS.roles, role) for role in vars(PARAMS.roles)}
+    values["detector.meta_from"] = PARAMS.detector.meta_from
     if "dataset" in cell:
         values |= {"key": cell["dataset"]}
         values["item.root"] = PARAMS.datasets[cell["dataset"]].root

@@ -24,6 +24,7 @@ STAGES: dict[str, str] = {
     "segments": "Logits -> table of OoD segments with their features.",
     "meta": "Meta classification: which segments are false alarms.",
     "evaluate": "Metrics, curves and pictures of one network, variant and dataset.",
+    "detector": "Weights and meta classifier as one folder, which `detect` and servers load.",
     "report": "All results as one self-contained HTML page.",
 }
 """Stage -> what it does; the order is that of the pipeline."""

@@ -7,6 +7,7 @@ offending key together with what was expected.
 from meta_ood.config.files import load, read_yaml
 from meta_ood.config.schema import (
     DatasetParams,
+    DetectorParams,
     EvaluateParams,
     GateParams,
     InferParams,
@@ -29,6 +30,7 @@ __all__ = [
     "SECTIONS",
     "ConfigError",
     "DatasetParams",
+    "DetectorParams",
     "EvaluateParams",
     "GateParams",
     "InferParams",

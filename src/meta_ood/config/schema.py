@@ -181,6 +181,13 @@ class EvaluateParams:
 
 
 @dataclass(frozen=True)
+class DetectorParams:
+    """Which evaluation set's meta classifier goes into the detector."""
+
+    meta_from: str
+
+
+@dataclass(frozen=True)
 class ReportParams:
     """The report's title."""
 
@@ -230,6 +237,7 @@ class Params:
     segments: SegmentsParams
     meta: MetaParams
     evaluate: EvaluateParams
+    detector: DetectorParams
     report: ReportParams
     tracking: TrackingParams
 
@@ -240,6 +248,12 @@ class Params:
             ("networks", self.networks, self.network, "network"),
             ("evaluate.component_thresholds", thresholds, self.network, "network"),
             ("evaluation_sets", self.evaluation_sets, self.datasets, "datasets"),
+            (
+                "detector.meta_from",
+                (self.detector.meta_from,),
+                self.evaluation_sets,
+                "evaluation_sets",
+            ),
             ("roles.training", (self.roles.training,), self.datasets, "datasets"),
             ("roles.validation", (self.roles.validation,), self.datasets, "datasets"),
             ("roles.proxies", (self.roles.proxies,), self.datasets, "datasets"),

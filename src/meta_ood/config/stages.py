@@ -19,6 +19,7 @@ SECTIONS: dict[str, tuple[str, ...]] = {
     "segments": ("segments",),
     "meta": ("seed", "meta"),
     "evaluate": ("seed", "segments", "meta", "evaluate"),
+    "detector": ("infer", "segments", "detector"),
     "report": (
         *("seed", "networks", "variants", "evaluation_sets", "datasets", "network"),
         *("segments", "report"),

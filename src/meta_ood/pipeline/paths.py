@@ -22,6 +22,7 @@ STAGES: dict[str, tuple[str, ...]] = {
     "segments": ("network", "variant", "dataset"),
     "meta": ("network", "variant", "dataset"),
     "evaluate": ("network", "variant", "dataset"),
+    "detector": ("network", "variant"),
     "report": (),
 }
 """Stage name -> the keys that say which of its instances is meant."""
@@ -151,6 +152,13 @@ def _stage_paths(
                 "curves": evaluation / "curves",
                 "pictures": evaluation / "pictures",
             },
+        )
+    if stage == "detector":
+        weights = networks / f"{variant}.safetensors"
+        fitted = data / "meta" / network / variant / params.detector.meta_from
+        return StagePaths(
+            {"weights": weights, "meta": fitted},
+            {"detector": data / "detectors" / network / variant},
         )
     return StagePaths({"evaluation": data / "evaluate"}, {"report": data / "report"})
 

@@ -1,0 +1,45 @@
+"""Stage `detector`: weights and meta classifier of one network as one self-contained folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from meta_ood.config import Params, stage_values
+from meta_ood.data.context import Log, Machine
+from meta_ood.detector.folder import write_folder
+
+
+def run(
+    params: Params,
+    *,
+    network: str,
+    variant: str,
+    weights: Path,
+    meta: Path,
+    detector: Path,
+    log: Log,
+    machine: Machine,
+) -> None:
+    """Write the folder that ``Detector.load`` reads, see :mod:`meta_ood.detector.folder`.
+
+    Parameters
+    ----------
+    params
+        Sections infer, segments and detector.
+    network, variant, log, machine
+        Not used: the weights file knows its network, and nothing is computed.
+    weights, meta
+        The network, and the folder of the meta classifier fitted on ``detector.meta_from``.
+    detector
+        The folder to write.
+    """
+    infer = stage_values(params, "infer")
+    write_folder(
+        detector,
+        weights,
+        meta,
+        score=params.segments.score,
+        threshold=params.segments.threshold,
+        infer={name.removeprefix("infer."): value for name, value in infer.items()},
+        meta_from=params.detector.meta_from,
+    )
