@@ -1,0 +1,153 @@
+"""Reading and writing image files: photos as RGB, label maps as ids.
+
+Every image that this package reads comes through this module. The format is decided by the file's
+content and must be on a list of allowed formats; whatever a decoder raises becomes a ``ValueError``
+that names the file.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from PIL import ExifTags, Image, ImageFile, ImageOps, UnidentifiedImageError
+
+from meta_ood.data.files import replacing
+from meta_ood.data.labels import LabelMap
+
+RgbImage = npt.NDArray[np.uint8]
+
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "PPM")
+"""Formats of photos. All are decoded in this process; EPS, for example, would start a program."""
+
+LABEL_FORMATS = ("PNG", "BMP", "TIFF")
+"""Formats of label maps: without loss, since a neighbouring id is another object."""
+
+MAX_PIXELS = 89_478_485
+"""Pillow's limit for images that may be decompression bombs: 256 MiB as RGB."""
+
+_COLOUR_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr")
+"""Pillow's modes of at most 8 bits per channel, which convert to RGB without clipping."""
+
+_SCALES = {"L;2": 85, "L;4": 17}
+"""Pillow stretches grey values of 2 and 4 bits to 0..255 by these factors."""
+
+
+def read_image(path: Path) -> RgbImage:
+    """Return an image file as ``(H, W, 3) uint8`` RGB, upright.
+
+    The EXIF orientation is applied, an alpha channel is dropped, grey becomes three equal channels.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If it is damaged, of a format outside :data:`FORMATS`, of more than 8 bits per channel or
+        larger than :data:`MAX_PIXELS`; the file is named.
+    """
+    return decode_image(path.read_bytes(), str(path))
+
+
+def decode_image(content: bytes, name: str) -> RgbImage:
+    """Return the content of an image file as in :func:`read_image`; `name` is for messages."""
+    with _opened(content, name, FORMATS) as image:
+        if image.mode not in _COLOUR_MODES:
+            raise ValueError(f"expected 8 bits per channel, got mode {image.mode}; convert it")
+        turned = image if _orientation(image) == 1 else ImageOps.exif_transpose(image)
+        return np.array(turned.convert("RGB"), np.uint8)
+
+
+def image_size(path: Path) -> tuple[int, int]:
+    """Return ``(height, width)`` [px] of an upright image from its header, without decoding it.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        As :func:`read_image`, as far as the header shows it.
+    """
+    with path.open("rb") as file, _opened(file, str(path), FORMATS) as image:
+        swapped = _orientation(image) in (5, 6, 7, 8)  # turned by a quarter
+        return (image.width, image.height) if swapped else (image.height, image.width)
+
+
+def read_label_map(path: Path) -> LabelMap:
+    """Return a label map as ``(H, W) uint8`` ids, exactly as they are stored.
+
+    Grey images of 1, 2, 4 and 8 bits and palette images are read; ids are not stretched to 0..255.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If it is damaged, of a format with loss, in colour or of more than 8 bits; the file is
+        named.
+    """
+    return decode_label_map(path.read_bytes(), str(path))
+
+
+def decode_label_map(content: bytes, name: str) -> LabelMap:
+    """Return the content of a label file as in :func:`read_label_map`; `name` is for messages."""
+    with _opened(content, name, LABEL_FORMATS) as image:
+        if image.mode not in ("L", "P", "1") or image.info.get("compression") in ("jpeg", "webp"):
+            raise ValueError(f"expected label ids (one channel, 8 bits), got mode {image.mode}")
+        scale = _scale(image)  # before the pixels are read, which clears what it looks at
+        return np.array(image, np.uint8) // np.uint8(scale)
+
+
+def write_image(path: Path, pixels: npt.NDArray[np.generic], **options: object) -> None:
+    """Write an image file atomically.
+
+    Parameters
+    ----------
+    path
+        ``.jpg`` writes JPEG, everything else PNG.
+    pixels
+        ``(H, W)`` or ``(H, W, 3) uint8``, or ``(H, W) uint16``.
+    options
+        Of Pillow's ``save``, such as ``quality``.
+    """
+    kind = "JPEG" if path.suffix in (".jpg", ".jpeg") else "PNG"
+    with replacing(path) as temporary:
+        Image.fromarray(pixels).save(temporary, format=kind, **options)
+
+
+@contextmanager
+def _opened(
+    source: bytes | io.BufferedReader, name: str, formats: tuple[str, ...]
+) -> Iterator[Image.Image]:
+    """Yield an open image; any error of the header or the body is a ValueError with its name."""
+    file = io.BytesIO(source) if isinstance(source, bytes) else source
+    try:
+        with Image.open(file, formats=formats) as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise ValueError(f"{image.width}x{image.height} px are more than {MAX_PIXELS}")
+            yield image
+    except UnidentifiedImageError:
+        expected = ", ".join(formats)
+        raise ValueError(f"{name}: not an image of the formats {expected}") from None
+    # on damaged files decoders raise nearly anything: OSError, SyntaxError, struct.error, KeyError
+    except Exception as error:
+        raise ValueError(f"{name}: cannot be read as an image: {error}") from error
+
+
+def _scale(image: Image.Image) -> int:
+    """Return the factor by which the decoder is going to stretch the grey values."""
+    tiles = image.tile if isinstance(image, ImageFile.ImageFile) else []
+    arguments = tiles[0][3] if tiles else None
+    stored = arguments[0] if isinstance(arguments, tuple) else arguments
+    return _SCALES.get(str(stored), 1)
+
+
+def _orientation(image: Image.Image) -> int:
+    """Return the EXIF orientation, 1 to 8; 1 (upright) where there is none or it is damaged."""
+    try:
+        # the base class's method: that of PNG would decode the whole image to look for it
+        return int(Image.Image.getexif(image).get(ExifTags.Base.Orientation, 1))
+    except Exception:  # damaged EXIF data do not make the picture unreadable
+        return 1
