@@ -27,7 +27,7 @@ def compare(
     from resampled scenes. With several folders, one per run or seed, with --seeds or with
     --experiments: mean, standard deviation, extremes and n of every cell.
     """
-    from meta_ood import evaluation
+    from meta_ood.report import compare as comparing
     from meta_ood.report.experiments import Run, gather, read_experiments, spreads_text
 
     if (len(roots) > 0) + seeds + (experiments is not None) > 1:
@@ -36,7 +36,7 @@ def compare(
         raise click.UsageError("--protocols takes folders")
     folders = roots or (Path("data/evaluate"),)
     if protocols:
-        click.echo("\n\n".join(evaluation.protocols_text(folder) for folder in folders))
+        click.echo("\n\n".join(comparing.protocols_text(folder) for folder in folders))
     elif seeds:
         click.echo(
             spreads_text(
@@ -49,11 +49,11 @@ def compare(
         runs = [
             Run({"seed": str(folder)}, key, one.figures)
             for folder in folders
-            for key, one in evaluation.read_evaluations(folder).items()
+            for key, one in comparing.read_evaluations(folder).items()
         ]
         click.echo(spreads_text(gather(runs)))
     else:
-        click.echo(evaluation.comparison_text(evaluation.read_evaluations(folders[0])))
+        click.echo(comparing.comparison_text(comparing.read_evaluations(folders[0])))
 
 
 def _tracked() -> list[tuple[tuple[str, str, str], dict[str, str], dict[str, float]]]:

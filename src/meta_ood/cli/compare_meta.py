@@ -40,7 +40,7 @@ def compare_meta(
     tested on each other.
     """
     from meta_ood.meta_classification import CLASSIFIERS, FOLDS
-    from meta_ood.meta_classification.comparison import as_markdown, compare
+    from meta_ood.report.compare_meta import as_markdown, compare
     from meta_ood.segments.table_file import read_table
 
     stems = [table.stem for table in tables]

@@ -22,6 +22,6 @@ def thresholds(dataset: str, evaluations: Path) -> None:
     With them in evaluate.component_thresholds the component metrics of the score maps are no
     oracle's on any other set; on DATASET itself they stay one.
     """
-    from meta_ood import evaluation
+    from meta_ood.report.compare import thresholds_text
 
-    click.echo(evaluation.thresholds_text(evaluations, dataset))
+    click.echo(thresholds_text(evaluations, dataset))

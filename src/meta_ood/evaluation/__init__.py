@@ -1,12 +1,5 @@
 """What the stage `evaluate` computes: counts over frames, figures, curves and pictures."""
 
-from meta_ood.evaluation.comparison import (
-    comparison_text,
-    paired_differences,
-    protocols_text,
-    read_evaluations,
-    thresholds_text,
-)
 from meta_ood.evaluation.counting import Counts, count_components, count_files
 from meta_ood.evaluation.maps import chosen_threshold, evaluate_maps, maps_text, pair_files
 from meta_ood.evaluation.pictures import choose_pictures, write_pictures
@@ -27,7 +20,6 @@ __all__ = [
     "Counts",
     "choose_pictures",
     "chosen_threshold",
-    "comparison_text",
     "count_components",
     "count_files",
     "curve_tables",
@@ -36,14 +28,10 @@ __all__ = [
     "maps_text",
     "measure",
     "pair_files",
-    "paired_differences",
     "plain",
-    "protocols_text",
     "read_calibration",
-    "read_evaluations",
     "read_removed",
     "replicates",
-    "thresholds_text",
     "write_columns",
     "write_json",
     "write_pictures",

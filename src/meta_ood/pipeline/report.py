@@ -42,7 +42,9 @@ def run(
     )
     for key in results.missing:
         logger.warning("no metrics.json for %s", "/".join(key))
-    beside = reporting.compare(results, params.network, params.datasets, reporting.read_published())
+    beside = reporting.match_published(
+        results, params.network, params.datasets, reporting.read_published()
+    )
     found = reporting.read_experiments(experiments) if experiments else []
     page = reporting.html_page(
         params.report.title,

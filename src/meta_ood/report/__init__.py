@@ -3,7 +3,7 @@
 from meta_ood.report.experiments import read_experiments
 from meta_ood.report.page import html_page
 from meta_ood.report.provenance import provenance
-from meta_ood.report.published import compare, read_published
+from meta_ood.report.published import match_published, read_published
 from meta_ood.report.published_tables import published_markdown, published_section, published_text
 from meta_ood.report.results import Cell, Results, read_results
 from meta_ood.report.tables import csv_table, markdown_table, text_table
@@ -12,10 +12,10 @@ from meta_ood.report.verdict import verdict
 __all__ = [
     "Cell",
     "Results",
-    "compare",
     "csv_table",
     "html_page",
     "markdown_table",
+    "match_published",
     "provenance",
     "published_markdown",
     "published_section",

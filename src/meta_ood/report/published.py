@@ -124,7 +124,7 @@ def read_published(path: Path | None = None) -> tuple[Published, ...]:
     return tuple(rows)
 
 
-def compare(
+def match_published(
     results: Results,
     networks: Mapping[str, NetworkParams],
     datasets: Mapping[str, DatasetParams],

@@ -6,8 +6,8 @@ from click.testing import CliRunner
 
 from meta_ood import cli
 from meta_ood.meta_classification import CLASSIFIERS, cross_validate, fit
-from meta_ood.meta_classification.comparison import as_markdown, compare
 from meta_ood.meta_classification.judgement import judge
+from meta_ood.report.compare_meta import as_markdown, compare
 from meta_ood.segments import SegmentTable, table_file
 from segment_tables import Table, random_table
 

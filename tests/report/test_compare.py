@@ -9,8 +9,9 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-from meta_ood import config, evaluation
+from meta_ood import config
 from meta_ood.cli import main
+from meta_ood.report import compare
 
 ROOT = Path(__file__).parents[2]
 
@@ -30,14 +31,14 @@ def write(root: Path, network: str, variant: str, dataset: str, auroc: float | N
 def test_pairs_have_narrow_intervals(tmp_path: Path) -> None:
     write(tmp_path, "net", "baseline", "laf", 0.8)
     write(tmp_path, "net", "ood_trained", "laf", 0.9)
-    found = evaluation.read_evaluations(tmp_path)
+    found = compare.read_evaluations(tmp_path)
     before, after = (found["net", v, "laf"] for v in ("baseline", "ood_trained"))
-    d = evaluation.paired_differences(before, after)
+    d = compare.paired_differences(before, after)
     assert [one.metric for one in d] == ["auroc", "segment_false_positives"]
     assert d[0].change == pytest.approx(0.1)
     assert 0.09 < d[0].low < 0.1 < d[0].high < 0.11  # each alone spreads over 0.2
     assert np.isnan(d[1].low)
-    text = evaluation.comparison_text(found)
+    text = compare.comparison_text(found)
     assert "laf: net baseline -> net ood_trained" in text
     assert "auroc" in text
 
@@ -45,13 +46,13 @@ def test_pairs_have_narrow_intervals(tmp_path: Path) -> None:
 def test_what_cannot_be_paired(tmp_path: Path) -> None:
     write(tmp_path, "net", "baseline", "laf", 0.8)
     write(tmp_path, "net", "baseline", "fs", 0.8)
-    found = evaluation.read_evaluations(tmp_path)
+    found = compare.read_evaluations(tmp_path)
     a, b = found["net", "baseline", "laf"], found["net", "baseline", "fs"]
     with pytest.raises(ValueError, match="cannot be compared in pairs"):
-        evaluation.paired_differences(a, b)
+        compare.paired_differences(a, b)
     shorter = type(a)(a.key, a.figures, {"auroc": a.replicates["auroc"][:5]})
     with pytest.raises(ValueError, match="200 replicates"):
-        evaluation.paired_differences(a, shorter)
+        compare.paired_differences(a, shorter)
 
 
 def test_spread_over_runs(tmp_path: Path) -> None:
@@ -71,7 +72,7 @@ def test_nothing_to_compare(tmp_path: Path) -> None:
     write(tmp_path, "net", "baseline", "laf", 0.8)
     (tmp_path / "net/baseline/laf/metrics.json").write_text("{")
     with pytest.raises(ValueError, match="not JSON"):
-        evaluation.read_evaluations(tmp_path)
+        compare.read_evaluations(tmp_path)
 
 
 def test_protocols_side_by_side(tmp_path: Path) -> None:
@@ -88,7 +89,7 @@ def test_protocols_side_by_side(tmp_path: Path) -> None:
     ]
     (folder / "metrics.json").write_text(json.dumps({"auroc": None}))
     with pytest.raises(FileNotFoundError, match="no evaluation with OoD pixels"):
-        evaluation.protocols_text(tmp_path)
+        compare.protocols_text(tmp_path)
 
 
 def test_thresholds_of_one_set_are_params_for_others(tmp_path: Path) -> None:
