@@ -210,7 +210,7 @@ def test_a_table_can_be_read_as_documented(tmp_path: Path) -> None:
     written = SegmentTable.concatenate(tables)
     write_table(tmp_path / "t.h5", written, {"network": "net"})
     with h5py.File(tmp_path / "t.h5") as file:
-        assert (file.attrs["format"], file.attrs["version"]) == ("meta-ood segments", 1)
+        assert (file.attrs["format"], file.attrs["version"]) == ("meta-ood segments", 2)
         assert (file.attrs["score"], file.attrs["threshold"]) == ("entropy", 0.3)
         assert file.attrs["provenance.network"] == "net"
         names = [name.decode() for name in file["feature_names"]]
@@ -224,6 +224,16 @@ def test_a_table_can_be_read_as_documented(tmp_path: Path) -> None:
     assert images == [written.image_ids[i] for i in written.image]
     assert missed == np.flatnonzero(written.is_missed).tolist()
     assert false == written.is_false.sum()
+
+
+def test_tables_of_version_1_are_read_without_their_other_columns(tmp_path: Path) -> None:
+    path, written = tmp_path / "t.h5", measure_segments(_prediction(), "entropy", 0.3)
+    write_table(path, written, {})
+    with h5py.File(path, "r+") as file:
+        file.attrs["version"] = 1
+        file["component_iou"] = np.zeros(len(written.component_size))
+    for name, value in vars(written).items():
+        np.testing.assert_array_equal(getattr(read_table(path), name), value, err_msg=name)
 
 
 def test_label_ids_come_back(tmp_path: Path) -> None:

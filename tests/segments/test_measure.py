@@ -62,19 +62,8 @@ def test_segments_are_the_published_ones(name: str) -> None:
 def test_components_are_the_published_ones(name: str) -> None:
     with np.load(REFERENCE / name) as case:
         table = _measure(case)
-        ours = {
-            "iou": table.component_iou,
-            "iou0": table.is_missed,
-            "rec": table.component_recall,
-            "label_class": table.component_label_id,
-            "S": table.component_size,
-            "train_class": np.full(len(table.component_size), 255),
-        }
-        for key in map(str, case["mask__keys"]):
-            np.testing.assert_allclose(
-                ours[key] if key in ours else table.component_feature(key),
-                case[f"mask_{key}"],
-                rtol=0,
-                atol=1e-9 if key.startswith("cprob") else 1e-12,
-                err_msg=key,
-            )
+        assert table.is_missed.tolist() == case["mask_iou0"].astype(bool).tolist()
+        assert table.component_label_id.tolist() == case["mask_label_class"].tolist()
+        assert table.component_size.tolist() == case["mask_S"].tolist()
+        covered = np.bincount(table.overlaps[:, 1], table.overlaps[:, 2], len(table.component_size))
+        np.testing.assert_allclose(covered / table.component_size, case["mask_rec"], rtol=1e-12)

@@ -19,7 +19,7 @@ from meta_ood.data.labels import IGNORE, NEUTRAL, OOD
 from meta_ood.data.predictions import Prediction
 from meta_ood.scores import _kernel as pixel_kernel
 from meta_ood.scores.maps import Workspace, pixel_maps
-from meta_ood.segments import SegmentTable, label_map, measure_segments, measure_thresholds
+from meta_ood.segments import SegmentTable, label_map, measure_segments, predicted_ood
 
 TARGETS = np.array([0, 1, NEUTRAL, OOD, OOD, IGNORE], np.uint8)
 
@@ -31,17 +31,7 @@ def assert_equal(table: SegmentTable, expected: dict[str, list], tolerance: floa
         for name, value in features.items():
             atol = tolerance * max(1.0, abs(value)) if name[0] in "cEDV" else 1e-12
             assert table.feature(name)[index] == pytest.approx(value, rel=0, abs=atol), name
-    for index, features in enumerate(expected["component_features"]):
-        assert set(features) == set(table.component_feature_names)
-        for name, value in features.items():
-            atol = tolerance if name[0] == "c" else 1e-12
-            ours = table.component_feature(name)[index]
-            assert ours == pytest.approx(value, rel=0, abs=atol), name
     np.testing.assert_allclose(table.iou, expected["iou"], rtol=0, atol=1e-12)
-    np.testing.assert_allclose(table.component_iou, expected["component_iou"], rtol=0, atol=1e-12)
-    np.testing.assert_allclose(
-        table.component_recall, expected["component_recall"], rtol=0, atol=1e-12
-    )
     assert table.component_size.tolist() == expected["component_size"]
     assert table.overlaps.tolist() == expected["overlaps"]
     assert table.segment_box.tolist() == expected["box"]
@@ -209,16 +199,28 @@ def test_logits_against_double_precision(
     assert_equal(table, oracle.table(p, values >= threshold, target), tolerance=2e-5)
 
 
-def test_several_thresholds_give_the_tables_of_each() -> None:
+def test_maps_that_are_there_already_give_the_same_tables() -> None:
     target = np.random.default_rng(3).choice(TARGETS, (24, 40))
     prediction = Prediction("x", logits(3, 19, (6, 10), 1.0), (24, 40), True, target)
-    thresholds = [0.8, 0.9, 0.85, 2.0]
-    tables = measure_thresholds(prediction, "entropy", thresholds)
-    assert len({table.feature("S").sum() for table in tables}) == 4
-    for table, threshold in zip(tables, thresholds, strict=True):
+    maps = pixel_maps(prediction)
+    sizes = set()
+    for threshold in (0.8, 0.9, 0.85, 2.0):
+        table = measure_segments(prediction, "entropy", threshold, maps=maps)
         alone = measure_segments(prediction, "entropy", threshold)
         for name, value in vars(alone).items():
             np.testing.assert_array_equal(getattr(table, name), value, err_msg=name)
+        mask = predicted_ood(maps.entropy, threshold, target)
+        assert np.bincount(label_map(mask).flat)[1:].tolist() == table.segment_size.tolist()
+        sizes.add(mask.sum())
+    assert len(sizes) == 4
+
+
+def test_a_score_equal_to_the_threshold_is_ood_and_void_is_not() -> None:
+    # the double 0.7 is below the float32 0.7 and the double 0.1 above: both must be reached
+    score = np.array([[0.7, 0.1, 0.0, 1.0, np.inf]], np.float32)
+    target = np.array([[0, 0, 0, IGNORE, NEUTRAL]], np.uint8)
+    assert predicted_ood(score, 0.7, target).tolist() == [[True, False, False, False, True]]
+    assert predicted_ood(score, 0.1).tolist() == [[True, True, False, True, True]]
 
 
 def test_memory_that_is_used_again_changes_nothing() -> None:
@@ -323,7 +325,8 @@ target = np.zeros(mask.shape, np.uint8)
 target[:, 4000:4010] = OOD
 table = measure_segments(Prediction("large", logits, mask.shape, True, target), "entropy", 0.5)
 peak = int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) / 1024
-columns = (table.segment_size, table.segment_box, table.iou, table.component_recall)
+covered = table.overlaps[:, 2].sum() / table.component_size
+columns = (table.segment_size, table.segment_box, table.iou, covered)
 json.dump([peak, *(column.tolist() for column in columns)], sys.stdout)
 """
 

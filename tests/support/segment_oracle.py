@@ -1,4 +1,4 @@
-"""METHOD.md G1 in slow, obvious code on Python sets, in double precision: the kernel's oracle."""
+"""The table of segments in slow, obvious code on sets, in double precision: the kernel's oracle."""
 
 import math
 
@@ -101,15 +101,6 @@ def segment_features(region: list[Pixel], mask: np.ndarray, p: np.ndarray) -> di
     return features
 
 
-def component_features(region: list[Pixel], mask: np.ndarray, p: np.ndarray) -> dict[str, float]:
-    segment = segment_features(region, mask, p)
-    features = {name: segment[name] for name in ("mean_x", "mean_y", "S_in", "S_bd")}
-    for c in range(len(p)):
-        features[f"S_{c}"] = sum(int(p[:, *q].argmax()) == c for q in region)
-        features[f"cprob{c}"] = segment[f"cprob{c}"]
-    return features
-
-
 def table(p: np.ndarray, above: np.ndarray, target: np.ndarray) -> dict[str, list]:
     """Return what a SegmentTable of one image must hold; `above`: score >= threshold."""
     predicted, true = above & (target != IGNORE), target == OOD
@@ -118,10 +109,7 @@ def table(p: np.ndarray, above: np.ndarray, target: np.ndarray) -> dict[str, lis
         "features": [segment_features(s, predicted, p) for s in segments],
         "iou": adjusted_ious(segments, predicted, true),
         "box": [_box(s) for s in segments],
-        "component_features": [component_features(c, true, p) for c in components],
         "component_size": [len(c) for c in components],
-        "component_iou": adjusted_ious(components, true, predicted),
-        "component_recall": [sum(predicted[q] for q in c) / len(c) for c in components],
         "component_box": [_box(c) for c in components],
         "overlaps": [
             [i, j, len(set(s) & set(c))]

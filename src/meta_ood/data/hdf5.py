@@ -28,7 +28,7 @@ def replacing(path: Path) -> Iterator[h5py.File]:
 
 
 @contextmanager
-def opened(path: Path, kind: str, version: int) -> Iterator[h5py.File]:
+def opened(path: Path, kind: str, version: int | tuple[int, ...]) -> Iterator[h5py.File]:
     """Yield an HDF5 file of ours, opened for reading.
 
     Raises
@@ -36,15 +36,17 @@ def opened(path: Path, kind: str, version: int) -> Iterator[h5py.File]:
     FileNotFoundError
         If there is no such file.
     ValueError
-        If it is damaged, or not of this kind and version; the file is named.
+        If it is damaged, or not of this kind and one of these versions; the file is named.
     """
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file")
+    versions = (version,) if isinstance(version, int) else version
     try:
         with h5py.File(path, "r") as file:
             found, number = file.attrs.get("format"), file.attrs.get("version")
-            if found != kind or number != version:
-                raise ValueError(f"expected {kind!r} version {version}, got {found!r} {number}")
+            if found != kind or number not in versions:
+                known = " or ".join(map(str, versions))
+                raise ValueError(f"expected {kind!r} version {known}, got {found!r} {number}")
             yield file
     except (OSError, KeyError, ValueError, RuntimeError) as error:
         raise ValueError(f"{path}: damaged or not a file of ours: {error}") from error

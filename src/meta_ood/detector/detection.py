@@ -18,7 +18,7 @@ from torch import nn
 
 from meta_ood.config import InferParams
 from meta_ood.data.context import Machine, progress
-from meta_ood.data.labels import IGNORE, IN
+from meta_ood.data.labels import IN
 from meta_ood.data.prediction_files import as_stored
 from meta_ood.data.predictions import Prediction
 from meta_ood.evaluation import overlays
@@ -27,8 +27,7 @@ from meta_ood.meta_classification import MetaClassifier
 from meta_ood.meta_classification.explanation import contributions, reasons
 from meta_ood.models import checkpoint
 from meta_ood.scores import SCORES, pixel_maps
-from meta_ood.segments import SegmentTable, measure_segments
-from meta_ood.segments.measure import label_map
+from meta_ood.segments import SegmentTable, label_map, measure_segments, predicted_ood
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".ppm", ".tif", ".tiff", ".webp")
 """What counts as an image in a folder."""
@@ -89,8 +88,8 @@ def detect(
         If the classifier knows other features: another number of classes.
     """
     table = measure_segments(prediction, score, threshold)
-    score_map = SCORES[score](pixel_maps(prediction))
-    labels = label_map((score_map >= np.float32(threshold)) & (prediction.target != IGNORE))
+    mask = predicted_ood(SCORES[score](pixel_maps(prediction)), threshold, prediction.target)
+    labels = label_map(mask)
     return Detection(labels, *_judge(table, classifier))
 
 

@@ -25,7 +25,7 @@ from meta_ood.data.frames import Frame
 from meta_ood.data.predictions import Prediction
 from meta_ood.inference.batches import read, to_unit_range
 from meta_ood.scores import score_maps
-from meta_ood.segments import measure_segments
+from meta_ood.segments import measure_segments, predicted_ood
 
 OPSET = 18
 """The ONNX operator set that is written."""
@@ -213,7 +213,8 @@ def compare(
         logits = [reference(image)[0], run(image)[0]]
         largest = max(largest, float(np.abs(logits[0] - logits[1]).max()))
         ours, theirs = (Prediction(frame.image_id, own, size, align, target) for own in logits)
-        masks = [score_maps(p, [score])[score] >= np.float32(threshold) for p in (ours, theirs)]
+        scores = (score_maps(p, [score])[score] for p in (ours, theirs))
+        masks = [predicted_ood(one, threshold) for one in scores]
         pixels += int((masks[0] != masks[1]).sum())
         tables = [measure_segments(p, score, threshold) for p in (ours, theirs)]
         segments += len(tables[0].image)

@@ -32,7 +32,7 @@ from meta_ood.meta_classification.classifier import MetaClassifier
 from meta_ood.models import checkpoint
 from meta_ood.scores import SCORES
 from meta_ood.scores.maps import pixel_maps
-from meta_ood.segments import SegmentTable, measure_segments
+from meta_ood.segments import SegmentTable, measure_segments, predicted_ood
 
 Picture = npt.NDArray[np.uint8]
 
@@ -152,13 +152,15 @@ class Detector:
         maps = pixel_maps(prediction)
         assert maps.arg_max is not None
         score = SCORES[self.settings.score](maps)
-        table = measure_segments(prediction, self.settings.score, self.settings.threshold)
+        table = measure_segments(
+            prediction, self.settings.score, self.settings.threshold, maps=maps
+        )
         false_alarm = np.full(len(table.image), np.nan)
         kept = np.ones(len(table.image), bool)
         if self.classifier is not None and len(table.image):
             false_alarm = self.classifier.probability(table)
             kept = false_alarm <= self.classifier.operating_point
-        mask = score >= np.float32(self.settings.threshold)
+        mask = predicted_ood(score, self.settings.threshold)
         return Detection(mask, score, maps.arg_max, table, false_alarm, kept)
 
 

@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
-from scipy import ndimage
 
 from meta_ood.config import SegmentsParams
 from meta_ood.data.labels import IGNORE
@@ -16,7 +15,7 @@ from meta_ood.data.prediction_files import PredictionFolder
 from meta_ood.data.predictions import Prediction
 from meta_ood.evaluation import overlays
 from meta_ood.scores import SCORES, pixel_maps
-from meta_ood.segments.table import SegmentTable
+from meta_ood.segments import SegmentTable, label_map, predicted_ood
 
 Flags = npt.NDArray[np.bool_]
 
@@ -112,8 +111,8 @@ def write_frame(
     assert maps.arg_max is not None
     score_map = SCORES[score](maps)
     target = prediction.target
-    mask = (score_map >= np.float32(threshold)) & (target != IGNORE)
-    labels, count = ndimage.label(mask, np.ones((3, 3), bool))
+    labels = label_map(predicted_ood(score_map, threshold, target))
+    count = int(labels.max(initial=0))
     if count != len(removed):
         raise ValueError(
             f"{prediction.image_id}: {count} segments, but the table has {len(removed)}"
@@ -130,9 +129,7 @@ def write_frame(
         "target": overlays.label_map(target[small]),
         "score": overlays.score_map(score_map[small], low, high if high > low else low + 1),
         "classes": overlays.label_map(maps.arg_max[small]),
-        "segments": overlays.segments_map(
-            picture, labels[small].astype(np.int32), removed, target[small]
-        ),
+        "segments": overlays.segments_map(picture, labels[small], removed, target[small]),
     }
     if picture is not None:
         panels["image"] = picture

@@ -22,7 +22,7 @@ def paint_runs(
     label: npt.NDArray[np.int32],
     labels: npt.NDArray[np.int32],
 ) -> None: ...
-def meetings(
+def contacts(
     row_first: npt.NDArray[np.int32],
     start: npt.NDArray[np.int32],
     end: npt.NDArray[np.int32],
@@ -55,7 +55,5 @@ def accumulate(
     heat: npt.NDArray[np.float32],
     sums: npt.NDArray[np.float64],
     class_sums: npt.NDArray[np.float64],
-    box: npt.NDArray[np.int32],
     neighbours: npt.NDArray[np.int64],
-    histogram: npt.NDArray[np.int64],
 ) -> None: ...

@@ -128,7 +128,7 @@ def paint_runs(
                     labels[row, column] = label[run] + 1
 
 
-def meetings(
+def contacts(
     const int[::1] row_first not None,
     const int[::1] start not None,
     const int[::1] end not None,
@@ -140,10 +140,10 @@ def meetings(
     int reach,
     long long[:, ::1] out not None,
 ):
-    """List (label, other label, common pixels) of the runs that share or, reach 1, touch pixels.
+    """List (label, other label, common pixels) of runs that share (reach 0) or touch (1) pixels.
 
-    Pairs occur as often as their runs meet. Returns the number of rows; those beyond the end of
-    `out` are counted, not stored.
+    A pair of labels occurs as often as their runs meet. Returns the number of rows; those beyond
+    the end of `out` are counted, not stored.
     """
     cdef Py_ssize_t height = row_first.shape[0] - 1, row, other_row, count = 0
     cdef Py_ssize_t room = out.shape[0]
@@ -227,17 +227,14 @@ def accumulate(
     float[:, ::1] heat not None,
     double[:, ::1] sums not None,
     double[:, ::1] class_sums not None,
-    int[:, ::1] box not None,
     long long[:, ::1] neighbours not None,
-    long long[:, ::1] histogram not None,
 ):
     """Sum over the pixels of each label, piece by piece of its runs, in double precision.
 
     Columns of `sums`: size, inner size, row, column, score, then for each of E, D and V the sum and
     the sum of squares over all pixels and over the inner ones. `neighbours` counts the pairs
-    (pixel, 8-neighbour outside the mask) by the class of the neighbour, `histogram` the pixels
-    by class; each is left alone if it has no row. `p` (C, points) and `heat` (3, points) are
-    scratch memory.
+    (pixel, 8-neighbour outside the mask) by the class of the neighbour. `p` (C, points) and `heat`
+    (3, points) are scratch memory.
     """
     cdef Grid grid
     cdef int piece_row[POINTS]
@@ -249,7 +246,6 @@ def accumulate(
     cdef int width = <int> mask.shape[1], count = row_first[height]
     cdef int run = 0, offset = 0, row = 0, n, pieces, take, i, k, c, m, x, y, piece, begin, insiders
     cdef int other_row, other_column
-    cdef bint want_neighbours = neighbours.shape[0] > 0, want_histogram = histogram.shape[0] > 0
     cdef double value, inner_value, total, squares, inner_total, inner_squares
     grid.logits = &logits[0, 0, 0]
     grid.classes, grid.height, grid.width = logits.shape[0], logits.shape[1], logits.shape[2]
@@ -260,6 +256,7 @@ def accumulate(
     grid.left, grid.right, grid.share = &left[0], &right[0], &share[0]
     with nogil:
         while run < count:
+            # 1. cut runs into pieces until POINTS pixels are together
             n = 0
             pieces = 0
             while run < count and n < POINTS:
@@ -277,7 +274,9 @@ def accumulate(
                     run += 1
                     offset = 0
             piece_begin[pieces] = n
+            # 2. softmax and heat maps of these pixels
             softmax_at(&grid, pieces, piece_row, piece_column, piece_begin, &p[0, 0], &heat[0, 0])
+            # 3. add them to the sums of their labels
             for piece in range(pieces):
                 k = piece_label[piece]
                 y = piece_row[piece]
@@ -288,20 +287,11 @@ def accumulate(
                 insiders = 0
                 for i in range(take):
                     insiders += inner[i]
-                    if want_neighbours and not inner[i]:
+                    if not inner[i]:
                         for other_row in range(max(y - 1, 0), min(y + 2, height)):
                             for other_column in range(max(x + i - 1, 0), min(x + i + 2, width)):
                                 if not mask[other_row, other_column]:
                                     neighbours[k, arg_max[other_row, other_column]] += 1
-                if want_histogram:
-                    for i in range(take):
-                        histogram[k, arg_max[y, x + i]] += 1
-                if sums[k, 0] == 0:
-                    box[k, 0] = y
-                    box[k, 1] = x
-                box[k, 1] = min(box[k, 1], x)
-                box[k, 2] = y + 1
-                box[k, 3] = max(box[k, 3], x + take)
                 sums[k, 0] += take
                 sums[k, 1] += insiders
                 sums[k, 2] += <double> y * take

@@ -1,4 +1,4 @@
-"""From the sums over segments and components to their published features (METHOD.md G1).
+"""The published features of segments, from sums over their pixels (docs/method.md, section 4).
 
 Segment features for C classes, F = 37 + 2 C, in the table sorted by name:
 
@@ -17,9 +17,6 @@ Segment features for C classes, F = 37 + 2 C, in the table sorted by name:
 
 Empty means (no inner pixels, no boundary pixels, no pairs) are 0; where there is no boundary pixel
 the ratios take ``S_bd`` as 1.
-
-Component features, G = 4 + 2 C: ``mean_x``, ``mean_y``, ``S_in``, ``S_bd`` as above, ``S_c`` [px]
-the pixels whose largest softmax is class c, ``cprobc`` as above.
 """
 
 from __future__ import annotations
@@ -31,7 +28,7 @@ FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 Names = tuple[str, ...]
 
-_BLOCK = 2048  # [segments] computed together: their columns stay in the cache
+_BLOCK = 2048  # [segments] computed together, so that their columns stay in the cache
 
 HEATS = ("E", "D", "V")
 _HEAT_SUFFIXES = (
@@ -54,12 +51,6 @@ def feature_names(classes: int) -> Names:
     names += [f"{heat}{suffix}" for heat in HEATS for suffix in _HEAT_SUFFIXES]
     names += [f"{kind}{c}" for kind in ("cprob", "ndist") for c in range(classes)]
     return tuple(sorted(names))
-
-
-def component_feature_names(classes: int) -> Names:
-    """Return the names of the component features in the order of the table's columns."""
-    per_class = [name for c in range(classes) for name in (f"S_{c}", f"cprob{c}")]
-    return ("mean_x", "mean_y", "S_in", "S_bd", *per_class)
 
 
 def segment_features(
@@ -114,16 +105,3 @@ def _fill(
     for c in range(probabilities.shape[1]):
         column[f"cprob{c}"][:] = probabilities[:, c] / size
         column[f"ndist{c}"][:] = neighbours[:, c] / pairs
-
-
-def component_features(
-    sums: FloatArray, probabilities: FloatArray, histogram: IntArray
-) -> FloatArray:
-    """Return the ``(T, G)`` features; `histogram`: ``(T, C)`` pixels by their class."""
-    size, inner = sums[:, SIZE], sums[:, INNER]
-    features = np.empty((len(sums), 4 + 2 * probabilities.shape[1]))
-    features[:, 0], features[:, 1] = sums[:, ROW] / size, sums[:, COLUMN] / size
-    features[:, 2], features[:, 3] = inner, size - inner
-    features[:, 4::2] = histogram
-    features[:, 5::2] = probabilities / size[:, None]
-    return features

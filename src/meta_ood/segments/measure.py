@@ -1,14 +1,13 @@
-"""From a prediction to the table of its OoD segments: the API over the compiled kernel.
+"""OoD segments of a prediction and their table, over the compiled kernel in _kernel.pyx.
 
-Formulas: METHOD.md G1. The published measures divide by the number of boundary pixels, which is
-zero for a segment that covers a whole image without void; here S_bd counts as 1 in the ratios then,
-so that S_rel = S, and means over the empty boundary are 0 as they are over an empty inside.
+Formulas stand in docs/method.md, section 4. The published measures divide by the number of boundary
+pixels, which is zero for a segment that covers a whole image without void; here S_bd then counts as
+1 in the ratios (decision 0031).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -16,21 +15,44 @@ import numpy.typing as npt
 from meta_ood.data.labels import IGNORE, OOD, LabelMap
 from meta_ood.data.predictions import FloatMap, Prediction
 from meta_ood.data.registry import lookup
-from meta_ood.scores import SCORES
-from meta_ood.scores.maps import Workspace, as_planes, entropy_scale, grid, pixel_maps
+from meta_ood.scores import SCORES, PixelMaps, pixel_maps
+from meta_ood.scores.maps import Workspace, as_planes, entropy_scale, grid
 from meta_ood.segments import _kernel
-from meta_ood.segments.features import (
-    SCORE,
-    SIZE,
-    SUMS,
-    component_feature_names,
-    component_features,
-    feature_names,
-    segment_features,
-)
+from meta_ood.segments.features import SCORE, SIZE, SUMS, feature_names, segment_features
 from meta_ood.segments.table import FloatArray, IntArray, SegmentTable
 
 Mask = npt.NDArray[np.bool_]
+Ints = npt.NDArray[np.int32]
+
+
+def predicted_ood(
+    score: FloatMap, threshold: float, target: LabelMap | None = None, out: Mask | None = None
+) -> Mask:
+    """Return where a score map predicts OoD: ``score >= float32(threshold)`` outside void.
+
+    Segments are the 8-connected components of this mask, see :func:`label_map`. The threshold is
+    rounded to ``float32`` like the scores, so that a score equal to 0.7 reaches the threshold 0.7.
+
+    Parameters
+    ----------
+    score
+        ``(H, W) float32``.
+    threshold
+        Of the score.
+    target
+        ``(H, W) uint8``; None if nothing is void.
+    out
+        ``(H, W) bool`` memory for the result.
+
+    Examples
+    --------
+    >>> predicted_ood(np.array([[0.6, 0.7, 0.8]], np.float32), 0.7, np.array([[0, 0, 255]]))
+    array([[False,  True, False]])
+    """
+    mask = np.greater_equal(score, np.float32(threshold), out=out)
+    if target is not None:
+        mask &= target != IGNORE
+    return mask
 
 
 def measure_segments(
@@ -39,6 +61,7 @@ def measure_segments(
     threshold: float = 0.7,
     workspace: Workspace | None = None,
     threads: int = 1,
+    maps: PixelMaps | None = None,
 ) -> SegmentTable:
     """Measure the segments where `score` reaches `threshold`, and the true components.
 
@@ -49,11 +72,14 @@ def measure_segments(
     score
         Key of :data:`meta_ood.scores.SCORES`.
     threshold
-        Segments are the 8-connected components of score >= float32(threshold) outside void.
+        Of the score, see :func:`predicted_ood`.
     workspace
         Memory to use again from frame to frame.
     threads
         How many threads share the pass over the pixels, where the compiler had OpenMP.
+    maps
+        Pixel maps of this prediction that are there already, with ``arg_max`` and what the score
+        needs; None computes them.
 
     Returns
     -------
@@ -64,37 +90,53 @@ def measure_segments(
     ValueError
         Unknown score; NaN or infinity in the prediction (the frame is named).
     """
-    return measure_thresholds(prediction, score, [threshold], workspace, threads)[0]
-
-
-def measure_thresholds(
-    prediction: Prediction,
-    score: str,
-    thresholds: Sequence[float],
-    workspace: Workspace | None = None,
-    threads: int = 1,
-) -> list[SegmentTable]:
-    """Measure one frame at several thresholds with one pass over its pixels.
-
-    Parameters and errors are those of :func:`measure_segments`; one table a threshold.
-    """
     workspace = workspace or Workspace()
-    needs = lookup("score", SCORES, score).needs
-    maps = pixel_maps(prediction, {*needs, "arg_max"}, workspace, threads)
-    frame = _Frame(prediction, SCORES[score](maps), maps.arg_max, workspace)
+    formula = lookup("score", SCORES, score)
+
+    # 1. score and most probable class of each pixel, in one pass over the logits
+    maps = maps or pixel_maps(prediction, {*formula.needs, "arg_max"}, workspace, threads)
+    score_map = formula(maps)
+
+    # 2. predicted segments and true components. Each mask needs a buffer name of its own: all of
+    #    them are in use until the table is done
+    def mask(name: str) -> Mask:
+        return workspace.array(f"mask {name}", prediction.size, np.bool_)
+
     target = np.ascontiguousarray(prediction.target)
-    valid = np.not_equal(target, IGNORE, out=frame.mask("valid"))
-    components = frame.regions("component", np.equal(target, OOD, out=frame.mask("true")))
-    tables = []
-    for value in thresholds:
-        predicted = np.greater_equal(frame.score, np.float32(value), out=frame.mask("predicted"))
-        predicted &= valid
-        table = _table(frame, predicted, components)
-        tables.append(replace(table, score=score, threshold=float(value)))
-    return tables
+    predicted = predicted_ood(score_map, threshold, target, mask("predicted"))
+    true = np.equal(target, OOD, out=mask("true"))
+    segments = _runs(predicted, "predicted", workspace)
+    components = _runs(true, "true", workspace)
+
+    # 3. sums over the pixels of each segment, and its features
+    sums, probabilities, neighbours = _sums(
+        segments, predicted, prediction, score_map, maps, workspace
+    )
+
+    # 4. overlaps, and the adjusted IoU: parts of true components that no segment covers count
+    #    against every segment that they touch
+    overlaps = _contacts(segments, components, reach=0)
+    uncovered = _runs(np.greater(true, predicted, out=mask("uncovered")), "uncovered", workspace)
+    return SegmentTable(
+        image_ids=(prediction.image_id,),
+        scenes=(prediction.scene,),
+        image=np.zeros(segments.count, np.int64),
+        features=segment_features(sums, probabilities, neighbours),
+        feature_names=feature_names(prediction.logits.shape[0]),
+        iou=_adjusted_iou(segments, uncovered, overlaps),
+        component_image=np.zeros(components.count, np.int64),
+        component_size=components.size,
+        overlaps=overlaps,
+        segment_box=segments.box,
+        segment_score=sums[:, SCORE] / sums[:, SIZE],
+        component_box=components.box,
+        component_label_id=_first_label_id(components, prediction.label_ids),
+        score=score,
+        threshold=float(threshold),
+    )
 
 
-def label_map(mask: Mask) -> npt.NDArray[np.int32]:
+def label_map(mask: Mask) -> Ints:
     """Return the 8-connected components of a mask, numbered in raster order of their first pixel.
 
     Parameters
@@ -115,152 +157,139 @@ def label_map(mask: Mask) -> npt.NDArray[np.int32]:
     """
     runs = _runs(np.ascontiguousarray(mask), "mask", Workspace())
     labels = np.zeros(mask.shape, np.int32)
-    _kernel.paint_runs(runs.row_first, runs.start, runs.end, runs.label, labels)
+    _kernel.paint_runs(*runs.arrays, labels)
     return labels
 
 
 @dataclass(frozen=True)
 class _Runs:
-    """A mask as runs, the label of each run from 0, and the number of labels."""
+    """A labelled mask as runs: maximal pieces ``[start, end)`` of rows inside the mask.
 
-    mask: Mask
-    row_first: npt.NDArray[np.int32]
-    start: npt.NDArray[np.int32]
-    end: npt.NDArray[np.int32]
-    label: npt.NDArray[np.int32]
+    Attributes
+    ----------
+    row_first
+        ``(H + 1,)``: the runs of row y are ``row_first[y] .. row_first[y + 1] - 1``.
+    start, end, label
+        ``(R,)`` columns and 8-connected component, from 0, of each run.
+    count
+        Number of components.
+    """
+
+    row_first: Ints
+    start: Ints
+    end: Ints
+    label: Ints
     count: int
 
     @property
+    def arrays(self) -> tuple[Ints, Ints, Ints, Ints]:
+        """The arrays as the kernel takes them."""
+        return self.row_first, self.start, self.end, self.label
+
+    @property
     def size(self) -> IntArray:
-        """Pixels of each label."""
+        """``(count,)`` pixels of each component."""
         return _sum_by(self.label, self.end - self.start, self.count)
 
+    @property
+    def row(self) -> IntArray:
+        """``(R,)`` row of each run."""
+        return np.repeat(np.arange(len(self.row_first) - 1), np.diff(self.row_first))
 
-@dataclass(frozen=True)
-class _Regions:
-    """Labelled runs with the sums over their pixels."""
-
-    runs: _Runs
-    sums: FloatArray
-    probabilities: FloatArray
-    box: IntArray
-    neighbours: IntArray
-    histogram: IntArray
+    @property
+    def box(self) -> IntArray:
+        """``(count, 4)``: first row, first column, end row, end column of each component."""
+        box = np.zeros((self.count, 4), np.int64)
+        box[:, :2] = np.iinfo(np.int32).max
+        for column, reduce, values in (
+            (0, np.minimum, self.row),
+            (1, np.minimum, self.start),
+            (2, np.maximum, self.row + 1),
+            (3, np.maximum, self.end),
+        ):
+            reduce.at(box[:, column], self.label, values)
+        return box
 
 
 def _runs(mask: Mask, name: str, workspace: Workspace) -> _Runs:
+    """Find and label the runs of a mask, in memory that the next call with this name overwrites."""
     height, width = mask.shape
-    room = height * ((width + 1) // 2)
+    room = height * ((width + 1) // 2)  # the most runs that fit, every second pixel one
     row_first = np.empty(height + 1, np.int32)
     start, end, label = (
-        workspace.array(f"{name} {part}", (room,), np.int32) for part in ("start", "end", "label")
+        workspace.array(f"{part} {name}", (room,), np.int32) for part in ("start", "end", "label")
     )
     used = _kernel.find_runs(mask.view(np.uint8), row_first, start, end)
     count = _kernel.label_runs(row_first, start, end, label)
-    return _Runs(mask, row_first, start[:used], end[:used], label[:used], count)
+    return _Runs(row_first, start[:used], end[:used], label[:used], count)
 
 
-@dataclass(frozen=True)
-class _Frame:
-    """What all thresholds of a frame have in common."""
+def _sums(
+    segments: _Runs,
+    mask: Mask,
+    prediction: Prediction,
+    score: FloatMap,
+    maps: PixelMaps,
+    workspace: Workspace,
+) -> tuple[FloatArray, FloatArray, IntArray]:
+    """Sum over the pixels of each segment.
 
-    prediction: Prediction
-    score: FloatMap
-    arg_max: LabelMap
-    workspace: Workspace
-
-    def mask(self, name: str) -> Mask:
-        """Return uninitialised memory for a mask."""
-        return self.workspace.array(f"{name} mask", self.prediction.size, np.bool_)
-
-    def regions(self, name: str, mask: Mask) -> _Regions:
-        """Label `mask` and sum over its components."""
-        runs = _runs(mask, name, self.workspace)
-        classes = self.prediction.logits.shape[0]
-        sums = np.zeros((runs.count, SUMS))
-        probabilities = np.zeros((runs.count, classes))
-        box = np.zeros((runs.count, 4), np.int32)
-        is_segment = name == "segment"
-        neighbours = np.zeros((runs.count if is_segment else 0, classes), np.int64)
-        histogram = np.zeros((0 if is_segment else runs.count, classes), np.int64)
-        _kernel.accumulate(
-            mask.view(np.uint8),
-            runs.row_first,
-            runs.start,
-            runs.end,
-            runs.label,
-            as_planes(self.prediction),
-            *grid(self.prediction),
-            self.prediction.is_softmax,
-            entropy_scale(classes),
-            self.score,
-            self.arg_max,
-            self.workspace.array("p", (classes, _kernel.points), np.float32),
-            self.workspace.array("heat", (3, _kernel.points), np.float32),
-            sums,
-            probabilities,
-            box,
-            neighbours,
-            histogram,
-        )
-        return _Regions(runs, sums, probabilities, box.astype(np.int64), neighbours, histogram)
-
-
-def _table(frame: _Frame, predicted: Mask, components: _Regions) -> SegmentTable:
-    segments, true = frame.regions("segment", predicted), components.runs.mask
-    segment_count, component_count = segments.runs.count, components.runs.count
-    component_size = components.sums[:, SIZE].astype(np.int64)
-    overlaps = _overlaps(segments.runs, components.runs)
-    missed = _runs(np.greater(true, predicted, out=frame.mask("rest")), "rest", frame.workspace)
-    iou = _adjusted_iou(segments, missed, overlaps[:, [0, 2]])
-    false = _runs(np.greater(predicted, true, out=frame.mask("rest")), "rest", frame.workspace)
-    component_iou = _adjusted_iou(components, false, overlaps[:, [1, 2]])
-    classes = frame.prediction.logits.shape[0]
-    return SegmentTable(
-        image_ids=(frame.prediction.image_id,),
-        scenes=(frame.prediction.scene,),
-        image=np.zeros(segment_count, np.int64),
-        features=segment_features(segments.sums, segments.probabilities, segments.neighbours),
-        feature_names=feature_names(classes),
-        iou=iou,
-        component_image=np.zeros(component_count, np.int64),
-        component_size=component_size,
-        overlaps=overlaps,
-        segment_box=segments.box,
-        segment_score=segments.sums[:, SCORE] / segments.sums[:, SIZE],
-        component_box=components.box,
-        component_iou=component_iou,
-        component_recall=_sum_by(overlaps[:, 1], overlaps[:, 2], component_count) / component_size,
-        component_label_id=_first_label_id(components.runs, frame.prediction.label_ids),
-        component_features=component_features(
-            components.sums, components.probabilities, components.histogram
-        ),
-        component_feature_names=component_feature_names(classes),
+    Returns
+    -------
+    sums
+        ``(S, SUMS)``, columns as in features.py.
+    probabilities
+        ``(S, C)`` sums of the softmax.
+    neighbours
+        ``(S, C)`` pairs of a pixel and an 8-neighbour outside, by the neighbour's class.
+    """
+    classes = prediction.logits.shape[0]
+    sums = np.zeros((segments.count, SUMS))
+    probabilities = np.zeros((segments.count, classes))
+    neighbours = np.zeros((segments.count, classes), np.int64)
+    _kernel.accumulate(
+        mask.view(np.uint8),
+        segments.row_first,
+        segments.start,
+        segments.end,
+        segments.label,
+        as_planes(prediction),
+        *grid(prediction),
+        prediction.is_softmax,
+        entropy_scale(classes),
+        score,
+        maps.arg_max,
+        workspace.array("p", (classes, _kernel.points), np.float32),
+        workspace.array("heat", (3, _kernel.points), np.float32),
+        sums,
+        probabilities,
+        neighbours,
     )
+    return sums, probabilities, neighbours
 
 
-def _meetings(a: _Runs, b: _Runs, reach: int) -> IntArray:
-    """Return the ``(n, 3)`` label pairs and common pixels of runs that meet, each pair once."""
-    runs = (a.row_first, a.start, a.end, a.label, b.row_first, b.start, b.end, b.label)
-    room = _kernel.meetings(*runs, reach, np.empty((0, 3), np.int64))
+def _contacts(a: _Runs, b: _Runs, reach: int) -> IntArray:
+    """Return the components of `a` and `b` that share pixels (reach 0) or touch (reach 1).
+
+    Returns
+    -------
+    ``(K, 3) int64``: component of `a`, component of `b`, common pixels; each pair once, sorted.
+    """
+    # runs that meet, counted first to know how much memory they need; a pair may occur often
+    room = _kernel.contacts(*a.arrays, *b.arrays, reach, np.empty((0, 3), np.int64))
     found = np.empty((room, 3), np.int64)
-    _kernel.meetings(*runs, reach, found)
+    _kernel.contacts(*a.arrays, *b.arrays, reach, found)
     keys, inverse = np.unique(found[:, 0] * max(b.count, 1) + found[:, 1], return_inverse=True)
     common = _sum_by(inverse, found[:, 2], len(keys))
     return np.stack([*np.divmod(keys, max(b.count, 1)), common], axis=1)
 
 
-def _overlaps(segments: _Runs, components: _Runs) -> IntArray:
-    return _meetings(segments, components, 0)
-
-
-def _adjusted_iou(regions: _Regions, rest: _Runs, common: IntArray) -> FloatArray:
-    """Return I / (size + the pieces of `rest` that touch the region), 0 where I = 0."""
-    size = regions.sums[:, SIZE]
-    intersection = _sum_by(common[:, 0], common[:, 1], len(size))
-    touching = _meetings(regions.runs, rest, 1)
-    reached = _sum_by(touching[:, 0], rest.size[touching[:, 1]], len(size))
-    iou: FloatArray = np.where(intersection > 0, intersection / (size + reached), 0.0)
+def _adjusted_iou(segments: _Runs, uncovered: _Runs, overlaps: IntArray) -> FloatArray:
+    """Return I / (size + the uncovered true parts that touch the segment), 0 where I = 0."""
+    intersection = _sum_by(overlaps[:, 0], overlaps[:, 2], segments.count)
+    touching = _contacts(segments, uncovered, reach=1)
+    reached = _sum_by(touching[:, 0], uncovered.size[touching[:, 1]], segments.count)
+    iou: FloatArray = np.where(intersection > 0, intersection / (segments.size + reached), 0.0)
     return iou
 
 
@@ -271,9 +300,9 @@ def _sum_by(
     return np.bincount(index, values, count).astype(np.int64)
 
 
-def _first_label_id(runs: _Runs, label_ids: LabelMap | None) -> IntArray:
+def _first_label_id(components: _Runs, label_ids: LabelMap | None) -> IntArray:
+    """Return the label id at the first pixel of each component, -1 without label ids."""
     if label_ids is None:
-        return np.full(runs.count, -1, np.int64)
-    first = np.unique(runs.label, return_index=True)[1]
-    row = np.searchsorted(runs.row_first, first, side="right") - 1
-    return label_ids[row, runs.start[first]].astype(np.int64)
+        return np.full(components.count, -1, np.int64)
+    first = np.unique(components.label, return_index=True)[1]
+    return label_ids[components.row[first], components.start[first]].astype(np.int64)

@@ -1,4 +1,4 @@
-"""SegmentTable: predicted OoD segments of a set of images, the true components, their overlaps."""
+"""Table of predicted OoD segments and true components of a set of images, and their overlaps."""
 
 from __future__ import annotations
 
@@ -11,14 +11,6 @@ import numpy.typing as npt
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
-
-
-def _floats(*shape: int) -> FloatArray:
-    return np.zeros(shape, np.float64)
-
-
-def _integers(*shape: int) -> IntArray:
-    return np.zeros(shape, np.int64)
 
 
 @dataclass(frozen=True)
@@ -40,11 +32,11 @@ class SegmentTable:
     features
         ``(S, F) float64``, finite. F = 37 + 2 C (75 for C = 19).
     feature_names
-        F published names, sorted as strings (METHOD.md G5): ``D D_bd D_in D_rel ... V_var_rel_in``,
+        F published names, sorted as strings: ``D D_bd D_in D_rel ... V_var_rel_in``,
         ``cprob0 ...``, ``mean_x mean_y`` (row and column), ``ndist0 ...``; see docs/formats.md.
     iou
-        ``(S,) float64`` in [0, 1], adjusted IoU (METHOD.md G1); 0 = the segment holds no OoD
-        pixel: a false positive ("iou0").
+        ``(S,) float64`` in [0, 1], adjusted IoU (docs/method.md, section 4); 0 = the segment holds
+        no OoD pixel: a false positive.
     component_image
         ``(T,) int64`` index into `image_ids`, ascending.
     component_size
@@ -58,17 +50,8 @@ class SegmentTable:
         -1 = unknown.
     segment_score
         ``(S,) float64``: mean of the score that made the segments, over the segment.
-    component_iou
-        ``(T,) float64`` in [0, 1]: adjusted IoU with the roles exchanged.
-    component_recall
-        ``(T,) float64`` in [0, 1]: share of its pixels that lie in segments.
     component_label_id
         ``(T,) int64``: raw label id at its first pixel; -1 = unknown.
-    component_features
-        ``(T, G) float64``, G = 4 + 2 C; G = 0 in tables made by hand.
-    component_feature_names
-        G published names: ``mean_x mean_y S_in S_bd``, then ``S_c`` [px] (pixels whose largest
-        softmax is c) and ``cprobc`` (mean probability of c) for each class.
     score, threshold
         What made the segments; "" and nan in tables made by hand.
 
@@ -87,30 +70,23 @@ class SegmentTable:
     component_image: IntArray
     component_size: IntArray
     overlaps: IntArray
-    segment_box: IntArray = field(default_factory=lambda: _integers(0, 4))
-    segment_score: FloatArray = field(default_factory=lambda: _floats(0))
-    component_box: IntArray = field(default_factory=lambda: _integers(0, 4))
-    component_iou: FloatArray = field(default_factory=lambda: _floats(0))
-    component_recall: FloatArray = field(default_factory=lambda: _floats(0))
-    component_label_id: IntArray = field(default_factory=lambda: _integers(0))
-    component_features: FloatArray = field(default_factory=lambda: _floats(0, 0))
-    component_feature_names: tuple[str, ...] = ()
+    segment_box: IntArray = field(default_factory=lambda: np.zeros((0, 4), np.int64))
+    segment_score: FloatArray = field(default_factory=lambda: np.zeros(0))
+    component_box: IntArray = field(default_factory=lambda: np.zeros((0, 4), np.int64))
+    component_label_id: IntArray = field(default_factory=lambda: np.zeros(0, np.int64))
     score: str = ""
     threshold: float = float("nan")
 
     def __post_init__(self) -> None:
         """Fill what a hand-made table leaves out, then check that everything fits together."""
-        for name in ("image_ids", "scenes", "feature_names", "component_feature_names"):
+        for name in ("image_ids", "scenes", "feature_names"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
         segments, components = len(self.image), len(self.component_image)
         for name, count, missing in (
             ("segment_box", segments, -1),
             ("segment_score", segments, np.nan),
             ("component_box", components, -1),
-            ("component_iou", components, np.nan),
-            ("component_recall", components, np.nan),
             ("component_label_id", components, -1),
-            ("component_features", components, np.nan),
         ):
             array = getattr(self, name)
             if count and not len(array):
@@ -127,10 +103,7 @@ class SegmentTable:
             ("segment_score", (segments,)),
             ("component_size", (components,)),
             ("component_box", (components, 4)),
-            ("component_iou", (components,)),
-            ("component_recall", (components,)),
             ("component_label_id", (components,)),
-            ("component_features", (components, len(self.component_feature_names))),
             ("overlaps", (len(self.overlaps), 3)),
         ):
             got = np.shape(getattr(self, name))
@@ -152,7 +125,7 @@ class SegmentTable:
 
     @property
     def is_false(self) -> npt.NDArray[np.bool_]:
-        """``(S,) bool``: no pixel of the segment is OoD ("iou0" = 1)."""
+        """``(S,) bool``: no pixel of the segment is OoD."""
         return np.asarray(self.iou == 0, bool)
 
     @property
@@ -174,11 +147,10 @@ class SegmentTable:
 
     def feature(self, name: str) -> FloatArray:
         """Return one column of `features`, ``(S,)``; an unknown name lists the known ones."""
-        return _column(self.features, self.feature_names, name)
-
-    def component_feature(self, name: str) -> FloatArray:
-        """Return one column of `component_features`, ``(T,)``."""
-        return _column(self.component_features, self.component_feature_names, name)
+        if name not in self.feature_names:
+            known = ", ".join(self.feature_names)
+            raise ValueError(f"unknown feature {name!r}; known: {known}")
+        return self.features[:, self.feature_names.index(name)]
 
     @staticmethod
     def concatenate(tables: Sequence[SegmentTable]) -> SegmentTable:
@@ -193,7 +165,7 @@ class SegmentTable:
             raise ValueError("no table to concatenate")
         first = tables[0]
         for table in tables[1:]:
-            for name in ("feature_names", "component_feature_names", "score"):
+            for name in ("feature_names", "score"):
                 if getattr(table, name) != getattr(first, name):
                     raise ValueError(f"tables differ in {name}: cannot concatenate them")
             if not np.array_equal(table.threshold, first.threshold, equal_nan=True):
@@ -207,51 +179,20 @@ class SegmentTable:
                 values[f.name] = tuple(name for part in parts for name in part)
             else:
                 values[f.name] = parts[0]
-        for name, counts in (
-            ("image", [len(t.image_ids) for t in tables]),
-            ("component_image", [len(t.image_ids) for t in tables]),
-        ):
-            values[name] = values[name] + _shifts(counts, [len(getattr(t, name)) for t in tables])
-        rows = [len(t.overlaps) for t in tables]
-        shift = np.stack(
-            [
-                _shifts([len(t.image) for t in tables], rows),
-                _shifts([len(t.component_image) for t in tables], rows),
-                np.zeros(sum(rows), np.int64),
-            ],
-            axis=1,
-        )
-        values["overlaps"] = values["overlaps"] + shift
+        # indices count within each table: shift them by what comes before it
+        images = [len(t.image_ids) for t in tables]
+        segments = [len(t.image) for t in tables]
+        components = [len(t.component_image) for t in tables]
+        pairs = [len(t.overlaps) for t in tables]
+        values["image"] = values["image"] + _shifts(images, segments)
+        values["component_image"] = values["component_image"] + _shifts(images, components)
+        values["overlaps"] = values["overlaps"].copy()
+        values["overlaps"][:, 0] += _shifts(segments, pairs)
+        values["overlaps"][:, 1] += _shifts(components, pairs)
         return SegmentTable(**values)
-
-    def to_pandas(self) -> Any:
-        """Return the segments as a ``pandas.DataFrame`` for people: one row a segment.
-
-        Columns: image_id, scene, iou, score_mean, first_row, first_column, end_row, end_column,
-        then the features. Needs pandas, which the package itself does not.
-        """
-        import pandas
-
-        frame = pandas.DataFrame(self.features, columns=list(self.feature_names))
-        leading = {
-            "image_id": np.asarray(self.image_ids, object)[self.image],
-            "scene": np.asarray(self.scenes, object)[self.image],
-            "iou": self.iou,
-            "score_mean": self.segment_score,
-        }
-        corners = ("first_row", "first_column", "end_row", "end_column")
-        leading |= {name: self.segment_box[:, i] for i, name in enumerate(corners)}
-        for position, (name, values) in enumerate(leading.items()):
-            frame.insert(position, name, values)
-        return frame
 
 
 def _shifts(counts: list[int], repeats: list[int]) -> IntArray:
+    """Return the sum of all counts before each table, as often as its repeat."""
     starts = np.concatenate([[0], np.cumsum(counts)[:-1]]).astype(np.int64)
     return np.repeat(starts, repeats)
-
-
-def _column(values: FloatArray, names: tuple[str, ...], name: str) -> FloatArray:
-    if name not in names:
-        raise ValueError(f"unknown feature {name!r}; known: {', '.join(names)}")
-    return values[:, names.index(name)]

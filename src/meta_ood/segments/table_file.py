@@ -13,22 +13,23 @@ import numpy as np
 from meta_ood.data.hdf5 import opened, replacing
 from meta_ood.segments.table import SegmentTable
 
-TABLE_VERSION = 1
+TABLE_VERSION = 2
+READABLE = (1, 2)
+"""Version 1 also had columns of true components that nothing read; they are left out."""
 
 
 def write_table(path: Path, table: SegmentTable, provenance: Mapping[str, str]) -> None:
-    """Write a segment table atomically, one dataset a field.
+    """Write a segment table atomically, one HDF5 dataset per field.
 
     Parameters
     ----------
     path
-        The file; its folder is made.
+        The file; its folder is created.
     table
         The segments.
     provenance
-        Whatever tells where the table comes from (network, weights, dataset, ...).
+        Origin of the table: network, variant, dataset, hash of the weights.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as file:
         file.attrs["format"] = "meta-ood segments"
         file.attrs["version"] = TABLE_VERSION
@@ -52,9 +53,9 @@ def read_table(path: Path) -> SegmentTable:
     FileNotFoundError
         If there is no such file.
     ValueError
-        If the file is damaged or not a segment table of this version; the file is named.
+        If the file is damaged or not a segment table of a known version; the file is named.
     """
-    with opened(path, "meta-ood segments", TABLE_VERSION) as file:
+    with opened(path, "meta-ood segments", READABLE) as file:
         values: dict[str, Any] = {}
         for f in fields(SegmentTable):
             if f.name not in file:
