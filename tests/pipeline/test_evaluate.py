@@ -85,6 +85,7 @@ def evaluate_again(folder: Path, workers: int = 1, network: str = "n", **overrid
         segments=folder / "segments.h5",
         meta=folder / "meta",
         metrics=folder / "metrics.json",
+        summary=folder / "summary.json",
         curves=folder / "curves",
         pictures=folder / "pictures",
         log=lambda values, step: None,
@@ -140,7 +141,7 @@ def test_ood_set(tmp_path: Path) -> None:
     assert float(rows[-1]["true_positive_rate"]) == 1
     with (tmp_path / "curves/meta_calibration.csv").open() as file:
         assert list(csv.reader(file)) == [
-            ["said", "seen", "segments"],
+            ["predicted", "observed", "segments"],
             ["0.1", "0.5", "2"],
             ["0.9", "1", "3"],
         ]

@@ -82,8 +82,8 @@ def write_cell(folder, network, variant, dataset, *, pixels=4000, pictures=1, si
         )
         write_csv(
             folder / "curves/meta_calibration.csv",
-            said=[0.1, 0.5, 0.9],
-            seen=[0.2, 0.5, 0.8 + 0.1 * after],
+            predicted=[0.1, 0.5, 0.9],
+            observed=[0.2, 0.5, 0.8 + 0.1 * after],
             segments=[10, 10, 20],
         )
         metrics |= {

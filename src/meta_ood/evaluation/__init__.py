@@ -5,6 +5,7 @@ from meta_ood.evaluation.maps import chosen_threshold, evaluate_maps, maps_text,
 from meta_ood.evaluation.pictures import choose_pictures, write_pictures
 from meta_ood.evaluation.summary import (
     curve_tables,
+    headlines,
     measure,
     plain,
     read_calibration,
@@ -24,6 +25,7 @@ __all__ = [
     "count_files",
     "curve_tables",
     "evaluate_maps",
+    "headlines",
     "intervals",
     "maps_text",
     "measure",

@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from meta_ood.evaluation.counting import Counts
 from meta_ood.metrics import component, pixel, segment, semantic
+from meta_ood.metrics.catalogue import METRICS
 from meta_ood.segments.table import SegmentTable
 
 logger = logging.getLogger(__name__)
@@ -66,8 +67,8 @@ def read_calibration(meta: Path) -> dict[str, Floats]:
 
     Returns
     -------
-    ``said`` (mean probability of being false), ``seen`` (fraction that is false) and ``segments``
-    (how many) of each bin that holds segments.
+    ``predicted`` (mean probability of being false), ``observed`` (fraction that is false) and
+    ``segments`` (how many) of each bin that holds segments.
 
     Raises
     ------
@@ -81,12 +82,16 @@ def read_calibration(meta: Path) -> dict[str, Floats]:
         raise FileNotFoundError(f"{path} is missing: run `meta` first")
     try:
         found = json.loads(path.read_text(encoding="utf-8"))["calibration"]
-        columns = {key: np.array(found[key], np.float64) for key in ("said", "seen", "count")}
-        filled = columns["count"] > 0
-        said, seen, count = (column[filled] for column in columns.values())
+        # version 0.1 called the two columns `said` and `seen`
+        names = ("predicted", "observed") if "predicted" in found else ("said", "seen")
+        columns = [np.array(found[name], np.float64) for name in (*names, "count")]
+        filled = columns[2] > 0
+        predicted, observed, segments = (column[filled] for column in columns)
     except (KeyError, TypeError, ValueError, IndexError) as error:
-        raise ValueError(f"{path}: no calibration with said, seen, count: {error!r}") from None
-    return {"said": said, "seen": seen, "segments": count}
+        raise ValueError(
+            f"{path}: no calibration with predicted, observed, count: {error!r}"
+        ) from None
+    return {"predicted": predicted, "observed": observed, "segments": segments}
 
 
 def measure(
@@ -162,6 +167,17 @@ def measure(
         "scores": results["exact"],
         "protocols": results,
     }
+
+
+def headlines(values: Mapping[str, Any]) -> dict[str, float]:
+    """Return the metrics of :data:`METRICS` that are defined: what DVC shows and compares.
+
+    Examples
+    --------
+    >>> headlines({"auroc": 0.5, "miou": None, "pixels": 7})
+    {'auroc': 0.5}
+    """
+    return {name: values[name] for name in METRICS if values.get(name) is not None}
 
 
 def detection(

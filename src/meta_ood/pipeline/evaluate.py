@@ -24,6 +24,7 @@ def run(
     segments: Path,
     meta: Path,
     metrics: Path,
+    summary: Path,
     curves: Path,
     pictures: Path,
     log: Log,
@@ -31,7 +32,8 @@ def run(
 ) -> None:
     """Evaluate one network and variant on one dataset.
 
-    Writes metrics.json, one CSV a curve, and pictures of some frames. Frames are counted by
+    Writes metrics.json, its headlines in summary.json, a CSV file per curve, and pictures of some
+    frames. Frames are counted by
     `machine.workers` threads; the result does not depend on their number.
     """
     settings, score = params.evaluate, params.segments.score
@@ -78,4 +80,5 @@ def run(
     chosen = evaluation.choose_pictures(table, settings.pictures)
     evaluation.write_pictures(pictures, folder, images, table, removed, chosen, params.segments)
     evaluation.write_json(metrics, values)
+    evaluation.write_json(summary, evaluation.headlines(values))
     log({f"evaluate/{k}": float(v) for k, v in values.items() if isinstance(v, int | float)}, 0)

@@ -149,6 +149,7 @@ def _stage_paths(
             },
             {
                 "metrics": evaluation / "metrics.json",
+                "summary": evaluation / "summary.json",
                 "curves": evaluation / "curves",
                 "pictures": evaluation / "pictures",
             },

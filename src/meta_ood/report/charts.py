@@ -145,14 +145,14 @@ def _trade_off(cells: Sequence[Cell], prefix: str) -> Chart | None:
 
 
 def _calibration(cells: Sequence[Cell], prefix: str) -> Chart | None:
-    found = _with(cells, "meta_calibration", "said", "seen", "segments")
+    found = _with(cells, "meta_calibration", "predicted", "observed", "segments")
     if not found:
         return None
     lines, words = [_DIAGONAL], list[str]()
     for cell, curve in found:
-        gap = np.abs(curve["said"] - curve["seen"])
+        gap = np.abs(curve["predicted"] - curve["observed"])
         error = f"{100 * np.average(gap, weights=curve['segments']):.1f} %"
-        lines.append(replace(_line(cell, curve, "said", "seen"), label=error))
+        lines.append(replace(_line(cell, curve, "predicted", "observed"), label=error))
         words.append(f"{cell.variant}: expected calibration error {error}")
     svg = plots.curves(
         lines, Axis("probability of being false", (0, 1)), Axis("false segments, share", (0, 1.01))

@@ -35,7 +35,8 @@ METRICS = (
 """Figures that are summed up, in the order of the table; keys of metrics.json."""
 
 SEED = "seed"
-_METRIC = re.compile(rf"evaluate/([^/]+)/([^/]+)/([^/]+)/metrics\.json:({'|'.join(METRICS)})$")
+_CELL = "evaluate/([^/]+)/([^/]+)/([^/]+)/(?:summary|metrics)"  # metrics.json until version 0.1
+_METRIC = re.compile(rf"{_CELL}\.json:({'|'.join(METRICS)})$")
 _PARAMS = frozenset(field.name for field in fields(Params))
 
 Cell = tuple[str, str, str]
@@ -183,7 +184,7 @@ def read_experiments(text: str) -> list[Experiment]:
     r"""Read what ``dvc exp show --csv`` prints.
 
     Its columns are parameters by their dotted key, metrics as
-    ``data/evaluate/<network>/<variant>/<set>/metrics.json:<key>`` (by the key alone where it occurs
+    ``data/evaluate/<network>/<variant>/<set>/summary.json:<key>`` (by the key alone where it occurs
     once), and hashes of files. The workspace is left out where a commit or experiment has the same
     parameters, and so is what has not run yet. Baselines do not depend on ``train``: those that
     differ in nothing else are one.
@@ -195,7 +196,7 @@ def read_experiments(text: str) -> list[Experiment]:
 
     Examples
     --------
-    >>> column = "data/evaluate/mini/ood_trained/fs/metrics.json:auprc"
+    >>> column = "data/evaluate/mini/ood_trained/fs/summary.json:auprc"
     >>> text = f"Experiment,rev,{column},seed,train.ood_weight\na,1,0.4,0,0.5\nb,2,0.6,1,0.5\n"
     >>> [e.mean("mini", "ood_trained", "fs", "auprc") for e in read_experiments(text)]
     [0.5]
@@ -205,7 +206,7 @@ def read_experiments(text: str) -> list[Experiment]:
     metrics = {c: match.groups() for c in columns if (match := _METRIC.search(c))}
     if not metrics:
         raise ValueError(
-            "no column like data/evaluate/NETWORK/VARIANT/SET/metrics.json:auprc; expected what "
+            "no column like data/evaluate/NETWORK/VARIANT/SET/summary.json:auprc; expected what "
             "'dvc exp show --csv' prints"
         )
     params = [c for c in columns if c.split(".")[0] in _PARAMS]
