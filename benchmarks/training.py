@@ -191,7 +191,7 @@ def random_batches(crop: int, size: int) -> Iterator[Batch]:
 
 def step() -> None:
     """Time full steps of the demo networks, and say where the time goes."""
-    params = OptimisationParams(1, 8, 128, learning_rate=1e-3)
+    params = OptimisationParams(epochs=1, batch_size=8, crop=128, learning_rate=1e-3)
     for name in ("deeplabv3plus_mini", "dualgcn_mini"):
         network = models.build(name, 19).train().to(memory_format=torch.channels_last)
         optimizer = make_optimizer(network, params)
@@ -234,7 +234,9 @@ def gpu_steps(name: str, crop: int, size: int, published: bool, device: str) -> 
     if published:
         optimizer: torch.optim.Optimizer = torch.optim.Adam(network.parameters(), 1e-5)
     else:
-        optimizer = make_optimizer(network, OptimisationParams(1, size, crop, learning_rate=1e-5))
+        optimizer = make_optimizer(
+            network, OptimisationParams(epochs=1, batch_size=size, crop=crop, learning_rate=1e-5)
+        )
     module = network if published else torch.compile(network)
     batches = random_batches(crop, size)
     cuda = device == "cuda"

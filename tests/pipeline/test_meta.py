@@ -31,7 +31,7 @@ def segment_table(seed: int = 0) -> SegmentTable:
 def run(folder, table, **settings):
     table_file.write_table(folder / "segments.h5", table, {})
     settings = {"max_lost": None, **settings}
-    params = dataclasses.replace(PARAMS, meta=dataclasses.replace(PARAMS.meta, **settings))
+    params = PARAMS.model_copy(update={"meta": PARAMS.meta.model_copy(update=settings)})
     logged = {}
     meta.run(
         params,

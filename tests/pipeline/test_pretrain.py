@@ -105,5 +105,5 @@ def test_training_starts_from_a_backbone_if_one_is_given(prepared):
 
 
 def test_unknown_kinds_of_weights_are_named():
-    with pytest.raises(ValueError, match=rf"network\.{NAME}\.weights\.best: unknown key"):
+    with pytest.raises(ValueError, match=rf"network\.{NAME}\.weights\.best: .best. is unknown"):
         load(PARAMS, [f"network.{NAME}.weights={{best: x}}"])

@@ -1,4 +1,3 @@
-import dataclasses
 import math
 from pathlib import Path
 
@@ -121,8 +120,8 @@ def test_finished_batches_are_kept_and_changed_inputs_are_not_taken_for_them(
     segments.run(PARAMS, **arguments(predictions, Path("a.h5"), 1))
     assert measured == [f"{index:03d}" for index in range(64, 80)]
     measured.clear()
-    other = dataclasses.replace(
-        PARAMS, segments=dataclasses.replace(PARAMS.segments, threshold=0.5)
+    other = PARAMS.model_copy(
+        update={"segments": PARAMS.segments.model_copy(update={"threshold": 0.5})}
     )
     segments.run(other, **arguments(predictions, Path("b.h5"), 1))
     assert len(measured) == FRAMES

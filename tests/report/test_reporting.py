@@ -4,7 +4,6 @@ import base64
 import csv
 import io
 import re
-from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -126,7 +125,7 @@ def test_page_names_every_cell(page):
 
 
 def test_report_when_inputs_are_the_same(evaluation, tmp_path):
-    params = replace(PARAMS, networks=NETWORKS[:1])
+    params = PARAMS.model_copy(update={"networks": NETWORKS[:1]})
     for name, workers in (("first", 1), ("second", 7)):
         report.run(
             params,

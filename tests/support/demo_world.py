@@ -1,6 +1,5 @@
 """A small demo world for tests."""
 
-import dataclasses
 from pathlib import Path
 
 from meta_ood import config
@@ -22,7 +21,7 @@ def small_params(seed=0):
         lost_and_found=11,
         fishyscapes=4,
     )
-    return dataclasses.replace(params, seed=seed, synthesize=small)
+    return params.model_copy(update={"seed": seed, "synthesize": small})
 
 
 def synthesize_to(root, params):

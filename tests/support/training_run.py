@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import time
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -95,7 +94,7 @@ def train(
 ) -> tuple[nn.Module, dict[str, float]]:
     """Train Tiny on 20 streets and 8 proxies; at step `die_at` a signal may come."""
     frames = write_frames(folder, 28, 8) if not folder.exists() else frames_of(folder, 28)
-    params = replace(PARAMS, **changes)
+    params = PARAMS.model_copy(update=changes)
     with seeded(seed):
         net = Tiny(**(network or {}))
     calls = [0]

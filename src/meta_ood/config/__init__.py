@@ -1,9 +1,10 @@
-"""params.yaml as frozen dataclasses: strict, read once, imports nothing heavy.
+"""params.yaml as frozen pydantic models: :func:`load` reads and checks it, nothing else does.
 
-Every section is a frozen dataclass; :func:`load` checks keys, types and ranges and names the
-offending key together with what was expected.
+Every section is a model of :mod:`meta_ood.config.schema`. What is wrong is found here, before any
+stage runs: unknown keys and names, wrong types, values out of range.
 """
 
+from meta_ood.config.errors import ConfigError
 from meta_ood.config.files import load, read_yaml
 from meta_ood.config.schema import (
     DatasetParams,
@@ -16,15 +17,11 @@ from meta_ood.config.schema import (
     OptimisationParams,
     Params,
     PretrainParams,
-    ReportParams,
-    RolesParams,
     SegmentsParams,
     SynthesizeParams,
-    TrackingParams,
     TrainParams,
 )
 from meta_ood.config.stages import SECTIONS, describe, stage_values
-from meta_ood.config.strict import ConfigError
 
 __all__ = [
     "SECTIONS",
@@ -39,11 +36,8 @@ __all__ = [
     "OptimisationParams",
     "Params",
     "PretrainParams",
-    "ReportParams",
-    "RolesParams",
     "SegmentsParams",
     "SynthesizeParams",
-    "TrackingParams",
     "TrainParams",
     "describe",
     "load",

@@ -1,41 +1,113 @@
-"""The sections of params.yaml as frozen dataclasses, with types and ranges."""
+"""The sections of params.yaml as frozen pydantic models, with types, ranges and known names."""
 
 from __future__ import annotations
 
-import typing
-from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
-from typing import Annotated, Any, Literal, TypeVar
+import math
+from collections.abc import Collection
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
-from meta_ood.config.strict import ConfigError, Range, build
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+    model_validator,
+)
+
+from meta_ood.config.errors import ConfigError, messages
+from meta_ood.data.registry import known_names
 
 T = TypeVar("T")
+SectionT = TypeVar("SectionT", bound="Section")
 
 
-Fraction = Annotated[float, Range(0, 1)]
-Positive = Annotated[float, Range(1e-12)]
-NonNegative = Annotated[float, Range(0)]
-Count = Annotated[int, Range(0)]
-AtLeastOne = Annotated[int, Range(1)]
-Options = Mapping[str, Any]
+def _finite(values: dict[str, Any]) -> dict[str, Any]:
+    """Refuse NaN and infinities at any depth."""
+    left: list[Any] = [values]
+    while left:
+        value = left.pop()
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ValueError(f"got {value}, expected finite numbers")
+        left += value.values() if isinstance(value, dict) else value if type(value) is list else []
+    return values
+
+
+def _architecture(name: str) -> str:
+    known = (*get_args(Architecture), "package.module:builder")
+    if ":" not in name and name not in known:
+        raise ValueError(f"{name!r} is unknown; {known_names(name, known)}")
+    return name
+
+
+# Names become folder names and words of shell commands in dvc.yaml, hence no other characters.
+Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$")]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[float, Field(ge=1e-12)]
+NonNegative = Annotated[float, Field(ge=0)]
+Jitter = Annotated[float, Field(ge=0, le=0.9)]
+# The upper bound is that of a 32-bit integer, which counts become in NumPy and torch.
+Count = Annotated[int, Field(ge=0, le=2**31 - 1)]
+AtLeastOne = Annotated[int, Field(ge=1, le=2**31 - 1)]
+# YAML has lists, a frozen model has tuples: the only conversion that is not strict.
+Several = Annotated[tuple[T, ...], Field(strict=False)]
+Options = Annotated[dict[str, Any], AfterValidator(_finite)]
 """Keyword options of something pluggable, checked by what takes them."""
 
+# The names of the registries, which lie in rooms above this one; tests/config compares them.
+# fmt: off
+Architecture = Literal[
+    "deeplabv3plus_wrn38", "dualgcnnet_r50", "dualgcnnet_r101",
+    "deeplabv3plus_mini", "dualgcn_mini",
+    "torchvision/fcn_resnet50", "torchvision/fcn_resnet101",
+    "torchvision/deeplabv3_resnet50", "torchvision/deeplabv3_resnet101",
+    "torchvision/deeplabv3_mobilenet_v3_large", "torchvision/lraspp_mobilenet_v3_large",
+]
+Reader = Literal[
+    "cityscapes", "coco", "lost_and_found",
+    "fishyscapes", "fishyscapes_lost_and_found", "fishyscapes_processed", "fishyscapes_static",
+    "road_anomaly", "road_anomaly21", "road_obstacle21",
+]
+Loss = Literal[
+    "entropy_maximization", "outlier_exposure", "energy_hinge", "unknown_class", "cross_entropy",
+]
+Score = Literal["entropy", "max_softmax", "max_logit", "energy", "margin"]
+ReportedScore = Literal[Score, "standardised_max_logit"]
+Protocol = Literal["exact", "published", "fishyscapes", "smiyc", "per_image_mean"]
+Classifier = Literal[
+    "logistic_regression", "sparse_logistic_regression", "gradient_boosted_trees", "small_network",
+]
+# fmt: on
+Variant = Literal["baseline", "ood_trained"]
+Precision = Literal["float32", "tf32", "bfloat16"]
+"""``float32``; ``tf32``: products of operands with 10 bits of mantissa, on NVIDIA GPUs (elsewhere
+the same as ``float32``); ``bfloat16``: autocast. Weights and stored logits are always float32."""
 
-@dataclass(frozen=True)
-class RolesParams:
+WITHIN_ONE = ("entropy", "max_softmax", "margin")
+"""Scores in [0, 1]; the others have no bounds."""
+
+
+class Section(BaseModel):
+    """A frozen section of params.yaml without other keys than its fields."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class RolesParams(Section):
     """Which prepared dataset plays which part in training."""
 
-    training: str
-    validation: str
-    proxies: str
+    training: Name
+    validation: Name
+    proxies: Name
 
 
-@dataclass(frozen=True)
-class SynthesizeParams:
+class SynthesizeParams(Section):
     """The demo world: frame size [px] and number of frames of each dataset."""
 
-    height: Annotated[int, Range(64)]
-    width: Annotated[int, Range(128)]
+    # smaller frames have no room for a car and an obstacle
+    height: Annotated[int, Field(ge=64, le=4096)]
+    width: Annotated[int, Field(ge=128, le=8192)]
     cityscapes_train: AtLeastOne
     cityscapes_val: AtLeastOne
     coco: AtLeastOne
@@ -43,34 +115,27 @@ class SynthesizeParams:
     fishyscapes: AtLeastOne
 
 
-@dataclass(frozen=True)
-class DatasetParams:
+class DatasetParams(Section):
     """One prepared dataset: a reader, its raw root, a split and the reader's options."""
 
-    reader: str
-    root: str
+    reader: Reader
+    root: Annotated[str, Field(min_length=1)]
     split: str
-    options: Options = field(default_factory=dict)
+    options: Options = {}
 
 
-Precision = Literal["float32", "tf32", "bfloat16"]
-"""``float32``; ``tf32``: products of operands with 10 bits of mantissa, on NVIDIA GPUs (elsewhere
-the same as ``float32``); ``bfloat16``: autocast. Weights and stored logits are always float32."""
-
-
-@dataclass(frozen=True)
-class OptimisationParams:
-    """What `pretrain` and `train` have in common."""
+class OptimisationParams(Section):
+    """The values that `pretrain` and `train` have in common."""
 
     epochs: AtLeastOne
     batch_size: AtLeastOne
-    crop: Annotated[int, Range(16)]
+    crop: Annotated[int, Field(ge=16, le=2**15)]
     learning_rate: Positive
     optimizer: Literal["adam", "adamw", "sgd"] = "adam"
     weight_decay: NonNegative = 0.0
     schedule: Literal["constant", "cosine", "poly"] = "constant"
-    scale_jitter: Annotated[float, Range(0, 0.9)] = 0.0
-    colour_jitter: Annotated[float, Range(0, 0.9)] = 0.0
+    scale_jitter: Jitter = 0.0
+    colour_jitter: Jitter = 0.0
     gradient_clip: NonNegative = 0.0
     accumulate: AtLeastOne = 1
     ema: Fraction = 0.0
@@ -79,24 +144,22 @@ class OptimisationParams:
     validate_every: AtLeastOne = 1
     keep: Literal["last", "best"] = "last"
     patience: Count = 0
-    """Looks of validation without a better one, after which training ends; 0: never."""
+    """Validations without an improvement after which training ends; 0: never."""
     batch_norm: Literal["train", "frozen"] = "train"
     """Batch statistics (published), or those of the weights that training starts from."""
     compile: bool = False
-    """Let torch.compile make one program of the network."""
+    """Run the network through torch.compile."""
 
 
-@dataclass(frozen=True)
 class PretrainParams(OptimisationParams):
     """Cross entropy from scratch, where no published weights are imported."""
 
 
-@dataclass(frozen=True)
 class TrainParams(OptimisationParams):
-    """OoD training (METHOD.md G2)."""
+    """OoD training (docs/method.md)."""
 
-    loss: str = "entropy_maximization"
-    loss_options: Options = field(default_factory=dict)
+    loss: Loss = "entropy_maximization"
+    loss_options: Options = {}
     ood_weight: Fraction = 0.9
     ood_weight_ramp: Fraction = 0.0
     """Share of the training over which λ rises from 0."""
@@ -104,133 +167,122 @@ class TrainParams(OptimisationParams):
     proxy_redraw: bool = True
     proxy_style: Literal["whole", "pasted"] = "whole"
     proxy_holdout: Fraction = 0.1
-    """Share of the proxies that validation looks at instead of training."""
+    """Share of the proxies that are used for validation instead of training."""
     reset_optimizer: bool = False
 
 
-_WEIGHTS = ("baseline", "ood_trained", "backbone")
-
-
-@dataclass(frozen=True)
-class NetworkParams:
+class NetworkParams(Section):
     """One network: an architecture, its options, and what differs from the common sections."""
 
-    architecture: str
-    options: Options = field(default_factory=dict)
-    pretrain: Options = field(default_factory=dict)
-    train: Options = field(default_factory=dict)
-    weights: Mapping[str, str] = field(default_factory=dict)
+    architecture: Annotated[str, AfterValidator(_architecture)]
+    options: Options = {}
+    pretrain: Options = {}
+    train: Options = {}
+    weights: dict[Literal["baseline", "ood_trained", "backbone"], str] = {}
     """Files to start from: ``baseline`` and ``ood_trained`` as ``meta-ood weights import`` stores
     them, taken instead of training; ``backbone`` of an image classifier, where training begins."""
 
 
-@dataclass(frozen=True)
-class InferParams:
+class InferParams(Section):
     """From images to stored logits."""
 
     precision: Precision = "float32"
     flip: bool = False
-    scales: tuple[Positive, ...] = (1.0,)
+    scales: Several[Positive] = (1.0,)
     tile: Count = 0
     batch_size: AtLeastOne = 1
-    """Frames of one size that go through together; more change the last bits (decision 0071)."""
+    """Frames of one size in a forward pass; more change the last bits (decision 0071)."""
 
 
-@dataclass(frozen=True)
-class SegmentsParams:
-    """Which score at which threshold makes OoD segments."""
+class SegmentsParams(Section):
+    """The score and the threshold that make OoD segments."""
 
-    score: str = "entropy"
+    score: Score = "entropy"
     threshold: float = 0.7
 
 
-@dataclass(frozen=True)
-class MetaParams:
+class MetaParams(Section):
     """The meta classifier, its folds and its operating point."""
 
-    classifier: str = "logistic_regression"
-    classifier_options: Options = field(default_factory=dict)
+    classifier: Classifier = "logistic_regression"
+    classifier_options: Options = {}
     folds: Literal["scene", "image", "leave_one_out", "published"] = "scene"
     operating_point: Fraction = 0.5
     max_lost: Fraction | None = None
     bootstrap: Count = 100
 
 
-@dataclass(frozen=True)
-class EvaluateParams:
-    """Which scores and protocols are reported, and how many frames are pictured.
+class EvaluateParams(Section):
+    """Reported scores and protocols, and the number of pictured frames.
 
-    Logits are divided by `temperature` before pixel scores and calibration are taken; segments are
-    not touched. Component metrics of the score map itself leave out what is smaller than
+    Logits are divided by `temperature` before pixel scores and calibration are computed; segments
+    do not change. Component metrics of the score map leave out what is smaller than
     `component_track` says. `component_thresholds`, by network and variant, were chosen on another
-    set and go before `component_threshold`; null is the evaluated set's own best F1, an oracle.
+    set and take precedence over `component_threshold`; null is the evaluated set's own best F1.
     """
 
-    scores: tuple[str, ...] = ("entropy",)
-    protocols: tuple[str, ...] = ("exact",)
+    scores: Several[ReportedScore] = ("entropy",)
+    protocols: Several[Protocol] = ("exact",)
     temperature: Positive = 1.0
     bootstrap: Count = 200
     component_track: Literal["all", "obstacle", "anomaly"] = "all"
     component_threshold: float | None = None
-    component_thresholds: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    component_thresholds: dict[Name, dict[Variant, float]] = {}
     pictures: Count = 4
 
     def threshold_of(self, network: str, variant: str) -> float | None:
         """Return the given threshold of a network and variant, None if there is none."""
-        return self.component_thresholds.get(network, {}).get(variant, self.component_threshold)
+        of_network: dict[Any, float] = self.component_thresholds.get(network, {})
+        return of_network.get(variant, self.component_threshold)
 
 
-@dataclass(frozen=True)
-class DetectorParams:
-    """Which evaluation set's meta classifier goes into the detector."""
+class DetectorParams(Section):
+    """The evaluation set whose meta classifier goes into the detector."""
 
-    meta_from: str
+    meta_from: Name
 
 
-@dataclass(frozen=True)
-class ReportParams:
+class ReportParams(Section):
     """The report's title."""
 
     title: str = "meta-ood"
 
 
-@dataclass(frozen=True)
-class GateParams:
+class GateParams(Section):
     """What a version must show against the baseline to become champion.
 
     AUPRC must rise and FPR95 fall by at least the gains on `dataset`, mIoU must fall by at most
-    `miou_loss` on `miou_dataset`. With `judge_by` = interval the confidence intervals must say so
-    too: they must not overlap.
+    `miou_loss` on `miou_dataset`. With `judge_by` = interval the confidence intervals must not
+    overlap either.
     """
 
-    dataset: str = "lost_and_found"
+    dataset: Name = "lost_and_found"
     auprc_gain: Fraction = 0.0
     fpr95_gain: Fraction = 0.0
-    miou_dataset: str = "cityscapes_val"
+    miou_dataset: Name = "cityscapes_val"
     miou_loss: Fraction = 0.01
     judge_by: Literal["point", "interval"] = "point"
 
 
-@dataclass(frozen=True)
-class TrackingParams:
+class TrackingParams(Section):
     """Names in the tracking store, and the gate of the registry."""
 
     experiment: str = "meta-ood"
-    champion: GateParams = field(default_factory=GateParams)
+    champion: GateParams = GateParams()
 
 
-@dataclass(frozen=True)
-class Params:
+class Params(Section):
     """All of params.yaml."""
 
-    seed: Count
-    networks: tuple[str, ...]
-    variants: tuple[Literal["baseline", "ood_trained"], ...]
-    evaluation_sets: tuple[str, ...]
+    # the largest seed of NumPy's and scikit-learn's generators
+    seed: Annotated[int, Field(ge=0, le=2**32 - 1)]
+    networks: Several[Name]
+    variants: Several[Variant]
+    evaluation_sets: Several[Name]
     roles: RolesParams
     synthesize: SynthesizeParams
-    datasets: Mapping[str, DatasetParams]
-    network: Mapping[str, NetworkParams]
+    datasets: dict[Name, DatasetParams]
+    network: dict[Name, NetworkParams]
     pretrain: PretrainParams
     train: TrainParams
     infer: InferParams
@@ -241,51 +293,46 @@ class Params:
     report: ReportParams
     tracking: TrackingParams
 
-    def __post_init__(self) -> None:
-        """Check the names that one key uses and another defines."""
-        thresholds = self.evaluate.component_thresholds
-        for key, names, defined, where in (
-            ("networks", self.networks, self.network, "network"),
-            ("evaluate.component_thresholds", thresholds, self.network, "network"),
-            ("evaluation_sets", self.evaluation_sets, self.datasets, "datasets"),
-            (
-                "detector.meta_from",
-                (self.detector.meta_from,),
-                self.evaluation_sets,
-                "evaluation_sets",
-            ),
-            ("roles.training", (self.roles.training,), self.datasets, "datasets"),
-            ("roles.validation", (self.roles.validation,), self.datasets, "datasets"),
-            ("roles.proxies", (self.roles.proxies,), self.datasets, "datasets"),
+    @model_validator(mode="after")
+    def _names_are_defined(self) -> Params:
+        """Check the names and values of one section against those of another."""
+        roles, evaluate = self.roles, self.evaluate
+        for key, name in (
+            *(("networks", name) for name in self.networks),
+            *(("evaluate.component_thresholds", name) for name in evaluate.component_thresholds),
         ):
-            for name in names:
-                if name not in defined:
-                    known = ", ".join(sorted(defined))
-                    raise ConfigError(f"{key}: {name!r} is not defined in {where}; known: {known}")
-        for name, own in self.network.items():
+            _check_defined(key, name, "network", self.network)
+        for key, name in (
+            *(("evaluation_sets", name) for name in self.evaluation_sets),
+            *((f"roles.{role}", name) for role, name in roles),
+        ):
+            _check_defined(key, name, "datasets", self.datasets)
+        meta_from = self.detector.meta_from
+        _check_defined("detector.meta_from", meta_from, "evaluation_sets", self.evaluation_sets)
+        for key, value in (
+            ("segments.threshold", self.segments.threshold),
+            ("evaluate.component_threshold", evaluate.component_threshold),
+            *(
+                (f"evaluate.component_thresholds.{network}.{variant}", value)
+                for network, variants in evaluate.component_thresholds.items()
+                for variant, value in variants.items()
+            ),
+        ):
+            if value is not None and self.segments.score in WITHIN_ONE and not 0 <= value <= 1:
+                score = self.segments.score
+                raise ValueError(f"{key}: got {value}, expected 0 to 1, the range of {score}")
+        for name in self.network:
             self.pretrain_of(name)
             self.train_of(name)
-            for key in own.weights:
-                if key not in _WEIGHTS:
-                    known = ", ".join(_WEIGHTS)
-                    renamed = "; trunk is called backbone now" if key == "trunk" else ""
-                    raise ConfigError(
-                        f"network.{name}.weights.{key}: unknown key; known: {known}{renamed}"
-                    )
+        return self
 
     def network_params(self, name: str) -> NetworkParams:
-        """Return the entry of network `name`; an unknown name lists the known ones."""
-        if name not in self.network:
-            known = ", ".join(sorted(self.network))
-            raise ConfigError(f"network: unknown name {name!r}; known: {known}")
-        return self.network[name]
+        """Return the entry of network `name`; for an unknown one the error lists the known."""
+        return _entry("network", self.network, name)
 
     def dataset_params(self, name: str) -> DatasetParams:
-        """Return the entry of dataset `name`; an unknown name lists the known ones."""
-        if name not in self.datasets:
-            known = ", ".join(sorted(self.datasets))
-            raise ConfigError(f"datasets: unknown name {name!r}; known: {known}")
-        return self.datasets[name]
+        """Return the entry of dataset `name`; for an unknown one the error lists the known."""
+        return _entry("datasets", self.datasets, name)
 
     def pretrain_of(self, network: str) -> PretrainParams:
         """Return the pretrain section with the network's own values over it."""
@@ -298,7 +345,21 @@ class Params:
         return _override(self.train, own, f"network.{network}.train")
 
 
-def _override(section: T, own: Options, key: str) -> T:
-    values = {f.name: getattr(section, f.name) for f in fields(typing.cast(Any, section))}
-    values.update(own)
-    return build(type(section), values, key)
+def _entry(section: str, entries: dict[str, T], name: str) -> T:
+    if name not in entries:
+        raise ConfigError(f"{section}: unknown name {name!r}; {known_names(name, entries)}")
+    return entries[name]
+
+
+def _check_defined(key: str, name: str, section: str, entries: Collection[str]) -> None:
+    if name not in entries:
+        known = known_names(name, entries)
+        raise ValueError(f"{key}: {name!r} is not defined in {section}; {known}")
+
+
+def _override(section: SectionT, own: dict[str, Any], key: str) -> SectionT:
+    kind = type(section)
+    try:
+        return kind.model_validate({**dict(section), **own})
+    except ValidationError as error:
+        raise ConfigError("\n".join(messages(error, kind, key))) from None

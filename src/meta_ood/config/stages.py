@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import typing
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, fields, is_dataclass
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, cast
 
+from pydantic import BaseModel, TypeAdapter
+
+from meta_ood.config.errors import expected
 from meta_ood.config.schema import DatasetParams, NetworkParams, Params
-from meta_ood.config.strict import expected
 
 SECTIONS: dict[str, tuple[str, ...]] = {
     "synthesize": ("seed", "synthesize"),
@@ -27,22 +27,23 @@ SECTIONS: dict[str, tuple[str, ...]] = {
 }
 """Stage -> the parts of params.yaml that its result depends on, as in dvc.yaml."""
 
-_KINDS: dict[str, type] = {"datasets.<dataset>": DatasetParams, "network.<network>": NetworkParams}
+_MODELS: dict[str, Any] = {"datasets.<dataset>": DatasetParams, "network.<network>": NetworkParams}
 
 
 def describe(section: str) -> list[tuple[str, str]]:
-    """Return ``(dotted key, what is expected)`` for each value of a section of params.yaml.
+    """Return ``(dotted key, expected value)`` for each value of a section of params.yaml.
 
     Examples
     --------
-    >>> describe("segments")
-    [('segments.score', 'a string'), ('segments.threshold', 'a number')]
+    >>> describe("report")
+    [('report.title', 'a string')]
     """
-    hint = _KINDS.get(section) or typing.get_type_hints(Params, include_extras=True)[section]
-    if not is_dataclass(hint):
-        return [(section, expected(hint))]
-    hints = typing.get_type_hints(hint, include_extras=True)
-    return [(f"{section}.{f.name}", expected(hints[f.name])) for f in fields(hint)]
+    hint = _MODELS.get(section) or Params.model_fields[section].rebuild_annotation()
+    schema = TypeAdapter(hint).json_schema()
+    fields = schema.get("properties")
+    if fields is None:
+        return [(section, expected(schema))]
+    return [(f"{section}.{key}", expected(value)) for key, value in fields.items()]
 
 
 def stage_values(
@@ -52,32 +53,26 @@ def stage_values(
 
     The pretrain and train sections are those of the network, its own values put over them.
     """
-    special: dict[str, tuple[str, Callable[[], Any]]] = {
-        "datasets.<dataset>": (f"datasets.{dataset}", lambda: params.dataset_params(dataset)),
-        "network.<network>": (f"network.{network}", lambda: _architecture(params, network)),
-        "pretrain": ("pretrain", lambda: params.pretrain_of(network)),
-        "train": ("train", lambda: params.train_of(network)),
-    }
     values: dict[str, Any] = {}
     for section in SECTIONS[stage]:
-        key, value = section, None
-        if section in special:
-            key, get = special[section]
-            value = get()
+        key, value = section, cast(Any, None)
+        if section == "datasets.<dataset>":
+            key, value = f"datasets.{dataset}", params.dataset_params(dataset)
+        elif section == "network.<network>":
+            own = params.network_params(network)
+            key = f"network.{network}"
+            value = own.model_dump(include={"architecture", "options", "weights"})
+        elif section in ("pretrain", "train"):
+            value = getattr(params, f"{section}_of")(network)
         else:
             value = getattr(params, section)
         values.update(_flat(key, value))
     return values
 
 
-def _architecture(params: Params, network: str) -> Mapping[str, Any]:
-    own = params.network_params(network)
-    return {"architecture": own.architecture, "options": own.options, "weights": own.weights}
-
-
 def _flat(key: str, value: Any) -> dict[str, Any]:
-    if is_dataclass(value):
-        value = asdict(typing.cast(Any, value))
+    if isinstance(value, BaseModel):
+        value = dict(value)
     if not isinstance(value, Mapping):
         return {key: value}
     return {k: v for name in value for k, v in _flat(f"{key}.{name}", value[name]).items()}

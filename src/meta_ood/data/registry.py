@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import difflib
+from collections.abc import Iterable, Mapping
 from typing import TypeVar
 
 T = TypeVar("T")
 
 
 def lookup(kind: str, registry: Mapping[str, T], name: str) -> T:
-    """Return ``registry[name]``; an unknown name lists the known ones.
+    """Return ``registry[name]``; for an unknown name the error lists the known ones.
 
     Raises
     ------
@@ -24,5 +25,18 @@ def lookup(kind: str, registry: Mapping[str, T], name: str) -> T:
     try:
         return registry[name]
     except KeyError:
-        known = ", ".join(sorted(registry))
-        raise ValueError(f"unknown {kind} {name!r}; known: {known}") from None
+        raise ValueError(f"unknown {kind} {name!r}; {known_names(name, registry)}") from None
+
+
+def known_names(name: object, known: Iterable[str]) -> str:
+    """Return a text of the known names, and of those that `name` may have been meant to be.
+
+    Examples
+    --------
+    >>> known_names("enropy", ["entropy", "energy"])
+    'known: energy, entropy; did you mean entropy or energy?'
+    """
+    names = sorted(known)
+    close = difflib.get_close_matches(str(name), names, n=2)
+    meant = f"; did you mean {' or '.join(close)}?" if close else ""
+    return f"known: {', '.join(names)}{meant}"

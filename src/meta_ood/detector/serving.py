@@ -11,7 +11,7 @@ import binascii
 import io
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +64,7 @@ class Settings:
 
     def to_json(self) -> str:
         """Return the settings as JSON."""
-        return json.dumps(asdict(self), indent=1) + "\n"
+        return json.dumps(vars(self) | {"infer": self.infer.model_dump()}, indent=1) + "\n"
 
     @classmethod
     def from_json(cls, text: str) -> Settings:

@@ -11,7 +11,7 @@ import io
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -37,7 +37,7 @@ METRICS = (
 SEED = "seed"
 _CELL = "evaluate/([^/]+)/([^/]+)/([^/]+)/(?:summary|metrics)"  # metrics.json until version 0.1
 _METRIC = re.compile(rf"{_CELL}\.json:({'|'.join(METRICS)})$")
-_PARAMS = frozenset(field.name for field in fields(Params))
+_PARAMS = frozenset(Params.model_fields)
 
 Cell = tuple[str, str, str]
 """Network, variant, evaluation set."""

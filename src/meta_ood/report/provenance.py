@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict
 from importlib.metadata import version
 
 from meta_ood import __version__
@@ -22,7 +21,7 @@ def provenance(params: Params, results: Results) -> dict[str, str]:
         "OoD segments": f"{params.segments.score} at least {params.segments.threshold:g}",
         "results": _digest(metrics),
         "networks, variants, sets, segments": _digest(
-            [params.networks, params.variants, params.evaluation_sets, asdict(params.segments)]
+            [params.networks, params.variants, params.evaluation_sets, params.segments.model_dump()]
         ),
     }
 

@@ -15,7 +15,8 @@ def learning_rate(params: OptimisationParams, step: int, steps: int) -> float:
 
     Examples
     --------
-    >>> params = OptimisationParams(1, 1, 16, learning_rate=0.1, schedule="cosine")
+    >>> params = OptimisationParams(epochs=1, batch_size=1, crop=16, learning_rate=0.1,
+    ...                             schedule="cosine")
     >>> round(learning_rate(params, 5, 10), 6)
     0.05
     """
