@@ -34,7 +34,7 @@ from meta_ood.data.predictions import Prediction
 from meta_ood.inference.batches import Sample, read
 from meta_ood.metrics.pixel import ScoreHistogram, pixel_metrics
 from meta_ood.models import checkpoint
-from meta_ood.models.precision import use_products
+from meta_ood.models.device import set_tf32
 from meta_ood.scores import score_maps
 from meta_ood.segments.measure import label_map, measure_segments
 
@@ -72,7 +72,7 @@ def round_to_tf32(values: Tensor) -> Tensor:
 def computing(precision: str, device: str) -> Iterator[None]:
     """Compute in a precision; `` emulated`` after it asks for the emulation."""
     name, _, emulated = precision.partition(" ")
-    use_products(name, torch.device(device))
+    set_tf32(name, torch.device(device))
     with ExitStack() as stack:
         stack.enter_context(torch.no_grad())  # in inference mode no product would be seen
         stack.enter_context(torch.autocast(device, torch.bfloat16, enabled=name == "bfloat16"))

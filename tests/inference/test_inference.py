@@ -12,7 +12,6 @@ from meta_ood.data.context import Machine
 from meta_ood.data.frames import Frame
 from meta_ood.inference import (
     average_logits,
-    device_of,
     predict,
     processes,
     tiled_logits,
@@ -183,4 +182,3 @@ def test_one_process_without_torchrun(monkeypatch):
     monkeypatch.delenv("WORLD_SIZE", raising=False)
     with processes() as found:
         assert found == (0, 1)
-    assert device_of(CPU) == torch.device("cpu")

@@ -6,6 +6,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from meta_ood import models
+from meta_ood.data.files import file_hash
 from meta_ood.models import checkpoint
 
 TINY = {"stem_width": 4, "planes": [2, 2, 2, 2], "head_planes": 8}
@@ -51,13 +52,13 @@ def test_round_trip_gives_the_same_network(tmp_path):
 def test_loaded_network_can_be_trained_and_the_file_stays(tmp_path):
     path = tmp_path / "weights.safetensors"
     write(path)
-    before = checkpoint.file_sha256(path)
+    before = file_hash(path)
     network, _ = checkpoint.load(path)
     network.train()(torch.rand(2, 3, 32, 32)).square().mean().backward()
     with torch.no_grad():
         for parameter in network.parameters():
             parameter -= 0.1 * parameter.grad
-    assert checkpoint.file_sha256(path) == before
+    assert file_hash(path) == before
     fresh, _ = checkpoint.load(path)
     assert not torch.equal(fresh.get_parameter("conv1.0.weight"), network.conv1[0].weight)
 
@@ -109,7 +110,21 @@ def test_missing_unexpected_and_wrong_entries_are_named(tmp_path):
         (lambda p: save_file(load_file(p), p), "not written by meta-ood"),
         (lambda p: change(p, format=99), "format 99, expected 1"),
         (lambda p: change(p, architecture="nothing"), "unknown architecture 'nothing'"),
-        (lambda p: change(p, num_classes=4), r"head\.bottleneck\.3\.weight is \(3, 8, 1, 1\)"),
+        (
+            lambda p: change(p, num_classes=4, class_names=[*NAMES, "d"]),
+            r"head\.bottleneck\.3\.weight is \(3, 8, 1, 1\)",
+        ),
+        (lambda p: change(p, num_classes=4), "4 classes with 3 class_names"),
+        (lambda p: change(p, num_classes=-1), "-1 classes with 3 class_names"),
+        (lambda p: change(p, num_classes="3"), "num_classes is '3', expected int"),
+        (lambda p: change(p, class_names=[1, 2, 3]), "3 classes with 3 class_names"),
+        (lambda p: change(p, architecture=1.5), "architecture is 1.5, expected str"),
+        (lambda p: change(p, options={"blocks": [10**9, 1, 1, 1]}), "option 1000000000 is above"),
+        (lambda p: change(p, options={"mean": [[float("nan")]]}), "option nan is above"),
+        (lambda p: change(p, variant="x" * 2**21), "metadata of more than"),
+        (lambda p: save_file(load_file(p), p, {"meta_ood": "[" * 10**6}), "is damaged"),
+        (lambda p: save_file(load_file(p), p, {"meta_ood": "[]"}), "is list, expected a mapping"),
+        (lambda p: save_file(load_file(p), p, {"meta_ood": "{}"}), "metadata without format, name"),
         (lambda p: change(p, options={"depth": 3}), "depth"),
     ],
 )
@@ -125,7 +140,7 @@ def test_a_file_cannot_make_us_import_code(tmp_path):
     path = tmp_path / "w.safetensors"
     write(path)
     change(path, architecture="antigravity:fly")
-    with pytest.raises(checkpoint.CheckpointError, match="code of your own"):
+    with pytest.raises(checkpoint.CheckpointError, match="code outside of this package"):
         checkpoint.load(path)
 
 

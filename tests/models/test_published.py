@@ -1,6 +1,9 @@
 """Files in every published format, made here, and files that must be refused."""
 
 import os
+import pickle
+import resource
+import time
 import zipfile
 
 import numpy as np
@@ -9,10 +12,17 @@ import torch
 from safetensors.torch import save_file
 
 from meta_ood import models
-from meta_ood.models import checkpoint, published
+from meta_ood.data.files import file_hash
+from meta_ood.models import checkpoint, published, torch_files
 from meta_ood.models.torch_files import CheckpointError
 
 NAMES = ("road", "car", "sky")
+NUMPY = (
+    np._core.multiarray.scalar,
+    np._core.multiarray._reconstruct,
+    np.ndarray,
+    type(np.dtype(np.float64)),
+)
 NETWORKS = {
     "deeplabv3plus_wrn38": {
         "stem_width": 2,
@@ -91,6 +101,16 @@ FORMATS = {
     "safetensors": lambda path, network: save_file(
         {k: v.contiguous() for k, v in state(network)}, path
     ),
+    "lightning": lambda path, network: torch.save(
+        {"state_dict": {f"model.net.{k}": v for k, v in state(network)}, "epoch": 3}, path
+    ),
+    "parameters": lambda path, network: torch.save(
+        {k: torch.nn.Parameter(v, requires_grad=v.is_floating_point()) for k, v in state(network)},
+        path,
+    ),
+    "views": lambda path, network: torch.save(
+        {k: torch.stack([v, v], -1)[..., 1] for k, v in state(network)}, path
+    ),
     "half": save_half,
     "before counters": save_old,
 }
@@ -116,7 +136,7 @@ def test_every_format_loads_completely(tmp_path, layout, name):
     FORMATS[layout](source, network)
     report = take(source, destination, name)
     assert report.fits
-    assert len(report.matched) + len(report.counted) == len(network.state_dict())
+    assert len(report.matched) + len(report.zeroed) == len(network.state_dict())
     loaded, metadata = checkpoint.load(destination)
     tolerance = 2e-3 if layout == "half" else 0
     for key, value in loaded.state_dict().items():
@@ -125,9 +145,30 @@ def test_every_format_loads_completely(tmp_path, layout, name):
     assert metadata["variant"] == "ood_trained"
     assert metadata["class_names"] == list(NAMES)
     assert metadata["origin"]["file"] == "file.pth"
-    assert metadata["origin"]["sha256"] == checkpoint.file_sha256(source)
+    assert metadata["origin"]["sha256"] == file_hash(source)
     assert metadata["origin"]["said"] == "https://example.org/weights"
     assert set(metadata["normalisation"]) == {"mean", "std"}
+
+
+@pytest.mark.parametrize("layout", set(FORMATS) - {"safetensors"})
+def test_torch_itself_reads_the_same(tmp_path, layout):
+    FORMATS[layout](tmp_path / "file.pth", build("dualgcnnet_r50"))
+    with torch.serialization.safe_globals([np.dtype, *NUMPY]):
+        expected = torch.load(tmp_path / "file.pth", weights_only=True)
+    for wrapper in torch_files.WRAPPERS:
+        expected = expected.get(wrapper, expected)
+    tensors = torch_files.read(tmp_path / "file.pth").tensors
+    assert list(tensors) == list(expected)
+    for key, value in expected.items():
+        assert tensors[key].dtype == value.dtype
+        assert torch.equal(tensors[key], value)
+
+
+def test_a_common_prefix_is_removed_and_reported(tmp_path):
+    FORMATS["lightning"](tmp_path / "file.pth", build("dualgcnnet_r50"))
+    report = take(tmp_path / "file.pth", tmp_path / "w.safetensors", "dualgcnnet_r50")
+    assert report.prefix == "model.net."
+    assert "prefix model.net." in "\n".join(report.lines())
 
 
 def test_report_says_what_else_the_file_held(tmp_path):
@@ -238,7 +279,10 @@ REFUSED = {
     "cut": (cut, "damaged or cut off"),
     "cut, old layout": (cut_old, "damaged or cut off"),
     "empty": (lambda path, *_: path.write_bytes(b""), "damaged or cut off"),
-    "text": (lambda path, *_: path.write_text("<html>Not found"), "refused or damaged"),
+    "text": (
+        lambda path, *_: path.write_text("<html>Not found"),
+        "damaged or cut off, or no file of",
+    ),
     "missing file": (lambda *_: None, "no such weights file"),
     "safetensors cut": (
         lambda path, network, _: path.write_bytes(b"\x40\0\0\0\0\0\0\0{}"),
@@ -249,9 +293,9 @@ REFUSED = {
         r"missing +1: head\.conva\.0\.weight",
     ),
     "foreign entry": (set_entry("head.more", torch.ones(1)), r"unexpected +1: head\.more"),
-    "foreign prefix": (
-        changed(lambda content: {f"network.{k}": v for k, v in content.items()}),
-        r"hint: names carry the prefix 'network\.'",
+    "prefix on some": (
+        changed(lambda content: {f"net.{k}" if "head" in k else k: content[k] for k in content}),
+        r"hint: some names carry the prefix 'net\.'",
     ),
     "swapped prefix": (
         changed(lambda content: {k.replace("layer1.", "layer2.x."): v for k, v in content.items()}),
@@ -267,13 +311,13 @@ REFUSED = {
         f"{BIAS} has values that are not finite",
     ),
     "integers": (set_entry(BIAS, torch.tensor([1, 2, 3])), "int64, expected torch.float32"),
-    "sparse": (set_entry(BIAS, torch.ones(3).to_sparse()), f"'{BIAS}' is a tensor of layout"),
+    "sparse": (set_entry(BIAS, torch.ones(3).to_sparse()), "asks for .*, which is no plain tensor"),
     "huge view": (
         set_entry(BIAS, torch.zeros(1).expand(10**12)),
         r"is \(1000000000000,\), expected \(3,\)",
     ),
     "list": (set_entry(BIAS, [1.0, 2.0, 3.0]), f"'{BIAS}' is list"),
-    "number for a name": (set_entry(7, torch.ones(1)), "the name 7 is no text"),
+    "number for a name": (set_entry(7, torch.ones(1)), "entry 7 is Tensor, expected a name"),
     "no state dict": (
         lambda path, *_: torch.save([torch.ones(2)], path),
         "holds list, expected a state dict",
@@ -301,6 +345,58 @@ def test_what_does_not_fit_is_refused_and_nothing_changes(tmp_path, case):
         assert str(source) in str(error.value)
     assert {p: p.read_bytes() for p in folder.iterdir()} == before
     assert victim.exists()
+
+
+def pickled(program):
+    """Write a zip of torch.save whose pickle is `program`."""
+
+    def write(path):
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("archive/data.pkl", b"\x80\x02" + program)
+            archive.writestr("archive/data/0", b"\0" * 4)
+
+    return write
+
+
+def claim(path):
+    """Write the older layout with a storage of 1.8 GB that the file does not hold."""
+    header = [pickle.dumps(value, 2) for value in (torch_files._MAGIC, 1001, {})]
+    storage = b"(U\7storagectorch\nFloatStorage\nU\0010U\3cpuJ" + (450_000_000).to_bytes(
+        4, "little"
+    )
+    path.write_bytes(b"".join(header) + b"\x80\2" + storage + b"NtQ." + pickle.dumps(["0"], 2))
+
+
+TENSOR = b"ctorch._utils\n_rebuild_tensor_v2\n((U\7storagectorch\nFloatStorage\nU\0010U\3cpuK\1tQ"
+HOSTILE = {
+    "nested tuples as a key": pickled(b")q\0" + b"h\0h\0\x86q\0" * 60 + b"}h\0K\1s."),
+    "a call that allocates": pickled(b"ctorch\nFloatStorage\n(J\0\0\0\x1btR."),
+    "nested tuples in a call": pickled(
+        b")q\0" + b"h\0h\0\x86q\0" * 60 + b"ccollections\nOrderedDict\n(h\0tR."
+    ),
+    "a storage that is not there": claim,
+    "a view beyond its storage": pickled(TENSOR + b"K\0J\0\0\0\x1b\x85K\1\x85tR."),
+    "a negative stride": pickled(TENSOR + b"K\0K\2\x85J\xff\xff\xff\xff\x85tR."),
+    "depth": pickled(b")" + b"\x85" * 10**6 + b"."),
+    "length of a text": pickled(b"X\xff\xff\xff\x7fabc."),
+    "index of the memo": pickled(b"Nr\xff\xff\xff\x7f."),
+    "length of a pickle": pickled(b"N" * 5_000_000 + b"."),
+    "a number of a million digits": pickled(b"I" + b"9" * 10**6 + b"\n."),
+    "names of any length": pickled(
+        b"}X" + (10**6).to_bytes(4, "little") + b"a." * 500_000 + b"Ns."
+    ),
+}
+
+
+@pytest.mark.parametrize("case", HOSTILE)
+def test_hostile_files_are_refused_in_bounded_time_and_memory(tmp_path, case):
+    HOSTILE[case](tmp_path / "file.pth")
+    start, peak = time.monotonic(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(CheckpointError, match=r"file\.pth: "):
+        take(tmp_path / "file.pth", tmp_path / "w.safetensors", "dualgcnnet_r50")
+    assert time.monotonic() - start < 20
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - peak < 300_000  # kB
+    assert not (tmp_path / "w.safetensors").exists()
 
 
 @pytest.mark.parametrize("name", NETWORKS)

@@ -11,6 +11,7 @@ from meta_ood import inference
 from meta_ood.config import load
 from meta_ood.data import frames, prediction_files
 from meta_ood.data.context import Machine, log_nothing
+from meta_ood.data.files import file_hash
 from meta_ood.inference import average_logits
 from meta_ood.models import checkpoint
 from meta_ood.pipeline import infer, pretrain, train
@@ -191,4 +192,4 @@ def test_infer_takes_no_files_of_other_weights(prepared):
     other = run_pretrain(prepared, "b", "seed=1")
     folder = prediction_files.open_predictions(run_infer(prepared, other))
     assert not np.allclose(next(iter(folder)).logits, before)
-    assert folder.weights_sha256 == checkpoint.file_sha256(other)
+    assert folder.weights_sha256 == file_hash(other)

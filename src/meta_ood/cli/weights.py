@@ -51,8 +51,8 @@ def import_(
     """Read FILE (weights only), check it against the network, store and register it.
 
     Known formats: torch.save files and safetensors, a bare state dict or one below "state_dict" or
-    "model", with or without "module." before the names. Everything must fit, or nothing is
-    written.
+    "model". One prefix of all names ("module.", "model.", ...) is removed. Everything must fit, or
+    nothing is written.
     """
     from meta_ood import tracking
     from meta_ood.models import published

@@ -22,10 +22,11 @@ from meta_ood.data.labels import IN
 from meta_ood.data.prediction_files import as_stored
 from meta_ood.data.predictions import Prediction
 from meta_ood.evaluation import overlays
-from meta_ood.inference import average_logits, device_of
+from meta_ood.inference import average_logits
 from meta_ood.meta_classification import MetaClassifier
 from meta_ood.meta_classification.explanation import contributions, reasons
 from meta_ood.models import checkpoint
+from meta_ood.models.device import device_of
 from meta_ood.scores import SCORES, pixel_maps
 from meta_ood.segments import SegmentTable, label_map, measure_segments, predicted_ood
 

@@ -27,9 +27,10 @@ from meta_ood.data.labels import LabelMap
 from meta_ood.data.prediction_files import as_stored
 from meta_ood.data.predictions import FloatMap, Prediction
 from meta_ood.data.registry import lookup
-from meta_ood.inference import average_logits, device_of
+from meta_ood.inference import average_logits
 from meta_ood.meta_classification.classifier import MetaClassifier
 from meta_ood.models import checkpoint
+from meta_ood.models.device import device_of
 from meta_ood.scores import SCORES
 from meta_ood.scores.maps import pixel_maps
 from meta_ood.segments import SegmentTable, measure_segments, predicted_ood

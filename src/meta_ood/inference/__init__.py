@@ -17,7 +17,7 @@ from meta_ood.data.context import Machine
 from meta_ood.data.frames import Frame
 from meta_ood.data.predictions import Prediction
 from meta_ood.inference.batches import Batch, Sample, read, to_unit_range
-from meta_ood.models.precision import use_products
+from meta_ood.models.device import device_of, set_tf32
 
 
 def predict(
@@ -90,7 +90,7 @@ def average_logits(network: nn.Module, images: Tensor, params: InferParams) -> T
     align: bool = getattr(network, "align_corners", True)
     grid = (-(-height // stride), -(-width // stride))
     half = params.precision == "bfloat16"
-    use_products(params.precision, images.device)
+    set_tf32(params.precision, images.device)
     total, parts = None, 0
     with torch.autocast(images.device.type, torch.bfloat16, enabled=half):
         for scale in params.scales:
@@ -196,13 +196,6 @@ def _within(where: Tensor, low: int, high: int, align: bool) -> tuple[Tensor, Te
     place = own * (2 / max(size - 1, 1)) - 1 if align else (2 * own + 1) / size - 1
     weight = torch.minimum(own + 1, size - own).clamp(min=0.5)
     return place, weight
-
-
-def device_of(machine: Machine) -> torch.device:
-    """Return the device that ``auto``, ``cpu`` or ``cuda`` means; below torchrun, one's own."""
-    if machine.device == "cpu" or (machine.device == "auto" and not torch.cuda.is_available()):
-        return torch.device("cpu")
-    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
 
 
 @contextmanager

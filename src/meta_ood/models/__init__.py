@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from torch import nn
 
 from meta_ood.data.registry import lookup
-from meta_ood.models import torchvision_segmentation as torchvision
 from meta_ood.models.deeplabv3plus import DeepLabV3Plus, deeplabv3plus_mini
 from meta_ood.models.dual_gcn import DualGCNNet, dualgcn_mini, dualgcnnet_r101
-from meta_ood.models.pixels import upsample
+from meta_ood.models.pixels import Normalisation, upsample
+from meta_ood.models.torchvision_segmentation import STRIDES, TorchvisionSegmentation
 
-__all__ = ["MODELS", "build", "upsample"]
+__all__ = ["MODELS", "Normalisation", "build", "upsample"]
 
 MODELS: dict[str, Callable[..., nn.Module]] = {
     "deeplabv3plus_wrn38": DeepLabV3Plus,
@@ -22,27 +23,22 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
     "dualgcnnet_r101": dualgcnnet_r101,
     "deeplabv3plus_mini": deeplabv3plus_mini,
     "dualgcn_mini": dualgcn_mini,
-    "torchvision/fcn_resnet50": torchvision.fcn_resnet50,
-    "torchvision/fcn_resnet101": torchvision.fcn_resnet101,
-    "torchvision/deeplabv3_resnet50": torchvision.deeplabv3_resnet50,
-    "torchvision/deeplabv3_resnet101": torchvision.deeplabv3_resnet101,
-    "torchvision/deeplabv3_mobilenet_v3_large": torchvision.deeplabv3_mobilenet,
-    "torchvision/lraspp_mobilenet_v3_large": torchvision.lraspp_mobilenet,
+    **{f"torchvision/{name}": partial(TorchvisionSegmentation, name) for name in STRIDES},
 }
 """Architecture -> ``builder(num_classes, **options)``."""
 
 
 def build(name: str, num_classes: int, **options: Any) -> nn.Module:
-    """Build a network with fresh weights.
+    """Return a network with fresh weights.
 
     Parameters
     ----------
     name
-        A key of :data:`MODELS`, or ``package.module:builder`` for one's own.
+        A key of :data:`MODELS`, or ``package.module:builder`` for a network of your own.
     num_classes
         C.
     **options
-        The builder's own options.
+        Options of the builder.
 
     Returns
     -------
@@ -52,7 +48,7 @@ def build(name: str, num_classes: int, **options: Any) -> nn.Module:
     Raises
     ------
     ValueError
-        Unknown name, unknown option, or a builder that returns something else.
+        If the name or an option is unknown, or the builder returns something else.
     """
     builder = _imported(name) if ":" in name else lookup("architecture", MODELS, name)
     try:

@@ -1,4 +1,4 @@
-"""What a network costs: parameters and operations, counted without memory or time."""
+"""Size and cost of a network: parameters, operations, memory."""
 
 from __future__ import annotations
 
@@ -12,8 +12,10 @@ from torch.utils.flop_counter import FlopCounterMode
 from meta_ood.models import build
 
 FRAME = (1024, 2048)
-"""A Cityscapes frame [px]."""
+"""(H, W) of a Cityscapes frame [px]."""
 
+# Measured by `benchmarks/networks.py --memory`: peak of a process that infers one FRAME in float32
+# on the CPU, with the weights and torch itself.
 PEAK_MEMORY_GB: dict[str, float] = {
     "deeplabv3plus_wrn38": 3.7,
     "dualgcnnet_r50": 2.1,
@@ -27,24 +29,20 @@ PEAK_MEMORY_GB: dict[str, float] = {
     "torchvision/deeplabv3_mobilenet_v3_large": 1.3,
     "torchvision/lraspp_mobilenet_v3_large": 1.2,
 }
-"""Peak memory of a process that infers one 1024 x 2048 frame, float32 on the CPU, eager [GB].
-
-Measured by ``benchmarks/networks.py --memory``; weights and torch itself included.
-"""
 
 
 @dataclass(frozen=True)
 class NetworkFacts:
-    """What a network costs.
+    """Size and cost of a network.
 
     Attributes
     ----------
     parameters
-        Number of parameters, an auxiliary head included.
+        Number of parameters, those of an auxiliary head included.
     output_stride
         H / h of its logits.
     gflop
-        Floating point operations of one frame [10^9], a multiplication and an addition as two.
+        Floating point operations for one frame [10^9]; a multiply-add counts as two.
     """
 
     parameters: int
@@ -58,12 +56,12 @@ def network_facts(
     options: Mapping[str, Any] | None = None,
     size: tuple[int, int] = FRAME,
 ) -> NetworkFacts:
-    """Count parameters and operations on tensors without memory.
+    """Return size and cost of a network, counted on the meta device: no memory, no arithmetic.
 
     Parameters
     ----------
     architecture, num_classes, options
-        What :func:`meta_ood.models.build` takes; the constructor must work on the meta device.
+        Arguments of :func:`meta_ood.models.build`.
     size
         ``(H, W)`` of one frame [px].
 
@@ -77,9 +75,9 @@ def network_facts(
         image = torch.empty(1, 3, *size)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         network(image)
-    stride = network.output_stride
+    stride: Any = network.output_stride
     return NetworkFacts(
         parameters=sum(parameter.numel() for parameter in network.parameters()),
-        output_stride=int(stride) if isinstance(stride, int) else 0,
+        output_stride=int(stride),
         gflop=counter.get_total_flops() / 1e9,
     )

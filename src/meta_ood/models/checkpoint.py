@@ -1,32 +1,45 @@
-"""Weights on disk: safetensors with metadata, strict both ways, never a pickle.
+"""Weights files of this package: safetensors with metadata, never a pickle.
 
-A file holds the network's state dict and one metadata entry, ``meta_ood``: JSON with at least
-``format``, ``name``, ``architecture``, ``options``, ``num_classes``, ``class_names``, ``variant``,
-``normalisation``, ``align_corners`` and ``output_stride``. Same network, same bytes.
+A file holds the network's state dict and one metadata entry, ``meta_ood``: JSON with at least the
+keys of :data:`REQUIRED`, and ``normalisation``, ``align_corners`` and ``output_stride``. The same
+network gives the same bytes. A file that does not fit completely is refused.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import safetensors
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
+from safetensors.torch import save as to_bytes
 from torch import Tensor, nn
 
+from meta_ood.data.files import write_bytes
 from meta_ood.models import MODELS, build
-from meta_ood.models.matching import converted, match
+from meta_ood.models.matching import match
 from meta_ood.models.pixels import Normalisation
-from meta_ood.models.torch_files import CheckpointError
+from meta_ood.models.torch_files import CheckpointError, Contents
 
 FORMAT = 1
+REQUIRED: dict[str, type] = {
+    "format": int,
+    "name": str,
+    "architecture": str,
+    "options": dict,
+    "num_classes": int,
+    "class_names": list,
+    "variant": str,
+}
+"""Keys that every file has, and the type of their values."""
 _KEY = "meta_ood"
-_REQUIRED = ("format", "name", "architecture", "options", "num_classes", "class_names", "variant")
+# Bounds for files that others may have written: the largest published option is 4096 channels, and
+# the metadata of an imported network have 2 kB.
+_LARGEST_OPTION = 10_000
+_LARGEST_METADATA = 1 << 20
 
 
 def save(
@@ -39,31 +52,31 @@ def save(
     num_classes: int,
     class_names: Sequence[str],
     variant: str,
-    **more_metadata: Any,
+    **more: Any,
 ) -> None:
     """Write a network's weights and what is needed to build it again, atomically.
 
     Parameters
     ----------
     path
-        Where to; parents are made.
+        Path of the file; its folder is made.
     network
-        Its state dict is written, on the CPU, in its own dtypes.
+        Its state dict is written in its own dtypes.
     name
         The network's name in params.yaml.
     architecture, options, num_classes
-        What :func:`meta_ood.models.build` takes.
+        Arguments of :func:`meta_ood.models.build`.
     class_names
-        One a class.
+        C names.
     variant
         ``baseline`` or ``ood_trained``.
-    **more_metadata
-        Anything JSON can say: origin, epoch, hashes.
+    **more
+        Further metadata: any values that JSON can hold.
 
     Raises
     ------
     ValueError
-        If class names and class count disagree or a tensor is not finite.
+        If a tensor is not finite, or the number of class names is not `num_classes`.
     """
     if len(class_names) != num_classes:
         raise ValueError(
@@ -81,7 +94,7 @@ def save(
         "normalisation": normalisation[0] if normalisation else None,
         "align_corners": bool(network.align_corners),
         "output_stride": network.output_stride,
-        **more_metadata,
+        **more,
     }
     write(path, network.state_dict(), metadata)
 
@@ -93,6 +106,8 @@ def write(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]
     ------
     ValueError
         If a tensor is not finite; nothing is written then.
+    OSError
+        If the file cannot be written.
     """
     own = {}
     storages: set[int] = set()
@@ -100,20 +115,13 @@ def write(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]
         tensor = value.detach().cpu().contiguous()
         if tensor.is_floating_point() and not torch.isfinite(tensor).all():
             raise ValueError(f"{path}: {key} is not finite; weights not written")
+        # safetensors refuses tensors that share memory
         storage = tensor.untyped_storage().data_ptr()
         own[key] = tensor.clone() if storage in storages else tensor
         storages.add(storage)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        partial.touch()
-        mode = partial.stat().st_mode  # safetensors would leave the file to its owner alone
-        # One entry only: safetensors writes several in random order.
-        save_file(own, partial, {_KEY: json.dumps(metadata, sort_keys=True)})
-        partial.chmod(mode)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    # Not `save_file`, which writes a file of its own beside ours and gives it other permissions.
+    # One entry of metadata only: safetensors writes several in random order.
+    write_bytes(path, to_bytes(own, {_KEY: json.dumps(metadata, sort_keys=True)}))
 
 
 def read_metadata(path: Path) -> dict[str, Any]:
@@ -122,40 +130,63 @@ def read_metadata(path: Path) -> dict[str, Any]:
     Raises
     ------
     CheckpointError
-        If the file is missing, damaged or was not written by :func:`save`.
+        If the file is missing, damaged, or was not written by :func:`save`.
     """
     entries = _entries(path)
     if _KEY not in entries:
         raise CheckpointError(
             f"{path}: no metadata entry {_KEY!r}: not written by meta-ood; "
-            "make it a network of ours by `meta-ood weights import`"
+            "convert it with `meta-ood weights import`"
         )
+    if len(entries[_KEY]) > _LARGEST_METADATA:
+        raise CheckpointError(f"{path}: metadata of more than {_LARGEST_METADATA} bytes")
     try:
         metadata = json.loads(entries[_KEY])
-        missing = [key for key in _REQUIRED if key not in metadata]
-    except (TypeError, ValueError) as error:
+    except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{path}: metadata entry {_KEY!r} is damaged: {error}") from None
-    if not isinstance(metadata, dict) or missing:
-        raise CheckpointError(f"{path}: metadata without {', '.join(missing) or 'a mapping'}")
-    if metadata["format"] != FORMAT:
-        raise CheckpointError(f"{path}: format {metadata['format']!r}, expected {FORMAT}")
+    if not isinstance(metadata, dict):
+        raise CheckpointError(f"{path}: metadata is {type(metadata).__name__}, expected a mapping")
+    _check(path, metadata)
     return metadata
 
 
+def _check(path: Path, metadata: Mapping[str, Any]) -> None:
+    """Refuse metadata with missing or wrong values; files may come from elsewhere."""
+    if missing := [key for key in REQUIRED if key not in metadata]:
+        raise CheckpointError(f"{path}: metadata without {', '.join(missing)}")
+    for key, kind in REQUIRED.items():
+        if not isinstance(metadata[key], kind):
+            raise CheckpointError(
+                f"{path}: metadata: {key} is {metadata[key]!r:.80}, expected {kind.__name__}"
+            )
+    if metadata["format"] != FORMAT:
+        raise CheckpointError(f"{path}: format {metadata['format']!r}, expected {FORMAT}")
+    names, number = metadata["class_names"], metadata["num_classes"]
+    if len(names) != number or not all(isinstance(name, str) for name in names):
+        raise CheckpointError(f"{path}: metadata: {number} classes with {len(names)} class_names")
+    # Options such as `blocks` decide how long it takes to build one of our networks.
+    values = list(metadata["options"].values()) if metadata["architecture"] in MODELS else []
+    for value in values:  # which grows by the members of lists
+        if isinstance(value, list):
+            values.extend(value)
+        elif isinstance(value, int | float) and not abs(value) <= _LARGEST_OPTION:
+            raise CheckpointError(f"{path}: metadata: option {value!r} is above {_LARGEST_OPTION}")
+
+
 def load(path: Path, architecture: str | None = None) -> tuple[nn.Module, dict[str, Any]]:
-    """Build the network that a file describes and load its weights, strictly.
+    """Return the network that a file describes, with its weights.
 
     Parameters
     ----------
     path
         A file of :func:`save`.
     architecture
-        What params.yaml says; the file must agree. Needed for ``package.module:builder``: a file
-        alone never says what code to import.
+        The value of params.yaml, with which the file must agree. It is required for
+        ``package.module:builder``, because a file alone never decides what code is imported.
 
     Returns
     -------
-    The network in training mode, as built, and the metadata.
+    The network, in training mode, and the metadata.
 
     Raises
     ------
@@ -169,22 +200,26 @@ def load(path: Path, architecture: str | None = None) -> tuple[nn.Module, dict[s
         raise CheckpointError(f"{path}: architecture {own!r}, expected {architecture!r}")
     if architecture is None and ":" in own:
         raise CheckpointError(
-            f"{path}: architecture {own!r} is code of your own; "
-            "say so by passing the architecture of params.yaml"
+            f"{path}: architecture {own!r} is code outside of this package; "
+            "pass the architecture of params.yaml to load it"
         )
     tensors = read_tensors(path)
     try:
-        network = _empty(own, metadata["num_classes"], metadata["options"])
+        if own in MODELS:
+            # Our constructors work without memory, and every tensor is replaced below.
+            with torch.device("meta"):
+                network = build(own, metadata["num_classes"], **metadata["options"])
+        else:
+            network = build(own, metadata["num_classes"], **metadata["options"])
     except ValueError as error:
         raise CheckpointError(f"{path}: {error}") from error
-    expected = network.state_dict()
-    report = match(str(path), "meta-ood", expected, tensors)
-    network.load_state_dict(converted(report, expected, tensors), assign=own in MODELS)
+    _, values = match(str(path), Contents(tensors, "meta-ood"), network.state_dict())
+    network.load_state_dict(values, assign=own in MODELS)
     return network, metadata
 
 
 def looks_like_safetensors(path: Path) -> bool:
-    """Tell a safetensors file by its name or its first bytes."""
+    """Return whether the name or the first bytes are those of a safetensors file."""
     with path.open("rb") as file:
         start = file.read(9)
     return path.suffix == ".safetensors" or start[8:9] == b"{"
@@ -205,16 +240,10 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def own_metadata(path: Path) -> dict[str, Any]:
-    """Return the metadata of a file of ours, nothing of another."""
+    """Return the metadata of a file of ours, and an empty dict for any other."""
     if not looks_like_safetensors(path) or _KEY not in _entries(path):
         return {}
     return read_metadata(path)
-
-
-def file_sha256(path: Path) -> str:
-    """Return the sha256 of a file's bytes, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _entries(path: Path) -> dict[str, str]:
@@ -225,11 +254,3 @@ def _entries(path: Path) -> dict[str, str]:
             return dict(file.metadata() or {})
     except Exception as error:  # the library raises its own, OSError and others
         raise CheckpointError(f"{path}: not a safetensors file, or damaged: {error}") from None
-
-
-def _empty(architecture: str, num_classes: int, options: Mapping[str, Any]) -> nn.Module:
-    """Build without memory where the constructors are ours and every tensor will be replaced."""
-    if architecture not in MODELS:
-        return build(architecture, num_classes, **options)
-    with torch.device("meta"):
-        return build(architecture, num_classes, **options)

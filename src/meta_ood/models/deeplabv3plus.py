@@ -1,4 +1,7 @@
-"""DeepLabv3+ on WideResNet38, METHOD.md G3: the published network, and smaller ones by options."""
+"""DeepLabv3+ on WideResNet38: the published network by default, smaller ones by options.
+
+Names, order and shapes of the parameters are the published ones (Zhu et al., CVPR 2019).
+"""
 
 from __future__ import annotations
 
@@ -8,12 +11,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from meta_ood.models.pixels import IMAGENET_MEAN, IMAGENET_STD, Normalisation, upsample
+from meta_ood.models.pixels import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    Normalisation,
+    conv_bn_relu,
+    upsample,
+)
 from meta_ood.models.wide_resnet38 import WideResNet38
 
 
 class AtrousSpatialPyramid(nn.Module):
-    """Image pooling, 1x1 and dilated 3x3 convolutions side by side, each with BatchNorm and ReLU.
+    """Image pooling, a 1x1 convolution and dilated 3x3 convolutions, concatenated.
 
     Parameters
     ----------
@@ -27,9 +36,9 @@ class AtrousSpatialPyramid(nn.Module):
 
     def __init__(self, in_width: int, width: int, rates: Sequence[int]) -> None:
         super().__init__()
-        self.features = nn.ModuleList([_branch(in_width, width, 1, 1)])
-        self.features.extend(_branch(in_width, width, 3, rate) for rate in rates)
-        self.img_conv = _branch(in_width, width, 1, 1)
+        self.features = nn.ModuleList([conv_bn_relu(in_width, width, 1)])
+        self.features.extend(conv_bn_relu(in_width, width, 3, rate) for rate in rates)
+        self.img_conv = conv_bn_relu(in_width, width, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``(N, in_width, h, w)`` to ``(N, (2 + rates) * width, h, w)``, image pooling first.
@@ -41,9 +50,8 @@ class AtrousSpatialPyramid(nn.Module):
         """
         if len(x) == 1 and self.img_conv.training and self.img_conv[1].training:
             raise ValueError(
-                "DeepLabv3+ cannot train on a batch of one: the image pooling branch leaves one "
-                "value a channel, of which BatchNorm has no variance. Use a batch_size of at "
-                "least 2 and drop a last batch of one, or freeze that statistic by "
+                "DeepLabv3+ cannot train on a batch of one: image pooling leaves one value per "
+                "channel, and BatchNorm needs two. Use a batch_size of at least 2, or "
                 "network.aspp.img_conv.eval()"
             )
         pooled = self.img_conv(x.mean((2, 3), keepdim=True))  # (N, width, 1, 1)
@@ -94,37 +102,26 @@ class DeepLabV3Plus(WideResNet38):
         self.output_stride = self.fine_stride
         self.aspp = AtrousSpatialPyramid(self.backbone_width, aspp_width, rates)
         mod2_width: int = self.get_submodule("mod3.block1.bn1.0").num_features  # type: ignore[assignment]
+        # names and order of the modules are the published ones: they make the state dict
         self.bot_fine = nn.Conv2d(mod2_width, fine_width, 1, bias=False)
         self.bot_aspp = nn.Conv2d((2 + len(rates)) * aspp_width, aspp_width, 1, bias=False)
         self.final = nn.Sequential(
-            nn.Conv2d(fine_width + aspp_width, aspp_width, 3, padding=1, bias=False),
-            nn.BatchNorm2d(aspp_width),
-            nn.ReLU(inplace=True),
-            nn.Conv2d(aspp_width, aspp_width, 3, padding=1, bias=False),
-            nn.BatchNorm2d(aspp_width),
-            nn.ReLU(inplace=True),
+            *conv_bn_relu(fine_width + aspp_width, aspp_width),
+            *conv_bn_relu(aspp_width, aspp_width),
             nn.Conv2d(aspp_width, num_classes, 1, bias=False),
         )
 
     def forward(self, image: Tensor) -> Tensor:
         """Map ``(N, 3, H, W)`` in [0, 1] to logits ``(N, C, H / stride, W / stride)``."""
-        x = self.fine(self.normalisation(image))
+        x = self.fine(self.normalisation(image))  # (N, .., H / stride, W / stride)
         fine = self.bot_fine(x)
-        x = self.bot_aspp(self.aspp(self.coarse(x)))
+        x = self.bot_aspp(self.aspp(self.coarse(x)))  # (N, .., H / 8, W / 8) when published
         x = upsample(x, (fine.shape[2], fine.shape[3]))
         logits: Tensor = self.final(torch.cat((fine, x), 1))
         return logits
 
 
-def _branch(in_width: int, width: int, kernel: int, rate: int) -> nn.Sequential:
-    padding = rate if kernel == 3 else 0
-    return nn.Sequential(
-        nn.Conv2d(in_width, width, kernel, padding=padding, dilation=rate, bias=False),
-        nn.BatchNorm2d(width),
-        nn.ReLU(inplace=True),
-    )
-
-
+# Stride 4 and half-size dilations, because the demo's frames are 128 x 256: 16 x 32 features.
 MINI: dict[str, Any] = {
     "stem_width": 16,
     "stem_stride": 2,
@@ -137,9 +134,8 @@ MINI: dict[str, Any] = {
     "rates": (2, 4, 6),
     "fine_width": 24,
 }
-"""The demo's network: stride 4, rates for feature maps of 16 x 16 and more."""
 
 
 def deeplabv3plus_mini(num_classes: int, **options: Any) -> DeepLabV3Plus:
-    """Build the demo's DeepLabv3+; `options` go over :data:`MINI`."""
+    """Return the demo's DeepLabv3+; `options` replace those of :data:`MINI`."""
     return DeepLabV3Plus(num_classes, **{**MINI, **options})

@@ -1,4 +1,7 @@
-"""DualGCNNet: a graph convolution in the spatial and one in the feature domain, METHOD.md G3."""
+"""DualGCNNet: graph convolutions over positions and over features (Zhang et al., BMVC 2019).
+
+Names, order and shapes of the parameters are the published ones.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from meta_ood.models.pixels import IMAGENET_MEAN, IMAGENET_STD, Normalisation, upsample
+from meta_ood.models.pixels import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    Normalisation,
+    conv_bn_relu,
+    upsample,
+)
 from meta_ood.models.resnet import EXPANSION, PLANES, ResNet
 
 
@@ -43,7 +52,7 @@ class SpatialGCN(nn.Module):
 
 
 class DualGCN(nn.Module):
-    """Spatial and feature branch on the same map, fused by a 1x1 convolution.
+    """The spatial and the feature branch on the same map, fused by a 1x1 convolution.
 
     Parameters
     ----------
@@ -66,15 +75,10 @@ class DualGCN(nn.Module):
         self.bn_wg = nn.BatchNorm1d(phi)
         self.conv3 = nn.Conv2d(phi, planes, 1, bias=False)
         self.bn3 = nn.BatchNorm2d(planes)
-        depthwise = [
-            layer
-            for _ in range(3)
-            for layer in (
-                nn.Conv2d(planes, planes, 3, stride=2, padding=1, groups=planes, bias=False),
-                nn.BatchNorm2d(planes),
-            )
-        ]
-        self.local = nn.Sequential(*depthwise)
+        self.local = nn.Sequential()
+        for _ in range(3):  # depthwise, each halves the map
+            conv = nn.Conv2d(planes, planes, 3, stride=2, padding=1, groups=planes, bias=False)
+            self.local.extend([conv, nn.BatchNorm2d(planes)])
         self.gcn_local_attention = SpatialGCN(planes)
         self.final = nn.Sequential(
             nn.Conv2d(2 * planes, planes, 1, bias=False), nn.BatchNorm2d(planes)
@@ -90,10 +94,11 @@ class DualGCN(nn.Module):
         if self.training and len(a) == 1 and max(height, width) <= 8:
             raise ValueError(
                 f"DualGCNNet cannot train on a batch of one with a feature map of {height} x "
-                f"{width}: three strides of 2 leave one value a channel, of which BatchNorm has "
-                f"no variance. Use a batch_size of at least 2 or a larger crop"
+                f"{width}: three strides of 2 leave one value per channel, and BatchNorm needs "
+                "two. Use a batch_size of at least 2 or a larger crop"
             )
-        s = upsample(self.gcn_local_attention(self.local(a)), (height, width))
+        s = self.gcn_local_attention(self.local(a))  # (N, P, h / 8, w / 8)
+        s = upsample(s, (height, width))
         return a * s + a
 
     def _feature(self, a: Tensor) -> Tensor:
@@ -121,10 +126,10 @@ class DualGCNHead(nn.Module):
 
     def __init__(self, in_width: int, planes: int, num_classes: int) -> None:
         super().__init__()
-        self.conva = _conv_bn_relu(in_width, planes)
+        self.conva = conv_bn_relu(in_width, planes)
         self.dualgcn = DualGCN(planes)
-        self.convb = _conv_bn_relu(planes, planes)
-        self.bottleneck = _conv_bn_relu(in_width + planes, planes)
+        self.convb = conv_bn_relu(planes, planes)
+        self.bottleneck = conv_bn_relu(in_width + planes, planes)
         self.bottleneck.append(nn.Conv2d(planes, num_classes, 1))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -146,8 +151,8 @@ class DualGCNNet(ResNet):
     head_planes
         P, a multiple of 4.
     auxiliary
-        Whether the published auxiliary head `dsn` on layer3 exists. The forward pass never uses it
-        and its parameters ask for no gradient: it is there for checkpoints to load strictly.
+        Whether the published auxiliary head `dsn` on layer3 exists, so that published checkpoints
+        load strictly. The forward pass never uses it and its parameters require no gradient.
     mean, std
         Normalisation of the input.
     **backbone
@@ -192,14 +197,7 @@ class DualGCNNet(ResNet):
         return logits
 
 
-def _conv_bn_relu(in_width: int, width: int) -> nn.Sequential:
-    return nn.Sequential(
-        nn.Conv2d(in_width, width, 3, padding=1, bias=False),
-        nn.BatchNorm2d(width),
-        nn.ReLU(inplace=True),
-    )
-
-
+# Stride 4, few channels: a step on the demo's crops takes a fraction of a second on one core.
 MINI: dict[str, Any] = {
     "blocks": (1, 1, 1, 1),
     "stem_width": 12,
@@ -210,14 +208,13 @@ MINI: dict[str, Any] = {
     "head_planes": 64,
     "auxiliary": False,
 }
-"""The demo's network: stride 4."""
 
 
 def dualgcn_mini(num_classes: int, **options: Any) -> DualGCNNet:
-    """Build the demo's DualGCNNet; `options` go over :data:`MINI`."""
+    """Return the demo's DualGCNNet; `options` replace those of :data:`MINI`."""
     return DualGCNNet(num_classes, **{**MINI, **options})
 
 
 def dualgcnnet_r101(num_classes: int, **options: Any) -> DualGCNNet:
-    """Build DualGCNNet with the deeper backbone."""
+    """Return DualGCNNet on ResNet101."""
     return DualGCNNet(num_classes, **{"blocks": (3, 4, 23, 3), **options})

@@ -1,58 +1,55 @@
-"""Does what a file holds fit a network?  Answered in full before anything is loaded."""
+"""Compare the entries of a weights file with a network's state dict before anything is loaded."""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 import torch
 from torch import Tensor
 
-from meta_ood.models.torch_files import CheckpointError
+from meta_ood.models.torch_files import CheckpointError, Contents
 
 _COUNTER = "num_batches_tracked"
-_SHOWN = 6
+_SHOWN = 6  # names per line of a report
 
 
 @dataclass(frozen=True)
-class Report:
-    """The comparison of a file's entries with a network's state dict.
+class MatchReport:
+    """The result of :func:`match`.
 
     Attributes
     ----------
-    source
-        The file's name.
-    layout
-        Its format in words.
+    source, layout, ignored
+        The file's path, its format in words, its entries beside the state dict.
+    prefix
+        What stood before all names and was removed.
     matched
         Names that fit.
-    missing
-        Names that the network has and the file has not.
-    unexpected
-        Names that the file has and the network has not.
+    missing, unexpected
+        Names that only the network has, and names that only the file has.
     wrong
-        Name -> what the file has and what the network expects.
-    counted
-        Missing ``num_batches_tracked`` that are set to 0 (files of torch before 0.4.1).
+        Name -> what the file holds and what the network expects.
+    zeroed
+        Missing ``num_batches_tracked`` that are set to 0 (files of PyTorch before 0.4.1).
     dropped
-        Entries left out on purpose: an ImageNet backbone's classifier.
-    ignored
-        Entries of the file beside the state dict.
+        Entries left out on purpose: a classifier's last layer.
     hint
-        What is the matter, where the pattern is plain.
+        The likely reason of a mismatch, or "".
     """
 
     source: str
     layout: str
+    ignored: tuple[str, ...]
+    prefix: str
     matched: tuple[str, ...]
-    missing: tuple[str, ...] = ()
-    unexpected: tuple[str, ...] = ()
-    wrong: Mapping[str, str] | None = None
-    counted: tuple[str, ...] = ()
-    dropped: tuple[str, ...] = ()
-    ignored: tuple[str, ...] = ()
-    hint: str = ""
+    missing: tuple[str, ...]
+    unexpected: tuple[str, ...]
+    wrong: Mapping[str, str]
+    zeroed: tuple[str, ...]
+    dropped: tuple[str, ...]
+    hint: str
 
     @property
     def fits(self) -> bool:
@@ -60,97 +57,118 @@ class Report:
         return not (self.missing or self.unexpected or self.wrong)
 
     def lines(self) -> list[str]:
-        """Return the report as text, one line an item."""
-        wrong = [f"{key} {text}" for key, text in (self.wrong or {}).items()]
-        rows = (
-            ("missing", self.missing),
-            ("unexpected", self.unexpected),
-            ("wrong", wrong),
-            ("set to 0", self.counted),
-            ("dropped", self.dropped),
-            ("ignored", self.ignored),
-        )
-        lines = [f"{self.source}: {self.layout}", f"matched     {len(self.matched)}"]
-        for name, keys in rows:
-            if keys or name in ("missing", "unexpected", "wrong"):
-                lines.append(f"{name:<11} {len(keys)}{': ' if keys else ''}{_shorten(keys)}")
+        """Return the report as text, one line per item."""
+        wrong = [f"{key} {text}" for key, text in self.wrong.items()]
+        shown = {"missing": self.missing, "unexpected": self.unexpected, "wrong": wrong}
+        others = {"set to 0": self.zeroed, "dropped": self.dropped, "ignored": self.ignored}
+        shown |= {name: keys for name, keys in others.items() if keys}
+        lines = [
+            f"{self.source}: {self.layout}, prefix {self.prefix or 'none'}",
+            f"matched     {len(self.matched)}",
+        ]
+        for name, keys in shown.items():
+            lines.append(f"{name:<11} {len(keys)}{': ' if keys else ''}{_shorten(keys)}")
         return [*lines, f"hint: {self.hint}"] if self.hint else lines
-
-    def require_fit(self) -> None:
-        """Raise unless everything fits.
-
-        Raises
-        ------
-        CheckpointError
-            With the whole report and, where the pattern is plain, what is the matter.
-        """
-        if not self.fits:
-            raise CheckpointError("\n".join(self.lines()))
 
 
 def match(
-    source: str,
-    layout: str,
-    expected: Mapping[str, Tensor],
-    found: Mapping[str, Tensor],
-    *,
-    dropped: tuple[str, ...] = (),
-    ignored: tuple[str, ...] = (),
-) -> Report:
+    source: str, contents: Contents, expected: Mapping[str, Tensor], drop: Sequence[str] = ()
+) -> tuple[MatchReport, dict[str, Tensor]]:
     """Compare what a file holds with what a network expects.
 
     Parameters
     ----------
-    source, layout
-        For the report.
+    source
+        The file's path, for the report.
+    contents
+        Its state dict. One prefix of all names (``module.``, ``model.``, ...) is removed.
     expected
-        The network's state dict; ``meta`` tensors will do.
-    found
-        The file's tensors.
-    dropped, ignored
-        For the report.
+        The network's state dict, or the part of it that the file must hold; tensors on the meta
+        device are enough.
+    drop
+        How names begin that the file may hold and the network does not need.
+
+    Returns
+    -------
+    The report, and the values for `expected` in its dtypes and its order.
+
+    Raises
+    ------
+    CheckpointError
+        If a name, shape, kind of number or value does not fit; the message is the whole report.
     """
+    # 1. names: remove the prefix and what is not needed
+    prefix = _common_prefix(contents.tensors, expected, drop)
+    found = {key.removeprefix(prefix): value for key, value in contents.tensors.items()}
+    dropped = tuple(key for key in found if key.startswith(tuple(drop)))
+    found = {key: value for key, value in found.items() if key not in set(dropped)}
     missing = [key for key in expected if key not in found]
-    counted = [key for key in missing if key.endswith(_COUNTER)]
-    if len(counted) < sum(key.endswith(_COUNTER) for key in expected):
-        counted = []
-    missing = [key for key in missing if key not in set(counted)]
     unexpected = [key for key in found if key not in expected]
+    # 2. counters may be missing if all are: old versions of PyTorch had none
+    counters = [key for key in expected if key.endswith(_COUNTER)]
+    zeroed = counters if counters and set(counters) <= set(missing) else []
+    missing = [key for key in missing if key not in set(zeroed)]
+    # 3. shapes and values
     wrong = {
         key: text
         for key, own in expected.items()
         if key in found and (text := _mismatch(found[key], own))
     }
-    return Report(
+    hint = _prefix_hint(unexpected, missing)
+    if not missing and not unexpected:
+        hint = _class_hint(expected, found, wrong)
+    report = MatchReport(
         source=source,
-        layout=layout,
+        layout=contents.layout,
+        ignored=contents.ignored,
+        prefix=prefix,
         matched=tuple(key for key in expected if key in found and key not in wrong),
         missing=tuple(missing),
         unexpected=tuple(unexpected),
         wrong=wrong,
-        counted=tuple(counted),
+        zeroed=tuple(zeroed),
         dropped=dropped,
-        ignored=ignored,
-        hint=_prefix_hint(missing, unexpected)
-        or ("" if missing or unexpected else _class_hint(expected, found, wrong)),
+        hint=hint,
     )
-
-
-def converted(
-    report: Report, expected: Mapping[str, Tensor], found: Mapping[str, Tensor]
-) -> dict[str, Tensor]:
-    """Return a state dict of the network's own dtypes, in its order; `report` must fit."""
-    report.require_fit()
-    return {
+    if not report.fits:
+        raise CheckpointError("\n".join(report.lines()))
+    return report, {
         key: found[key].detach().to(own.dtype) if key in found else torch.tensor(0)
         for key, own in expected.items()
     }
 
 
+def _common_prefix(
+    found: Iterable[str], expected: Mapping[str, Tensor], drop: Sequence[str]
+) -> str:
+    """Return the prefix that makes names of `found` those of `expected`; "" if it is not on all."""
+    if any(name in expected for name in found):
+        return ""
+    for name in islice(found, 100):  # enough to meet one that is expected, in bounded time
+        prefix = _prefix_of(name, expected)
+        if prefix and all(other.startswith((prefix, *drop)) for other in found):
+            return prefix
+    return ""
+
+
+def _prefix_of(name: str, expected: Iterable[str]) -> str:
+    """Return what stands in `name` before one of `expected`: text that ends with a dot, or ""."""
+    short = name[:100]  # prefixes are short, and a file's names may have any length
+    ends = [place + 1 for place, letter in enumerate(short) if letter == "."]
+    return next((name[:end] for end in ends if name[end:] in expected), "")
+
+
+def _prefix_hint(unexpected: list[str], missing: list[str]) -> str:
+    prefixes = (_prefix_of(name, set(missing)) for name in unexpected[:100])
+    prefix = next(filter(None, prefixes), "")
+    return f"some names carry the prefix {prefix!r}, which others do not have" if prefix else ""
+
+
 def _mismatch(tensor: Tensor, own: Tensor) -> str:
-    shape, expected = tuple(tensor.shape), tuple(own.shape)
-    if shape != expected:
-        return f"is {shape}, expected {expected}"
+    """Return how a tensor of the file differs from the network's, or ""."""
+    # The shape comes first: a view of any size takes no memory until its values are looked at.
+    if tensor.shape != own.shape:
+        return f"is {tuple(tensor.shape)}, expected {tuple(own.shape)}"
     if tensor.is_floating_point() != own.is_floating_point() or tensor.is_complex():
         return f"is {tensor.dtype}, expected {own.dtype}"
     if tensor.is_floating_point() and not torch.isfinite(tensor.to(own.dtype)).all():
@@ -158,32 +176,18 @@ def _mismatch(tensor: Tensor, own: Tensor) -> str:
     return ""
 
 
-def _prefix_hint(missing: list[str], unexpected: list[str]) -> str:
-    prefixes = Counter(
-        other.removesuffix(key)
-        for key in missing[:50]
-        for other in unexpected
-        if other.endswith(f".{key}")
-    )
-    if not prefixes:
-        return ""
-    prefix, _ = prefixes.most_common(1)[0]
-    return f"names carry the prefix {prefix!r}, which the network's have not"
-
-
 def _class_hint(
-    expected: Mapping[str, Tensor], found: Mapping[str, Tensor], wrong: Mapping[str, str]
+    expected: Mapping[str, Tensor], found: Mapping[str, Tensor], wrong: Iterable[str]
 ) -> str:
+    """Return that the file is for another number of classes, if that explains all of `wrong`."""
     shapes = [(tuple(found[key].shape), tuple(expected[key].shape)) for key in wrong]
-    if not shapes or any(not a or not b or a[1:] != b[1:] for a, b in shapes):
+    firsts = {(theirs[:1], own[:1]) for theirs, own in shapes}
+    if len(firsts) != 1 or any(theirs[1:] != own[1:] for theirs, own in shapes):
         return ""
-    counts = {(a[0], b[0]) for a, b in shapes}
-    if len(counts) != 1:
-        return ""
-    theirs, ours = counts.pop()
-    return f"the file seems to be for {theirs} classes, the network has {ours}"
+    theirs, own = firsts.pop()
+    return f"the file seems to be for {theirs[0]} classes, the network has {own[0]}"
 
 
-def _shorten(keys: tuple[str, ...] | list[str]) -> str:
-    shown = ", ".join(keys[:_SHOWN])
+def _shorten(keys: Sequence[str]) -> str:
+    shown = ", ".join(key[:100] for key in keys[:_SHOWN])
     return f"{shown}, ... {len(keys) - _SHOWN} more" if len(keys) > _SHOWN else shown

@@ -1,4 +1,4 @@
-"""What all networks do to pixels: normalise the input, up-sample the logits."""
+"""Layers that all networks share: normalisation of the input, up-sampling, a convolution block."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
-"""Mean of red, green and blue over ImageNet, of values in [0, 1]."""
+"""Mean of red, green and blue over ImageNet, for values in [0, 1]."""
 IMAGENET_STD = (0.229, 0.224, 0.225)
-"""Their standard deviation."""
+"""Standard deviation of the same."""
 
 
 def upsample(logits: Tensor, size: tuple[int, int], align_corners: bool = True) -> Tensor:
-    """Up-sample bilinearly; the one place that takes logits to full size.
+    """Return logits or features at another size, interpolated bilinearly.
 
     Parameters
     ----------
@@ -24,7 +24,7 @@ def upsample(logits: Tensor, size: tuple[int, int], align_corners: bool = True) 
     size
         ``(H, W)`` [px].
     align_corners
-        As the network declares; the published networks all say True.
+        The network's attribute of this name.
 
     Returns
     -------
@@ -40,13 +40,25 @@ def upsample(logits: Tensor, size: tuple[int, int], align_corners: bool = True) 
     return functional.interpolate(logits, size, mode="bilinear", align_corners=align_corners)
 
 
+def conv_bn_relu(in_width: int, width: int, kernel: int = 3, dilation: int = 1) -> nn.Sequential:
+    """Return a convolution without bias that keeps the size, BatchNorm and ReLU."""
+    padding = dilation * (kernel // 2)
+    return nn.Sequential(
+        nn.Conv2d(in_width, width, kernel, padding=padding, dilation=dilation, bias=False),
+        nn.BatchNorm2d(width),
+        nn.ReLU(inplace=True),
+    )
+
+
 class Normalisation(nn.Module):
-    """(image - mean) / std by channel; its constants are in no state dict.
+    """Computes (image - mean) / std per channel.
+
+    The constants are in no state dict, so that published weights load strictly.
 
     Parameters
     ----------
     mean, std
-        One number a channel, for images in [0, 1].
+        One number per channel, for images in [0, 1].
     """
 
     def __init__(
@@ -60,8 +72,9 @@ class Normalisation(nn.Module):
             )
         self.mean: Tensor
         self.std: Tensor
-        # On the CPU even below `torch.device("meta")`: no checkpoint would fill them.
         for name, values in (("mean", mean), ("std", std)):
+            # Always on the CPU: a network built on the meta device gets its other tensors from a
+            # checkpoint, but no checkpoint holds these.
             constant = torch.tensor(tuple(values), dtype=torch.float32, device="cpu")
             self.register_buffer(name, constant.reshape(3, 1, 1), persistent=False)
 

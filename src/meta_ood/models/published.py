@@ -1,4 +1,11 @@
-"""Released weights: read in every known format, matched in full, then loaded or not at all."""
+"""Weights from elsewhere: read in every known format, compared in full, loaded or refused.
+
+The published code loads checkpoints with ``strict=False``, so that a file with another prefix
+before its names loads nothing and says nothing. Here a file goes through three steps, and nothing
+is written before all have passed: :mod:`~meta_ood.models.torch_files` (or safetensors) gives
+tensors, :mod:`~meta_ood.models.matching` compares them with the network, and
+:mod:`~meta_ood.models.checkpoint` stores them as ours. From then on only our format is read.
+"""
 
 from __future__ import annotations
 
@@ -9,9 +16,12 @@ from typing import Any
 
 from torch import nn
 
+from meta_ood.data.files import file_hash
 from meta_ood.models import build, checkpoint, torch_files
-from meta_ood.models.matching import Report, converted, match
+from meta_ood.models.matching import MatchReport, match
 from meta_ood.models.torch_files import CheckpointError, Contents
+
+_CLASSIFIER = ("fc.", "bn_out.", "classifier.")  # last layers of ImageNet classifiers
 
 
 def import_published(
@@ -19,15 +29,15 @@ def import_published(
     architecture: str,
     num_classes: int,
     options: Mapping[str, Any] | None = None,
-) -> tuple[nn.Module, Report]:
-    """Build a network and load released weights of any known format, strictly.
+) -> tuple[nn.Module, MatchReport]:
+    """Return a network with the weights of a file of any known format.
 
     Parameters
     ----------
     path
-        Safetensors, ours or bare; or a ``torch.save`` file, see :mod:`meta_ood.models.torch_files`.
+        A safetensors file, ours or not, or a file of ``torch.save``.
     architecture, num_classes, options
-        What :func:`meta_ood.models.build` takes.
+        Arguments of :func:`meta_ood.models.build`.
 
     Returns
     -------
@@ -36,53 +46,47 @@ def import_published(
     Raises
     ------
     CheckpointError
-        If the file cannot be read safely or anything is missing, unexpected or of wrong shape.
+        If the file cannot be read, or anything is missing, unexpected or of another shape.
     """
     contents = _read_any(path)
     network = build(architecture, num_classes, **(options or {}))
-    expected = network.state_dict()
-    report = match(str(path), contents.layout, expected, contents.tensors, ignored=contents.ignored)
-    network.load_state_dict(converted(report, expected, contents.tensors))
+    report, tensors = match(str(path), contents, network.state_dict())
+    network.load_state_dict(tensors)
     return network, report
 
 
-def load_backbone(network: nn.Module, path: Path) -> Report:
-    """Initialise a network's backbone alone from the weights of an image classifier.
+def load_backbone(network: nn.Module, path: Path) -> MatchReport:
+    """Initialise the backbone of a network with the weights of an image classifier.
 
     Parameters
     ----------
     network
         One with the attribute ``backbone_prefixes``: how the names of its backbone begin.
     path
-        A file of a classifier with the same backbone; its classifier is left out.
+        A file of a classifier with the same backbone; its last layer is left out.
 
     Returns
     -------
-    The report; it lists what was left out.
+    The report, which lists what was left out.
 
     Raises
     ------
     CheckpointError
-        If the network declares no backbone or the backbone's names or shapes do not fit.
+        If the network declares no backbone, or the backbone's names or shapes do not fit.
     """
-    prefixes = getattr(network, "backbone_prefixes", None)
+    prefixes: tuple[str, ...] = getattr(network, "backbone_prefixes", ())
     if not prefixes:
         raise CheckpointError(
             f"{type(network).__name__} declares no backbone_prefixes (before 0.2: trunk_prefixes)"
         )
-    contents = _read_any(path)
-    found = contents.tensors
+    # torchvision's segmentation networks have "backbone.layer1...", its classifiers "layer1..."
+    within = prefixes[0] if len(prefixes) == 1 else ""
     state = network.state_dict()
-    expected = {key: value for key, value in state.items() if key.startswith(tuple(prefixes))}
-    if len(prefixes) == 1 and not any(key.startswith(prefixes[0]) for key in found):
-        # torchvision: "layer1.0..." or "features.0..." in a classifier, "backbone.…" here
-        found = {prefixes[0] + k.removeprefix("features."): v for k, v in found.items()}
-    dropped = tuple(key for key in found if _is_classifier(key.removeprefix(prefixes[0])))
-    found = {key: value for key, value in found.items() if key not in set(dropped)}
-    report = match(
-        str(path), contents.layout, expected, found, dropped=dropped, ignored=contents.ignored
-    )
-    network.load_state_dict({**state, **converted(report, expected, found)})
+    expected = {
+        key.removeprefix(within): value for key, value in state.items() if key.startswith(prefixes)
+    }
+    report, found = match(str(path), _read_any(path), expected, _CLASSIFIER)
+    network.load_state_dict({**state, **{within + key: value for key, value in found.items()}})
     return report
 
 
@@ -96,20 +100,20 @@ def import_weights(
     class_names: Sequence[str],
     variant: str,
     origin: str = "",
-) -> Report:
-    """Turn a released weights file into one of ours; on any error nothing is written.
+) -> MatchReport:
+    """Write a released weights file in our format; nothing is written if it does not fit.
 
     Parameters
     ----------
     source
         See :func:`import_published`.
     destination
-        Where the safetensors file goes.
+        Path of the safetensors file.
     name, architecture, options, class_names, variant
         See :func:`meta_ood.models.checkpoint.save`.
     origin
-        Where the file is from, in the user's words: a URL, a paper. The file's name, sha256 and
-        format are noted by themselves; a file of ours keeps the origin it has.
+        Where the file is from, in the user's words: a URL, a paper. It is stored with the file's
+        name, sha256 and format. A file of ours keeps the origin that it has.
 
     Raises
     ------
@@ -117,16 +121,16 @@ def import_weights(
         See :func:`import_published`.
     """
     network, report = import_published(source, architecture, len(class_names), options)
-    noted = {
-        "file": source.name,
-        "sha256": checkpoint.file_sha256(source),
-        "layout": report.layout,
-        "ignored": list(report.ignored),
-        "said": origin,
-    }
     earlier = checkpoint.own_metadata(source)
     if earlier.get("class_names", list(class_names)) != list(class_names):
         raise CheckpointError(f"{source}: its class names are not those of network {name}")
+    file = {
+        "file": source.name,
+        "sha256": file_hash(source),
+        "layout": f"{report.layout}, prefix {report.prefix or 'none'}",
+        "ignored": list(report.ignored),
+        "said": origin,
+    }
     checkpoint.save(
         destination,
         network,
@@ -136,7 +140,7 @@ def import_weights(
         num_classes=len(class_names),
         class_names=class_names,
         variant=variant,
-        origin=earlier.get("origin", noted),
+        origin=earlier.get("origin", file),
     )
     return report
 
@@ -151,16 +155,16 @@ def adopt(
     num_classes: int,
     variant: str,
 ) -> nn.Module:
-    """Make imported weights those of a network: check that they are what params.yaml says, copy.
+    """Copy imported weights to where a network's weights belong, if params.yaml describes them.
 
     Parameters
     ----------
     source
-        A file of :func:`import_weights`; its metadata, origin and all, go along.
+        A file of :func:`import_weights`; its metadata, with the origin, is copied too.
     destination
-        Where the network's weights are expected.
+        Path of the network's weights.
     name, architecture, options, num_classes, variant
-        What params.yaml says.
+        The values of params.yaml.
 
     Returns
     -------
@@ -184,10 +188,6 @@ def adopt(
 
 def _read_any(path: Path) -> Contents:
     if path.is_file() and checkpoint.looks_like_safetensors(path):
-        ours = "meta-ood" if checkpoint.own_metadata(path) else "bare"
-        return torch_files.unwrap(path, checkpoint.read_tensors(path), f"safetensors, {ours}")
+        kind = "ours" if checkpoint.own_metadata(path) else "bare"
+        return torch_files.unwrap(path, checkpoint.read_tensors(path), f"safetensors, {kind}")
     return torch_files.read(path)
-
-
-def _is_classifier(key: str) -> bool:
-    return key.startswith(("fc.", "bn_out.", "classifier."))

@@ -1,6 +1,6 @@
-"""ResNet with a deep stem and dilated upper layers, METHOD.md G3; the backbone of DualGCNNet.
+"""ResNet with a deep stem and dilated upper layers: the backbone of DualGCNNet.
 
-Parameter names, order and shapes are the published ones.
+Names, order and shapes of the parameters are the published ones.
 """
 
 from __future__ import annotations
@@ -9,13 +9,14 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-EXPANSION = 4
-"""Output channels of a bottleneck over its inner channels."""
+from meta_ood.models.pixels import conv_bn_relu
+
+EXPANSION = 4  # output channels of a bottleneck per inner channel
+# The published backbone: layers 3 and 4 are dilated instead of strided, which leaves stride 8.
 PLANES = (64, 128, 256, 512)
 STRIDES = (1, 2, 1, 1)
 DILATIONS = (1, 1, 2, 4)
-MULTI_GRID = (1, 2, 4)
-"""Factors on the dilation of layer4's blocks."""
+MULTI_GRID = (1, 2, 4)  # factors on the dilation of layer4's blocks
 
 
 class Bottleneck(nn.Module):
@@ -62,12 +63,12 @@ class Bottleneck(nn.Module):
 
 
 class ResNet(nn.Module):
-    """The backbone: deep stem and four layers of bottlenecks.
+    """A stem of three convolutions and four layers of bottlenecks.
 
     Parameters
     ----------
     blocks
-        Blocks of each layer: (3, 4, 6, 3) and (3, 4, 23, 3) are the published backbones.
+        Blocks of each layer: (3, 4, 6, 3) is ResNet50, (3, 4, 23, 3) is ResNet101.
     stem_width
         Channels of the first two stem convolutions; the third has twice as many.
     planes, strides, dilations, multi_grid
@@ -84,21 +85,15 @@ class ResNet(nn.Module):
         multi_grid: Sequence[int] = MULTI_GRID,
     ) -> None:
         super().__init__()
-        for name, values in (
-            ("blocks", blocks),
-            ("planes", planes),
-            ("strides", strides),
-            ("dilations", dilations),
-        ):
+        per_layer = {"blocks": blocks, "planes": planes, "strides": strides, "dilations": dilations}
+        for name, values in per_layer.items():
             if len(values) != 4:
                 raise ValueError(f"{name}: expected one entry for each of 4 layers, got {values!r}")
         self.conv1 = nn.Sequential(
             nn.Conv2d(3, stem_width, 3, stride=2, padding=1, bias=False),
             nn.BatchNorm2d(stem_width),
             nn.ReLU(inplace=True),
-            nn.Conv2d(stem_width, stem_width, 3, padding=1, bias=False),
-            nn.BatchNorm2d(stem_width),
-            nn.ReLU(inplace=True),
+            *conv_bn_relu(stem_width, stem_width),
             nn.Conv2d(stem_width, 2 * stem_width, 3, padding=1, bias=False),
         )
         self.bn1 = nn.BatchNorm2d(2 * stem_width)
@@ -118,7 +113,7 @@ class ResNet(nn.Module):
         self.backbone_width = width
 
     def backbone(self, x: Tensor) -> Tensor:
-        """Map a normalised ``(N, 3, H, W)`` to layer4, ``(N, backbone_width, h, w)``."""
+        """Map a normalised ``(N, 3, H, W)`` to layer4's output, ``(N, backbone_width, h, w)``."""
         x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
         for layer in range(1, 5):
             x = self.get_submodule(f"layer{layer}")(x)

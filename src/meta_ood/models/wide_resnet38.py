@@ -1,6 +1,6 @@
-"""WideResNet38 (A2): pre-activation residual blocks, METHOD.md G3; the backbone of DeepLabv3+.
+"""WideResNet38 (variant A2, pre-activation blocks): the backbone of DeepLabv3+.
 
-Parameter names, order and shapes are the published ones.
+Names, order and shapes of the parameters are the published ones (Wu, Shen & van den Hengel, 2016).
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
+# The published backbone, one entry for each of mod2 to mod7: stride 8 with the two poolings.
 MODULES = ("mod2", "mod3", "mod4", "mod5", "mod6", "mod7")
 WIDTHS = ((128, 128), (256, 256), (512, 512), (512, 1024), (512, 1024, 2048), (1024, 2048, 4096))
 BLOCKS = (3, 3, 6, 3, 1, 1)
@@ -24,7 +25,7 @@ def batch_norm_relu(channels: int) -> nn.Sequential:
 
 
 class ResidualBlock(nn.Module):
-    """b = ReLU(BN(x)); out = convolutions(b) + shortcut.
+    """A pre-activation block: b = ReLU(BN(x)), output = convolutions(b) + shortcut.
 
     The shortcut is x, or a 1x1 convolution of b where the stride or the width changes.
 
@@ -74,11 +75,11 @@ class ResidualBlock(nn.Module):
         b = self.bn1(x)
         shortcut = x if self.proj_conv is None else self.proj_conv(b)
         out: Tensor = self.convs(b)
-        return out.add_(shortcut)
+        return out.add_(shortcut)  # in place: `out` is fresh, the shortcut may be x itself
 
 
 class WideResNet38(nn.Module):
-    """The backbone: `mod1` .. `mod7`, with two max poolings in between.
+    """The modules `mod1` to `mod7`, with max poolings before `mod2` and `mod3`.
 
     Parameters
     ----------
@@ -102,13 +103,8 @@ class WideResNet38(nn.Module):
         dropouts: Sequence[float] = DROPOUTS,
     ) -> None:
         super().__init__()
-        for name, values in (
-            ("widths", widths),
-            ("blocks", blocks),
-            ("strides", strides),
-            ("dilations", dilations),
-            ("dropouts", dropouts),
-        ):
+        names = ("widths", "blocks", "strides", "dilations", "dropouts")
+        for name, values in zip(names, (widths, blocks, strides, dilations, dropouts), strict=True):
             if len(values) != len(MODULES):
                 raise ValueError(
                     f"{name}: expected one entry for each of {', '.join(MODULES)}, got {values!r}"
@@ -135,7 +131,7 @@ class WideResNet38(nn.Module):
         return out
 
     def coarse(self, fine: Tensor) -> Tensor:
-        """Go on from `mod2` to the output of `mod7`, ``(N, backbone_width, h, w)``."""
+        """Map the output of `mod2` to that of `mod7`, ``(N, backbone_width, h, w)``."""
         x: Tensor = self.pool3(fine)
         for name in MODULES[1:]:
             x = self.get_submodule(name)(x)

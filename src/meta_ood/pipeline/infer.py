@@ -8,7 +8,7 @@ from pathlib import Path
 from meta_ood.config import Params
 from meta_ood.data import prediction_files
 from meta_ood.data.context import Log, Machine, progress
-from meta_ood.data.files import resume_folder
+from meta_ood.data.files import file_hash, resume_folder
 from meta_ood.data.frames import read_frames
 from meta_ood.data.predictions import Prediction
 from meta_ood.inference import predict, processes, write_behind
@@ -34,7 +34,7 @@ def run(
     was, and no run takes predictions of other weights for its own.
     """
     net, made_of = checkpoint.load(weights, params.network_params(network).architecture)
-    weights_sha256 = checkpoint.file_sha256(weights)
+    weights_sha256 = file_hash(weights)
     gathered = resume_folder(
         ("infer", network, variant, dataset, params.infer, params.dataset_params(dataset)),
         (prepared / "frames.csv", weights),

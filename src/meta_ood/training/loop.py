@@ -22,7 +22,7 @@ from meta_ood.config import OptimisationParams
 from meta_ood.data.context import Log, Machine, progress
 from meta_ood.inference.batches import Batch, to_unit_range
 from meta_ood.models import upsample
-from meta_ood.models.precision import use_products
+from meta_ood.models.device import device_of, set_tf32
 from meta_ood.training.checkpoints import load_state, save_state, stop_requests
 from meta_ood.training.loader import Plan, SegmentationDataset, load_batches
 from meta_ood.training.losses import Counts, Objective, count
@@ -71,14 +71,14 @@ def launch(machine: Machine, precision: str = "float32") -> Fabric:
     processes = int(os.environ.get("WORLD_SIZE", "1"))
     local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     fabric = Fabric(
-        accelerator=machine.device,
+        accelerator=device_of(machine).type,
         devices=local,
         num_nodes=processes // local,
         strategy="ddp_find_unused_parameters_true" if processes > 1 else "auto",
         precision="bf16-mixed" if precision == "bfloat16" else "32-true",
     )
     fabric.launch()
-    use_products(precision, fabric.device)
+    set_tf32(precision, fabric.device)
     return fabric
 
 

@@ -15,6 +15,7 @@ from meta_ood.data.context import Machine
 from meta_ood.data.labels import OOD
 from meta_ood.inference.batches import Batch, Sample, to_unit_range
 from meta_ood.models import upsample
+from meta_ood.models.device import device_of
 from meta_ood.training.loader import SegmentationDataset
 
 _BINS = 1000
@@ -126,9 +127,7 @@ def evaluate_once(
     network: nn.Module, validation: Validation, num_classes: int, machine: Machine
 ) -> dict[str, float]:
     """Return the figures of a network that is not trained here."""
-    device = torch.device(
-        "cuda" if machine.device != "cpu" and torch.cuda.is_available() else "cpu"
-    )
+    device = device_of(machine)
     confusion, _ = validate(
         network.to(device),
         validation.dataset,

@@ -1,0 +1,44 @@
+"""The device that networks run on, and the precision of its matrix products."""
+
+from __future__ import annotations
+
+import os
+
+import torch
+
+from meta_ood.data.context import Machine
+
+
+def device_of(machine: Machine) -> torch.device:
+    """Return the device for ``auto``, ``cpu`` or ``cuda``; under torchrun, this process's GPU.
+
+    Raises
+    ------
+    ValueError
+        If ``cuda`` is wanted and torch cannot use a GPU, or the device is unknown.
+    """
+    if machine.device not in ("auto", "cpu", "cuda"):
+        raise ValueError(f"unknown device {machine.device!r}; known: auto, cpu, cuda")
+    if machine.device == "cpu" or (machine.device == "auto" and not torch.cuda.is_available()):
+        return torch.device("cpu")
+    index, number = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
+    if index >= number:
+        raise ValueError(
+            f"device cuda: process {index} on this machine needs a GPU of its own, and PyTorch "
+            f"{torch.__version__} finds {number}; use the device auto or cpu, or start fewer "
+            "processes"
+        )
+    return torch.device("cuda", index)
+
+
+def set_tf32(precision: str, device: torch.device) -> None:
+    """Enable TF32 for precision ``tf32`` and disable it for any other.
+
+    PyTorch's default rounds the operands of convolutions on a GPU to TF32, those of matrix products
+    not. Here ``float32`` means float32 for both. The setting is a global one of PyTorch and holds
+    for the process. A CPU has no TF32, and for it nothing is changed.
+    """
+    if device.type == "cuda":
+        enabled = precision == "tf32"
+        torch.backends.cudnn.allow_tf32 = enabled
+        torch.set_float32_matmul_precision("high" if enabled else "highest")
