@@ -14,7 +14,6 @@ import base64
 import io
 import json
 import os
-import signal
 import socket
 import statistics
 import subprocess
@@ -31,26 +30,24 @@ import numpy as np
 from PIL import Image
 
 from meta_ood.data.frames import read_frames
+from meta_ood.data.images import read_image
 from meta_ood.data.prediction_files import open_predictions
 from meta_ood.scores import SCORES
-from meta_ood.scores.maps import pixel_maps
+from meta_ood.segments import predicted_ood
 
 
 @contextmanager
 def server(model: str, seconds: float = 180.0):
-    """Yield the address of a server of `model` and the seconds that it took to answer."""
+    """Yield the address of a server of `model` and the seconds until its first answer."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = ["mlflow", "models", "serve", "-m", model, "--env-manager", "local"]
-    environment = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    command = [sys.executable, "-m", "meta_ood", "serve", model]
     begin = time.perf_counter()
     process = subprocess.Popen(
-        [*command, "-p", str(port)],
-        env=environment,
+        [*command, "--port", str(port)],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
-        start_new_session=True,  # it starts the server proper: both are ended below
     )
     try:
         address = f"http://127.0.0.1:{port}"
@@ -64,7 +61,7 @@ def server(model: str, seconds: float = 180.0):
                 time.sleep(0.1)
         yield address, time.perf_counter() - begin
     finally:
-        os.killpg(process.pid, signal.SIGTERM)
+        process.terminate()
         process.wait()
 
 
@@ -95,7 +92,7 @@ def measure(address: str, detector, pictures: list[np.ndarray], batch: int) -> N
     """Print the rows of one size."""
     texts = [encoded(picture) for picture in pictures]
     height, width = pictures[0].shape[:2]
-    alone = times(detector.detect, pictures)
+    alone = times(detector, pictures)
     rows = {"in this process, no HTTP": alone}
     rows["served, with maps"] = times(lambda text: ask(address, [text]), texts)
     rows["served, segments only"] = times(lambda text: ask(address, [text], maps=False), texts)
@@ -125,8 +122,8 @@ def compare(address: str, settings, frames, infer: Path) -> None:
     for frame in frames:
         _, (answer,) = ask(address, [base64.b64encode(frame.image.read_bytes()).decode()])
         mask = np.array(Image.open(io.BytesIO(base64.b64decode(answer["mask"])))) == 255
-        score = SCORES[settings.score](pixel_maps(stored[frame.image_id]))
-        same += np.array_equal(mask, score >= np.float32(settings.threshold))
+        score = SCORES[settings.score](stored[frame.image_id])
+        same += np.array_equal(mask, predicted_ood(score, settings.threshold))
     print(f"\nmasks equal to the pipeline's in {infer}: {same} of {len(frames)} frames")
 
 
@@ -153,7 +150,7 @@ def main() -> None:
     small, large = options.requests
     with server(options.model) as (address, seconds):
         print(f"{options.model}: answers {seconds:.1f} s after its start")
-        pictures = [np.array(Image.open(frame.image).convert("RGB")) for frame in frames[:small]]
+        pictures = [read_image(frame.image) for frame in frames[:small]]
         measure(address, detector, pictures, batch=8)
         wide = [np.array(Image.fromarray(p).resize((2048, 1024), 3)) for p in pictures[:large]]
         measure(address, detector, wide, batch=4)

@@ -1,8 +1,13 @@
 """The order of the rooms (docs/architecture.md), read from the source with ``ast``."""
 
 import ast
+import importlib
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
+
+import meta_ood
 
 SRC = Path(__file__).parents[1] / "src" / "meta_ood"
 
@@ -81,3 +86,41 @@ def test_each_tool_has_one_door() -> None:
         if room not in DOORS.get(target.split(".")[0], (room,))
     ]
     assert wrong == []
+
+
+# --- names that others import (docs/architecture.md) ------------------------------------------
+
+OLD_PLACES = {
+    "meta_ood.labels": ("IN", "OOD", "IGNORE", "NEUTRAL"),
+    "meta_ood.predictions": ("Prediction",),
+    "meta_ood.segments": ("SegmentTable", "measure_segments"),
+    "meta_ood.metrics.pixel": ("ScoreHistogram", "pixel_metrics"),
+    "meta_ood.metrics.segment": ("segment_errors",),
+    "meta_ood.meta_classification": ("MetaClassifier", "fit", "out_of_fold"),
+    "meta_ood.losses": ("LOSSES",),
+    "meta_ood.models": ("MODELS", "build"),
+    "meta_ood.datasets": ("READERS", "read"),
+    "meta_ood.scores": ("SCORES",),
+}
+"""Import paths of version 0.1 that keep working, and their names."""
+
+
+def test_public_names_are_the_same_in_old_and_new_places() -> None:
+    names = {name for names in OLD_PLACES.values() for name in names}
+    assert {*meta_ood.__all__} == {*names, "Detector"}
+    for place, names_there in OLD_PLACES.items():
+        module = importlib.import_module(place)
+        for name in names_there:
+            assert getattr(module, name) is getattr(meta_ood, name)
+    assert meta_ood.Detector.__module__ == "meta_ood.detector.detector"
+    assert {*meta_ood.__all__} <= {*dir(meta_ood)}
+
+
+def test_importing_the_package_imports_nothing_heavy() -> None:
+    program = (
+        "import sys, meta_ood; from meta_ood import measure_segments, Prediction; "
+        "import meta_ood.pipeline.detector; "
+        "print([m for m in ('torch', 'mlflow', 'dvc', 'pycocotools') if m in sys.modules])"
+    )
+    found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert (found.stdout, found.stderr) == ("[]\n", "")

@@ -1,197 +1,240 @@
+"""The detector against the stages one after another, and the command `detect`."""
+
 import json
-import logging
+import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
-import torch
 from click.testing import CliRunner
 from PIL import Image
 
-from meta_ood import cli
-from meta_ood.data.context import Machine
-from meta_ood.data.labels import IN, OOD
-from meta_ood.data.predictions import Prediction
-from meta_ood.detector.detection import UNLIKE, detect, detect_images, find_images, summary, write
-from meta_ood.meta_classification import MetaClassifier, fit
-from meta_ood.models import build, checkpoint
-from meta_ood.segments import SegmentTable, measure_segments
-
-CLASSES = 5
-
-
-def prediction(seed: int, with_ood: bool = True) -> Prediction:
-    """Return blobs of high entropy on certain ground, half of them on OoD."""
-    rng = np.random.default_rng(seed)
-    logits = np.zeros((CLASSES, 32, 48), np.float32)
-    logits[0] = 9
-    target = np.full((32, 48), IN, np.uint8)
-    for k in range(6):
-        row, column = rng.integers(2, 24), 8 * k
-        size = 2 + 2 * (k % 2)
-        logits[0, row : row + size, column : column + size] = 0.3 * rng.random()
-        if k % 2 and with_ood:
-            target[row : row + size, column : column + size] = OOD
-    return Prediction(f"i{seed}", logits, (32, 48), True, target, scene=f"s{seed % 3}")
+from detector_parts import blobs, save_weights
+from meta_ood import Detector, cli
+from meta_ood.config import InferParams
+from meta_ood.detector.detector import UNLIKE, judge_segments
+from meta_ood.detector.folder import Settings, read_settings
+from meta_ood.detector.images import as_rgb, detect_images, find_images, summary
+from meta_ood.models import build
+from meta_ood.scores import SCORES, pixel_maps
+from meta_ood.segments import measure_segments
 
 
-@pytest.fixture(scope="module")
-def classifier() -> MetaClassifier:
-    tables = [measure_segments(prediction(seed), "entropy", 0.7) for seed in range(8)]
-    return fit(SegmentTable.concatenate(tables))
+def test_what_is_found_is_what_the_stages_find(parts, detector):
+    for frame, prediction in zip(parts.frames, parts.predictions, strict=True):
+        found = detector(frame.image)
+        score = SCORES["entropy"](pixel_maps(prediction))
+        np.testing.assert_array_equal(found.score, score)
+        np.testing.assert_array_equal(found.mask, score >= np.float32(parts.threshold))
+        table = measure_segments(prediction, "entropy", parts.threshold)
+        assert [list(s.box) for s in found.segments] == table.segment_box.tolist()
+        assert [s.size for s in found.segments] == table.segment_size.tolist()
+        probability = detector.classifier.probability(table)
+        np.testing.assert_array_equal([s.false_alarm for s in found.segments], probability)
+        assert [s.kept for s in found.segments] == (probability <= 0.4).tolist()
+        removed = np.isin(found.labels, np.flatnonzero(probability > 0.4) + 1)
+        np.testing.assert_array_equal(found.kept_mask, found.mask & ~removed)
+        assert found.overlay().shape == (64, 128, 3)
+        for number, segment in enumerate(found.segments, start=1):
+            rows, columns = np.nonzero(found.labels == number)
+            box = (rows.min(), columns.min(), rows.max() + 1, columns.max() + 1)
+            assert segment.box == box
 
 
-@pytest.fixture(scope="module")
-def place(tmp_path_factory, classifier):
-    """Return a folder with images, a classifier and weights of a network."""
-    folder = tmp_path_factory.mktemp("detect")
-    (folder / "images" / "town").mkdir(parents=True)
+def test_array_pil_image_and_path_give_the_same(parts, detector, tmp_path):
+    image = Image.open(parts.frames[0].image)
+    texts = {
+        detector(given).to_json()
+        for given in (parts.frames[0].image, str(parts.frames[0].image), image, np.array(image))
+    }
+    assert len(texts) == 1
+    assert json.loads(texts.pop())["size"] == [64, 128]
+    # the camera's orientation is applied: 6 = turned by a quarter
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    image.save(tmp_path / "turned.png", exif=exif)
+    assert as_rgb(tmp_path / "turned.png").shape == (128, 64, 3)
+    assert as_rgb(Image.open(tmp_path / "turned.png")).shape == (128, 64, 3)
+    for wrong in (np.zeros((64, 64), np.uint8), np.zeros((64, 64, 3)), [[1, 2, 3]]):
+        with pytest.raises(ValueError, match=r"\(H, W, 3\) uint8 RGB, a PIL image or a path"):
+            as_rgb(wrong)
+
+
+def test_decisions_and_reasons_are_the_classifiers(blob_classifier):
+    table = measure_segments(blobs(20), "entropy", 0.7)
+    found = judge_segments(table, blob_classifier)
+    probability = blob_classifier.probability(table)
+    assert 0 < sum(not s.kept for s in found) < len(found)
+    for row, segment in enumerate(found):
+        assert segment.false_alarm == probability[row]
+        assert segment.kept == (probability[row] <= 0.5)
+        assert len(segment.reasons) == 3
+        away = np.abs(table.features[row] - blob_classifier.mean)
+        scale = blob_classifier.scale
+        away = np.divide(away, scale, where=scale > 0, out=0 * away)
+        assert segment.farthest["deviations"] == pytest.approx(away.max())
+        assert segment.farthest["feature"] == table.feature_names[away.argmax()]
+        assert segment.unlike_training == (away.max() > UNLIKE)
+
+
+def test_a_segment_unlike_any_in_training_is_marked(blob_classifier):
+    huge = blobs(1)
+    huge.logits[0] = 0  # one segment: the whole image
+    (segment,) = judge_segments(measure_segments(huge, "entropy", 0.7), blob_classifier)
+    assert segment.unlike_training
+
+
+def test_without_classifier_and_without_segments(parts, detector):
+    settings = replace(detector.settings, threshold=2.0)
+    found = Detector(detector.network, settings, None, "cpu")(np.zeros((64, 64, 3), np.uint8))
+    assert found.segments == []
+    assert not found.mask.any()
+    assert not found.kept_mask.any()
+    bare = Detector(detector.network, detector.settings, None, "cpu")(parts.frames[0].image)
+    assert bare.segments
+    assert all(s.false_alarm is None and s.kept and s.farthest is None for s in bare.segments)
+
+
+# --- the folder --------------------------------------------------------------------------------
+
+
+def test_a_folder_is_self_contained_and_equal_for_equal_parts(parts, detector, tmp_path):
+    copy = shutil.copytree(parts.detector, tmp_path / "copy")
+    assert sorted(p.name for p in copy.iterdir()) == [
+        "classifier.json",
+        "detector.json",
+        "weights.safetensors",
+    ]
+    image = parts.frames[1].image
+    assert Detector.load(str(copy), "cpu")(image).to_json() == detector(image).to_json()
+    again = parts.write(tmp_path / "again")
+    for path in copy.iterdir():
+        assert path.read_bytes() == (again / path.name).read_bytes()
+    settings = read_settings(copy)
+    assert (settings.network, settings.variant) == ("mini", "baseline")
+    assert settings.meta_from == "frames"
+    assert settings.infer == InferParams()
+
+
+def test_parts_of_other_detectors_are_refused(parts, blob_classifier, detector, tmp_path):
+    # a file replaced in the folder
+    copy = shutil.copytree(parts.detector, tmp_path / "copy")
+    (copy / "classifier.json").write_text(blob_classifier.to_json())
+    with pytest.raises(ValueError, match=r"classifier\.json is not the file that .* describes"):
+        Detector.load(copy)
+    copy = shutil.copytree(parts.detector, tmp_path / "weights")
+    save_weights(copy / "weights.safetensors", build("deeplabv3plus_mini", 19))
+    with pytest.raises(ValueError, match=r"weights\.safetensors is not the file"):
+        Detector.load(copy)
+    # a classifier fitted at another threshold, when the folder is written and in memory
+    (tmp_path / "meta").mkdir()
+    (tmp_path / "meta" / "classifier.json").write_text(blob_classifier.to_json())
+    with pytest.raises(ValueError, match=r"fitted on segments of entropy >= 0\.7, not of"):
+        parts.write(tmp_path / "new", tmp_path / "meta")
+    with pytest.raises(ValueError, match=r"fitted on segments of entropy >= 0\.7, not of"):
+        Detector(detector.network, detector.settings, blob_classifier, "cpu")
+    # a classifier of another number of classes
+    settings = Settings("entropy", 0.7)
+    with pytest.raises(ValueError, match="fitted on"):
+        Detector(detector.network, settings, blob_classifier, "cpu")(parts.frames[0].image)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[]", "expected JSON with format"),
+        ("{", "detector.json"),
+        ('{"format": "meta-ood detector, version 9"}', "version 1"),
+        ('{"format": "meta-ood detector, version 1"}', "is missing"),
+        ("[" * 100_000, "detector.json"),
+    ],
+)
+def test_damaged_settings_are_named(parts, tmp_path, text, message):
+    copy = shutil.copytree(parts.detector, tmp_path / "copy")
+    (copy / "detector.json").write_text(text)
+    with pytest.raises(ValueError, match=message):
+        read_settings(copy)
+    with pytest.raises(FileNotFoundError, match=r"detector\.json.*stage `detector`"):
+        read_settings(tmp_path)
+
+
+# --- folders of images -------------------------------------------------------------------------
+
+
+@pytest.fixture
+def images(tmp_path):
+    folder = tmp_path / "images"
+    (folder / "town").mkdir(parents=True)
     rng = np.random.default_rng(0)
     for name in ("a.png", "town/b.jpg", "town/c.d.png"):
-        pixels = rng.integers(0, 256, (40, 64, 3), dtype=np.uint8)
-        Image.fromarray(pixels).save(folder / "images" / name)
-    (folder / "images" / "notes.txt").write_text("no image")
-    (folder / "classifier.json").write_text(classifier.to_json())
-    torch.manual_seed(0)
-    checkpoint.save(
-        folder / "net.safetensors",
-        build("deeplabv3plus_mini", CLASSES),
-        name="mini",
-        architecture="deeplabv3plus_mini",
-        options={},
-        num_classes=CLASSES,
-        class_names=[f"c{i}" for i in range(CLASSES)],
-        variant="baseline",
-    )
+        Image.fromarray(rng.integers(0, 256, (40, 64, 3), dtype=np.uint8)).save(folder / name)
+    (folder / "notes.txt").write_text("no image")
     return folder
 
 
-def run(place, out, **more):
-    given = {"network": place / "net.safetensors", "classifier": place / "classifier.json"}
-    return list(
-        detect_images([place / "images"], **{**given, **more}, out=out, machine=Machine("cpu", 1))
-    )
-
-
-def test_segments_are_judged_as_the_classifier_does(classifier):
-    shown = prediction(20)
-    found = detect(shown, classifier, "entropy", 0.7)
-    table = measure_segments(shown, "entropy", 0.7)
-    np.testing.assert_array_equal(found.removed, classifier.removes(table))
-    assert 0 < found.removed.sum() < len(found.removed)
-    for row in found.segments:
-        inside = found.labels == row["segment"]
-        rows, columns = np.nonzero(inside)
-        box = [rows.min(), columns.min(), rows.max() + 1, columns.max() + 1]
-        assert row["box"] == box
-        assert row["size"] == inside.sum()
-        assert row["decision"] == ("removed" if row["probability_false"] > 0.5 else "kept")
-        assert len(row["reasons"]) == 3
-        away = np.abs(table.features[row["segment"] - 1] - classifier.mean)
-        away = np.divide(away, classifier.scale, where=classifier.scale > 0, out=0 * away)
-        assert row["farthest"]["deviations"] == pytest.approx(away.max(), abs=0.01)
-        assert row["farthest"]["feature"] == table.feature_names[away.argmax()]
-    gone = (found.mask(after=False) == 255) & (found.mask(after=True) == 0)
-    np.testing.assert_array_equal(gone, np.isin(found.labels, np.flatnonzero(found.removed) + 1))
-    np.testing.assert_array_equal(found.mask(after=False) == 255, found.labels > 0)
-
-
-def test_an_image_without_segments(classifier):
-    calm = prediction(1)
-    calm.logits[0] = 9
-    found = detect(calm, classifier, "entropy", 0.7)
-    assert found.segments == []
-    assert not found.mask(after=True).any()
-
-
-def test_a_classifier_of_another_label_space_is_refused(classifier):
-    logits = np.zeros((4, 8, 8), np.float32)
-    other = Prediction("x", logits, (8, 8), True, np.full((8, 8), IN, np.uint8))
-    with pytest.raises(ValueError, match="fitted on"):
-        detect(other, classifier, "entropy", 0.7)
-
-
-def test_a_segment_unlike_any_in_training_is_said(place, tmp_path, classifier):
-    huge = prediction(1)
-    huge.logits[0] = 0  # one segment: the whole image
-    found = detect(huge, classifier, "entropy", 0.7)
-    assert found.segments[0]["farthest"]["deviations"] > UNLIKE
-    write(tmp_path, "huge", found, np.zeros((32, 48, 3), np.uint8), {})
-    counts = summary([tmp_path / "huge.json"])
-    assert counts == {"images": 1, "segments": 1, "removed": int(found.removed[0]), "unlike": 1}
-
-
-def test_a_folder_is_written_and_not_written_again(place, tmp_path):
-    files = run(place, tmp_path, threshold=0.5)
-    names = {p.relative_to(tmp_path).as_posix() for p in tmp_path.rglob("*") if p.is_file()}
-    stems = ("a", "town/b", "town/c.d")
-    assert names == {
-        f"{stem}{end}"
-        for stem in stems
-        for end in (".json", "_before.png", "_after.png", "_overlay.png")
-    }
-    assert [f.relative_to(tmp_path).as_posix() for f in files] == [f"{s}.json" for s in stems]
+def test_a_folder_is_written_and_not_written_again(detector, images, tmp_path):
+    out = tmp_path / "out"
+    files = list(detect_images([images], detector, out))
+    assert [f.relative_to(out).as_posix() for f in files] == [
+        "a.json",
+        "town/b.json",
+        "town/c.d.json",
+    ]
+    ends = (".json", "_before.png", "_after.png", "_overlay.png", "_classes.png")
+    written = {p.relative_to(out).as_posix() for p in out.rglob("*") if p.is_file()}
+    assert written == {f"{stem}{end}" for stem in ("a", "town/b", "town/c.d") for end in ends}
     values = json.loads(files[0].read_text())
-    assert values["size"] == [40, 64]
-    assert values["threshold"] == 0.5
-    assert values["network"] == "mini/baseline"
-    before = np.asarray(Image.open(tmp_path / "a_before.png"))
+    found = detector(images / "a.png")
+    assert {**values, "image": "", "image_sha256": ""} == {
+        "image": "",
+        "image_sha256": "",
+        **json.loads(found.to_json()),
+    }
+    before = np.asarray(Image.open(out / "a_before.png"))
     assert (before == 255).sum() == sum(s["size"] for s in values["segments"])
-    assert before.shape == (40, 64)
+    with Image.open(out / "a_classes.png") as classes:  # indices and colours in one
+        np.testing.assert_array_equal(np.asarray(classes), found.classes)
+        assert tuple(classes.getpalette()[:3]) == (128, 64, 128)
+    counts = summary(files)
+    assert (counts["images"], counts["unreadable"]) == (3, 0)
 
-    stamps = {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*.png")}
+    stamps = {p: p.stat().st_mtime_ns for p in out.rglob("*.png")}
     files[1].unlink()
-    assert run(place, tmp_path, threshold=0.5) == files
+    assert list(detect_images([images], detector, out)) == files
     changed = {p.name for p, stamp in stamps.items() if p.stat().st_mtime_ns != stamp}
-    assert changed == {"b_before.png", "b_after.png", "b_overlay.png"}
-    run(place, tmp_path, threshold=0.6)
-    assert json.loads(files[0].read_text())["threshold"] == 0.6
+    assert changed == {f"b{end}" for end in ends[1:]}
+    # another threshold is another detector
+    other = Detector(detector.network, replace(detector.settings, threshold=0.5), None, "cpu")
+    list(detect_images([images], other, out))
+    assert json.loads(files[0].read_text())["detector"]["threshold"] == 0.5
 
 
-def test_another_threshold_than_the_classifiers_is_said(place, tmp_path, caplog):
-    with caplog.at_level(logging.WARNING, "meta_ood"):
-        run(place, tmp_path, threshold=0.7)
-        assert not caplog.records
-        run(place, tmp_path, threshold=0.3)
-    assert "fitted on segments of entropy >= 0.7, not entropy >= 0.3" in caplog.text
-
-
-def test_what_is_wrong_is_named(place, tmp_path):
+def test_equal_stems_keep_their_endings(parts, images, tmp_path):
+    shutil.copy(images / "town" / "b.jpg", images / "a.jpg")
+    assert [name for name, _ in find_images([images])] == ["a.jpg", "a.png", "town/b", "town/c.d"]
+    shutil.copytree(images, tmp_path / "more")
+    with pytest.raises(ValueError, match="would both be written as"):
+        find_images([images, tmp_path / "more"])
     with pytest.raises(FileNotFoundError, match="nowhere"):
         find_images([tmp_path / "nowhere"])
     with pytest.raises(FileNotFoundError, match="no image"):
-        find_images([tmp_path])
-    (tmp_path / "a.png").write_bytes(b"x")
-    with pytest.raises(ValueError, match="would both be written as 'a'"):
-        find_images([tmp_path, place / "images" / "a.png"])
-    with pytest.raises(ValueError, match=r"a\.png: not a readable image"):
-        list(
-            detect_images(
-                [tmp_path],
-                network=place / "net.safetensors",
-                classifier=place / "classifier.json",
-                out=tmp_path / "out",
-                machine=Machine("cpu", 1),
-            )
-        )
+        find_images([parts.meta])
 
 
-def test_a_classifier_that_does_not_say_its_score(place, tmp_path):
-    values = json.loads((place / "classifier.json").read_text())
-    values["score"], values["threshold"] = "", None
-    path = tmp_path / "old.json"
-    path.write_text(json.dumps(values))
-    with pytest.raises(ValueError, match="give --score --threshold"):
-        run(place, tmp_path / "out", classifier=path)
-    assert run(place, tmp_path / "out", classifier=path, score="entropy", threshold=0.7)
-
-
-def test_the_command(place, tmp_path):
-    arguments = [str(place / "images" / "a.png"), "--network", str(place / "net.safetensors")]
-    arguments += ["--classifier", str(place / "classifier.json"), "--out", str(tmp_path)]
-    result = CliRunner().invoke(cli.main, ["detect", *arguments, "--device", "cpu"])
+def test_the_command_goes_on_after_a_damaged_image(parts, images, tmp_path):
+    (images / "b.png").write_bytes((images / "a.png").read_bytes()[:200])
+    (images / "eps.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 64 64\n")
+    arguments = ["--detector", str(parts.detector), "--out", str(tmp_path / "out")]
+    arguments += ["--device", "cpu"]
+    result = CliRunner().invoke(cli.main, ["detect", str(images), *arguments])
+    assert result.exit_code == 3, result.output
+    assert "3 images" in result.output
+    assert "2 images could not be read" in result.output
+    assert "b.png" in result.output
+    assert "eps.png" in result.output
+    assert (tmp_path / "out" / "town" / "c.d.json").is_file()
+    result = CliRunner().invoke(cli.main, ["detect", str(images / "a.png"), *arguments])
     assert result.exit_code == 0, result.output
-    assert "1 images" in result.output
-    assert (tmp_path / "a.json").is_file()
-    result = CliRunner().invoke(cli.main, ["detect", str(tmp_path / "no.png"), *arguments[1:]])
+    result = CliRunner().invoke(cli.main, ["detect", str(tmp_path / "no.png"), *arguments])
     assert result.exit_code == 2
     assert "no.png: no such file" in result.output

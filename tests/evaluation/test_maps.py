@@ -13,7 +13,7 @@ from sklearn.metrics import average_precision_score
 from meta_ood import evaluation
 from meta_ood.cli import main
 from meta_ood.data.labels import IGNORE, IN, OOD
-from meta_ood.evaluation.maps import read_array, read_target
+from meta_ood.evaluation.maps import read_target
 from meta_ood.metrics import component
 
 
@@ -101,24 +101,6 @@ def test_pairs_say_what_is_missing(tmp_path: Path, caplog: pytest.LogCaptureFixt
         evaluation.pair_files(scores, targets, target_end="_labels")
 
 
-def test_unreadable_maps(tmp_path: Path) -> None:
-    np.savez(tmp_path / "two.npz", a=np.zeros((2, 2)), b=np.zeros((2, 2)))
-    with pytest.raises(ValueError, match=r"two\.npz: .*one array, found a, b"):
-        read_array(tmp_path / "two.npz")
-    np.save(tmp_path / "deep.npy", np.zeros((2, 2, 3)))
-    with pytest.raises(ValueError, match="one value a pixel"):
-        read_array(tmp_path / "deep.npy")
-    np.save(tmp_path / "flat.npy", np.arange(6).reshape(1, 2, 3))
-    assert read_array(tmp_path / "flat.npy").shape == (2, 3)
-    (tmp_path / "broken.png").write_bytes(b"no picture")
-    with pytest.raises(ValueError, match="not a readable map"):
-        read_array(tmp_path / "broken.png")
-    with h5py.File(tmp_path / "none.h5", "w"):
-        pass
-    with pytest.raises(ValueError, match="found none"):
-        read_array(tmp_path / "none.h5")
-
-
 def test_target_values_are_checked(tmp_path: Path) -> None:
     path = tmp_path / "t.png"
     Image.fromarray(np.uint8([[0, 1, 2, 255]])).save(path)
@@ -149,11 +131,15 @@ def test_a_threshold_chosen_on_another_set(tmp_path: Path) -> None:
     first, second = (json.loads(path.read_text())["component"] for path in (chosen, out))
     assert second["threshold"] == first["threshold"]
     assert (first["threshold_is_oracle"], second["threshold_is_oracle"]) == (True, False)
+    other = tmp_path / "other.json"
+    other.write_text("[]")
     for arguments, message in (
         ([*given, "--threshold", "3"], "exclude each other"),
         ([*run, *where["first"], "--threshold-from", str(out)], "given, not chosen"),
         ([*run[:-2], *where["first"], "--threshold", "3"], "give --track"),
-        ([*run, *where["first"], "--threshold-from", __file__], "expected what evaluate-maps"),
+        ([*run, *where["first"], "--threshold-from", __file__], "not a JSON file"),
+        ([*run, *where["first"], "--threshold-from", str(other)], "expected what evaluate-maps"),
+        ([*run, *where["first"], "--threshold", "nan"], "expected a finite number"),
     ):
         result = CliRunner().invoke(main, arguments)
         assert result.exit_code == 2

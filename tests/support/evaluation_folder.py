@@ -5,6 +5,7 @@ import json
 import numpy as np
 from sklearn.metrics import auc, average_precision_score, precision_recall_curve, roc_curve
 
+from meta_ood.data.images import write_image
 from meta_ood.data.labels import IGNORE, IN, OOD
 from meta_ood.evaluation import overlays
 
@@ -168,7 +169,7 @@ def write_pictures(folder, image_id, after, size):
         ("classes", overlays.label_map(classes)),
         ("segments", overlays.segments_map(picture, labels, removed, target)),
     ):
-        overlays.write_png(folder / f"{image_id}_{kind}.png", array)
+        write_image(folder / f"{image_id}_{kind}.png", array)
 
 
 def write_evaluation(root, *, pictures=1, size=(32, 64), pixels=4000):

@@ -32,7 +32,8 @@ STAGES: dict[str, str] = {
 COMMANDS: dict[str, tuple[str, str]] = {
     "code": ("meta_ood.cli.code:code", "Digests of the stages' code, which DVC depends on."),
     "compare": ("meta_ood.cli.compare:compare", "Evaluations side by side, with intervals."),
-    "detect": ("meta_ood.cli.detect:detect", "OoD segments in images of your own, judged."),
+    "detect": ("meta_ood.cli.detect:detect", "OoD segments in images of your own."),
+    "serve": ("meta_ood.cli.serve:serve", "A promoted detector behind HTTP."),
     "evaluate-maps": ("meta_ood.cli.evaluate_maps:evaluate_maps", "Metrics of any score maps."),
     "compare-meta": ("meta_ood.cli.compare_meta:compare_meta", "Meta classifiers in one table."),
     "lineage": ("meta_ood.cli.lineage:lineage", "Where a file, run or model comes from."),

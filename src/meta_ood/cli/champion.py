@@ -28,7 +28,8 @@ def promote(
     Exit code 3: the gate says no.
     """
     from meta_ood import config
-    from meta_ood.tracking import facts, gate
+    from meta_ood.pipeline.paths import stage_paths
+    from meta_ood.tracking import champion, facts, gate
 
     params = config.load(params_file, overrides)
     verdict = gate.verdict(params, network, variant)
@@ -37,12 +38,11 @@ def promote(
     if not (verdict.passed or force):
         click.echo(f"{network} {variant} is not promoted")
         raise SystemExit(3)
-    from meta_ood.detector.serving import Settings
-    from meta_ood.tracking import champion
-
-    settings = Settings(params.segments.score, params.segments.threshold, params.infer)
+    folder = stage_paths("detector", params, network, variant).outputs["detector"]
     root = facts.root()
-    version = champion.promote(root, params, network, settings.to_json(), variant)
+    version = champion.promote(root, network, variant, folder)
     click.echo(f"{network} version {version.version} is champion; to serve it:")
-    serve = f"mlflow models serve -m models:/{network}@champion --env-manager local -p 5001"
-    click.echo(f"  MLFLOW_TRACKING_URI={facts.store_uri(root)} {serve}")
+    click.echo(
+        f"  MLFLOW_TRACKING_URI={facts.store_uri(root)} "
+        f"meta-ood serve models:/{network}@{champion.CHAMPION} --port 5001"
+    )

@@ -6,22 +6,14 @@ from pathlib import Path
 
 import click
 
-from meta_ood.data.context import Machine
-
 
 @click.command()
 @click.argument("images", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option(
-    "--network",
+    "--detector",
     required=True,
-    type=click.Path(dir_okay=False, path_type=Path),
-    help="Weights, such as data/networks/NAME/ood_trained.safetensors.",
-)
-@click.option(
-    "--classifier",
-    required=True,
-    type=click.Path(dir_okay=False, path_type=Path),
-    help="A classifier.json that the stage `meta` wrote for the same network.",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Folder of a detector: data/detectors/NETWORK/VARIANT, or one from the registry.",
 )
 @click.option(
     "--out",
@@ -30,8 +22,6 @@ from meta_ood.data.context import Machine
     show_default=True,
     help="Folder to write into.",
 )
-@click.option("--score", default=None, help="Score that makes segments; the classifier's own.")
-@click.option("--threshold", type=float, default=None, help="Its threshold; the classifier's own.")
 @click.option(
     "--device",
     default="auto",
@@ -39,38 +29,28 @@ from meta_ood.data.context import Machine
     type=click.Choice(["auto", "cpu", "cuda"]),
     help="Where the network runs.",
 )
-def detect(
-    images: tuple[Path, ...],
-    network: Path,
-    classifier: Path,
-    out: Path,
-    score: str | None,
-    threshold: float | None,
-    device: str,
-) -> None:
-    """Find OoD segments in IMAGES (files and folders) and judge each: real or false alarm.
+def detect(images: tuple[Path, ...], detector: Path, out: Path, device: str) -> None:
+    """Find OoD segments in IMAGES (files and folders) and decide for each: real or false alarm.
 
-    Writes for each image the mask before and after meta classification, an overlay and a JSON list
-    of segments with the reasons. Run it again to go on where it stopped.
+    Writes for each image the masks before and after meta classification, an overlay, the classes
+    and a JSON list of segments with the reasons. Run it again to go on where it stopped.
+
+    Exit code 3: some images could not be read; the others are done.
     """
-    from meta_ood.detector.detection import UNLIKE, detect_images, summary
+    from meta_ood.detector.detector import UNLIKE, Detector
+    from meta_ood.detector.images import detect_images, find_images, summary
 
-    done = detect_images(
-        images,
-        network=network,
-        classifier=classifier,
-        out=out,
-        score=score,
-        threshold=threshold,
-        machine=Machine(device, 1),
-    )
-    counts = summary(done)
+    find_images(images)  # a wrong path is told before the network is loaded
+    counts = summary(detect_images(images, Detector.load(detector, device), out))
     click.echo(
         f"{counts['images']} images, {counts['segments']} segments, {counts['removed']} of them "
-        f"removed as false: {out}"
+        f"removed as false alarms: {out}"
     )
     if counts["unlike"]:
         click.echo(
-            f"{counts['unlike']} segments are unlike those that the classifier was fitted on (a "
-            f"feature beyond {UNLIKE:g} standard deviations): do not trust its word on them"
+            f"{counts['unlike']} segments are unlike those that the meta classifier was fitted on "
+            f"(a feature beyond {UNLIKE:g} standard deviations): its decisions on them are unsure"
         )
+    if counts["unreadable"]:
+        click.echo(f"{counts['unreadable']} images could not be read, see the messages above")
+        raise SystemExit(3)

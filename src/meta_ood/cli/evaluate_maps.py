@@ -90,6 +90,6 @@ def evaluate_maps(
             workers=workers,
         )
     )
-    click.echo(evaluation.maps_text(result))
-    if out:
+    if out:  # first: a terminal that is not UTF-8 may refuse the table
         evaluation.write_json(out, result)
+    click.echo(evaluation.maps_text(result))

@@ -8,7 +8,7 @@ import click
 
 
 @click.command()
-@click.argument("weights", type=click.Path(dir_okay=False, path_type=Path))
+@click.argument("source", type=click.Path(path_type=Path))
 @click.option(
     "--format",
     "kind",
@@ -34,35 +34,30 @@ import click
 @click.option(
     "--frames",
     type=click.Path(file_okay=False, path_type=Path),
-    help="A prepared dataset whose frames must give the same segments.",
+    help="A prepared dataset in whose frames the detector must find the same segments.",
 )
 @click.option("--count", default=20, show_default=True, help="How many of its frames.")
-@click.option(
-    "--params",
-    "params_file",
-    type=click.Path(dir_okay=False, path_type=Path),
-    default=Path("params.yaml"),
-    show_default=True,
-    help="The params file: score and threshold of the segments.",
-)
 def export(
-    weights: Path,
-    kind: str,
-    out: Path,
-    size: tuple[int, int],
-    frames: Path | None,
-    count: int,
-    params_file: Path,
+    source: Path, kind: str, out: Path, size: tuple[int, int], frames: Path | None, count: int
 ) -> None:
-    """Write the network of a weights file for another runtime, check it, and time it.
+    """Write the network of a detector for another runtime, check it, and time it.
 
-    Exit code 3: some frames have other segments.
+    SOURCE is a detector's folder (data/detectors/NETWORK/VARIANT), or a weights file; --frames
+    needs the former. Exit code 3: some frames have other segments.
     """
     from meta_ood.detector import export as exporting
+    from meta_ood.detector.detector import Detector
     from meta_ood.models import checkpoint
 
-    network, made_of = checkpoint.load(weights)
-    name = f"{made_of['name']}-{made_of['variant']}"
+    detector = Detector.load(source, "cpu") if source.is_dir() else None
+    if detector is not None:
+        network, settings = detector.network, detector.settings
+        name = f"{settings.network}-{settings.variant}"
+    elif frames is not None:
+        raise click.UsageError("--frames needs a detector's folder, not a weights file")
+    else:
+        network, made_of = checkpoint.load(source)
+        name = f"{made_of['name']}-{made_of['variant']}"
     if kind == "onnx":
         path = out / f"{name}.onnx"
         exporting.export_onnx(network, path)
@@ -75,13 +70,13 @@ def export(
     click.echo(f"{path}: {path.stat().st_size / 1e6:.1f} MB, any height and width")
     click.echo(f"  largest difference of logits at three sizes: {difference:.2g}")
     other: tuple[str, ...] = ()
-    if frames is not None:
-        from meta_ood import config
+    if detector is not None and frames is not None:
         from meta_ood.data.frames import read_frames
+        from meta_ood.data.images import read_image
 
         chosen = read_frames(frames, Path.cwd())[:count]
-        segments = config.load(params_file).segments
-        found = exporting.compare(network, run, chosen, segments.score, segments.threshold)
+        images = [(frame.image_id, read_image(frame.image)) for frame in chosen]
+        found = exporting.compare(detector, run, images)
         other = found.other
         click.echo(
             f"  {found.frames} frames of {frames.name}: logits differ by {found.logits:.2g} at "
@@ -90,7 +85,7 @@ def export(
         )
     seconds = exporting.latency(network, run, size)
     click.echo(
-        f"  {size[0]} x {size[1]} on this CPU: {seconds.exported * 1e3:.0f} ms a frame, "
+        f"  {size[0]} x {size[1]} on this CPU: {seconds.exported * 1e3:.0f} ms per image, "
         f"the network itself {seconds.network * 1e3:.0f} ms"
     )
     if other:

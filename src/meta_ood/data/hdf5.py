@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -52,20 +53,47 @@ def opened(path: Path, kind: str, version: int | tuple[int, ...]) -> Iterator[h5
         raise ValueError(f"{path}: damaged or not a file of ours: {error}") from error
 
 
-def read_map(path: Path) -> npt.NDArray[Any]:
-    """Read the only array of somebody's HDF5 file, such as a score map.
+def read_map(path: Path, most: int) -> npt.NDArray[Any]:
+    """Return the only array in an HDF5 file of another program, such as a score map.
+
+    Links to other files are not followed, and data that lie in other files are not read.
 
     Raises
     ------
     ValueError
-        If the file holds no array, or several.
+        If the file holds no array, several, or one of more than `most` values.
     """
     found: list[str] = []
     with h5py.File(path, "r") as file:
+        # visits hard links only, and each object once
         file.visititems(lambda name, node: found.append(name) if hasattr(node, "shape") else None)
         if len(found) != 1:
             raise ValueError(f"expected one array, found {', '.join(found) or 'none'}")
-        return np.asarray(file[found[0]][()])
+        return stored_array(file, found[0], most)
+
+
+def stored_array(file: h5py.File, name: str, most: int) -> npt.NDArray[Any]:
+    """Return an array that is stored in the file itself, after its claimed size was checked.
+
+    Raises
+    ------
+    ValueError
+        If it is a link or its data lie in another file, if it has more than `most` values, or if
+        they are not numbers.
+    """
+    dataset = file.get(name)
+    if not isinstance(file.get(name, getlink=True), h5py.HardLink) or not isinstance(
+        dataset, h5py.Dataset
+    ):
+        raise ValueError(f"{name!r} is no array of this file")
+    if dataset.external or dataset.is_virtual:
+        raise ValueError(f"the data of {name!r} lie in another file")
+    if dataset.dtype.kind not in "biuf" or math.prod(dataset.shape or (most + 1,)) > most:
+        raise ValueError(
+            f"{name!r}: expected at most {most} numbers, got shape {dataset.shape} and dtype "
+            f"{dataset.dtype}"
+        )
+    return np.asarray(dataset[()])
 
 
 def write_array(path: Path, name: str, values: npt.NDArray[Any]) -> None:

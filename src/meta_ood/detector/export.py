@@ -1,8 +1,7 @@
 """Networks for other runtimes: ONNX and torch.export programs, checked against the network itself.
 
-Both take one image ``(1, 3, H, W) float32`` in [0, 1] of any size and give the logits at the
-network's own stride, as :mod:`meta_ood.data.predictions` has them; scores and segments
-follow in NumPy.
+Both take one image ``(1, 3, H, W) float32`` in [0, 1] of any size and return the logits at the
+network's own stride; scores and segments follow in NumPy.
 """
 
 from __future__ import annotations
@@ -21,19 +20,20 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from meta_ood.data.frames import Frame
-from meta_ood.data.predictions import Prediction
-from meta_ood.inference.batches import read, to_unit_range
-from meta_ood.scores import score_maps
-from meta_ood.segments import measure_segments, predicted_ood
+from meta_ood.data import files
+from meta_ood.detector.detector import Detector
+from meta_ood.evaluation.overlays import Picture
 
 OPSET = 18
-"""The ONNX operator set that is written."""
+"""The ONNX operator set that is written: the oldest that the exporter writes directly."""
 
 TOLERANCE = 1e-4
-"""Largest difference of logits that a check lets pass."""
+"""Largest difference of logits that a check accepts: ten times the rounding seen in float32."""
 
 Floats = npt.NDArray[np.float32]
+Runner = Callable[[Floats], Floats]
+"""From ``(1, 3, H, W)`` images to logits."""
+
 _TRACED = (128, 256)  # [px]
 _CHECKED = ((96, 160), (128, 256), (200, 333))  # [px], most of them not the traced size
 
@@ -44,7 +44,7 @@ class ExportError(ValueError):
 
 @dataclass(frozen=True)
 class Agreement:
-    """How an export and its network agree on real frames.
+    """How an export and its network agree on images.
 
     Attributes
     ----------
@@ -55,7 +55,7 @@ class Agreement:
     pixels
         Pixels that are OoD by one and not by the other.
     other
-        Ids of the frames whose segments differ in number, box or size.
+        Names of the images whose segments differ in number, box, size or decision.
     """
 
     frames: int
@@ -67,25 +67,17 @@ class Agreement:
 
 @dataclass(frozen=True)
 class Latency:
-    """Seconds a frame, medians, of the network and of what was exported."""
+    """Median seconds per image of the network and of what was exported."""
 
     network: float
     exported: float
 
 
 def export_program(network: nn.Module, path: Path) -> torch.export.ExportedProgram:
-    """Write a ``torch.export`` program (``.pt2``) with free height and width, and return it.
-
-    Parameters
-    ----------
-    network
-        ``(N, 3, H, W)`` in [0, 1] to logits.
-    path
-        Where to.
-    """
+    """Write a ``torch.export`` program (``.pt2``) with free height and width, and return it."""
     program = _program(network)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    torch.export.save(program, path)
+    with files.replacing(path) as temporary:
+        torch.export.save(program, temporary)
     return program
 
 
@@ -100,13 +92,12 @@ def export_onnx(network: nn.Module, path: Path) -> None:
     if not (importlib.util.find_spec("onnx") and importlib.util.find_spec("onnxscript")):
         raise ExportError("ONNX needs more packages: pip install 'meta-ood[export]'")
     program = _program(network)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with warnings.catch_warnings():
+    with files.replacing(path) as temporary, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the exporter's own
         torch.onnx.export(
             program,
             (),
-            str(path),
+            str(temporary),
             opset_version=OPSET,
             dynamo=True,
             input_names=["image"],
@@ -117,6 +108,7 @@ def export_onnx(network: nn.Module, path: Path) -> None:
 
 
 def _program(network: nn.Module) -> torch.export.ExportedProgram:
+    """Trace a network on noise, with height and width left free."""
     free = torch.export.Dim.AUTO
     example = (torch.rand(1, 3, *_TRACED, generator=torch.Generator().manual_seed(0)),)
     with warnings.catch_warnings():
@@ -125,7 +117,7 @@ def _program(network: nn.Module) -> torch.export.ExportedProgram:
         return torch.export.export(network.cpu().eval(), example, dynamic_shapes=shapes)
 
 
-def onnx_runner(path: Path) -> Callable[[Floats], Floats]:
+def onnx_runner(path: Path) -> Runner:
     """Return ``(1, 3, H, W)`` -> logits, computed by onnxruntime on the CPU."""
     import onnxruntime
 
@@ -133,7 +125,7 @@ def onnx_runner(path: Path) -> Callable[[Floats], Floats]:
     return lambda image: session.run(None, {"image": image})[0]
 
 
-def program_runner(path: Path) -> Callable[[Floats], Floats]:
+def program_runner(path: Path) -> Runner:
     """Return ``(1, 3, H, W)`` -> logits, computed by a saved program."""
     module: Any = torch.export.load(path).module()
 
@@ -145,7 +137,7 @@ def program_runner(path: Path) -> Callable[[Floats], Floats]:
     return run
 
 
-def network_runner(network: nn.Module) -> Callable[[Floats], Floats]:
+def network_runner(network: nn.Module) -> Runner:
     """Return ``(1, 3, H, W)`` -> logits, computed by the network on the CPU."""
     network = network.cpu().eval()
 
@@ -157,8 +149,8 @@ def network_runner(network: nn.Module) -> Callable[[Floats], Floats]:
     return run
 
 
-def check(network: nn.Module, run: Callable[[Floats], Floats]) -> float:
-    """Compare an export with its network on noise of several sizes; return the largest difference.
+def check(network: nn.Module, run: Runner) -> float:
+    """Return the largest difference of logits between an export and its network, on noise.
 
     Raises
     ------
@@ -182,54 +174,51 @@ def check(network: nn.Module, run: Callable[[Floats], Floats]) -> float:
     return largest
 
 
-def compare(
-    network: nn.Module,
-    run: Callable[[Floats], Floats],
-    frames: Sequence[Frame],
-    score: str,
-    threshold: float,
-) -> Agreement:
-    """Compare an export with its network on frames: logits, OoD mask, segments.
+class Exported(nn.Module):
+    """An export in the place of its network: what a detector calls."""
+
+    def __init__(self, network: nn.Module, run: Runner) -> None:
+        super().__init__()
+        self.align_corners = getattr(network, "align_corners", True)
+        self.output_stride = getattr(network, "output_stride", 1)
+        self._run = run
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Return the logits of ``(1, 3, H, W)`` images in [0, 1]."""
+        return torch.from_numpy(self._run(np.ascontiguousarray(images.numpy())))
+
+
+def compare(detector: Detector, run: Runner, images: Sequence[tuple[str, Picture]]) -> Agreement:
+    """Compare what a detector finds with its network and with what was exported from it.
 
     Parameters
     ----------
-    network, run
-        The network and what was exported from it.
-    frames
-        Of a prepared dataset, any sizes.
-    score, threshold
-        Segments are where `score` reaches `threshold`.
+    detector
+        On the CPU.
+    run
+        What was exported from its network.
+    images
+        Name and ``(H, W, 3) uint8`` RGB of each image, of any sizes.
     """
-    reference = network_runner(network)
-    align = bool(getattr(network, "align_corners", True))
+    other = Detector(Exported(detector.network, run), detector.settings, detector.classifier, "cpu")
     segments = pixels = 0
     largest = 0.0
-    other = []
-    for frame in frames:
-        sample = read(frame)
-        image = to_unit_range(sample.image[None]).numpy()
-        target = sample.target.numpy()
-        size = (target.shape[0], target.shape[1])
-        logits = [reference(image)[0], run(image)[0]]
-        largest = max(largest, float(np.abs(logits[0] - logits[1]).max()))
-        ours, theirs = (Prediction(frame.image_id, own, size, align, target) for own in logits)
-        scores = (score_maps(p, [score])[score] for p in (ours, theirs))
-        masks = [predicted_ood(one, threshold) for one in scores]
-        pixels += int((masks[0] != masks[1]).sum())
-        tables = [measure_segments(p, score, threshold) for p in (ours, theirs)]
-        segments += len(tables[0].image)
-        if not all(
-            np.array_equal(getattr(tables[0], name), getattr(tables[1], name))
-            for name in ("segment_box", "segment_size")
-        ):
-            other.append(frame.image_id)
-    return Agreement(len(frames), segments, largest, pixels, tuple(other))
+    different = []
+    for name, image in images:
+        a, b = detector.predict(image), other.predict(image)
+        largest = max(largest, float(np.abs(a.logits - b.logits).max()))
+        ours, theirs = detector.judge(a, image), other.judge(b, image)
+        pixels += int((ours.mask != theirs.mask).sum())
+        segments += len(ours.segments)
+        if [(s.box, s.size, s.kept) for s in ours.segments] != [
+            (s.box, s.size, s.kept) for s in theirs.segments
+        ]:
+            different.append(name)
+    return Agreement(len(images), segments, largest, pixels, tuple(different))
 
 
-def latency(
-    network: nn.Module, run: Callable[[Floats], Floats], size: tuple[int, int], times: int = 5
-) -> Latency:
-    """Measure seconds a frame of `size` [px] on this machine's CPU, one frame at a time."""
+def latency(network: nn.Module, run: Runner, size: tuple[int, int], times: int = 5) -> Latency:
+    """Return the seconds per image of `size` [px] on this machine's CPU, one image at a time."""
     image = np.random.default_rng(0).random((1, 3, *size), np.float32)
     return Latency(
         _median(lambda: network_runner(network)(image), times), _median(lambda: run(image), times)
@@ -237,7 +226,7 @@ def latency(
 
 
 def _median(call: Callable[[], object], times: int) -> float:
-    call()
+    call()  # the first call prepares buffers
     seconds = []
     for _ in range(times):
         begin = time.perf_counter()

@@ -1,9 +1,9 @@
-"""Evaluate anybody's score maps: a folder of maps, a folder of targets, no network of ours."""
+"""Evaluate score maps of any method: a folder of maps and a folder of targets, no network."""
 
 from __future__ import annotations
 
-import json
 import logging
+import math
 import threading
 from collections import deque
 from collections.abc import Sequence
@@ -13,16 +13,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
-from PIL import Image
 
+from meta_ood.data import arrays, files
+from meta_ood.data.arrays import read_array
 from meta_ood.data.context import progress
-from meta_ood.data.hdf5 import read_map
+from meta_ood.data.images import read_label_map
 from meta_ood.data.labels import IGNORE, IN, NEUTRAL, OOD, LabelMap
 from meta_ood.data.registry import lookup
+from meta_ood.data.text_table import text_table
 from meta_ood.metrics import component
 from meta_ood.metrics.pixel import (
     PER_IMAGE,
+    PROTOCOLS,
     ScoreHistogram,
     at_threshold,
     best_f1,
@@ -38,40 +40,7 @@ ENCODINGS: dict[str, dict[int, int]] = {
 }
 """Name -> target value in the files -> ours. ``binary``: Fishyscapes and SegmentMeIfYouCan."""
 
-SCORE_SUFFIXES = (".npy", ".npz", ".h5", ".hdf5", ".tif", ".tiff", ".png")
 TARGET_SUFFIXES = (".png", ".npy", ".tif", ".tiff")
-
-
-def read_array(path: Path) -> npt.NDArray[Any]:
-    """Read a two-dimensional map from npy, npz, HDF5, tif or png.
-
-    Raises
-    ------
-    ValueError
-        If the file cannot be read, holds several arrays, or is not two-dimensional.
-    """
-    array: npt.NDArray[Any]
-    try:
-        if path.suffix == ".npy":
-            array = np.load(path, allow_pickle=False)
-        elif path.suffix == ".npz":
-            with np.load(path, allow_pickle=False) as file:
-                if len(file.files) != 1:
-                    raise ValueError(f"expected one array, found {', '.join(file.files)}")
-                array = file[file.files[0]]
-        elif path.suffix in (".h5", ".hdf5"):
-            array = read_map(path)
-        else:
-            with Image.open(path) as image:
-                array = np.asarray(image)
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{path}: not a readable map: {error}") from error
-    array = (
-        np.squeeze(array) if array.ndim == 3 and 1 in (array.shape[0], array.shape[2]) else array
-    )
-    if array.ndim != 2:
-        raise ValueError(f"{path}: expected one value a pixel, got shape {array.shape}")
-    return array
 
 
 def read_target(path: Path, encoding: str) -> LabelMap:
@@ -83,7 +52,7 @@ def read_target(path: Path, encoding: str) -> LabelMap:
         If a value is not in the encoding; the values are named.
     """
     table = lookup("encoding", ENCODINGS, encoding)
-    raw = read_array(path)
+    raw = read_array(path) if path.suffix == ".npy" else read_label_map(path)
     target = np.zeros(raw.shape, np.uint8)
     for value in np.unique(raw).tolist():
         if value not in table:
@@ -119,19 +88,19 @@ def pair_files(
     """
     found = []
     for folder, suffixes, end in (
-        (scores, SCORE_SUFFIXES, score_end),
+        (scores, arrays.SUFFIXES, score_end),
         (targets, TARGET_SUFFIXES, target_end),
     ):
-        files: dict[str, Path] = {}
+        named: dict[str, Path] = {}
         for path in sorted(folder.rglob("*")):
             if path.suffix in suffixes and path.stem.endswith(end):
                 name = path.stem.removesuffix(end)
-                if name in files:
-                    raise ValueError(f"{files[name]} and {path} have the same name")
-                files[name] = path
-        if not files:
+                if name in named:
+                    raise ValueError(f"{named[name]} and {path} have the same name")
+                named[name] = path
+        if not named:
             raise FileNotFoundError(f"{folder}: no file *{end} with one of {', '.join(suffixes)}")
-        found.append(files)
+        found.append(named)
     maps, truths = found
     if missing := sorted(set(truths) - set(maps)):
         some = ", ".join(missing[:5])
@@ -150,7 +119,7 @@ def evaluate_maps(
     threshold: float | None = None,
     workers: int = 1,
 ) -> dict[str, Any]:
-    """Evaluate score maps.
+    """Return pixel metrics of score maps by each protocol, and component metrics.
 
     Parameters
     ----------
@@ -170,11 +139,23 @@ def evaluate_maps(
 
     Returns
     -------
-    ``protocols``: name -> figures; ``component``, if a track was asked for.
+    ``protocols``: name -> metrics; ``component``, if a track was asked for.
+
+    Raises
+    ------
+    ValueError
+        Unknown names, a threshold that is not finite, damaged maps.
     """
+    # names first: counting may take hours
+    for protocol in protocols:
+        lookup("protocol", PROTOCOLS, protocol)
+    lookup("encoding", ENCODINGS, encoding)
+    if threshold is not None and not math.isfinite(threshold):
+        raise ValueError(f"threshold {threshold}: expected a finite number")
     sizes = lookup("track", component.TRACKS, track) if track else None
     curved = bool({*protocols} & {*PER_IMAGE})
 
+    # 1. all pixels in one histogram: the order in which threads add does not matter
     total, lock = ScoreHistogram(), threading.Lock()
 
     def count(pair: tuple[str, Path, Path]) -> None:
@@ -189,6 +170,8 @@ def evaluate_maps(
         }
         if sizes is None or not total.positives:
             return result
+
+        # 2. components, in a second pass: the threshold depends on all pixels
         at = at_threshold(total, threshold) if threshold is not None else best_f1(total)
         # components are cut at score > threshold, pixels at score >= threshold
         cut = at.threshold if threshold is not None else just_below(at.threshold)
@@ -212,15 +195,16 @@ def evaluate_maps(
 
 
 def chosen_threshold(path: Path) -> float:
-    """Return the threshold in a JSON file of figures of another set.
+    """Return the threshold in the JSON file that an evaluation of another set wrote.
 
     Raises
     ------
     ValueError
         If there is none, or it was not chosen on that set.
     """
+    values = files.read_json(path)
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))["component"]
+        found = values["component"]
         threshold, is_chosen = float(found["threshold"]), found["threshold_is_oracle"]
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(
@@ -232,32 +216,32 @@ def chosen_threshold(path: Path) -> float:
 
 
 def maps_text(result: dict[str, Any]) -> str:
-    """Return the figures of :func:`evaluate_maps` as a table for people; percent.
+    """Return the metrics of :func:`evaluate_maps` as a table for people, in percent.
 
     Examples
     --------
     >>> one = {"auroc": 0.5, "auprc": 0.25, "fpr95": None, "frames": 3, "pixels": 10,
     ...        "positives": 2, "ignored": 1}
     >>> print(maps_text({"protocols": {"exact": one}}))
-    protocol          AUROC   AUPRC   FPR95  frames       pixels    positives      ignored
-    exact             50.00   25.00       –       3           10            2            1
+    protocol  AUROC  AUPRC  FPR95  frames  pixels  positives  ignored
+    -----------------------------------------------------------------
+    exact     50.00  25.00      –       3      10          2        1
     """
-    head = ("AUROC", "AUPRC", "FPR95", "frames", "pixels", "positives", "ignored")
-    lines = ["{:<15}{:>8}{:>8}{:>8}{:>8}{:>13}{:>13}{:>13}".format("protocol", *head)]
-    for name, one in result["protocols"].items():
-        rates = (_percent(one[key]) for key in ("auroc", "auprc", "fpr95"))
-        counts = (one[key] for key in head[3:])
-        lines.append("{:<15}{:>8}{:>8}{:>8}{:>8}{:>13}{:>13}{:>13}".format(name, *rates, *counts))
+    rates, counts = ("auroc", "auprc", "fpr95"), ("frames", "pixels", "positives", "ignored")
+    rows = [
+        [name, *(_percent(one[key]) for key in rates), *(str(one[key]) for key in counts)]
+        for name, one in result["protocols"].items()
+    ]
+    text = text_table(["protocol", *map(str.upper, rates), *counts], rows)
     if found := result.get("component"):
         oracle = " (best F1 on this very set: an oracle)" if found["threshold_is_oracle"] else ""
-        rates = (_percent(found[key]) for key in ("siou", "ppv", "f1"))
-        lines += [
-            "",
-            "components, track {}: sIoU {} PPV {} mean F1 {}".format(found["track"], *rates),
+        siou, ppv, f1 = (_percent(found[key]) for key in ("siou", "ppv", "f1"))
+        text += (
+            f"\n\ncomponents, track {found['track']}: sIoU {siou} PPV {ppv} mean F1 {f1}\n"
             f"at score > {found['threshold']:.6g}{oracle}; "
-            f"{found['components']} components, {found['segments']} segments",
-        ]
-    return "\n".join(lines)
+            f"{found['components']} components, {found['segments']} segments"
+        )
+    return text
 
 
 def _percent(value: float | None) -> str:

@@ -1,30 +1,23 @@
-"""Label, score and segment maps as pictures.
+"""Label, score and segment maps as colour pictures, ``(H, W, 3) uint8`` RGB.
 
-Pictures are ``(H, W, 3) uint8`` RGB arrays. The colours are safe for the common forms of colour
-blindness: orange and blue are the two opposites everywhere, and rejected segments are hatched too.
+The colours are safe for the common forms of colour blindness: orange and blue are opposites
+everywhere, and removed segments are hatched too.
 """
 
 from __future__ import annotations
 
 import io
-import os
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 from matplotlib import colormaps
 from PIL import Image
 
-from meta_ood.data.labels import CITYSCAPES, IGNORE, IN, NEUTRAL, OOD, LabelMap, LabelSpace
+from meta_ood.data.labels import CITYSCAPES, IGNORE, IN, NEUTRAL, OOD, LabelMap
+from meta_ood.data.predictions import FloatMap
 
 Picture = npt.NDArray[np.uint8]
-
-
-FloatMap = npt.NDArray[np.float32]
-
-
 Colour = tuple[int, int, int]
-
 
 SPECIAL_COLOURS: dict[int, Colour] = {
     NEUTRAL: (176, 156, 240),  # lilac
@@ -34,72 +27,60 @@ SPECIAL_COLOURS: dict[int, Colour] = {
 }
 """Colours of the four labels that are no train ids; none of them is a Cityscapes colour."""
 
-
 KEPT: Colour = (255, 122, 0)
-"""Fill of the segments that survive meta classification: orange."""
-
+"""Fill of segments that meta classification keeps: orange."""
 
 REJECTED: Colour = (46, 134, 222)
-"""Fill of the segments that meta classification rejects: blue, hatched."""
-
+"""Fill of segments that meta classification removes: blue, hatched."""
 
 TRUTH: Colour = (255, 255, 255)
-"""Outline of the true components: white."""
-
+"""Outline of true components: white."""
 
 SCORE_COLOURS = "inferno"
-"""The perceptually uniform map of scores: dark = known, bright = out-of-distribution."""
+"""matplotlib's perceptually uniform map: dark = low score, bright = out-of-distribution."""
 
 
-def label_map(labels: LabelMap, palette: LabelSpace = CITYSCAPES) -> Picture:
-    """Colour a label map.
+def label_map(labels: LabelMap) -> Picture:
+    """Colour a target or a class map.
 
     Parameters
     ----------
     labels
-        ``(H, W) uint8``: train ids of `palette`, ``NEUTRAL``, ``IN``, ``OOD`` or ``IGNORE``.
-    palette
-        Gives one colour per train id.
-
-    Returns
-    -------
-    ``(H, W, 3) uint8``.
-
-    Raises
-    ------
-    ValueError
-        If a value is neither a train id of `palette` nor one of the four special labels.
+        ``(H, W) uint8``: train ids of Cityscapes, ``NEUTRAL``, ``IN``, ``OOD`` or ``IGNORE``; other
+        values, classes of another label space, get a colour of their own.
 
     Examples
     --------
     >>> label_map(np.array([[0, OOD]], np.uint8)).tolist()
     [[[128, 64, 128], [255, 96, 0]]]
     """
-    table = np.zeros((256, 3), np.uint8)
-    colours = dict(enumerate(palette.palette)) | SPECIAL_COLOURS
-    for label, colour in colours.items():
+    picture: Picture = _PALETTE[labels]
+    return picture
+
+
+def _palette() -> Picture:
+    """Return a colour per label value, ``(256, 3) uint8``."""
+    # multiples of the golden ratio modulo 1 lie far from each other: neighbouring ids differ
+    hues = np.arange(256) * 0.618034 % 1
+    table: Picture = np.rint(colormaps["hsv"](hues)[:, :3] * 255).astype(np.uint8)
+    for label, colour in {**dict(enumerate(CITYSCAPES.palette)), **SPECIAL_COLOURS}.items():
         table[label] = colour
-    unknown = sorted({int(v) for v in np.unique(labels)} - set(colours))
-    if unknown:
-        expected = f"0 .. {len(palette.palette) - 1}, {NEUTRAL}, {IN}, {OOD} or {IGNORE}"
-        raise ValueError(f"labels {unknown} have no colour; expected {expected}")
-    return table[labels]
+    return table
+
+
+_PALETTE = _palette()
 
 
 def score_map(score: FloatMap, low: float = 0.0, high: float = 1.0) -> Picture:
-    """Colour a score map with a perceptually uniform map, dark for `low`, bright for `high`.
+    """Colour a score map, dark for `low` and bright for `high`.
 
     Parameters
     ----------
     score
-        ``(H, W) float32``; values outside ``[low, high]`` get the colour of the nearer end, values
-        that are not a number a middle grey.
+        ``(H, W) float32``; values outside ``[low, high]`` get the colour of the nearer end, NaN a
+        middle grey.
     low, high
-        The scores at the two ends of the colour map, ``low < high``.
-
-    Returns
-    -------
-    ``(H, W, 3) uint8``.
+        The scores at the two ends of the colour map.
 
     Raises
     ------
@@ -121,61 +102,24 @@ def score_map(score: FloatMap, low: float = 0.0, high: float = 1.0) -> Picture:
     return picture
 
 
-def overlay(image: Picture, colours: Picture, alpha: float | npt.NDArray[np.floating]) -> Picture:
-    """Lay `colours` over `image`.
-
-    Parameters
-    ----------
-    image, colours
-        ``(H, W, 3) uint8`` each.
-    alpha
-        Opacity of `colours` in [0, 1]: a number, or one per pixel ``(H, W)``.
-
-    Returns
-    -------
-    ``(H, W, 3) uint8``: ``(1 - alpha) image + alpha colours``, rounded to the nearest.
-
-    Raises
-    ------
-    ValueError
-        If the shapes differ.
-
-    Examples
-    --------
-    >>> black, white = np.zeros((1, 1, 3), np.uint8), np.full((1, 1, 3), 255, np.uint8)
-    >>> overlay(black, white, 0.2).tolist()
-    [[[51, 51, 51]]]
-    """
-    if image.shape != colours.shape:
-        raise ValueError(f"image {image.shape} and colours {colours.shape} differ in shape")
-    share = np.asarray(alpha, np.float64)
-    if share.ndim == 2:
-        share = share[..., None]
-    return np.rint((1 - share) * image + share * colours).astype(np.uint8)
-
-
 def segments_map(
     image: Picture | None,
     labels: npt.NDArray[np.int32],
     removed: npt.NDArray[np.bool_],
     target: LabelMap | None = None,
 ) -> Picture:
-    """Draw predicted segments: kept ones orange, rejected ones blue and hatched, both outlined.
+    """Draw predicted segments: kept ones orange, removed ones blue and hatched, all outlined.
 
     Parameters
     ----------
     image
         ``(H, W, 3) uint8`` background, shown in pale grey; None draws on dark grey.
     labels
-        ``(H, W) int32``: 0 outside, ``k`` or ``-k`` in segment ``k = 1 .. S``.
+        ``(H, W) int32``: 0 outside, ``k`` in segment ``k = 1 .. S``.
     removed
-        ``(S,) bool``: does meta classification reject segment ``k``, at index ``k - 1``.
+        ``(S,) bool``: whether meta classification removes segment ``k``, at index ``k - 1``.
     target
-        ``(H, W) uint8``: outlines its ``OOD`` components in white. None draws none.
-
-    Returns
-    -------
-    ``(H, W, 3) uint8``.
+        ``(H, W) uint8``: its ``OOD`` components are outlined in white. None draws none.
 
     Raises
     ------
@@ -188,33 +132,38 @@ def segments_map(
     >>> segments_map(None, labels, np.array([False, True]))[0, :, 0].tolist()
     [255, 40, 46]
     """
-    segments = np.abs(labels)
-    if segments.max(initial=0) > len(removed):
-        raise ValueError(f"segment {segments.max()} of {len(removed)} segments")
+    if labels.max(initial=0) > len(removed):
+        raise ValueError(f"segment {labels.max()} of {len(removed)} segments")
     for name, array in (("image", image), ("target", target)):
         if array is not None and array.shape[:2] != labels.shape:
             raise ValueError(f"{name} {array.shape[:2]} and labels {labels.shape} differ in shape")
-    picture = np.full((*labels.shape, 3), 40, np.uint8)
+    # 1. background: luminance (ITU-R BT.601), darkened so that the fills stand out
+    picture = np.full((*labels.shape, 3), 40.0)
     if image is not None:
-        grey = image.astype(np.float64) @ (0.299, 0.587, 0.114)
-        picture[:] = np.rint(0.35 * grey + 25)[..., None]
-    kinds = np.concatenate(([0], np.where(removed, 2, 1)))[segments]
-    fill = np.array([(0, 0, 0), KEPT, REJECTED], np.uint8)[kinds]
+        picture[:] = np.rint(0.35 * (image.astype(np.float64) @ (0.299, 0.587, 0.114)) + 25)[
+            ..., None
+        ]
+    # 2. fills: 0 = no segment, 1 = kept, 2 = removed; every second diagonal of the latter pale
+    kinds = np.concatenate(([0], np.where(removed, 2, 1)))[labels]
+    fill = np.array([(0, 0, 0), KEPT, REJECTED], np.float64)[kinds]
     width = max(1, round(min(labels.shape) / 256))
     diagonals = np.arange(labels.shape[0])[:, None] + np.arange(labels.shape[1])
     gap = (kinds == 2) & (diagonals // (2 * width) % 2 == 1)
-    picture = overlay(picture, fill, np.where(kinds == 0, 0.0, np.where(gap, 0.15, 0.75)))
-    edge = _outline(segments, width)
+    opacity = np.where(kinds == 0, 0.0, np.where(gap, 0.15, 0.75))[..., None]
+    picture = (1 - opacity) * picture + opacity * fill
+    # 3. outlines, the true ones over the others
+    edge = _outline(labels, width)
     picture[edge] = fill[edge]
     if target is not None:
         picture[_outline((target != OOD).astype(np.int32), width)] = TRUTH
-    return picture
+    rounded: Picture = np.rint(picture).astype(np.uint8)
+    return rounded
 
 
 def _outline(segments: npt.NDArray[np.int32], width: int) -> npt.NDArray[np.bool_]:
     """Return the pixels of segments (> 0) at most `width` rows or columns from another value."""
     edge = np.zeros(segments.shape, bool)
-    for values, edges in ((segments, edge), (segments.T, edge.T)):
+    for values, edges in ((segments, edge), (segments.T, edge.T)):  # edge.T is a view of edge
         for shift in range(1, min(width, len(values) - 1) + 1):
             differ = values[shift:] != values[:-shift]
             edges[shift:] |= differ
@@ -222,36 +171,25 @@ def _outline(segments: npt.NDArray[np.int32], width: int) -> npt.NDArray[np.bool
     return edge & (segments > 0)
 
 
-def encode_png(picture: Picture) -> bytes:
-    """Return a picture, ``(H, W, 3)`` or ``(H, W)`` ``uint8``, as PNG; same array, same bytes.
+def encode_png(picture: Picture, palette: bool = False) -> bytes:
+    """Return a picture, ``(H, W, 3)`` or ``(H, W)`` ``uint8``, as the bytes of a PNG file.
+
+    Parameters
+    ----------
+    picture
+        RGB or grey values; with `palette` class indices.
+    palette
+        Stores the indices themselves, with the colours of :func:`label_map` as the file's palette:
+        viewers show colours, and programs that read the file get the indices.
 
     Examples
     --------
     >>> encode_png(np.zeros((2, 2), np.uint8))[1:4]
     b'PNG'
     """
+    image = Image.fromarray(picture)
+    if palette:
+        image.putpalette(_PALETTE.tobytes())
     buffer = io.BytesIO()
-    Image.fromarray(picture).save(buffer, "png", compress_level=9)
+    image.save(buffer, "png", compress_level=1)  # a tenth of the time of level 9, a third larger
     return buffer.getvalue()
-
-
-def write_png(path: Path, picture: Picture) -> None:
-    """Write a picture, ``(H, W, 3)`` or ``(H, W)`` ``uint8``, atomically; same array, same bytes.
-
-    Raises
-    ------
-    ValueError
-        If dtype or shape is none of these.
-    """
-    if (
-        picture.dtype != np.uint8
-        or picture.ndim not in (2, 3)
-        or picture.shape[2:] not in ((), (3,))
-    ):
-        raise ValueError(
-            f"{path}: a picture is (H, W) or (H, W, 3) uint8, got {picture.shape} {picture.dtype}"
-        )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_bytes(encode_png(picture))
-    temporary.replace(path)

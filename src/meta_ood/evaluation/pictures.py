@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
 from meta_ood.config import SegmentsParams
+from meta_ood.data.images import read_image, write_image
 from meta_ood.data.labels import IGNORE
 from meta_ood.data.prediction_files import PredictionFolder
 from meta_ood.data.predictions import Prediction
@@ -20,7 +20,8 @@ from meta_ood.segments import SegmentTable, label_map, predicted_ood
 Flags = npt.NDArray[np.bool_]
 
 MAX_WIDTH = 1024
-"""Pictures are thinned to at most so many columns [px]."""
+"""Pictures are thinned to at most so many columns [px]: what a report page shows."""
+
 UNIT = ("entropy", "max_softmax", "margin")
 """Scores whose pictures span [0, 1]; the others span their own range."""
 
@@ -39,6 +40,7 @@ def choose_pictures(table: SegmentTable, count: int) -> list[int]:
     for wanted in (True, False):
         pool = [i for i in range(len(table.image_ids)) if (i in with_ood) is wanted]
         n = min(count - len(chosen), len(pool))
+        # the middles of n equal parts of the pool
         chosen += [pool[(2 * k + 1) * len(pool) // (2 * n)] for k in range(n)]
     return sorted(chosen)
 
@@ -52,7 +54,7 @@ def write_pictures(
     chosen: Sequence[int],
     segments: SegmentsParams,
 ) -> None:
-    """Write the pictures of the `chosen` frames.
+    """Write ``<image_id>_{image,target,score,classes,segments}.png`` of the `chosen` frames.
 
     Parameters
     ----------
@@ -61,7 +63,7 @@ def write_pictures(
     predictions, table
         All frames, in one order.
     images
-        Image id -> image file.
+        Image id -> image file; a missing file leaves its picture out.
     removed
         ``(S,) bool`` of all segments of the table.
     chosen
@@ -76,62 +78,61 @@ def write_pictures(
     """
     folder.mkdir(parents=True, exist_ok=True)
     for index in chosen:
-        of_frame = removed[table.image == index]
-        image = images[table.image_ids[index]]
-        write_frame(folder, predictions[index], image, of_frame, segments.score, segments.threshold)
+        prediction, image = predictions[index], images[table.image_ids[index]]
+        photo = read_image(image) if image.is_file() else None
+        panels = draw(prediction, photo, removed[table.image == index], segments)
+        for kind, panel in panels.items():
+            write_image(folder / f"{prediction.image_id}_{kind}.png", panel)
 
 
-def write_frame(
-    folder: Path,
+def draw(
     prediction: Prediction,
-    image: Path,
+    photo: overlays.Picture | None,
     removed: Flags,
-    score: str,
-    threshold: float,
-) -> None:
-    """Write ``<image_id>_{image,target,score,classes,segments}.png``, at most 1024 columns wide.
+    segments: SegmentsParams,
+) -> dict[str, overlays.Picture]:
+    """Return the pictures of one frame by kind, at most :data:`MAX_WIDTH` columns wide.
 
     Parameters
     ----------
-    folder
-        Where to.
-    prediction, image
-        One frame and its image file; a missing image file leaves its picture out.
+    prediction
+        One frame.
+    photo
+        ``(H, W, 3) uint8``; None leaves the picture "image" out.
     removed
         ``(S,) bool`` of the frame's segments, in raster order of their first pixel.
-    score, threshold
-        What makes the segments.
+    segments
+        Score and threshold.
 
     Raises
     ------
     ValueError
         If the frame has another number of segments.
     """
-    maps = pixel_maps(prediction, (*SCORES[score].needs, "arg_max"))
-    assert maps.arg_max is not None
-    score_map = SCORES[score](maps)
-    target = prediction.target
-    labels = label_map(predicted_ood(score_map, threshold, target))
-    count = int(labels.max(initial=0))
-    if count != len(removed):
+    # 1. score, classes and segments, as the stage `segments` finds them
+    score = SCORES[segments.score]
+    maps = pixel_maps(prediction, {*score.needs, "arg_max"})
+    score_map, target = score(maps), prediction.target
+    labels = label_map(predicted_ood(score_map, segments.threshold, target))
+    if labels.max(initial=0) != len(removed):
         raise ValueError(
-            f"{prediction.image_id}: {count} segments, but the table has {len(removed)}"
+            f"{prediction.image_id}: {labels.max(initial=0)} segments, but the table has "
+            f"{len(removed)}"
         )
+    # 2. thinning, and the colour range of the score
     step = -(-target.shape[1] // MAX_WIDTH)
     small = (slice(None, None, step),) * 2
-    picture = None
-    if image.is_file():
-        with Image.open(image) as file:
-            picture = np.asarray(file.convert("RGB"))[small]
     valid = score_map[target != IGNORE]
-    low, high = (0.0, 1.0) if score in UNIT else (float(valid.min()), float(valid.max()))
+    low, high = (0.0, 1.0) if segments.score in UNIT else (float(valid.min()), float(valid.max()))
+    # 3. colours
     panels = {
         "target": overlays.label_map(target[small]),
         "score": overlays.score_map(score_map[small], low, high if high > low else low + 1),
         "classes": overlays.label_map(maps.arg_max[small]),
-        "segments": overlays.segments_map(picture, labels[small], removed, target[small]),
     }
-    if picture is not None:
-        panels["image"] = picture
-    for kind, panel in panels.items():
-        overlays.write_png(folder / f"{prediction.image_id}_{kind}.png", panel)
+    if photo is not None:
+        panels["image"] = photo[small]
+    panels["segments"] = overlays.segments_map(
+        panels.get("image"), labels[small], removed, target[small]
+    )
+    return panels

@@ -1,6 +1,6 @@
-"""The detector as an MLflow model: what `mlflow models serve` and `mlflow.pyfunc.load_model` call.
+"""The detector as an MLflow model, and MLflow's scoring server with limits around it.
 
-Models from code: a version holds this three-line program, safetensors and JSON; no pickle.
+Models from code: a version holds this three-line program and a detector's folder; no pickle.
 """
 
 from __future__ import annotations
@@ -9,7 +9,8 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from meta_ood.detector import serving
+from meta_ood.detector import server
+from meta_ood.detector.detector import Detector
 
 CODE = """\
 from mlflow.models import set_model
@@ -19,15 +20,16 @@ from meta_ood.tracking.served import model
 set_model(model())
 """
 
+FOLDER = "detector"
+"""Name of the model's artifact: the detector's folder."""
+
 
 def model() -> Any:
-    """Return the model whose answers are :func:`meta_ood.detector.serving.answer`."""
+    """Return the MLflow model that answers as :func:`meta_ood.detector.server.answers` does."""
+    # MLflow's model classes are slow to import and warn
     from mlflow.exceptions import MlflowException
     from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
-    from mlflow.pyfunc.model import (
-        PythonModel,
-        PythonModelContext,
-    )  # heavy, and not without warnings
+    from mlflow.pyfunc.model import PythonModel, PythonModelContext
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # MLflow's wish for type hints: see below
@@ -37,19 +39,37 @@ def model() -> Any:
 
             def load_context(self, context: PythonModelContext) -> None:
                 """Load the detector once, when the server starts."""
-                files = {name: Path(path) for name, path in context.artifacts.items()}
-                self.detector = serving.Detector.load(
-                    files["weights"], files["settings"], files.get("classifier")
-                )
+                self.detector = Detector.load(Path(context.artifacts[FOLDER]))
+                self.limits = server.Limits.from_environment()
 
             # without hints: MLflow would take them for the schema of a request
             def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
-                """Return one answer an image; anything else is told what is expected."""
+                """Return one answer per image; a wrong request is told what is expected."""
                 maps = bool((params or {}).get("maps", True))
                 try:
-                    images = [serving.read_image(given) for given in serving.images_of(model_input)]
-                except serving.ImageError as error:
+                    return list(server.answers(self.detector, model_input, self.limits, maps))
+                except server.RequestError as error:
                     raise MlflowException(str(error), INVALID_PARAMETER_VALUE) from None
-                return [serving.answer(self.detector.detect(image), maps) for image in images]
 
     return Served()
+
+
+def application(uri: str) -> Any:
+    """Return MLflow's scoring server of a model as an ASGI application, with the limits around it.
+
+    Parameters
+    ----------
+    uri
+        Such as ``models:/deeplabv3plus_mini@champion``.
+    """
+    from fastapi.responses import JSONResponse
+    from mlflow.pyfunc import load_model, scoring_server
+
+    def too_deep(request: Any, error: Exception) -> JSONResponse:
+        message = "the JSON is nested too deeply"
+        return JSONResponse({"error_code": "BAD_REQUEST", "message": message}, 400)
+
+    application = scoring_server.init(load_model(uri))
+    application.add_middleware(server.Guard, limits=server.Limits.from_environment())
+    application.add_exception_handler(RecursionError, too_deep)
+    return application

@@ -1,0 +1,96 @@
+"""Score maps and label maps of other programs: npy, npz, HDF5, TIFF and PNG files.
+
+Such a file may be damaged or claim any size. The size is taken from the header and checked before
+memory is allocated, formats come from an allow-list, and whatever a library raises becomes a
+``ValueError`` that names the file.
+"""
+
+from __future__ import annotations
+
+import math
+import zipfile
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from meta_ood.data import hdf5
+from meta_ood.data.images import MAX_PIXELS
+
+Array = npt.NDArray[Any]
+
+SUFFIXES = (".npy", ".npz", ".h5", ".hdf5", ".tif", ".tiff", ".png")
+
+_MODES = ("1", "L", "I", "I;16", "I;16L", "I;16B", "F")
+"""Pillow's modes of one number per pixel."""
+
+
+def read_array(path: Path) -> Array:
+    """Return the two-dimensional array of numbers in a file; axes of length 1 are dropped.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If the file is damaged, holds several arrays or none, or anything but at most
+        :data:`MAX_PIXELS` numbers in two dimensions; the file is named.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file")
+    try:
+        if path.suffix == ".npy":
+            with path.open("rb") as file:
+                array = _read_npy(file)
+        elif path.suffix == ".npz":
+            array = _read_npz(path)
+        elif path.suffix in (".h5", ".hdf5"):
+            array = hdf5.read_map(path, MAX_PIXELS)
+        else:
+            array = _read_image(path)
+        if array.ndim == 3 and 1 in (array.shape[0], array.shape[2]):
+            array = np.squeeze(array, 0 if array.shape[0] == 1 else 2)
+        if array.ndim != 2:
+            raise ValueError(f"expected one value a pixel, got shape {array.shape}")
+        if array.dtype.kind not in "biuf":
+            raise ValueError(f"expected numbers, got dtype {array.dtype}")
+    # on damaged files the readers raise nearly anything: OSError, EOFError, BadZipFile, KeyError
+    except Exception as error:
+        raise ValueError(f"{path}: not a readable map: {error}") from error
+    return array
+
+
+def _read_npy(file: IO[bytes]) -> Array:
+    """Read an array from an open npy file after its header was checked."""
+    version = np.lib.format.read_magic(file)
+    if version == (1, 0):
+        shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+    else:
+        shape, _, dtype = np.lib.format.read_array_header_2_0(file)
+    if dtype.kind not in "biuf" or math.prod(shape) > MAX_PIXELS:
+        raise ValueError(f"expected at most {MAX_PIXELS} numbers, got {shape} of {dtype}")
+    file.seek(0)
+    array: Array = np.lib.format.read_array(file, allow_pickle=False)
+    return array
+
+
+def _read_npz(path: Path) -> Array:
+    with zipfile.ZipFile(path) as archive:
+        names = archive.namelist()
+        if len(names) != 1:
+            found = ", ".join(name.removesuffix(".npy") for name in names)
+            raise ValueError(f"expected one array, found {found or 'none'}")
+        with archive.open(names[0]) as file:
+            return _read_npy(file)
+
+
+def _read_image(path: Path) -> Array:
+    with Image.open(path, formats=("PNG", "TIFF")) as image:
+        if image.mode not in _MODES or image.width * image.height > MAX_PIXELS:
+            raise ValueError(
+                f"expected one number per pixel and at most {MAX_PIXELS} pixels, got mode "
+                f"{image.mode}, {image.width} x {image.height}"
+            )
+        return np.asarray(image)

@@ -1,0 +1,132 @@
+"""Arrays of other programs: every damage, every claim of size and every foreign link is refused."""
+
+import io
+import zipfile
+
+import h5py
+import numpy as np
+import pytest
+from PIL import Image
+
+from meta_ood.data.arrays import MAX_PIXELS, read_array
+
+SCORE = np.random.default_rng(0).normal(size=(12, 17)).astype(np.float32)
+
+
+def npy_header(shape: str, dtype: str = "<f4") -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, np.zeros((1, 1), np.float32))
+    text = f"{{'descr': '{dtype}', 'fortran_order': False, 'shape': {shape}}}".ljust(117) + "\n"
+    return buffer.getvalue()[:10] + text.encode()
+
+
+@pytest.fixture
+def files(tmp_path):
+    """Return one file of every format, all with the same array."""
+    np.save(tmp_path / "a.npy", SCORE)
+    np.savez_compressed(tmp_path / "a.npz", value=SCORE)
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file.create_dataset("deep/value", data=SCORE, compression="gzip")
+    Image.fromarray(SCORE).save(tmp_path / "a.tif")
+    return tmp_path
+
+
+def test_every_format_gives_the_same(files):
+    for path in files.iterdir():
+        np.testing.assert_array_equal(read_array(path), SCORE)
+    np.save(files / "flat.npy", SCORE[None])
+    np.testing.assert_array_equal(read_array(files / "flat.npy"), SCORE)
+
+
+@pytest.mark.parametrize("name", ["a.npy", "a.npz", "a.h5", "a.tif"])
+def test_damage_is_a_value_error_with_the_name(files, name):
+    content = (files / name).read_bytes()
+    rng = np.random.default_rng(0)
+    path = files / name.replace("a.", "damaged.")
+    messages = []
+    for _ in range(150):
+        damaged = bytearray(content)
+        for place in rng.integers(0, len(content), 3):
+            damaged[place] = rng.integers(256)
+        end = rng.integers(1, len(content)) if rng.random() < 0.3 else len(content)
+        path.write_bytes(damaged[:end])
+        try:
+            read_array(path)
+        except ValueError as error:
+            messages.append(str(error))
+    assert len(messages) > 30
+    assert all(str(path) in message for message in messages)
+
+
+def test_claimed_sizes_are_refused_before_memory_is_asked_for(tmp_path):
+    huge = npy_header("(1000000, 1000000)")
+    (tmp_path / "huge.npy").write_bytes(huge)
+    with zipfile.ZipFile(tmp_path / "huge.npz", "w") as archive:
+        archive.writestr("value.npy", huge)
+    with h5py.File(tmp_path / "huge.h5", "w") as file:
+        file.create_dataset("value", (1_000_000, 1_000_000), np.float32, chunks=(8, 8))
+    Image.new("1", (30_000, 30_000)).save(tmp_path / "huge.png")
+    for path in tmp_path.iterdir():
+        with pytest.raises(ValueError, match=rf"{path.name}: .*at most {MAX_PIXELS}|exceeds limit"):
+            read_array(path)
+
+
+def test_a_zip_bomb_is_refused(tmp_path):
+    content = npy_header("(20000, 20000)") + bytes(10**8)
+    with zipfile.ZipFile(tmp_path / "bomb.npz", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("value.npy", content)
+    with pytest.raises(ValueError, match="at most"):
+        read_array(tmp_path / "bomb.npz")
+
+
+def test_links_and_storage_in_other_files_are_refused(tmp_path):
+    secret = tmp_path / "secret.bin"
+    secret.write_bytes(SCORE.tobytes())
+    with h5py.File(tmp_path / "inner.h5", "w") as file:
+        file["value"] = SCORE
+    with h5py.File(tmp_path / "external.h5", "w") as file:
+        file.create_dataset("value", SCORE.shape, SCORE.dtype, external=[(str(secret), 0, 816)])
+    with h5py.File(tmp_path / "link.h5", "w") as file:
+        file["value"] = h5py.ExternalLink("inner.h5", "/value")
+    with h5py.File(tmp_path / "virtual.h5", "w") as file:
+        layout = h5py.VirtualLayout(SCORE.shape, SCORE.dtype)
+        layout[:] = h5py.VirtualSource("inner.h5", "value", SCORE.shape)
+        file.create_virtual_dataset("value", layout)
+    for name, message in (
+        ("external.h5", "lie in another file"),
+        ("link.h5", "found none"),
+        ("virtual.h5", "lie in another file"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            read_array(tmp_path / name)
+
+
+def test_what_is_no_map_is_named(tmp_path):
+    np.savez(tmp_path / "two.npz", a=SCORE, b=SCORE)
+    np.savez(tmp_path / "none.npz")
+    np.save(tmp_path / "deep.npy", np.zeros((2, 2, 3)))
+    np.save(tmp_path / "text.npy", np.array([["a", "b"]]))
+    np.save(tmp_path / "objects.npy", np.array([[None, {}]]), allow_pickle=True)
+    with h5py.File(tmp_path / "none.h5", "w"):
+        pass
+    with h5py.File(tmp_path / "text.h5", "w") as file:
+        file["value"] = "text"
+    (tmp_path / "noise.png").write_bytes(b"no picture")
+    (tmp_path / "eps.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n")
+    Image.new("RGB", (4, 4)).save(tmp_path / "colour.png")
+    for name, message in (
+        ("two.npz", "one array, found a, b"),
+        ("none.npz", "found none"),
+        ("deep.npy", "one value a pixel"),
+        ("text.npy", "numbers"),
+        ("objects.npy", "numbers"),
+        ("none.h5", "found none"),
+        ("text.h5", "numbers"),
+        ("noise.png", "cannot identify"),
+        ("eps.png", "cannot identify"),
+        ("colour.png", "mode RGB"),
+    ):
+        with pytest.raises(ValueError, match=rf"{name}: .*{message}"):
+            read_array(tmp_path / name)
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        read_array(tmp_path / "nowhere.npy")

@@ -1,0 +1,29 @@
+"""The gate of the registry: when a variant may be champion."""
+
+import pytest
+
+from meta_ood.config import GateParams
+from meta_ood.tracking import gate
+
+GOOD = {"auprc": 0.6, "fpr95": 0.1, "intervals": {"auprc": [0.55, 0.65], "fpr95": [0.08, 0.12]}}
+BAD = {"auprc": 0.4, "fpr95": 0.3, "intervals": {"auprc": [0.35, 0.45], "fpr95": [0.2, 0.4]}}
+
+
+@pytest.mark.parametrize(
+    ("new", "old", "miou", "options", "passes", "said"),
+    [
+        (GOOD, BAD, 0.80, {}, True, "0.4000 [0.3500, 0.4500] -> 0.6000 [0.5500, 0.6500]"),
+        (BAD, GOOD, 0.80, {}, False, "no   AUPRC"),
+        (GOOD, BAD, 0.78, {}, False, "no   mIoU on cityscapes_val: 0.8000 -> 0.7800"),
+        (GOOD, BAD, 0.795, {}, True, "ok   mIoU"),
+        (GOOD, BAD, 0.80, {"auprc_gain": 0.3}, False, "must rise by at least 0.3"),
+        (GOOD, BAD, 0.80, {"judge_by": "interval"}, True, "ok   FPR95"),
+        (GOOD, GOOD, 0.80, {"judge_by": "interval"}, False, "the intervals overlap"),
+        ({"auprc": 0.6, "fpr95": 0.1}, BAD, 0.8, {"judge_by": "interval"}, False, "no confidence"),
+        ({"auprc": None, "fpr95": 0.1}, BAD, 0.8, {}, False, "not measured"),
+    ],
+)
+def test_the_gate_says_why(new, old, miou, options, passes, said):
+    verdict = gate.judge(new, old, {"miou": miou}, {"miou": 0.80}, GateParams(**options))
+    assert verdict.passed is passes
+    assert said in "\n".join(verdict.lines)
