@@ -50,9 +50,7 @@ def test_a_known_entry_gets_another_root_and_nothing_else_changes():
     assert after["datasets"]["coco"]["root"] == "data/raw/coco"
     before["datasets"]["coco"]["root"] = "data/raw/coco"
     assert after == before
-    assert [line for line in text.splitlines() if "#" in line] == [
-        line for line in PARAMS.splitlines() if "#" in line
-    ]
+    assert text == PARAMS.replace("root: data/raw/demo/coco\n", "root: data/raw/coco\n")
 
 
 def test_a_new_entry_is_added_to_the_datasets():
@@ -72,8 +70,6 @@ def test_a_new_entry_is_added_to_the_datasets():
 def test_a_file_without_datasets_is_refused():
     with pytest.raises(ValueError, match="no section datasets"):
         linking.enter("seed: 0\n", "a", "b", "c", "d", {})
-    with pytest.raises(ValueError, match="has no line `root:`"):
-        linking.enter("datasets:\n  a:\n    split: x\n", "a", "b", "c", "d", {})
 
 
 def test_names_of_new_entries():

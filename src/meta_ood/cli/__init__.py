@@ -1,7 +1,7 @@
-"""The command line: one command per stage, and a few tools. Commands resolve, track and call.
+"""The command line: one command per stage, and tools. No other room imports click.
 
-Only this package imports click. Commands are loaded when they are called, so that ``--help``
-answers at once.
+One module per group of commands. Commands are loaded when they are called, and import what they
+need when they run, so that ``--help`` answers at once.
 """
 
 from __future__ import annotations
@@ -30,29 +30,29 @@ STAGES: dict[str, str] = {
 """Stage -> what it does; the order is that of the pipeline."""
 
 COMMANDS: dict[str, tuple[str, str]] = {
-    "code": ("meta_ood.cli.code:code", "Digests of the stages' code, which DVC depends on."),
-    "compare": ("meta_ood.cli.compare:compare", "Evaluations side by side, with intervals."),
-    "detect": ("meta_ood.cli.detect:detect", "OoD segments in images of your own."),
-    "serve": ("meta_ood.cli.serve:serve", "A promoted detector behind HTTP."),
-    "evaluate-maps": ("meta_ood.cli.evaluate_maps:evaluate_maps", "Metrics of any score maps."),
-    "compare-meta": ("meta_ood.cli.compare_meta:compare_meta", "Meta classifiers in one table."),
-    "lineage": ("meta_ood.cli.lineage:lineage", "Where a file, run or model comes from."),
-    "sync": ("meta_ood.cli.lineage:sync", "Restore runs of stages that DVC took from its cache."),
-    "export": ("meta_ood.cli.export:export", "Networks as ONNX or torch.export programs."),
-    "promote": ("meta_ood.cli.champion:promote", "Make a network champion if it passes the gate."),
-    "reproduce": ("meta_ood.cli.lineage:reproduce", "How to get a run's outputs again."),
-    "data": ("meta_ood.cli.data:data", "Check, link and audit raw datasets; write miniatures."),
-    "submit": ("meta_ood.cli.submit:submit", "Score maps in the formats of benchmark servers."),
-    "networks": ("meta_ood.cli.networks:networks", "Architectures, and what they cost."),
-    "pareto": ("meta_ood.cli.pareto:pareto", "Experiments side by side: detection, cost."),
-    "thresholds": ("meta_ood.cli.thresholds:thresholds", "Thresholds chosen on one set."),
-    "weights": ("meta_ood.cli.weights:weights", "Import released weights; look at a file."),
+    "code": ("stages", "Digests of the stages' code, which DVC depends on."),
+    "compare": ("compare", "Evaluations side by side, with intervals."),
+    "detect": ("detect", "OoD segments in your images."),
+    "serve": ("detect", "A promoted detector behind HTTP."),
+    "evaluate-maps": ("detect", "Metrics of any score maps."),
+    "compare-meta": ("compare", "Meta classifiers in one table."),
+    "lineage": ("tracking", "Where a file, run or model comes from."),
+    "sync": ("tracking", "Restore runs of stages that DVC took from its cache."),
+    "export": ("models", "Networks as ONNX or torch.export programs."),
+    "promote": ("tracking", "Make a network champion if it passes the gate."),
+    "reproduce": ("tracking", "How to get a run's outputs again."),
+    "data": ("data", "Check, link and audit raw datasets; write miniatures."),
+    "submit": ("detect", "Score maps in the formats of benchmark servers."),
+    "networks": ("models", "Architectures, and what they cost."),
+    "pareto": ("compare", "Experiments side by side: detection, cost."),
+    "thresholds": ("compare", "Thresholds chosen on one set."),
+    "weights": ("models", "Import released weights; look at a file."),
 }
-"""Tool -> (``module:attribute``, what it does)."""
+"""Tool -> (module of this package, what it does); the function is named like the tool."""
 
 
 class InputError(click.ClickException):
-    """Wrong input: what a user can mend."""
+    """Wrong input, which a user can correct."""
 
     exit_code = 2
 
@@ -71,8 +71,8 @@ class LazyGroup(click.Group):
 
             return stage_command(cmd_name, STAGES[cmd_name])
         if cmd_name in COMMANDS:
-            module, _, attribute = COMMANDS[cmd_name][0].partition(":")
-            command: click.Command = getattr(importlib.import_module(module), attribute)
+            module = importlib.import_module(f"meta_ood.cli.{COMMANDS[cmd_name][0]}")
+            command: click.Command = getattr(module, cmd_name.replace("-", "_"))
             return command
         return None
 
@@ -87,13 +87,11 @@ class LazyGroup(click.Group):
                     for name, text in STAGES.items()
                 ]
             )
-        if not COMMANDS:
-            return
         with formatter.section("Tools"):
             formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Turn what a user can mend into one clear line and exit code 2."""
+        """Report wrong input in one line, with exit code 2 and without a traceback."""
         try:
             return super().invoke(ctx)
         except (ValueError, OSError) as error:
@@ -107,7 +105,7 @@ class LazyGroup(click.Group):
 @click.option("-v", "--verbose", is_flag=True, help="Debug messages, and tracebacks of errors.")
 @click.option("-q", "--quiet", is_flag=True, help="Warnings only, no progress bars.")
 def main(verbose: bool, quiet: bool) -> None:
-    """Semantic segmentation networks that know what they do not know.
+    """Detect out-of-distribution objects in semantic segmentation.
 
     Every stage takes --set KEY=VALUE for any value of params.yaml, as often as needed:
     meta-ood train --network deeplabv3plus_mini --set train.ood_weight=0.5.

@@ -1,4 +1,4 @@
-"""``meta-ood compare``: evaluations side by side, with intervals or with the spread over runs."""
+"""Commands that put evaluations, meta classifiers and experiments side by side."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ from pathlib import Path
 
 import click
 
-from meta_ood.cli.stages import EXPERIMENTS, read_text
+from meta_ood.cli import options
+from meta_ood.cli.options import EXISTING_FOLDER, EXPERIMENTS, read_text
 
 
 @click.command()
-@click.argument("roots", nargs=-1, type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.argument("roots", nargs=-1, type=EXISTING_FOLDER)
 @click.option("--seeds", is_flag=True, help="Mean, spread and n over seeds, of all tracked runs.")
 @click.option(
     "--experiments",
@@ -38,11 +39,8 @@ def compare(
     if protocols:
         click.echo("\n\n".join(comparing.protocols_text(folder) for folder in folders))
     elif seeds:
-        click.echo(
-            spreads_text(
-                gather([Run(settings, cell, figures) for cell, settings, figures in _tracked()])
-            )
-        )
+        runs = [Run(settings, cell, figures) for cell, settings, figures in _tracked()]
+        click.echo(spreads_text(gather(runs)))
     elif experiments:
         click.echo(spreads_text(read_experiments(read_text(experiments))))
     elif len(folders) > 1:
@@ -57,7 +55,7 @@ def compare(
 
 
 def _tracked() -> list[tuple[tuple[str, str, str], dict[str, str], dict[str, float]]]:
-    """Return cell, setting and figures of the evaluations in the tracking store."""
+    """Return cell, setting and metrics of the evaluations in the tracking store."""
     from meta_ood.tracking import facts, query
 
     found = query.evaluations(query.open_store(facts.root()))
@@ -67,3 +65,100 @@ def _tracked() -> list[tuple[tuple[str, str, str], dict[str, str], dict[str, flo
             "`dvc repro` or `meta-ood evaluate` makes some, `meta-ood sync` restores them"
         )
     return found
+
+
+@click.command()
+@click.argument("tables", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option(
+    "--classifier", "classifiers", multiple=True, help="Only these classifiers; repeatable."
+)
+@click.option("--folds", multiple=True, help="Only these fold schemes; repeatable.")
+@click.option(
+    "--most-fits",
+    type=click.IntRange(1),
+    default=400,
+    show_default=True,
+    help="Leave out leave-one-out of a classifier that would need more fits.",
+)
+@click.option(
+    "--max-lost",
+    type=click.FloatRange(0, 1),
+    help="Fraction of true segments that may be lost, instead of removing at probability 0.5.",
+)
+@options.out_file(None, "Markdown file.")
+def compare_meta(
+    tables: tuple[Path, ...],
+    classifiers: tuple[str, ...],
+    folds: tuple[str, ...],
+    most_fits: int,
+    max_lost: float | None,
+    out: Path | None,
+) -> None:
+    """Compare meta classifiers on TABLES, files that the stage `segments` wrote.
+
+    Cross-validated on each table in each fold scheme; with several tables also trained on one and
+    tested on each other.
+    """
+    from meta_ood.data.files import write_text
+    from meta_ood.data.registry import lookup
+    from meta_ood.meta_classification import CLASSIFIERS, FOLDS
+    from meta_ood.report.compare_meta import as_markdown, compare
+    from meta_ood.segments.table_file import read_table
+
+    for name in classifiers:
+        lookup("classifier", CLASSIFIERS, name)
+    for name in folds:
+        lookup("folds", FOLDS, name)
+    stems = [table.stem for table in tables]
+    names = stems if len(set(stems)) == len(stems) else [table.as_posix() for table in tables]
+    rows = compare(
+        {name: read_table(table) for name, table in zip(names, tables, strict=True)},
+        classifiers or tuple(CLASSIFIERS),
+        folds or tuple(FOLDS),
+        most_fits,
+        max_lost,
+    )
+    text = as_markdown(rows)
+    if out is None:
+        click.echo(text, nl=False)
+    else:
+        write_text(out, text)
+        click.echo(str(out))
+
+
+@click.command()
+@click.argument("file", type=EXPERIMENTS)
+@options.out_file("outputs/pareto.html", "The page.")
+@click.option("--title", default="meta-ood experiments", show_default=True)
+def pareto(file: Path, out: Path, title: str) -> None:
+    """Plot AUPRC against mIoU of the experiments in FILE, and mark the Pareto-optimal ones.
+
+    FILE is what `dvc exp show --csv` prints, - is standard input. Experiments that differ in the
+    seed alone are averaged.
+    """
+    from meta_ood.data.files import write_text
+    from meta_ood.report.experiments import read_experiments
+    from meta_ood.report.sweep import sweep_page
+
+    write_text(out, sweep_page(title, read_experiments(read_text(file))))
+    click.echo(str(out))
+
+
+@click.command()
+@click.argument("dataset")
+@click.option(
+    "--evaluations",
+    type=EXISTING_FOLDER,
+    default=Path("data/evaluate"),
+    show_default=True,
+    help="Folder of the evaluations.",
+)
+def thresholds(dataset: str, evaluations: Path) -> None:
+    """Print the best-F1 thresholds of DATASET, of every network and variant, for params.yaml.
+
+    With them in evaluate.component_thresholds, the component metrics of the score maps use no
+    ground truth of any other set; on DATASET itself they do.
+    """
+    from meta_ood.report import compare as comparing
+
+    click.echo(comparing.thresholds_text(evaluations, dataset))

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
-import os
 import textwrap
-from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from meta_ood import config
+from meta_ood.cli import options
+from meta_ood.cli.options import EXISTING_FOLDER, FOLDER
+from meta_ood.data.files import replacing
+from meta_ood.data.text_table import text_table
 
 if TYPE_CHECKING:
     from meta_ood.datasets.checks.findings import Report
@@ -19,33 +21,29 @@ if TYPE_CHECKING:
 RAW = Path("data/raw")
 DEMO = RAW / "demo"
 
-_params = click.option(
-    "--params", "params_file", type=click.Path(dir_okay=False, path_type=Path),
-    default=Path("params.yaml"), show_default=True, help="The params file.",
-)  # fmt: skip
 _full = click.option("--full", is_flag=True, help="Decode every file; without it a sample of 64.")
-_workers = click.option(
-    "--workers", type=click.IntRange(1), default=os.cpu_count() or 1,
-    show_default="number of cores", help="Processes.",
-)  # fmt: skip
 
 
-@click.group(help="Check, link and audit raw datasets; write miniatures.")
+@click.group()
 def data() -> None:
-    """Group the tools."""
+    """Check, link and audit raw datasets; write miniatures."""
 
 
 @data.command(help="Find what is wrong with raw datasets: NAME of an entry in params, or a folder.")
 @click.argument("names", nargs=-1, metavar="[NAME|ROOT]...")
-@_params
+@options.params_file
 @_full
-@_workers
+@options.workers
 @click.option("--json", "as_json", is_flag=True, help="Print json.")
 @click.pass_context
 def check(
-    ctx: click.Context, names: tuple[str, ...], params_file: Path, full: bool, workers: int,
+    ctx: click.Context,
+    names: tuple[str, ...],
+    params_file: Path,
+    full: bool,
+    workers: int,
     as_json: bool,
-) -> None:  # fmt: skip
+) -> None:
     """Exit with 1 if an error is found."""
     reports = [
         report
@@ -111,19 +109,25 @@ def _show(report: Report) -> None:
     help="Make a dataset available below data/raw by a link, enter it in params, check it."
 )
 @click.argument("name")
-@click.argument("root", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.argument("root", type=EXISTING_FOLDER)
 @click.option(
-    "--images", type=click.Path(exists=True, file_okay=False, path_type=Path),
+    "--images",
+    type=EXISTING_FOLDER,
     help="Root of the images, for Fishyscapes labels (LostAndFound, Cityscapes).",
-)  # fmt: skip
-@_params
+)
+@options.params_file
 @_full
-@_workers
+@options.workers
 @click.pass_context
 def link(
-    ctx: click.Context, name: str, root: Path, images: Path | None, params_file: Path, full: bool,
+    ctx: click.Context,
+    name: str,
+    root: Path,
+    images: Path | None,
+    params_file: Path,
+    full: bool,
     workers: int,
-) -> None:  # fmt: skip
+) -> None:
     """NAME is a reader (cityscapes, coco, ...) or an entry in params; nothing is copied."""
     from meta_ood.datasets import READERS, linking
     from meta_ood.datasets.checks.examine import recognise
@@ -148,29 +152,27 @@ def link(
         (linking.entry_name(reader, split, len(found) == 1), split, options)
         for _, split, options in found
     ]
-    text = params_file.read_text(encoding="utf-8")
-    changed = text
-    for key, split, options in wanted:
+    text = changed = params_file.read_text(encoding="utf-8")
+    for key, split, own in wanted:
         if key not in entries or Path(entries[key].root) != target:
-            changed = linking.enter(changed, key, reader, target.as_posix(), split, options)
+            changed = linking.enter(changed, key, reader, target.as_posix(), split, own)
             click.echo(f"{params_file}: datasets.{key}.root is {target}")
     if changed != text:
-        temporary = params_file.with_name(f"{params_file.name}.tmp")
-        temporary.write_text(changed, encoding="utf-8")
-        try:
+        with replacing(params_file) as temporary:
+            temporary.write_text(changed, encoding="utf-8")
             config.load(temporary)
-        except ValueError:
-            temporary.unlink()
-            raise
-        temporary.replace(params_file)
     ctx.invoke(
-        check, names=tuple(key for key, _, _ in wanted) or (str(target),), params_file=params_file,
-        full=full, workers=workers, as_json=False,
-    )  # fmt: skip
+        check,
+        names=tuple(key for key, _, _ in wanted) or (str(target),),
+        params_file=params_file,
+        full=full,
+        workers=workers,
+        as_json=False,
+    )
 
 
 @data.command("train-ids", help="Write Cityscapes' labelTrainIds beside the labelIds of ROOT.")
-@click.argument("root", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.argument("root", type=EXISTING_FOLDER)
 @click.option("--annotation", type=click.Choice(["fine", "coarse"]), default="fine")
 def train_ids(root: Path, annotation: str) -> None:
     """Do what the official script does, for tools that need the files; ours do not."""
@@ -183,7 +185,7 @@ def train_ids(root: Path, annotation: str) -> None:
 
 @data.command(help="Write a miniature of a dataset: its layout, names and counts, small pictures.")
 @click.argument("kind")
-@click.argument("root", type=click.Path(file_okay=False, path_type=Path))
+@click.argument("root", type=FOLDER)
 @click.option("--split", help="Default: every split of the layout.")
 @click.option("--count", type=click.IntRange(1), help="Frames a split; default as published.")
 @click.option("--height", type=click.IntRange(16), default=64, show_default=True, help="[px]")
@@ -202,7 +204,7 @@ def synthesize(
 
 @data.command("audit-proxies", help="Which COCO categories become proxies, and what that means.")
 @click.argument("name", required=False)
-@_params
+@options.params_file
 @click.option(
     "--sample",
     type=click.IntRange(0),
@@ -210,12 +212,8 @@ def synthesize(
     show_default=True,
     help="Proxies whose pixels are counted; 0 = all.",
 )
-@click.option(
-    "--out",
-    type=click.Path(file_okay=False, path_type=Path),
-    help="Folder for audit.json, categories.csv and categories.png.",
-)
-@click.option("--track/--no-track", default=True, help="Log to MLflow, or do not.")
+@options.out_folder(None, "Folder for audit.json, categories.csv and categories.png.")
+@options.track
 def audit_proxies(
     name: str | None, params_file: Path, sample: int, out: Path | None, track: bool
 ) -> None:
@@ -229,7 +227,8 @@ def audit_proxies(
     if own.reader != "coco":
         raise ValueError(f"datasets.{name}: the reader is {own.reader}; an audit needs coco")
     found = audit.audit(Path(own.root), own.split, own.options, sample)
-    _echo_table(audit.table(found)[:31], click.echo)
+    header, *rows = audit.table(found)[:31]
+    click.echo(text_table(header, rows))
     click.echo(f"\n{found.kept} of {found.images} images are proxies, {found.empty} of them empty;")
     click.echo(
         f"{found.unannotated:.1%} of their pixels have no annotation "
@@ -244,20 +243,14 @@ def audit_proxies(
     folder = out or Path("outputs/audit") / name
     audit.write(found, folder)
     click.echo(f"Written: {folder}")
-    values = {f"datasets.{name}.{key}": value for key, value in vars(own).items()}
+    values = {f"datasets.{name}.{key}": value for key, value in own}
     with tracking.run(
-        "audit", keys={"dataset": name}, params=values,
-        inputs={"root": Path(own.root)}, experiment=params.tracking.experiment, enabled=track,
-    ) as run:  # fmt: skip
+        "audit",
+        keys={"dataset": name},
+        params=values,
+        inputs={"root": Path(own.root)},
+        experiment=params.tracking.experiment,
+        enabled=track,
+    ) as run:
         run.log(found.numbers(), 0)
         run.outputs({"audit": folder})
-
-
-def _echo_table(rows: Sequence[Sequence[str]], echo: Callable[[Any], object]) -> None:
-    widths = [max(len(row[k]) for row in rows) for k in range(len(rows[0]))]
-    for row in rows:
-        cells = [
-            f"{cell:<{width}}" if k in (0, len(row) - 1) else f"{cell:>{width}}"
-            for k, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ]
-        echo("  ".join(cells).rstrip())

@@ -1,4 +1,4 @@
-"""``meta-ood detect``: OoD segments in images of your own."""
+"""Commands for the images and score maps of users, and for benchmark servers."""
 
 from __future__ import annotations
 
@@ -6,29 +6,20 @@ from pathlib import Path
 
 import click
 
+from meta_ood.cli import options
+from meta_ood.cli.options import EXISTING_FILE, EXISTING_FOLDER, FOLDER
+
 
 @click.command()
 @click.argument("images", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option(
     "--detector",
     required=True,
-    type=click.Path(file_okay=False, path_type=Path),
+    type=FOLDER,
     help="Folder of a detector: data/detectors/NETWORK/VARIANT, or one from the registry.",
 )
-@click.option(
-    "--out",
-    type=click.Path(file_okay=False, path_type=Path),
-    default=Path("outputs/detect"),
-    show_default=True,
-    help="Folder to write into.",
-)
-@click.option(
-    "--device",
-    default="auto",
-    show_default=True,
-    type=click.Choice(["auto", "cpu", "cuda"]),
-    help="Where the network runs.",
-)
+@options.out_folder("outputs/detect", "Folder to write into.")
+@options.device
 def detect(images: tuple[Path, ...], detector: Path, out: Path, device: str) -> None:
     """Find OoD segments in IMAGES (files and folders) and decide for each: real or false alarm.
 
@@ -54,3 +45,146 @@ def detect(images: tuple[Path, ...], detector: Path, out: Path, device: str) -> 
     if counts["unreadable"]:
         click.echo(f"{counts['unreadable']} images could not be read, see the messages above")
         raise SystemExit(3)
+
+
+@click.command()
+@click.argument("model")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option("--port", default=5001, show_default=True, help="Port to listen on.")
+def serve(model: str, host: str, port: int) -> None:
+    """Answer images with OoD segments over HTTP; the protocol is that of `mlflow models serve`.
+
+    MODEL is what MLflow calls a model URI, such as models:/deeplabv3plus_mini@champion. Limits of
+    a request are environment variables, see docs/operations.md.
+    """
+    import uvicorn
+
+    from meta_ood.tracking import served
+
+    uvicorn.run(served.application(model), host=host, port=port, log_level="warning")
+
+
+@click.command()
+@click.option(
+    "--scores",
+    required=True,
+    type=EXISTING_FOLDER,
+    help="Folder of score maps (npy, npz, HDF5, tif or png); higher = more OoD.",
+)
+@click.option(
+    "--targets",
+    required=True,
+    type=EXISTING_FOLDER,
+    help="Folder of targets (png, npy or tif), paired with the score maps by name.",
+)
+@click.option(
+    "--protocol",
+    "protocols",
+    multiple=True,
+    default=("exact",),
+    show_default=True,
+    help="exact, published, fishyscapes, smiyc, per_image_mean, or all; repeatable.",
+)
+@click.option(
+    "--encoding",
+    default="binary",
+    show_default=True,
+    help="Of the targets. binary: 0 in-distribution, 1 OoD, 255 void. meta-ood: docs/formats.md.",
+)
+@click.option("--score-end", default="", help="End of the score maps' names, to be ignored.")
+@click.option("--target-end", default="", help="The same of the targets: _labels_semantic, say.")
+@click.option("--track", default=None, help="Component metrics too: anomaly, obstacle or all.")
+@click.option(
+    "--threshold",
+    type=float,
+    help="Of the score, for component metrics; without it the best F1 on this set: an oracle.",
+)
+@click.option(
+    "--threshold-from",
+    type=EXISTING_FILE,
+    help="The threshold that an earlier call, with --track and --out FILE, chose on another set.",
+)
+@options.workers
+@options.out_file(None, "JSON file.")
+def evaluate_maps(
+    scores: Path,
+    targets: Path,
+    protocols: tuple[str, ...],
+    encoding: str,
+    score_end: str,
+    target_end: str,
+    track: str | None,
+    threshold: float | None,
+    threshold_from: Path | None,
+    workers: int,
+    out: Path | None,
+) -> None:
+    """Evaluate score maps of any method, with our definitions or those of a benchmark.
+
+    meta-ood evaluate-maps --scores maps --targets labels --protocol smiyc --track anomaly
+    """
+    from meta_ood import evaluation
+    from meta_ood.data.files import write_json
+
+    if threshold_from:
+        if threshold is not None:
+            raise click.UsageError("--threshold and --threshold-from exclude each other")
+        threshold = evaluation.chosen_threshold(threshold_from)
+    if threshold is not None and not track:
+        raise click.UsageError("a threshold is for component metrics: give --track too")
+    pairs = evaluation.pair_files(scores, targets, score_end, target_end)
+    result = evaluation.plain(
+        evaluation.evaluate_maps(
+            pairs,
+            tuple(evaluation.PROTOCOLS) if "all" in protocols else protocols,
+            encoding=encoding,
+            track=track,
+            threshold=threshold,
+            workers=workers,
+        )
+    )
+    # Written before it is printed: a terminal that lacks a character must not lose the result.
+    if out:
+        write_json(out, result)
+    click.echo(evaluation.maps_text(result))
+
+
+@click.command()
+@click.argument("benchmark")
+@options.network
+@options.variant
+@options.dataset
+@click.option("--score", help="Default: segments.score of the params file.")
+@options.params_file
+@click.option(
+    "--to",
+    type=FOLDER,
+    help="Folder to write to; default outputs/submissions/BENCHMARK/NETWORK/VARIANT/DATASET.",
+)
+def submit(
+    benchmark: str,
+    network: str,
+    variant: str,
+    dataset: str,
+    score: str | None,
+    params_file: Path,
+    to: Path | None,
+) -> None:
+    """Write score maps of stored predictions in the format of a benchmark.
+
+    BENCHMARK is fishyscapes or segment_me_if_you_can.
+    """
+    from meta_ood import config
+    from meta_ood.data import prediction_files
+    from meta_ood.data.context import progress
+    from meta_ood.evaluation import submissions
+    from meta_ood.pipeline.paths import stage_paths
+
+    params = config.load(params_file)
+    paths = stage_paths("segments", params, network=network, variant=variant, dataset=dataset)
+    predictions = prediction_files.open_predictions(paths.inputs["predictions"])
+    folder = to or Path("outputs/submissions", benchmark, network, variant, dataset)
+    name = score or params.segments.score
+    for prediction in progress(predictions, "submit", len(predictions)):
+        submissions.submit(prediction, name, benchmark, folder)
+    click.echo(f"{len(predictions)} files in {folder}")

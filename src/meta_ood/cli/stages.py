@@ -1,10 +1,11 @@
-"""One click command per stage, all made by the same function: resolve, track, call."""
+"""One command per stage, all made by the same function, and the helper stage `code`."""
 
 from __future__ import annotations
 
 import importlib
+import logging
 import os
-import sys
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,75 +13,26 @@ from typing import Any
 import click
 
 from meta_ood import config
+from meta_ood.cli import options
+from meta_ood.cli.options import EXPERIMENTS, read_text
 from meta_ood.data.context import Machine
 from meta_ood.pipeline import paths as layout
 
-EXPERIMENTS = click.Path(exists=True, dir_okay=False, allow_dash=True, path_type=Path)
-"""What ``dvc exp show --csv`` prints, as a file or from standard input."""
-
-
-def read_text(path: Path) -> str:
-    """Return the text of a file; - is standard input."""
-    return sys.stdin.read() if str(path) == "-" else path.read_text(encoding="utf-8")
+logger = logging.getLogger(__name__)
 
 
 def stage_command(stage: str, text: str) -> click.Command:
     """Return the command of `stage`; its options are the stage's keys and the common ones."""
-    keys = layout.STAGES[stage]
-    options: list[click.Parameter] = [
-        click.Option([f"--{key}"], required=True, help=f"Name of the {key} in the params file.")
-        for key in keys
-    ]
-    options += [
-        click.Option(
-            ["--params"],
-            type=click.Path(dir_okay=False, path_type=Path),
-            default=Path("params.yaml"),
-            show_default=True,
-            help="The params file.",
-        ),
-        click.Option(
-            ["--set", "overrides"],
-            multiple=True,
-            metavar="KEY=VALUE",
-            help="Override a value of the params file; repeatable.",
-        ),
-        click.Option(
-            ["--out"],
-            type=click.Path(file_okay=False, path_type=Path),
-            default=Path("data"),
-            show_default=True,
-            help="Folder that the stage writes below; its inputs are read below data.",
-        ),
-        click.Option(
-            ["--device"],
-            default="auto",
-            show_default=True,
-            type=click.Choice(["auto", "cpu", "cuda"]),
-            help="Where networks run.",
-        ),
-        click.Option(
-            ["--workers"],
-            type=click.IntRange(1),
-            default=os.cpu_count() or 1,
-            show_default="number of cores",
-            help="Processes or threads for independent images.",
-        ),
-        click.Option(["--track/--no-track"], default=True, help="Log to MLflow, or do not."),
-    ]
-    if stage == "report":
-        text_of = "What `dvc exp show --csv` prints: adds a section over seeds; needs --out."
-        options.append(click.Option(["--experiments"], type=EXPERIMENTS, help=text_of))
 
     def callback(
-        params: Path,
+        params_file: Path,
         overrides: tuple[str, ...],
         out: Path,
         device: str,
         workers: int,
         track: bool,
         experiments: Path | None = None,
-        **chosen: str,
+        **keys: str,
     ) -> None:
         if experiments and out.resolve() == layout.DATA.resolve():
             raise click.UsageError(
@@ -89,8 +41,8 @@ def stage_command(stage: str, text: str) -> click.Command:
             )
         run_stage(
             stage,
-            chosen,
-            params_file=params,
+            keys,
+            params_file=params_file,
             overrides=overrides,
             out=out,
             machine=Machine(device, workers),
@@ -104,7 +56,19 @@ def stage_command(stage: str, text: str) -> click.Command:
         for key, expected in config.describe(section)
     ]
     epilog = "\b\nParameters (--set KEY=VALUE):\n" + ("\n".join(lines) or "  none")
-    return click.Command(stage, params=options, callback=callback, help=text, epilog=epilog)
+    out = "Folder that the stage writes below; its inputs are read below data."
+    decorators = [
+        *(options.KEYS[key] for key in layout.STAGES[stage]),
+        *(options.params_file, options.overrides, options.out_folder("data", out)),
+        *(options.device, options.workers, options.track),
+    ]
+    if stage == "report":
+        text_of = "What `dvc exp show --csv` prints: adds a section over seeds; needs --out."
+        decorators.append(click.option("--experiments", type=EXPERIMENTS, help=text_of))
+    function: Any = callback
+    for decorate in reversed(decorators):  # click lists the options from the last to the first
+        function = decorate(function)
+    return click.command(stage, help=text, epilog=epilog)(function)
 
 
 def run_stage(
@@ -113,7 +77,7 @@ def run_stage(
     *,
     params_file: Path,
     overrides: Sequence[str] = (),
-    out: Path = Path("data"),
+    out: Path = layout.DATA,
     machine: Machine | None = None,
     track: bool = True,
     more: Mapping[str, Any] | None = None,
@@ -128,14 +92,16 @@ def run_stage(
     Raises
     ------
     ConfigError
-        If the params file or an override is wrong.
+        If the params file, an override or a key is wrong.
     FileNotFoundError
         If an input is missing; says which stage makes it.
     """
     from meta_ood import tracking
 
+    # 1. what can be wrong without a look at any data
     params = config.load(params_file, overrides)
     paths = layout.stage_paths(stage, params, out=out, **keys)
+    # 2. inputs
     for name, path in paths.inputs.items():
         if not path.exists():
             raise FileNotFoundError(
@@ -144,11 +110,12 @@ def run_stage(
             )
     for path in paths.outputs.values():
         path.parent.mkdir(parents=True, exist_ok=True)
-    values = config.stage_values(params, stage, **keys)
+    # 3. the stage itself
+    started = time.monotonic()
     with tracking.run(
         stage,
         keys=keys,
-        params=values,
+        params=config.stage_values(params, stage, **keys),
         inputs=paths.inputs,
         setting=layout.setting_of(params, stage, **keys),
         experiment=params.tracking.experiment,
@@ -165,5 +132,30 @@ def run_stage(
             machine=machine or Machine(),
         )
         run.outputs(paths.outputs)
+    # 4. what came out, and where it lies
+    made = ", ".join(_size(path) for path in paths.outputs.values())
+    seconds = time.monotonic() - started
+    logger.info("%s: wrote %s in %.1f s", " ".join([stage, *keys.values()]), made, seconds)
     if stage == "report" and "DVC_STAGE" not in os.environ:
         click.echo((paths.outputs["report"] / "results.txt").read_text(encoding="utf-8"))
+
+
+def _size(path: Path) -> str:
+    """Return a path with the number of its files, or with its size."""
+    if path.is_dir():
+        return f"{path} ({sum(child.is_file() for child in path.rglob('*'))} files)"
+    return f"{path} ({path.stat().st_size / 1e3:,.0f} kB)"
+
+
+@click.command()
+@options.out_folder("data/code", "Folder to write.")
+def code(out: Path) -> None:
+    """Write data/code/STAGE.txt: digests of the code that each stage runs.
+
+    Comments and docstrings do not change them.
+    """
+    from meta_ood.data.files import write_text
+    from meta_ood.pipeline.code_digest import stage_digest
+
+    for stage in layout.STAGES:
+        write_text(out / f"{stage}.txt", stage_digest(stage))

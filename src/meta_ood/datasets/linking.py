@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-import json
-import re
-from collections.abc import Mapping, Sequence
+import io
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from ruamel.yaml import YAML
+from ruamel.yaml.comments import CommentedMap
+from ruamel.yaml.representer import RoundTripRepresenter
 
 _LABELS_ALONE = {
     "fishyscapes_lost_and_found": "LostAndFound",
@@ -110,42 +113,30 @@ def enter(
     seed: 0
     <BLANKLINE>
     """
-    lines = text.splitlines()
-    starts = [i for i, line in enumerate(lines) if re.match(r"datasets:\s*(#.*)?$", line)]
-    if not starts:
-        raise ValueError("the params file has no section datasets on a line of its own")
-    start = starts[0] + 1
-    stop = next((i for i in range(start, len(lines)) if re.match(r"\S", lines[i])), len(lines))
-    block = _entry(lines, start, stop, name)
-    if block is not None:
-        roots = [i for i in block if re.match(r"    root:", lines[i])]
-        if not roots:
-            raise ValueError(f"datasets.{name} has no line `root:` of its own")
-        lines[roots[0]] = f"    root: {root}"
-        return "\n".join(lines) + "\n"
-    while stop > start and not lines[stop - 1].strip():
-        stop -= 1
-    flow = json.dumps(dict(options)) if options else "{}"
-    entry = [
-        f"  {name}:",
-        f"    reader: {reader}",
-        f"    root: {root}",
-        f"    split: {split}",
-        f"    options: {flow}",
-    ]
-    lines[stop:stop] = entry
-    return "\n".join(lines) + "\n"
+    yaml = YAML()  # keeps comments, quotes and the order of keys
+    yaml.indent(mapping=2, sequence=4, offset=2)
+    yaml.preserve_quotes = True
+    yaml.width = 4096  # breaks no line
+    values = yaml.load(text)
+    datasets = values.get("datasets") if isinstance(values, dict) else None
+    if not isinstance(datasets, CommentedMap):
+        raise ValueError("the params file has no section datasets")
+    if name in datasets:
+        datasets[name]["root"] = root
+    else:
+        entry = {"reader": reader, "root": root, "split": split, "options": dict(options)}
+        # at the front: the blank line before the next section belongs to the last entry
+        datasets.insert(0, name, entry)
+    changed = io.StringIO()
+    yaml.dump(values, changed)
+    return changed.getvalue()
 
 
-def _entry(lines: Sequence[str], start: int, stop: int, name: str) -> range | None:
-    first = next(
-        (i for i in range(start, stop) if re.match(rf"  {re.escape(name)}:\s*(#.*)?$", lines[i])),
-        None,
-    )
-    if first is None:
-        return None
-    last = next((i for i in range(first + 1, stop) if re.match(r"  \S", lines[i])), stop)
-    return range(first + 1, last)
+def _represent_none(representer: RoundTripRepresenter, value: None) -> Any:
+    return representer.represent_scalar("tag:yaml.org,2002:null", "null")
+
+
+RoundTripRepresenter.add_representer(type(None), _represent_none)  # else null becomes nothing
 
 
 def entry_name(reader: str, split: str, only: bool) -> str:

@@ -1,0 +1,187 @@
+"""Commands for networks: architectures, released weights, other runtimes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from meta_ood.cli import options
+from meta_ood.cli.options import FILE
+
+
+@click.command()
+def networks() -> None:
+    """List the architectures that params.yaml may name, and what they cost."""
+    from meta_ood.data.text_table import text_table
+    from meta_ood.models import MODELS, catalogue
+
+    rows = []
+    for name in MODELS:
+        facts = catalogue.network_facts(name)
+        memory = catalogue.PEAK_MEMORY_GB.get(name)
+        cost = (f"{facts.parameters:,}", f"{facts.output_stride}", f"{facts.gflop:,.0f}")
+        rows.append([name, *cost, f"{memory:.1f} GB" if memory else "-"])
+    click.echo(text_table(["architecture", "parameters", "stride", "GFLOP", "memory"], rows))
+    height, width = catalogue.FRAME
+    click.echo(
+        f"GFLOP and peak memory (CPU, float32, measured by benchmarks/networks.py): one frame of "
+        f"{height} x {width}.\nAny other: architecture: package.module:builder, see "
+        "docs/extending.md."
+    )
+
+
+@click.group()
+def weights() -> None:
+    """Import released weights; look at a weights file."""
+
+
+@weights.command("import", short_help="Turn a released checkpoint into weights of a network.")
+@click.argument("file", type=FILE)
+@options.network
+@click.option(
+    "--variant",
+    required=True,
+    type=click.Choice(["baseline", "ood_trained"]),
+    help="What the weights are.",
+)
+@click.option("--origin", default="", help="Where the file is from: a URL, a paper.")
+@options.params_file
+@options.overrides
+@options.out_folder("data/weights", "Folder; the file is OUT/NETWORK/VARIANT.safetensors.")
+@options.track
+def import_(
+    file: Path,
+    network: str,
+    variant: str,
+    origin: str,
+    params_file: Path,
+    overrides: tuple[str, ...],
+    out: Path,
+    track: bool,
+) -> None:
+    """Read FILE (weights only), check it against the network, store and register it.
+
+    Known formats: torch.save files and safetensors, a bare state dict or one below "state_dict" or
+    "model". One prefix of all names ("module.", "model.", ...) is removed. Everything must fit, or
+    nothing is written.
+    """
+    from meta_ood import config, tracking
+    from meta_ood.data.labels import CITYSCAPES
+    from meta_ood.models import published
+
+    params = config.load(params_file, overrides)
+    own = params.network_params(network)
+    stored = out / network / f"{variant}.safetensors"
+    report = published.import_weights(
+        file,
+        stored,
+        name=network,
+        architecture=own.architecture,
+        options=own.options,
+        class_names=CITYSCAPES.names,
+        variant=variant,
+        origin=origin,
+    )
+    click.echo("\n".join(report.lines()))
+    with tracking.run(
+        "import",
+        keys={"network": network, "variant": variant},
+        params={"architecture": own.architecture, "origin": origin},
+        inputs={"file": file},
+        experiment=params.tracking.experiment,
+        enabled=track,
+    ) as run:
+        run.outputs({"weights": stored})
+    click.echo(f"stored      {stored}")
+    click.echo(f"use it      network.{network}.weights: {{{variant}: {stored}}}")
+
+
+@weights.command()
+@click.argument("file", type=FILE)
+def show(file: Path) -> None:
+    """Print the metadata of FILE, a weights file of ours, as JSON."""
+    from meta_ood.models import checkpoint
+
+    click.echo(json.dumps(checkpoint.read_metadata(file), indent=2, ensure_ascii=False))
+
+
+@click.command()
+@click.argument("source", type=click.Path(path_type=Path))
+@click.option(
+    "--format",
+    "kind",
+    type=click.Choice(["onnx", "torch"]),
+    default="onnx",
+    show_default=True,
+    help="ONNX, or a torch.export program (.pt2).",
+)
+@options.out_folder("outputs/export", "Folder to write into.")
+@click.option(
+    "--size",
+    type=(int, int),
+    default=(512, 1024),
+    show_default=True,
+    help="Height and width at which latency is measured [px].",
+)
+@click.option(
+    "--frames",
+    type=options.FOLDER,
+    help="A prepared dataset in whose frames the detector must find the same segments.",
+)
+@click.option("--count", default=20, show_default=True, help="How many of its frames.")
+def export(
+    source: Path, kind: str, out: Path, size: tuple[int, int], frames: Path | None, count: int
+) -> None:
+    """Write the network of a detector for another runtime, check it, and time it.
+
+    SOURCE is a detector's folder (data/detectors/NETWORK/VARIANT), or a weights file; --frames
+    needs the former. Exit code 3: some frames have other segments.
+    """
+    from meta_ood.detector import export as exporting
+    from meta_ood.detector.detector import Detector
+    from meta_ood.models import checkpoint
+
+    detector = Detector.load(source, "cpu") if source.is_dir() else None
+    if detector is not None:
+        network, settings = detector.network, detector.settings
+        name = f"{settings.network}-{settings.variant}"
+    elif frames is not None:
+        raise click.UsageError("--frames needs a detector's folder, not a weights file")
+    else:
+        network, made_of = checkpoint.load(source)
+        name = f"{made_of['name']}-{made_of['variant']}"
+    if kind == "onnx":
+        path = out / f"{name}.onnx"
+        exporting.export_onnx(network, path)
+        run = exporting.onnx_runner(path)
+    else:
+        path = out / f"{name}.pt2"
+        exporting.export_program(network, path)
+        run = exporting.program_runner(path)
+    difference = exporting.check(network, run)
+    click.echo(f"{path}: {path.stat().st_size / 1e6:.1f} MB, any height and width")
+    click.echo(f"  largest difference of logits at three sizes: {difference:.2g}")
+    other: tuple[str, ...] = ()
+    if detector is not None and frames is not None:
+        from meta_ood.data.frames import read_frames
+        from meta_ood.data.images import read_image
+
+        chosen = read_frames(frames, Path.cwd())[:count]
+        images = [(frame.image_id, read_image(frame.image)) for frame in chosen]
+        found = exporting.compare(detector, run, images)
+        other = found.other
+        click.echo(
+            f"  {found.frames} frames of {frames.name}: logits differ by {found.logits:.2g} at "
+            f"most, {found.pixels} pixels of the OoD mask differ; {found.segments} segments, "
+            f"the same in {found.frames - len(other)} frames"
+        )
+    seconds = exporting.latency(network, run, size)
+    click.echo(
+        f"  {size[0]} x {size[1]} on this CPU: {seconds.exported * 1e3:.0f} ms per image, "
+        f"the network itself {seconds.network * 1e3:.0f} ms"
+    )
+    if other:
+        click.echo(f"  other segments: {', '.join(other)}")
+        raise SystemExit(3)

@@ -1,0 +1,75 @@
+"""The options that several commands share, each defined once."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+Option = Callable[[Function], Function]
+
+FILE = click.Path(dir_okay=False, path_type=Path)
+FOLDER = click.Path(file_okay=False, path_type=Path)
+EXISTING_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+EXISTING_FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
+EXPERIMENTS = click.Path(exists=True, dir_okay=False, allow_dash=True, path_type=Path)
+"""What ``dvc exp show --csv`` prints, as a file or, for ``-``, from standard input."""
+
+network = click.option("--network", required=True, help="Name of the network in the params file.")
+variant = click.option("--variant", required=True, help="baseline or ood_trained.")
+dataset = click.option("--dataset", required=True, help="Name of the dataset in the params file.")
+KEYS: dict[str, Option[Any]] = {"network": network, "variant": variant, "dataset": dataset}
+"""Key of a stage instance -> its option."""
+
+params_file = click.option(
+    "--params",
+    "params_file",
+    type=FILE,
+    default=Path("params.yaml"),
+    show_default=True,
+    help="The params file.",
+)
+overrides = click.option(
+    "--set",
+    "overrides",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Override a value of the params file; repeatable.",
+)
+device = click.option(
+    "--device",
+    default="auto",
+    show_default=True,
+    type=click.Choice(["auto", "cpu", "cuda"]),
+    help="Where networks run.",
+)
+workers = click.option(
+    "--workers",
+    type=click.IntRange(1),
+    default=os.cpu_count() or 1,
+    show_default="number of cores",
+    help="Processes or threads for independent images.",
+)
+track = click.option("--track/--no-track", default=True, help="Log to MLflow, or do not.")
+
+
+def out_folder(default: str | None, text: str) -> Option[Any]:
+    """Return the option --out of a command that writes a folder."""
+    place = Path(default) if default else None
+    return click.option("--out", type=FOLDER, default=place, show_default=True, help=text)
+
+
+def out_file(default: str | None, text: str) -> Option[Any]:
+    """Return the option --out of a command that writes one file."""
+    place = Path(default) if default else None
+    return click.option("--out", type=FILE, default=place, show_default=True, help=text)
+
+
+def read_text(path: Path) -> str:
+    """Return the text of a file; ``-`` is standard input."""
+    return sys.stdin.read() if str(path) == "-" else path.read_text(encoding="utf-8")
