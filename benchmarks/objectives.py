@@ -23,7 +23,7 @@ from typing import NamedTuple
 import torch
 
 from meta_ood import config
-from meta_ood.data.context import Machine, log_nothing
+from meta_ood.data.context import Machine, no_log
 from meta_ood.data.frames import read_frames
 from meta_ood.inference import predict
 from meta_ood.metrics.pixel import ScoreHistogram, pixel_metrics
@@ -125,7 +125,7 @@ def trained(network: str, baseline: Path, setting: Setting, seed: int) -> dict[s
             dataset=name,
             root=Path(params.dataset_params(name).root),
             prepared=proxies,
-            log=log_nothing,
+            log=no_log,
             machine=machine,
         )
         train.run(
@@ -137,7 +137,7 @@ def trained(network: str, baseline: Path, setting: Setting, seed: int) -> dict[s
             baseline=baseline,
             weights=weights,
             metrics=weights.with_suffix(".json"),
-            log=log_nothing,
+            log=no_log,
             machine=machine,
         )
         return measure(weights, params)

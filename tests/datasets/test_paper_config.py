@@ -8,7 +8,7 @@ from PIL import Image
 
 from demo_world import REPOSITORY, small_params, synthesize_to
 from meta_ood import config
-from meta_ood.data.context import Machine, log_nothing
+from meta_ood.data.context import Machine, no_log
 from meta_ood.data.frames import read_frames
 from meta_ood.data.labels import IGNORE, IN, NEUTRAL, OOD
 from meta_ood.datasets import READERS
@@ -50,7 +50,7 @@ def test_paper_reads_the_miniatures(here, dataset, monkeypatch):
     assert report.passed, report.findings
     prepared = Path("data/prepare") / dataset
     prepare.run(
-        params, dataset=dataset, root=Path(own.root), prepared=prepared, log=log_nothing,
+        params, dataset=dataset, root=Path(own.root), prepared=prepared, log=no_log,
         machine=Machine(workers=1),
     )  # fmt: skip
     frames = read_frames(prepared, Path.cwd())

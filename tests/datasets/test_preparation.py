@@ -8,14 +8,14 @@ import pytest
 from PIL import Image
 
 from demo_world import small_params
-from meta_ood.data.context import Machine, log_nothing
+from meta_ood.data.context import Machine, no_log
 from meta_ood.data.frames import read_frames, read_label_names
 from meta_ood.data.labels import IGNORE, OOD
 from meta_ood.datasets import pool, preparation, read
 from meta_ood.pipeline import prepare
 
 
-def run(demo, prepared, dataset="lost_and_found", workers=1, log=log_nothing, options=()):
+def run(demo, prepared, dataset="lost_and_found", workers=1, log=no_log, options=()):
     params = small_params()
     own = params.datasets[dataset]
     name = own.root.rpartition("/")[2]

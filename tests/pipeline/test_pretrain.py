@@ -8,7 +8,7 @@ import torch
 from meta_ood import models
 from meta_ood.config import load
 from meta_ood.data import frames
-from meta_ood.data.context import Machine, log_nothing
+from meta_ood.data.context import Machine, no_log
 from meta_ood.data.labels import CITYSCAPES
 from meta_ood.models import checkpoint, published
 from meta_ood.pipeline import pretrain, train
@@ -51,7 +51,7 @@ def run(stage, params, folder, **paths):
         validation=folder,
         weights=Path("out.safetensors"),
         metrics=Path("out.json"),
-        log=log_nothing,
+        log=no_log,
         machine=Machine("cpu", 1),
         **paths,
     )

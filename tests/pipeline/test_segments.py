@@ -7,7 +7,7 @@ import pytest
 from children import kill_twenty_times, start
 from meta_ood import config
 from meta_ood.data import prediction_files
-from meta_ood.data.context import Machine, log_nothing
+from meta_ood.data.context import Machine, no_log
 from meta_ood.data.labels import IGNORE, OOD
 from meta_ood.data.predictions import Prediction
 from meta_ood.pipeline import segments
@@ -48,7 +48,7 @@ def arguments(predictions: Path, out: Path, workers: int = 2) -> dict[str, objec
         "dataset": "set",
         "predictions": predictions,
         "segments": out,
-        "log": log_nothing,
+        "log": no_log,
         "machine": Machine("cpu", workers),
     }
 

@@ -10,7 +10,7 @@ from PIL import Image
 from meta_ood import inference
 from meta_ood.config import load
 from meta_ood.data import frames, prediction_files
-from meta_ood.data.context import Machine, log_nothing
+from meta_ood.data.context import Machine, no_log
 from meta_ood.data.files import file_hash
 from meta_ood.inference import average_logits
 from meta_ood.models import checkpoint
@@ -44,13 +44,13 @@ def run_pretrain(folder: Path, out: str, *overrides: str) -> Path:
         validation=folder / "test",
         weights=weights,
         metrics=Path(f"{out}.json"),
-        log=log_nothing,
+        log=no_log,
         machine=CPU,
     )
     return weights
 
 
-def run_train(folder: Path, baseline: Path, out: str, log=log_nothing, *overrides: str) -> Path:
+def run_train(folder: Path, baseline: Path, out: str, log=no_log, *overrides: str) -> Path:
     weights = Path(f"{out}.safetensors")
     train.run(
         load(PARAMS, [*SMALL, *overrides]),
@@ -76,7 +76,7 @@ def run_infer(folder: Path, weights: Path, *overrides: str) -> Path:
         prepared=folder / "test",
         weights=weights,
         predictions=Path("predictions"),
-        log=log_nothing,
+        log=no_log,
         machine=CPU,
     )
     return Path("predictions")
@@ -107,21 +107,21 @@ def test_training_twice_writes_the_same_bytes(prepared):
 
 def test_a_killed_stage_goes_on_and_other_params_do_not_take_its_state(prepared):
     baseline = run_pretrain(prepared, "baseline")
-    expected = content(run_train(prepared, baseline, "whole", log_nothing, "train.epochs=2"))
+    expected = content(run_train(prepared, baseline, "whole", no_log, "train.epochs=2"))
 
     def die(values, step):
         raise KeyboardInterrupt
 
     options = ("train.epochs=2", "train.checkpoint_every=1")
-    whole = content(run_train(prepared, baseline, "other", log_nothing, *options))
+    whole = content(run_train(prepared, baseline, "other", no_log, *options))
     assert whole == expected
     with pytest.raises(KeyboardInterrupt):
         run_train(prepared, baseline, "killed", die, *options)
     assert len(states()) == 1
     assert not Path("killed.safetensors").exists()
-    run_train(prepared, baseline, "lambda", log_nothing, *options, "train.ood_weight=0.1")
+    run_train(prepared, baseline, "lambda", no_log, *options, "train.ood_weight=0.1")
     assert len(states()) == 1
-    assert content(run_train(prepared, baseline, "killed", log_nothing, *options)) == expected
+    assert content(run_train(prepared, baseline, "killed", no_log, *options)) == expected
     assert not states()
 
 

@@ -16,7 +16,7 @@ from evaluation_folder import DATASETS, NETWORKS, VARIANTS, write_cell, write_ev
 from meta_ood import config
 from meta_ood import report as reporting
 from meta_ood.cli import main
-from meta_ood.data.context import Machine, log_nothing
+from meta_ood.data.context import Machine, no_log
 from meta_ood.pipeline import report
 from meta_ood.report import Cell, Results, verdict
 from meta_ood.report.differences import paired_interval
@@ -34,7 +34,7 @@ def evaluation(tmp_path_factory):
 @pytest.fixture(scope="module")
 def written(evaluation, tmp_path_factory):
     folder = tmp_path_factory.mktemp("report")
-    report.run(PARAMS, evaluation=evaluation, report=folder, log=log_nothing, machine=Machine())
+    report.run(PARAMS, evaluation=evaluation, report=folder, log=no_log, machine=Machine())
     return folder
 
 
@@ -131,7 +131,7 @@ def test_report_when_inputs_are_the_same(evaluation, tmp_path):
             params,
             evaluation=evaluation,
             report=tmp_path / name,
-            log=log_nothing,
+            log=no_log,
             machine=Machine(workers=workers),
         )
     names = {path.name for path in (tmp_path / "first").iterdir()}
@@ -146,7 +146,7 @@ def test_report_when_cells_are_missing(tmp_path, caplog):
     write_cell(
         folder / NETWORKS[0] / "baseline" / DATASETS[0], NETWORKS[0], "baseline", DATASETS[0]
     )
-    report.run(PARAMS, evaluation=folder, report=tmp_path / "r", log=log_nothing, machine=Machine())
+    report.run(PARAMS, evaluation=folder, report=tmp_path / "r", log=no_log, machine=Machine())
     text = (tmp_path / "r/index.html").read_text(encoding="utf-8")
     assert f"{NETWORKS[0]} / ood_trained / {DATASETS[0]}" in text
     assert f"{NETWORKS[0]} / baseline / {DATASETS[0]}" not in text
@@ -154,9 +154,7 @@ def test_report_when_cells_are_missing(tmp_path, caplog):
 
 
 def test_report_when_nothing_is_there(tmp_path):
-    report.run(
-        PARAMS, evaluation=tmp_path / "no", report=tmp_path, log=log_nothing, machine=Machine()
-    )
+    report.run(PARAMS, evaluation=tmp_path / "no", report=tmp_path, log=no_log, machine=Machine())
     assert "There are no results yet." in (tmp_path / "index.html").read_text(encoding="utf-8")
 
 
@@ -470,7 +468,7 @@ def test_report_over_seeds(evaluation, tmp_path):
             PARAMS,
             evaluation=evaluation,
             report=tmp_path / name,
-            log=log_nothing,
+            log=no_log,
             machine=Machine(),
             **more,
         )

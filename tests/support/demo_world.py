@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from meta_ood import config
-from meta_ood.data.context import Machine, log_nothing
+from meta_ood.data.context import Machine, no_log
 from meta_ood.pipeline import synthesize
 
 REPOSITORY = Path(__file__).parents[2]
@@ -26,4 +26,4 @@ def small_params(seed=0):
 
 def synthesize_to(root, params):
     paths = {name: root / name for name in DATASETS}
-    synthesize.run(params, **paths, log=log_nothing, machine=Machine(workers=1))
+    synthesize.run(params, **paths, log=no_log, machine=Machine(workers=1))

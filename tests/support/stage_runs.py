@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from meta_ood.config import load
-from meta_ood.data.context import Machine, log_nothing
+from meta_ood.data.context import Machine, no_log
 from meta_ood.pipeline import infer
 
 PARAMS = load(Path(__file__).parents[2] / "params.yaml")
@@ -23,6 +23,6 @@ def infer_frames(prepared: Path, predictions: Path) -> None:
         prepared=prepared,
         weights=prepared.parent / "weights.safetensors",
         predictions=predictions,
-        log=log_nothing,
+        log=no_log,
         machine=Machine("cpu", 2),
     )

@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from meta_ood.config import OptimisationParams
-from meta_ood.data.context import Machine, log_nothing
+from meta_ood.data.context import Machine, no_log
 from meta_ood.data.frames import Frame
 from meta_ood.data.labels import IGNORE, OOD
 from meta_ood.inference import processes
@@ -88,7 +88,7 @@ def train(
     die_at: int = 0,
     with_signal: int = 0,
     network: dict[str, Any] | None = None,
-    log: Any = log_nothing,
+    log: Any = no_log,
     workers: int = 1,
     **changes: Any,
 ) -> tuple[nn.Module, dict[str, float]]:

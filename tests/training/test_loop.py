@@ -10,7 +10,7 @@ import torch
 import training_run
 from children import start
 from meta_ood.config import OptimisationParams
-from meta_ood.data.context import Machine, log_nothing
+from meta_ood.data.context import Machine, no_log
 from meta_ood.training import DivergedError, Validation, fit, write_metrics
 from meta_ood.training.loader import SegmentationDataset, mix_proxies
 from meta_ood.training.transforms import Augmentation
@@ -175,7 +175,7 @@ def test_the_optimizer_may_be_forgotten(folder):
             num_classes=CLASSES,
             seed=0,
             machine=Machine("cpu", 1),
-            log=log_nothing,
+            log=no_log,
             reset_optimizer=reset,
         )
         return network
@@ -204,7 +204,7 @@ def test_a_loss_that_is_no_number_stops(folder, tmp_path):
             num_classes=CLASSES,
             seed=0,
             machine=Machine("cpu", 1),
-            log=log_nothing,
+            log=no_log,
             resume=tmp_path,
         )
     assert all(value.isfinite().all() for value in network.state_dict().values())

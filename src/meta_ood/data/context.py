@@ -1,4 +1,4 @@
-"""What a stage is given besides its paths: a log for curves, facts about the machine, progress."""
+"""Arguments of a stage besides its paths: a log for curves, the machine; and progress bars."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from tqdm import tqdm
 T = TypeVar("T")
 
 Log = Callable[[Mapping[str, float], int], None]
-"""``log({"train/loss": 0.3}, step)``: stages know nothing else of the tracking behind it."""
+"""``log({"train/loss": 0.3}, step)``; stages do not know which tracking store is behind it."""
 
 
-def log_nothing(values: Mapping[str, float], step: int) -> None:
-    """Be the log of a stage that is not tracked."""
+def no_log(values: Mapping[str, float], step: int) -> None:
+    """No-op logger."""
 
 
 @dataclass(frozen=True)
 class Machine:
-    """Facts about the machine; they must not change a result.
+    """Device and number of workers; they must not change a result.
 
     Attributes
     ----------
@@ -40,7 +40,7 @@ class Machine:
 def progress(items: Iterable[T], what: str, total: int | None = None, unit: str = "img") -> tqdm[T]:
     """Return a progress bar over `items` on stderr; silent when logging is quieter than INFO.
 
-    A terminal sees a bar that moves; a log file gets a line every ten seconds.
+    On a terminal the bar moves; a log file gets a line every ten seconds.
     """
     quiet = logging.getLogger("meta_ood").getEffectiveLevel() > logging.INFO
     options: dict[str, Any] = {} if sys.stderr.isatty() else {"mininterval": 10.0, "ncols": 80}
