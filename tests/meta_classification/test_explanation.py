@@ -2,20 +2,24 @@ import json
 
 import numpy as np
 import pytest
+import sklearn.linear_model
 from scipy.special import logit
 
-from meta_ood.meta_classification import CLASSIFIERS, cross_validate, fit, quality
+from meta_ood.meta_classification import CLASSIFIERS, fit, out_of_fold, quality
 from meta_ood.meta_classification.explanation import (
     GROUPS,
     ablations,
     coefficient_intervals,
     contributions,
-    entry_order,
     explain,
     feature_groups,
+    lars_path,
     path_quality,
     reasons,
 )
+from meta_ood.meta_classification.features import Scaling, describe_feature
+from meta_ood.meta_classification.folds import assign_folds
+from meta_ood.segments.features import feature_names
 from segment_tables import random_table, reference_table
 
 
@@ -25,6 +29,15 @@ def test_the_75_features_fall_into_the_groups():
     assert list(groups) == list(GROUPS)
     assert sorted(i for columns in groups.values() for i in columns) == list(range(75))
     assert [len(columns) for columns in groups.values()] == [10, 10, 10, 5, 2, 19, 19]
+
+
+def test_every_feature_has_words_of_its_own():
+    classes = [f"thing {c}" for c in range(19)]
+    words = [describe_feature(name, classes) for name in feature_names(19)]
+    assert len(set(words)) == 75
+    assert not set(words) & set(feature_names(19))
+    assert "mean probability of 'thing 8'" in words
+    assert describe_feature("mine") == "mine"
 
 
 def test_contributions_add_up_to_the_log_odds():
@@ -87,24 +100,57 @@ def test_features_enter_by_their_worth():
     scaled = rng.normal(size=(300, 6))
     scaled[:, 4] = 0
     false = 3 * scaled[:, 2] + 1.5 * scaled[:, 5] + rng.normal(size=300) > 0
-    order = entry_order(scaled, false)
+    order, _ = lars_path(scaled, false.astype(float))
     assert order[:2] == [2, 5]
     assert sorted(order) == [0, 1, 2, 3, 5]
+
+
+@pytest.mark.parametrize("case", ["A_laf", "B_fs", "wide", "signs"])
+def test_columns_that_entered_are_equally_correlated(case):
+    rng = np.random.default_rng(7)
+    if case == "wide":
+        scaled, target = rng.normal(size=(30, 50)), rng.normal(size=30)
+    elif case == "signs":  # correlated columns: coefficients change their signs along the path
+        scaled = rng.normal(size=(100, 5)) @ rng.normal(size=(5, 12))
+        scaled += 0.3 * rng.normal(size=(100, 12))
+        target = rng.normal(size=100) + scaled[:, 0]
+    else:
+        table, _ = reference_table(case, "trained")
+        scaled = Scaling.of(table.features)(table.features)
+        target = (table.iou == 0).astype(float)
+    if case in ("wide", "signs"):
+        scaled = (scaled - scaled.mean(0)) / scaled.std(0)
+    order, path = lars_path(scaled, target)
+    assert len(set(order)) == len(order) == len(path)
+    residual = target - target.mean()
+    for step, coefficients in enumerate(path):
+        correlation = np.abs(scaled.T @ (residual - scaled @ coefficients)) / len(target)
+        active = correlation[order[: step + 1]]
+        np.testing.assert_allclose(active, active[0], atol=1e-9)
+        assert correlation.max() <= active[0] + 1e-9
+    # the path ends at the least squares fit, and begins as the (correct) lasso path does
+    np.testing.assert_allclose(correlation, 0, atol=1e-7)
+    _, _, lasso = sklearn.linear_model.lars_path(scaled, residual, method="lasso", max_iter=2)
+    np.testing.assert_allclose(path[:2], lasso.T[1:3], atol=1e-6)
+    if case == "signs":
+        assert (np.sign(path[1:]) * np.sign(path[:-1]) < 0).any()
 
 
 def test_the_whole_path_is_the_cross_validation():
     table = random_table(7)
     false = table.iou == 0
-    first, whole = path_quality(table, [1, 5])
+    first, whole = path_quality(table.features, false, assign_folds(table, "scene"), [1, 5])
     assert whole["auroc"] == pytest.approx(
-        quality.auroc(cross_validate(table, "scene"), false), abs=1e-6
+        quality.auroc(out_of_fold(table, "scene").probability, false), abs=1e-6
     )
     assert first["auroc"] > 0.6
 
 
 def test_ablations_by_hand():
     table, _ = reference_table("B_fs", "trained")
-    rows = {row["group"]: row for row in ablations(table, "scene")}
+    fold = assign_folds(table, "scene")
+    found = ablations(table.features, table.feature_names, table.iou == 0, fold)
+    rows = {row["group"]: row for row in found}
     size = feature_groups(table.feature_names)["size"]
     for key, keep in (("auroc_alone", size), ("auroc_without", np.delete(np.arange(75), size))):
         part = random_table(0)
@@ -116,7 +162,7 @@ def test_ablations_by_hand():
             tuple(table.feature_names[k] for k in keep),
             table.iou,
         )
-        expected = quality.auroc(cross_validate(part, "scene"), table.iou == 0)
+        expected = quality.auroc(out_of_fold(part, "scene").probability, table.iou == 0)
         assert rows["size"][key] == pytest.approx(expected, abs=1e-6)
 
 

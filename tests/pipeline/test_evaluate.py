@@ -68,7 +68,7 @@ def run(folder: Path, predictions: list[Prediction], workers: int = 1, **overrid
         for i, image in enumerate(table.image):
             p = 0.9 if table.segment_size[i] < 20 else 0.1
             print(f"{i},{table.image_ids[image]},{p},{int(p > 0.5)}", file=file)
-    calibration = {"count": [2, 0, 3], "said": [0.1, None, 0.9], "seen": [0.5, None, 1.0]}
+    calibration = {"count": [2, 3], "predicted": [0.1, 0.9], "observed": [0.5, 1.0]}
     (folder / "meta/metrics.json").write_text(json.dumps({"calibration": calibration}))
     return evaluate_again(folder, workers, **overrides)
 
@@ -207,7 +207,9 @@ def test_workers_change_nothing(tmp_path: Path) -> None:
                 assert path.read_bytes() == other.read_bytes(), path.name
 
 
-@pytest.mark.parametrize("text", ["{}", "[]", '{"calibration": {"count": [1], "said": [1]}}', "no"])
+@pytest.mark.parametrize(
+    "text", ["{}", "[]", '{"calibration": {"count": [1], "predicted": [1]}}', "no"]
+)
 def test_a_calibration_that_is_none_is_refused_by_name(tmp_path: Path, text: str) -> None:
     run(tmp_path, make_predictions(ood=True))
     (tmp_path / "meta/metrics.json").write_text(text)

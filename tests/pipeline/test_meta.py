@@ -9,7 +9,7 @@ import pytest
 
 from meta_ood import config
 from meta_ood.data.context import Machine
-from meta_ood.meta_classification import MetaClassifier, cross_validate
+from meta_ood.meta_classification import MetaClassifier, out_of_fold
 from meta_ood.meta_classification.regression import cross_validate_iou
 from meta_ood.pipeline import meta
 from meta_ood.segments import SegmentTable, table_file
@@ -58,7 +58,7 @@ def test_writes_the_out_of_fold_probabilities(tmp_path):
     assert [r["image_id"] for r in rows] == [table.image_ids[i] for i in table.image]
     assert [r["scene"] for r in rows] == [table.scenes[i] for i in table.image]
     probability = np.array([float(r["probability"]) for r in rows])
-    np.testing.assert_allclose(probability, cross_validate(table, "scene"), atol=1e-9)
+    np.testing.assert_allclose(probability, out_of_fold(table, "scene").probability, atol=1e-9)
     np.testing.assert_array_equal([int(r["removed"]) for r in rows], probability > 0.6)
     metrics = json.loads((out / "metrics.json").read_text())
     assert metrics["removed"] == sum(int(r["removed"]) for r in rows)

@@ -5,8 +5,8 @@ import pytest
 from click.testing import CliRunner
 
 from meta_ood import cli
-from meta_ood.meta_classification import CLASSIFIERS, cross_validate, fit
-from meta_ood.meta_classification.judgement import judge
+from meta_ood.meta_classification import CLASSIFIERS, fit, out_of_fold
+from meta_ood.meta_classification.cross_validation import cross_validate
 from meta_ood.report.compare_meta import as_markdown, compare
 from meta_ood.segments import SegmentTable, table_file
 from segment_tables import Table, random_table
@@ -40,7 +40,7 @@ def test_rows_are_cross_validations_and_transfers():
     by_name = {(r.trained_on, r.tested_on, r.classifier, r.folds): r for r in rows}
 
     row = by_name["a", "a", "gradient_boosted_trees", "scene"]
-    removed = cross_validate(tables["a"], "scene", "gradient_boosted_trees") > 0.5
+    removed = out_of_fold(tables["a"], "scene", "gradient_boosted_trees").probability > 0.5
     false = tables["a"].iou == 0
     assert row.removed_false == (removed & false).sum()
     assert row.lost_true == (removed & ~false).sum()
@@ -65,12 +65,12 @@ def test_a_bound_on_lost_segments():
         "b": with_components(random_table(6, segments=150)),
     }
     rows = compare(tables, ["logistic_regression"], ["scene"], max_lost=0.1)
-    judged = judge(tables["a"], max_lost=0.1)
+    judged = cross_validate(tables["a"], max_lost=0.1)
     assert rows[0].removed_false == judged.metrics["removed_false"]
     assert rows[0].lost_true == judged.metrics["lost_true"]
     # carried over: the point that loses a tenth of the 'a' segments when judged by scene
     true = tables["a"].iou > 0
-    point = np.sort(cross_validate(tables["a"])[true])[::-1][int(0.1 * true.sum())]
+    point = np.sort(out_of_fold(tables["a"]).probability[true])[::-1][int(0.1 * true.sum())]
     removed = fit(tables["a"]).probability(tables["b"]) > point
     assert rows[2].lost_true == (removed & (tables["b"].iou > 0)).sum()
     assert rows[2].removed_false == (removed & (tables["b"].iou == 0)).sum()

@@ -225,7 +225,7 @@ class Detector:
             "score": self.settings.score,
             "threshold": self.settings.threshold,
             "operating_point": None if judge is None else judge.operating_point,
-            "keep_everything": "no meta classifier" if judge is None else judge.keep_everything,
+            "fit_failure": "no meta classifier" if judge is None else judge.fit_failure,
             "precision": self.settings.infer.precision,
             "flip": self.settings.infer.flip,
             "scales": list(self.settings.infer.scales),
@@ -294,7 +294,7 @@ def judge_segments(table: SegmentTable, classifier: MetaClassifier | None) -> li
         probability, kept = values.tolist(), (values <= classifier.operating_point).tolist()
         parts = contributions(classifier, table)
         why = [
-            reasons(part, features, table.feature_names)
+            reasons(part, features, table.feature_names, class_names=classifier.class_names)
             for part, features in zip(parts, table.features, strict=True)
         ]
         scaled = np.abs(classifier.scaling(table.features))

@@ -1,20 +1,19 @@
-"""Meta classification: is a predicted OoD segment a false positive? (METHOD.md G5).
+"""Meta classification: is a predicted OoD segment a false positive? (docs/method.md, section 5).
 
-:func:`fit` makes a :class:`MetaClassifier` from a table of segments, :func:`cross_validate` says
-what such a classifier is worth on segments that it has not seen.
+:func:`fit` returns a :class:`MetaClassifier` for new data, :func:`out_of_fold` returns the
+probabilities of segments that their classifiers were not fitted on.
 """
 
 from meta_ood.meta_classification.classifier import MetaClassifier, fit
-from meta_ood.meta_classification.families import CLASSIFIERS
 from meta_ood.meta_classification.features import degenerate_columns, false_positives
-from meta_ood.meta_classification.folds import FOLDS, OutOfFold, cross_validate, out_of_fold
+from meta_ood.meta_classification.folds import FOLDS, OutOfFold, out_of_fold
+from meta_ood.meta_classification.models import CLASSIFIERS
 
 __all__ = [
     "CLASSIFIERS",
     "FOLDS",
     "MetaClassifier",
     "OutOfFold",
-    "cross_validate",
     "degenerate_columns",
     "false_positives",
     "fit",

@@ -1,31 +1,31 @@
-"""MetaClassifier: a fitted judge of segments, written as JSON that a person can read."""
+"""MetaClassifier: a fitted classifier of segments, and its file."""
 
 from __future__ import annotations
 
+import hashlib
 import inspect
-import json
 import math
-import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy.special import expit
 
+from meta_ood.data import files
 from meta_ood.data.registry import lookup
-from meta_ood.meta_classification.families import (
-    CLASSIFIERS,
-    Family,
-    LinearModel,
-    Model,
-    probability,
-)
-from meta_ood.meta_classification.features import Flags, Floats, Scaling, Segments, false_positives
+from meta_ood.meta_classification import classifier_file
+from meta_ood.meta_classification.classifier_file import ClassifierFile, Feature, Linear, Stored
+from meta_ood.meta_classification.features import Flags, Floats, Scaling, false_positives
+from meta_ood.meta_classification.models import CLASSIFIERS, EstimatorModel, LinearModel, Model
+from meta_ood.segments import SegmentTable
 
-_FORMAT = "meta-ood meta classifier, version 1"
-_BARE_LIST = re.compile(r"\[[^][{}]*\]")
-"""A list of plain values: written in one line."""
+# Attributes that are keys of classifier.json as they are.
+_PLAIN = (
+    *("classifier", "operating_point", "fit_failure", "score", "threshold"),
+    *("network", "variant", "segments", "differing_decisions"),
+)
 
 
 @dataclass(frozen=True)
@@ -44,10 +44,16 @@ class MetaClassifier:
         The model's name in ``CLASSIFIERS``.
     operating_point
         A segment is removed if its probability of being a false positive is above.
-    keep_everything
-        Why nothing is ever removed, or "" for a classifier that was fitted; see :func:`fit`.
+    fit_failure
+        Why no model was fitted, so that nothing is ever removed; "" for a fitted classifier.
     score, threshold
-        What made the training segments, and must make those to be judged; "" and None if unknown.
+        What made the training segments, and must make those to be classified; "" and None if
+        unknown.
+    network, variant, class_names
+        What predicted the training segments; "" and empty if unknown.
+    segments, differing_decisions
+        Number of training segments, and on how many of them the classifiers fitted without their
+        fold, whose decisions the report counts, decide differently; None if unknown.
     """
 
     feature_names: tuple[str, ...]
@@ -55,9 +61,14 @@ class MetaClassifier:
     model: Model
     classifier: str = "logistic_regression"
     operating_point: float = 0.5
-    keep_everything: str = ""
+    fit_failure: str = ""
     score: str = ""
     threshold: float | None = None
+    network: str = ""
+    variant: str = ""
+    class_names: tuple[str, ...] = ()
+    segments: int | None = None
+    differing_decisions: int | None = None
 
     @property
     def mean(self) -> Floats:
@@ -66,23 +77,17 @@ class MetaClassifier:
 
     @property
     def scale(self) -> Floats:
-        """``(F,)`` standard deviation of each feature; 0 = constant, without a say."""
+        """``(F,)`` standard deviation of each feature; 0 = constant and not used."""
         return self.scaling.scale
 
     @property
     def weights(self) -> Floats:
-        """``(F,)`` weights of a linear model.
-
-        Raises
-        ------
-        ValueError
-            If the model is not linear.
-        """
+        """``(F,)`` weights of a linear model; ValueError if the model is not linear."""
         return self._linear().weights
 
     @property
     def bias(self) -> float:
-        """Bias of a linear model; ValueError if it is none."""
+        """Bias of a linear model; ValueError if the model is not linear."""
         return self._linear().bias
 
     def _linear(self) -> LinearModel:
@@ -90,10 +95,10 @@ class MetaClassifier:
             raise ValueError(f"a classifier {self.classifier!r} has no weights: it is not linear")
         return self.model
 
-    def probability(self, table: Segments) -> Floats:
+    def probability(self, table: SegmentTable) -> Floats:
         """Return ``(S,)`` probabilities in [0, 1] that the table's segments are false positives.
 
-        All 0 if the classifier keeps everything.
+        All 0 if no model was fitted.
 
         Raises
         ------
@@ -102,86 +107,145 @@ class MetaClassifier:
         """
         if tuple(table.feature_names) != self.feature_names:
             raise ValueError(
-                f"the table has features {_some(table.feature_names)}, "
-                f"the meta classifier was fitted on {_some(self.feature_names)}"
+                f"the table has features {_shortened(table.feature_names)}, "
+                f"the meta classifier was fitted on {_shortened(self.feature_names)}"
             )
         return self.probability_of(np.asarray(table.features, np.float64))
 
     def probability_of(self, features: Floats) -> Floats:
         """Do what :meth:`probability` does from ``(S, F)`` features in the classifier's order."""
-        if self.keep_everything:
+        if self.fit_failure:
             return np.zeros(len(features))
-        return probability(self.model, self.scaling(features))
+        probability: Floats = expit(self.model.log_odds(self.scaling(features)))
+        return probability
 
-    def removes(self, table: Segments) -> Flags:
-        """Return ``(S,)``: which segments go, being false with more than the operating point."""
-        return self.probability(table) > self.operating_point
+    def differences(
+        self, network: str, variant: str, class_names: Sequence[str], score: str, threshold: float
+    ) -> list[str]:
+        """Compare what predicts new segments with what predicted the training segments.
 
-    def to_json(self) -> str:
-        """Return JSON text: the same classifier gives the same bytes."""
-        features = [
-            {"name": name, "mean": float(mean), "scale": float(scale)}
-            for name, mean, scale in zip(self.feature_names, self.mean, self.scale, strict=True)
-        ]
-        values = {
-            "format": _FORMAT,
-            "classifier": self.classifier,
-            "operating_point": self.operating_point,
-            "keep_everything": self.keep_everything,
-            "score": self.score,
-            "threshold": self.threshold,
-            "features": features,
-            "model": self.model.to_values(self.feature_names),
-        }
-        text = json.dumps(values, indent=1, allow_nan=False)
-        return _BARE_LIST.sub(lambda found: " ".join(found[0].split()), text) + "\n"
-
-    @classmethod
-    def from_json(cls, text: str, source: str = "the text") -> MetaClassifier:
-        """Read what :meth:`to_json` wrote; plain values only, nothing is executed.
+        Returns
+        -------
+        One clause for each difference, for a warning; what the classifier does not know is equal.
 
         Raises
         ------
         ValueError
-            If `text` is not a meta classifier; names `source`.
+            If the classes differ: the features would mean other things.
         """
-        try:
-            values = json.loads(text)
-            if not isinstance(values, dict) or values.get("format") != _FORMAT:
-                raise ValueError(f"expected JSON with format {_FORMAT!r}")
-            names = tuple(str(f["name"]) for f in values["features"])
-            columns = [[float(f[key]) for f in values["features"]] for key in ("mean", "scale")]
-            name = str(values["classifier"])
-            family = lookup("classifier", CLASSIFIERS, name)
-            return cls(
-                feature_names=names,
-                scaling=Scaling(np.array(columns[0]), np.array(columns[1])),
-                model=family.from_values(values["model"], names),
-                classifier=name,
-                operating_point=float(values["operating_point"]),
-                keep_everything=str(values["keep_everything"]),
-                score=str(values["score"]),
-                threshold=None if values["threshold"] is None else float(values["threshold"]),
+        if self.class_names and tuple(class_names) != self.class_names:
+            raise ValueError(
+                f"the meta classifier was fitted on segments with the classes "
+                f"{_shortened(self.class_names)}; the network predicts {_shortened(class_names)}"
             )
-        except KeyError as error:
-            raise ValueError(f"{source} is no meta classifier: {error} is missing") from None
-        except (TypeError, ValueError) as error:
-            raise ValueError(f"{source} is no meta classifier: {error}") from None
+        pairs = [
+            ("network", self.network, network),
+            ("variant", self.variant, variant),
+            ("score", self.score, score),
+            ("threshold", self.threshold, threshold),
+        ]
+        return [
+            f"the meta classifier was fitted with the {name} {known}, not {given}"
+            for name, known, given in pairs
+            if known not in ("", None, given)
+        ]
+
+    def to_json(self) -> str:
+        """Return the text of classifier.json: the same classifier gives the same bytes."""
+        return self._texts()[0]
+
+    def _texts(self) -> tuple[str, bytes]:
+        """Return the contents of classifier.json and of classifier.skops (empty if not needed)."""
+        stored = b""
+        model: Linear | Stored
+        if isinstance(self.model, LinearModel):
+            pairs = zip(self.feature_names, self.model.weights.tolist(), strict=True)
+            model = Linear(bias=self.model.bias, weights=dict(pairs))
+        else:
+            stored = classifier_file.dump_estimator(self.model.estimator)
+            model = Stored(sha256=hashlib.sha256(stored).hexdigest())
+        columns = zip(self.feature_names, self.mean.tolist(), self.scale.tolist(), strict=True)
+        contents = ClassifierFile(
+            format=classifier_file.FORMAT,
+            **{name: getattr(self, name) for name in _PLAIN},
+            class_names=list(self.class_names),
+            features=[Feature(name=n, mean=m, scale=s) for n, m, s in columns],
+            model=model,
+        )
+        return contents.model_dump_json(indent=1) + "\n", stored
+
+    @classmethod
+    def from_json(
+        cls, text: str, source: str = "the text", stored: bytes | None = None
+    ) -> MetaClassifier:
+        """Read what :meth:`to_json` returned; nothing in it is executed.
+
+        Parameters
+        ----------
+        text
+            Contents of classifier.json.
+        source
+            Name of its file, for messages.
+        stored
+            Contents of classifier.skops, needed by a model that is not linear.
+
+        Raises
+        ------
+        ValueError
+            If it is not a meta classifier; `source` and the key are named.
+        """
+        contents = classifier_file.parse(text, source)
+        names = tuple(feature.name for feature in contents.features)
+        model: Model
+        if isinstance(contents.model, Linear):
+            weights = np.array([contents.model.weights[name] for name in names], np.float64)
+            model = LinearModel(weights, contents.model.bias)
+        else:
+            beside = str(Path(source).with_suffix(".skops"))
+            if stored is None or hashlib.sha256(stored).hexdigest() != contents.model.sha256:
+                raise ValueError(f"{source}: the model in {beside} is missing or another one")
+            model = EstimatorModel(
+                classifier_file.load_estimator(stored, contents.classifier, len(names), beside)
+            )
+        means = np.array([feature.mean for feature in contents.features], np.float64)
+        scales = np.array([feature.scale for feature in contents.features], np.float64)
+        return cls(
+            names,
+            Scaling(means, scales),
+            model,
+            **{name: getattr(contents, name) for name in _PLAIN},
+            class_names=tuple(contents.class_names),
+        )
+
+    def write(self, path: Path) -> None:
+        """Write classifier.json and, for a model that is not linear, the .skops file beside it."""
+        text, stored = self._texts()
+        if stored:
+            files.write_bytes(path.with_suffix(".skops"), stored)
+        files.write_text(path, text)
 
     @classmethod
     def read(cls, path: Path) -> MetaClassifier:
-        """Read a classifier.json."""
-        return cls.from_json(path.read_text(encoding="utf-8"), str(path))
+        """Read what :meth:`write` wrote; errors as in :meth:`from_json`, or FileNotFoundError."""
+        beside = path.with_suffix(".skops")
+        for file in (path, beside):
+            if file.is_file() and file.stat().st_size > classifier_file.MOST_BYTES:
+                raise ValueError(f"{file}: too large for a meta classifier")
+        try:
+            text = path.read_text(encoding="utf-8")
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{path} is not a meta classifier: {error}") from None
+        return cls.from_json(text, str(path), beside.read_bytes() if beside.is_file() else None)
 
 
-def why_not_fitted(false: Flags) -> str:
-    """Return why these training segments cannot be learnt from, or "".
+def fit_failure(false: Flags) -> str:
+    """Return why no classifier can be fitted on training segments with these targets, or "".
 
     Examples
     --------
-    >>> why_not_fitted(np.array([True, True]))
+    >>> fit_failure(np.array([True, True]))
     'all 2 training segments are false positives'
-    >>> why_not_fitted(np.array([True, False]))
+    >>> fit_failure(np.array([True, False]))
     ''
     """
     if len(false) == 0:
@@ -194,7 +258,7 @@ def why_not_fitted(false: Flags) -> str:
 
 
 def fit(
-    table: Segments,
+    table: SegmentTable,
     classifier: str = "logistic_regression",
     *,
     operating_point: float = 0.5,
@@ -202,8 +266,8 @@ def fit(
 ) -> MetaClassifier:
     """Fit a meta classifier on all segments of a table.
 
-    Segments of one kind only (or none at all) cannot be learnt from. The answer is then a
-    classifier that keeps everything and says why: a detection is not thrown away on no evidence.
+    If the segments are of one class only (or there are none), no model can be fitted: the result
+    is a classifier that removes nothing and says why in ``fit_failure``.
 
     Parameters
     ----------
@@ -226,53 +290,43 @@ def fit(
         np.asarray(table.features, np.float64),
         false_positives(table),
         classifier,
-        operating_point=operating_point,
         **options,
     )
     threshold = float(getattr(table, "threshold", math.nan))
     return replace(
         fitted,
+        operating_point=operating_point,
         score=str(getattr(table, "score", "")),
         threshold=None if math.isnan(threshold) else threshold,
+        segments=len(table.features),
     )
 
 
 def fit_rows(
-    names: tuple[str, ...],
-    features: Floats,
-    false: Flags,
-    classifier: str,
-    *,
-    operating_point: float = 0.5,
-    **options: Any,
+    names: tuple[str, ...], features: Floats, false: Flags, classifier: str, **options: Any
 ) -> MetaClassifier:
-    """Do what :func:`fit` says with plain arrays ``(S, F)`` and ``(S,)``; `names` may be empty."""
-    family = lookup("classifier", CLASSIFIERS, classifier)
-    _check_options(classifier, family, options)
+    """Do what :func:`fit` does with plain arrays ``(S, F)`` and ``(S,)``; `names` may be empty."""
+    fit_model = lookup("classifier", CLASSIFIERS, classifier)
+    _check_options(classifier, fit_model, options)
     scaling = Scaling.of(features)
-    why = why_not_fitted(false)
-    model: Model
-    if why:
-        model = LinearModel(np.zeros(features.shape[1]), 0.0)
-        classifier = "logistic_regression"
-    else:
-        model = family.fit(scaling(features), false, **options)
-    return MetaClassifier(names, scaling, model, classifier, operating_point, why)
+    if failure := fit_failure(false):
+        nothing = LinearModel(np.zeros(features.shape[1]), 0.0)
+        return MetaClassifier(names, scaling, nothing, fit_failure=failure)
+    return MetaClassifier(
+        names, scaling, fit_model(scaling(features), false, **options), classifier
+    )
 
 
-def _check_options(classifier: str, family: Family, options: Mapping[str, Any]) -> None:
-    known = [
-        name
-        for name, parameter in inspect.signature(family.fit).parameters.items()
-        if parameter.kind is inspect.Parameter.KEYWORD_ONLY
-    ]
+def _check_options(
+    classifier: str, fit_model: Callable[..., Model], options: Mapping[str, Any]
+) -> None:
+    parameters = inspect.signature(fit_model).parameters.values()
+    known = [p.name for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY]
     for name in options:
         if name not in known:
-            raise ValueError(
-                f"{classifier}: unknown option {name!r}; known: {', '.join(known) or 'none'}"
-            )
+            raise ValueError(f"{classifier}: unknown option {name!r}; known: {', '.join(known)}")
 
 
-def _some(names: Any) -> str:
-    names = list(names)
-    return f"{', '.join(names[:3])}, … ({len(names)})" if len(names) > 3 else ", ".join(names)
+def _shortened(names: Sequence[str]) -> str:
+    first = ", ".join(names[:3])
+    return f"{first}, … ({len(names)})" if len(names) > 3 else first

@@ -1,28 +1,34 @@
-"""Why: feature groups, contributions to a decision, coefficients, the order of entry."""
+"""Explanations: feature groups, contributions to a decision, coefficients, the LARS path."""
 
 from __future__ import annotations
 
 import re
-import warnings
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from meta_ood.meta_classification import logistic, quality
-from meta_ood.meta_classification.classifier import MetaClassifier, fit, why_not_fitted
-from meta_ood.meta_classification.families import LinearModel, logistic_regression
+from meta_ood.meta_classification import quality
+from meta_ood.meta_classification.classifier import MetaClassifier, fit, fit_failure
 from meta_ood.meta_classification.features import (
     Flags,
     Floats,
+    Integers,
     Scaling,
-    Segments,
-    SomeFeatures,
     degenerate_columns,
+    describe_feature,
     false_positives,
 )
-from meta_ood.meta_classification.folds import assign_folds, cross_validate
+from meta_ood.meta_classification.folds import LEAVE_ONE_OUT, assign_folds, predict_folds
+from meta_ood.meta_classification.models import (
+    LinearModel,
+    logistic_regression,
+    solver,
+    with_ones,
+)
+from meta_ood.segments import SegmentTable
 
+# Numbers of features for which the AUROC along the path is given: dense where it rises.
 _PATH_SIZES = (1, 2, 3, 5, 8, 13, 21, 34, 55)
 
 GROUPS: dict[str, str] = {
@@ -34,7 +40,7 @@ GROUPS: dict[str, str] = {
     "class shares": r"cprob\d+",
     "neighbours": r"ndist\d+",
 }
-"""Group of features -> pattern of the published names (METHOD.md G1)."""
+"""Group of features -> pattern of the published names (docs/method.md, section 4)."""
 
 
 def feature_groups(names: Sequence[str]) -> dict[str, list[int]]:
@@ -45,36 +51,21 @@ def feature_groups(names: Sequence[str]) -> dict[str, list[int]]:
     >>> feature_groups(["E_bd", "S", "mean_x", "E", "mine"])
     {'entropy': [0, 3], 'size': [1], 'position': [2], 'other': [4]}
     """
-    found: dict[str, list[int]] = {}
-    for group, pattern in GROUPS.items():
-        columns = [i for i, name in enumerate(names) if re.fullmatch(pattern, name)]
-        if columns:
-            found[group] = columns
-    taken = {i for columns in found.values() for i in columns}
-    if rest := [i for i in range(len(names)) if i not in taken]:
-        found["other"] = rest
-    return found
+    found: dict[str, list[int]] = {group: [] for group in (*GROUPS, "other")}
+    for column, name in enumerate(names):
+        fitting = (group for group, pattern in GROUPS.items() if re.fullmatch(pattern, name))
+        found[next(fitting, "other")].append(column)
+    return {group: columns for group, columns in found.items() if columns}
 
 
-def contributions(classifier: MetaClassifier, table: Segments) -> Floats:
-    """Return what each feature adds to the log odds of being false, against its mean.
+def contributions(classifier: MetaClassifier, table: SegmentTable) -> Floats:
+    """Return ``(S, F)``: what each feature adds to the log odds of being false, against its mean.
 
     For a linear model ``w_k x_k``: they and the bias add up to the log odds. For any other model
-    the log odds less those with feature k at its training mean.
-
-    Parameters
-    ----------
-    classifier
-        A fitted classifier.
-    table
-        ``S`` segments.
-
-    Returns
-    -------
-    ``(S, F) float64``; all 0 for a classifier that keeps everything.
+    the log odds less those with feature k at its training mean. All 0 if no model was fitted.
     """
     scaled = classifier.scaling(np.asarray(table.features, np.float64))
-    if classifier.keep_everything:
+    if classifier.fit_failure:
         return np.zeros_like(scaled)
     if isinstance(classifier.model, LinearModel):
         added: Floats = scaled * classifier.model.weights
@@ -89,7 +80,11 @@ def contributions(classifier: MetaClassifier, table: Segments) -> Floats:
 
 
 def reasons(
-    contribution: Floats, values: Floats, names: Sequence[str], most: int = 3
+    contribution: Floats,
+    values: Floats,
+    names: Sequence[str],
+    most: int = 3,
+    class_names: Sequence[str] = (),
 ) -> list[dict[str, Any]]:
     """Return the features that decide about one segment most, the strongest first.
 
@@ -101,19 +96,21 @@ def reasons(
         F names.
     most
         How many; features that add nothing are left out.
+    class_names
+        Names of the C classes, for the descriptions.
 
     Examples
     --------
     >>> reasons(np.array([0.1, -2.0]), np.array([7.0, 0.5]), ["S", "E"], most=1)
-    [{'feature': 'E', 'value': 0.5, 'log_odds': -2.0, 'speaks_for': 'true'}]
+    [{'feature': 'E', 'description': 'mean entropy', 'value': 0.5, 'log_odds': -2.0}]
     """
     order = np.argsort(-np.abs(contribution), kind="stable")[:most]
     return [
         {
             "feature": names[k],
+            "description": describe_feature(names[k], class_names),
             "value": round(float(values[k]), 6),
             "log_odds": round(float(contribution[k]), 4),
-            "speaks_for": "false" if contribution[k] > 0 else "true",
         }
         for k in order
         if contribution[k]
@@ -121,9 +118,9 @@ def reasons(
 
 
 def coefficient_intervals(
-    table: Segments, samples: int = 100, seed: int = 0, penalty: float = 1.0, level: float = 0.95
+    table: SegmentTable, samples: int = 100, seed: int = 0, level: float = 0.95
 ) -> tuple[Floats, Floats]:
-    """Return ``(F,)`` lower and upper ends of the weights' bootstrap intervals.
+    """Return ``(F,)`` lower and upper ends of the weights' bootstrap intervals; NaN if undefined.
 
     Whole images are drawn, since segments of an image are alike; the scaling is that of all
     segments, so that the weights are comparable.
@@ -136,27 +133,24 @@ def coefficient_intervals(
         Bootstrap samples; those with one kind of segment only are drawn again.
     seed
         Of the draws.
-    penalty, level
-        Of the logistic regression; mass of the interval.
+    level
+        Probability mass of the interval.
     """
     false = false_positives(table)
     features = np.asarray(table.features, np.float64)
-    design = logistic.with_ones(Scaling.of(features)(features))
-    start = logistic.newton(design, false, penalty=penalty)
+    design = with_ones(Scaling.of(features)(features))
+    # each fit begins at the result of the one before, which is near
+    model = solver(1.0, warm_start=True, tol=1e-9)
     images = [np.flatnonzero(table.image == i) for i in np.unique(table.image)]
     generator = np.random.default_rng(seed)
     drawn: list[Floats] = []
-    for _ in range(20 * samples):  # far more than enough unless one kind stands in one image
+    for _ in range(20 * samples):  # enough unless one of the kinds is found in one image only
         if len(drawn) == samples:
             break
-        rows = np.concatenate(
-            [images[i] for i in generator.integers(len(images), size=len(images))]
-        )
-        if not why_not_fitted(false[rows]):
-            weights = logistic.newton(
-                design[rows], false[rows], penalty=penalty, start=start, tolerance=1e-6
-            )
-            drawn.append(weights[:-1])
+        chosen = generator.integers(len(images), size=len(images))
+        rows = np.concatenate([images[i] for i in chosen])
+        if not fit_failure(false[rows]):
+            drawn.append(model.fit(design[rows], false[rows]).coef_[0, :-1].copy())
     if not drawn:
         nothing = np.full(features.shape[1], np.nan)
         return nothing, nothing.copy()
@@ -164,91 +158,119 @@ def coefficient_intervals(
     return low, high
 
 
-def entry_order(scaled: Floats, false: Flags) -> list[int]:
-    """Return columns in the order in which they enter the LARS path (Efron et al., 2004).
+def lars_path(scaled: Floats, target: Floats) -> tuple[list[int], Floats]:
+    """Return the path of least angle regression (Efron et al., Annals of Statistics 32, 2004).
+
+    At each step all columns that have entered are equally correlated with the residual. (The
+    ``lars_path(method="lar")`` of scikit-learn loses that property where a coefficient changes its
+    sign.)
 
     Parameters
     ----------
     scaled
         ``(S, F)`` scaled features.
-    false
-        ``(S,) bool``, both kinds.
+    target
+        ``(S,)``; its mean is subtracted.
 
     Returns
     -------
-    The columns that enter; constant ones, and ones that others span, never do.
+    The columns in the order in which they enter (constant ones, and ones that earlier ones span,
+    never do), and ``(E, F)`` coefficients: row e where the next column is about to enter.
     """
-    from sklearn.exceptions import ConvergenceWarning
-    from sklearn.linear_model import lars_path
-
-    target = false - false.mean()
-    with warnings.catch_warnings():
-        # with fewer segments than features the path ends early, and that is its answer
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        _, active, _ = lars_path(scaled, target, method="lar", max_iter=scaled.shape[1])
-    return [int(k) for k in active]
+    gram = scaled.T @ scaled
+    correlation = scaled.T @ (target - target.mean())
+    first = np.abs(correlation).max(initial=0.0)
+    waiting = [k for k in range(len(gram)) if gram[k, k] > 0]
+    order: list[int] = []
+    coefficients = np.zeros(len(gram))
+    path: list[Floats] = []
+    while waiting:
+        # 1. the column most correlated with the residual enters, unless the others span it
+        entering = max(waiting, key=lambda k: abs(correlation[k]))
+        waiting.remove(entering)
+        if abs(correlation[entering]) <= 1e-10 * first:
+            break
+        among = gram[np.ix_(order, order)]
+        with_it = gram[order, entering]
+        independent = gram[entering, entering] - with_it @ np.linalg.solve(among, with_it)
+        if independent <= 1e-9 * gram[entering, entering]:
+            continue
+        order.append(entering)
+        # 2. the direction in which the correlations of all of them fall equally
+        signs = np.sign(correlation[order])
+        direction = np.linalg.solve(gram[np.ix_(order, order)], signs)
+        change = gram[:, order] @ direction  # ± 1 for the columns in `order`
+        # 3. a step as long as none of the others is more correlated
+        largest = np.abs(correlation[order]).max()
+        steps = [largest]
+        for k in waiting:
+            for sign in (1, -1):
+                closing = 1 - sign * change[k]
+                if closing > 1e-12:
+                    steps.append(max(largest - sign * correlation[k], 0.0) / closing)
+        length = min(steps)
+        coefficients[order] += length * direction
+        correlation = correlation - length * change
+        path.append(coefficients.copy())
+    return order, np.array(path).reshape(len(order), len(gram))
 
 
 def path_quality(
-    table: Segments, sizes: Sequence[int], folds: str = "scene", penalty: float = 1.0
+    features: Floats, false: Flags, fold: Integers, sizes: Sequence[int]
 ) -> list[dict[str, Any]]:
-    """Return the out-of-fold AUROC with the first 1, 2, … features of the path.
+    """Return the out-of-fold AUROC with the first features of the LARS path, for each size.
 
-    The path is made anew in every fold, so that the choice of features, too, is out of fold.
+    The path is computed anew in every fold, so that the choice of features, too, is out of fold.
 
     Parameters
     ----------
-    table
-        Segments with features, adjusted IoU, images and scenes.
+    features, false, fold
+        ``(S, F)`` features, ``(S,)`` targets and numbers of folds.
     sizes
         Numbers of features.
-    folds
-        ``scene`` or ``image``.
-    penalty
-        Of the logistic regression on the features chosen.
     """
-    fold = assign_folds(table, folds)
-    features = np.asarray(table.features, np.float64)
-    false = false_positives(table)
-    probability = np.zeros((len(sizes), len(fold)))
+    log_odds = np.zeros((len(sizes), len(fold)))
     for number in range(int(fold.max(initial=-1)) + 1):
         out = fold == number
-        if why_not_fitted(false[~out]):
+        if fit_failure(false[~out]):
             continue
         scaling = Scaling.of(features[~out])
         train, test = scaling(features[~out]), scaling(features[out])
-        order = entry_order(train, false[~out])
+        order, _ = lars_path(train, false[~out].astype(np.float64))
         for row, size in enumerate(sizes):
             chosen = order[:size]
-            model = logistic_regression(train[:, chosen], false[~out], penalty=penalty)
-            probability[row, out] = model.log_odds(test[:, chosen])
+            model = logistic_regression(train[:, chosen], false[~out])
+            log_odds[row, out] = model.log_odds(test[:, chosen])
     return [
-        {"features": size, "auroc": _auroc(judged, false)}
-        for size, judged in zip(sizes, probability, strict=True)
+        {"features": size, "auroc": _auroc(values, false)}
+        for size, values in zip(sizes, log_odds, strict=True)
     ]
 
 
 def ablations(
-    table: Segments,
-    folds: str = "scene",
-    classifier: str = "logistic_regression",
-    **options: Any,
+    features: Floats, names: Sequence[str], false: Flags, fold: Integers
 ) -> list[dict[str, Any]]:
-    """Return, for each group of features, the out-of-fold AUROC without it and of it alone."""
-    false = false_positives(table)
+    """Return, for each group of features, the out-of-fold AUROC without it and of it alone.
+
+    Parameters are those of :func:`path_quality`, and the F names.
+    """
     rows = []
-    for group, columns in feature_groups(table.feature_names).items():
-        rest = [k for k in range(len(table.feature_names)) if k not in columns]
+    for group, columns in feature_groups(names).items():
         row: dict[str, Any] = {"group": group, "features": len(columns)}
-        for key, kept in (("auroc_without", rest), ("auroc_alone", columns)):
-            part = SomeFeatures.of(table, kept)
-            row[key] = _auroc(cross_validate(part, folds, classifier, **options), false)
+        for key, kept in (
+            ("auroc_without", np.delete(features, columns, axis=1)),
+            ("auroc_alone", features[:, columns]),
+        ):
+            found = predict_folds(kept, false, fold, "logistic_regression")
+            row[key] = _auroc(found.probability, false)
         rows.append(row)
     return rows
 
 
-def explain(table: Segments, folds: str, samples: int, seed: int) -> dict[str, Any]:
-    """Return what the stage `meta` writes into ``explanation.json``: plain values.
+def explain(
+    table: SegmentTable, folds: str, samples: int, seed: int, class_names: Sequence[str] = ()
+) -> dict[str, Any]:
+    """Return the contents of ``explanation.json``: plain values.
 
     ``degenerate``, ``coefficients`` (weight with bootstrap interval, strongest first), ``path``
     (order of entry, AUROC by number of features) and ``groups`` (ablations), all of the logistic
@@ -265,31 +287,35 @@ def explain(table: Segments, folds: str, samples: int, seed: int) -> dict[str, A
         Bootstrap samples; 0 leaves the intervals out.
     seed
         Of the bootstrap.
+    class_names
+        Names of the C classes, for the descriptions.
     """
     names = table.feature_names
     features = np.asarray(table.features, np.float64)
     false = false_positives(table)
     found: dict[str, Any] = {"degenerate": degenerate_columns(features, names)}
-    if why_not_fitted(false):
+    if fit_failure(false):
         return found
-    folds = "image" if folds in ("leave_one_out", "published") else folds
+    # 1. weights and their intervals
     fitted = fit(table)
     coefficients = [
-        {"feature": n, "weight": round(float(w), 6)}
-        for n, w in zip(names, fitted.weights, strict=True)
+        {"feature": n, "description": describe_feature(n, class_names), "weight": round(w, 6)}
+        for n, w in zip(names, fitted.weights.tolist(), strict=True)
     ]
     if samples:
-        low, high = coefficient_intervals(table, samples, seed)
-        for row, ends in zip(coefficients, zip(low, high, strict=True), strict=True):
-            row["low"], row["high"] = (None if np.isnan(e) else round(float(e), 6) for e in ends)
-    order = entry_order(fitted.scaling(features), false)
-    sizes = sorted({k for k in _PATH_SIZES if k < len(order)} | {len(order)})
+        ends = zip(*coefficient_intervals(table, samples, seed), strict=True)
+        for row, (low, high) in zip(coefficients, ends, strict=True):
+            row["low"], row["high"] = (None if np.isnan(e) else round(e, 6) for e in (low, high))
     found["coefficients"] = sorted(coefficients, key=lambda row: -abs(row["weight"]))
+    # 2. the path and the groups, out of fold
+    fold = assign_folds(table, "image" if folds in LEAVE_ONE_OUT else folds)
+    order, _ = lars_path(fitted.scaling(features), false.astype(np.float64))
+    sizes = sorted({k for k in _PATH_SIZES if k < len(order)} | {len(order)})
     found["path"] = {
         "order": [names[k] for k in order],
-        "quality": path_quality(table, sizes, folds),
+        "quality": path_quality(features, false, fold, sizes),
     }
-    found["groups"] = ablations(table, folds)
+    found["groups"] = ablations(features, names, false, fold)
     return found
 
 

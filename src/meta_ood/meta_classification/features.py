@@ -1,79 +1,26 @@
-"""What a meta classifier reads from a table of segments: features, targets, scaling."""
+"""Features and targets of a table of segments: scaling, useless columns, names in words."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
+
+from meta_ood.segments import SegmentTable
 
 Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
 Flags = npt.NDArray[np.bool_]
 
+# A mean of n equal float64 values is off by some 1e-16 of their size; a true feature varies more.
 _ROUNDING = 1e-12
-"""A column whose standard deviation is below this share of its largest value is constant."""
 
 
-class Segments(Protocol):
-    """The columns of a ``SegmentTable`` that meta classification reads.
-
-    Attributes
-    ----------
-    image_ids, scenes
-        Name and scene of each of the N images.
-    image
-        ``(S,)`` integers in ``[0, N)``: the image of each segment.
-    features
-        ``(S, F) float64``.
-    feature_names
-        F names.
-    iou
-        ``(S,) float64`` adjusted IoU in [0, 1]; 0 = false positive.
-    """
-
-    @property
-    def image_ids(self) -> Sequence[str]: ...  # noqa: D102
-    @property
-    def scenes(self) -> Sequence[str]: ...  # noqa: D102
-    @property
-    def image(self) -> npt.NDArray[np.integer]: ...  # noqa: D102
-    @property
-    def features(self) -> Floats: ...  # noqa: D102
-    @property
-    def feature_names(self) -> Sequence[str]: ...  # noqa: D102
-    @property
-    def iou(self) -> npt.NDArray[np.floating]: ...  # noqa: D102
-
-
-@dataclass(frozen=True)
-class SomeFeatures:
-    """A table with some of its columns: what ablations leave in."""
-
-    image_ids: Sequence[str]
-    scenes: Sequence[str]
-    image: npt.NDArray[np.integer]
-    features: Floats
-    feature_names: Sequence[str]
-    iou: npt.NDArray[np.floating]
-
-    @classmethod
-    def of(cls, table: Segments, columns: Sequence[int]) -> SomeFeatures:
-        """Keep the `columns` of a table."""
-        return cls(
-            table.image_ids,
-            table.scenes,
-            table.image,
-            np.asarray(table.features)[:, list(columns)],
-            tuple(table.feature_names[k] for k in columns),
-            table.iou,
-        )
-
-
-def false_positives(table: Segments) -> Flags:
-    """Return ``(S,)``: which segments touch no true component (METHOD.md G5, ``y = iou0``)."""
+def false_positives(table: SegmentTable) -> Flags:
+    """Return ``(S,)``: which segments touch no true component."""
     false: Flags = np.asarray(table.iou) == 0
     return false
 
@@ -88,7 +35,7 @@ class Scaling:
         ``(F,)`` mean of the finite values of a column; 0 for a column without any.
     scale
         ``(F,)`` population standard deviation; 0 marks a constant column, which is scaled to 0
-        whatever it holds, so that it can say nothing.
+        whatever values new data have there.
     """
 
     mean: Floats
@@ -114,7 +61,7 @@ class Scaling:
 
     @classmethod
     def published(cls, features: Floats) -> Scaling:
-        """Fit as METHOD.md G5 does: ``(x - mean) / (std + 1e-10)``, a constant column included."""
+        """Fit as the published code does: ``(x - mean) / (std + 1e-10)``, constants included."""
         count = max(len(features), 1)
         mean = features.sum(axis=0) / count
         return cls(mean, np.sqrt(((features - mean) ** 2).sum(axis=0) / count) + 1e-10)
@@ -127,7 +74,7 @@ class Scaling:
 
 
 def degenerate_columns(features: Floats, names: Sequence[str]) -> dict[str, str]:
-    """Say which columns carry nothing, or nothing new.
+    """Return the columns that carry no information, or none beyond an earlier column.
 
     Parameters
     ----------
@@ -138,9 +85,9 @@ def degenerate_columns(features: Floats, names: Sequence[str]) -> dict[str, str]
 
     Returns
     -------
-    Name -> what is wrong: values that are not finite, a constant, or the same (up to scale and
-    shift) as an earlier column. Nothing is dropped for it: a constant column is scaled to 0, L2
-    shares the weight among equal columns.
+    Name -> reason: values that are not finite, a constant, or the same (up to scale and shift) as
+    an earlier column. Such columns stay in use: a constant column is scaled to 0, and the L2
+    penalty shares the weight among equal columns.
 
     Examples
     --------
@@ -148,13 +95,12 @@ def degenerate_columns(features: Floats, names: Sequence[str]) -> dict[str, str]
     {'b': 'same as a up to scale and shift', 'c': 'constant'}
     """
     found: dict[str, str] = {}
-    names = [str(name) for name in names]
     if not len(features):
         return found
     scaling = Scaling.of(features)
     scaled = scaling(features)
     missing = (~np.isfinite(features)).sum(axis=0)
-    correlation = np.abs(scaled.T @ scaled) / max(len(features), 1)
+    correlation = np.abs(scaled.T @ scaled) / len(features)
     for column, name in enumerate(names):
         if scaling.scale[column] == 0:
             found[name] = "constant"
@@ -165,3 +111,51 @@ def degenerate_columns(features: Floats, names: Sequence[str]) -> dict[str, str]
             if len(same):
                 found[name] = f"same as {names[same[0]]} up to scale and shift"
     return found
+
+
+_WORDS = {
+    "S": "size",
+    "S_in": "number of inner pixels",
+    "S_bd": "number of boundary pixels",
+    "S_rel": "size relative to the boundary",
+    "S_rel_in": "inner pixels relative to the boundary",
+    "mean_x": "vertical position",
+    "mean_y": "horizontal position",
+}
+_HEAT_MAPS = {"E": "entropy", "D": "probability margin", "V": "variation ratio"}
+_PLACES = {
+    "": "",
+    "_in": " inside",
+    "_bd": " on the boundary",
+    "_rel": ", times relative size",
+    "_rel_in": " inside, times relative size",
+}
+
+
+def describe_feature(name: str, class_names: Sequence[str] = ()) -> str:
+    """Return a feature's name in words; an unknown name is returned as it is.
+
+    Parameters
+    ----------
+    name
+        A published name (docs/method.md, section 4).
+    class_names
+        Names of the C classes; a class without a name is given by its number.
+
+    Examples
+    --------
+    >>> describe_feature("ndist1", ["road", "train"])
+    "share of neighbouring pixels that are 'train'"
+    >>> describe_feature("E_var_bd"), describe_feature("cprob7")
+    ('variance of the entropy on the boundary', "mean probability of 'class 7'")
+    """
+    if found := re.fullmatch(r"(cprob|ndist)(\d+)", name):
+        number = int(found[2])
+        named = class_names[number] if number < len(class_names) else f"class {number}"
+        if found[1] == "cprob":
+            return f"mean probability of '{named}'"
+        return f"share of neighbouring pixels that are '{named}'"
+    if found := re.fullmatch(r"([EDV])(_var)?((?:_in|_bd|_rel|_rel_in)?)", name):
+        statistic = "variance of the" if found[2] else "mean"
+        return f"{statistic} {_HEAT_MAPS[found[1]]}{_PLACES[found[3]]}"
+    return _WORDS.get(name, name)

@@ -9,52 +9,56 @@ import numpy as np
 from scipy.special import expit
 
 from meta_ood.data.registry import lookup
-from meta_ood.meta_classification.classifier import fit_rows, why_not_fitted
+from meta_ood.meta_classification.classifier import fit_failure, fit_rows
 from meta_ood.meta_classification.features import (
     Flags,
     Floats,
     Integers,
     Scaling,
-    Segments,
     false_positives,
 )
 from meta_ood.meta_classification.leave_one_out import leave_one_out
+from meta_ood.meta_classification.models import logistic_regression
+from meta_ood.segments import SegmentTable
 
 FOLDS: dict[str, str] = {
     "scene": "leave one scene out: no frame of the same video on both sides",
     "image": "leave one image out",
     "leave_one_out": "leave one segment out, the scaling fitted without it",
-    "published": "leave one segment out, the scaling fitted on all segments (METHOD.md G5)",
+    "published": "leave one segment out, the scaling fitted on all segments",
 }
 """Name in params.yaml -> what is left out."""
+
+LEAVE_ONE_OUT = ("leave_one_out", "published")
+"""The schemes whose folds are single segments."""
 
 
 @dataclass(frozen=True)
 class OutOfFold:
-    """What each segment's own fold, trained without it, says about it.
+    """Probabilities of segments by classifiers that were fitted without their folds.
 
     Attributes
     ----------
     probability
-        ``(S,)`` probability of being a false positive; 0 where the fold keeps everything.
+        ``(S,)`` probability of being a false positive; 0 where no classifier was fitted.
     fold
         ``(S,)`` number of the fold that each segment was left out with.
-    keep_everything
-        Fold number -> why nothing could be learnt for it.
+    fit_failures
+        Fold number -> why no classifier was fitted for it; its segments are kept.
     """
 
     probability: Floats
     fold: Integers
-    keep_everything: dict[int, str]
+    fit_failures: dict[int, str]
 
     @property
-    def judged(self) -> Flags:
-        """``(S,)``: which segments' folds could learn something."""
-        judged: Flags = ~np.isin(self.fold, list(self.keep_everything))
-        return judged
+    def has_classifier(self) -> Flags:
+        """``(S,)``: for which segments' folds a classifier was fitted."""
+        fitted: Flags = ~np.isin(self.fold, list(self.fit_failures))
+        return fitted
 
 
-def assign_folds(table: Segments, folds: str) -> Integers:
+def assign_folds(table: SegmentTable, folds: str) -> Integers:
     """Return ``(S,)`` fold numbers, 0.. in the order in which their segments first appear.
 
     Parameters
@@ -71,44 +75,25 @@ def assign_folds(table: Segments, folds: str) -> Integers:
     """
     lookup("folds", FOLDS, folds)
     image = np.asarray(table.image, np.int64)
+    groups = image if folds == "image" else np.arange(len(image))
     if folds == "scene":
-        numbers: dict[str, int] = {}
-        of_image = np.array([numbers.setdefault(s, len(numbers)) for s in table.scenes], np.int64)
-        groups = of_image[image]
-    elif folds == "image":
-        groups = image
-    else:
-        groups = np.arange(len(image))
-    values, first = np.unique(groups, return_index=True)
-    order = values[np.argsort(first)]
-    renumbered = np.empty(int(values.max(initial=-1)) + 1, np.int64)
-    renumbered[order] = np.arange(len(order))
-    return renumbered[groups]
-
-
-def cross_validate(
-    table: Segments,
-    folds: str = "scene",
-    classifier: str = "logistic_regression",
-    **options: Any,
-) -> Floats:
-    """Return ``(S,)`` out-of-fold probabilities in [0, 1] of being a false positive.
-
-    See :func:`out_of_fold`, which also says what each fold could learn.
-    """
-    return out_of_fold(table, folds, classifier, **options).probability
+        numbers = {scene: number for number, scene in enumerate(dict.fromkeys(table.scenes))}
+        groups = np.array([numbers[scene] for scene in table.scenes], np.int64)[image]
+    _, first, inverse = np.unique(groups, return_index=True, return_inverse=True)
+    rank: Integers = np.argsort(np.argsort(first))
+    return rank[inverse]
 
 
 def out_of_fold(
-    table: Segments,
+    table: SegmentTable,
     folds: str = "scene",
     classifier: str = "logistic_regression",
     **options: Any,
 ) -> OutOfFold:
-    """Judge each segment by a classifier that has not seen its fold.
+    """Return each segment's probability by a classifier that was fitted without its fold.
 
-    A fold whose training part has segments of one kind only, or none (a single scene), keeps
-    everything: probability 0, with the reason.
+    If a training part holds only one class, or nothing (a single scene), no classifier is fitted
+    and all segments of the fold are kept: probability 0, with the reason.
 
     Parameters
     ----------
@@ -131,46 +116,49 @@ def out_of_fold(
     false = false_positives(table)
     if folds == "published" and classifier != "logistic_regression":
         raise ValueError(f"folds 'published' are for logistic_regression, not {classifier!r}")
-    if folds == "published" or (folds, classifier) == ("leave_one_out", "logistic_regression"):
-        return _each_segment(features, false, fold, rescale=folds != "published", **options)
-    return over_folds(features, false, fold, classifier, **options)
+    if folds in LEAVE_ONE_OUT and classifier == "logistic_regression":
+        return _leave_single_segments_out(features, false, folds == "published", **options)
+    return predict_folds(features, false, fold, classifier, **options)
 
 
-def over_folds(
+def predict_folds(
     features: Floats, false: Flags, fold: Integers, classifier: str, **options: Any
 ) -> OutOfFold:
-    """Do what :func:`out_of_fold` says with plain arrays and folds numbered from 0."""
+    """Do what :func:`out_of_fold` does with plain arrays and folds numbered from 0."""
     probability = np.zeros(len(fold))
-    reasons: dict[int, str] = {}
+    failures: dict[int, str] = {}
     for number in range(int(fold.max(initial=-1)) + 1):
         out = fold == number
         part = fit_rows((), features[~out], false[~out], classifier, **options)
-        if part.keep_everything:
-            reasons[number] = part.keep_everything
+        if part.fit_failure:
+            failures[number] = part.fit_failure
         else:
             probability[out] = part.probability_of(features[out])
-    return OutOfFold(probability, fold, reasons)
+    return OutOfFold(probability, fold, failures)
 
 
-def _each_segment(
-    features: Floats, false: Flags, fold: Integers, *, rescale: bool, penalty: float = 1.0
+def _leave_single_segments_out(
+    features: Floats, false: Flags, published: bool, *, penalty: float = 1.0
 ) -> OutOfFold:
-    """Leave one segment out at a time, by the fast way where it leads there."""
-    probability = np.zeros(len(fold))
-    left = false.sum() - false, (~false).sum() - ~false  # of each kind, without each segment
-    lone = (left[0] == 0) | (left[1] == 0)
-    reasons = {int(i): why_not_fitted(np.delete(false, i)) for i in np.flatnonzero(lone)}
-    rows = np.flatnonzero(~lone)
-    if len(rows) == 0:
-        return OutOfFold(probability, fold, reasons)
-    scaling = Scaling.of(features) if rescale else Scaling.published(features)
-    if np.isfinite(features).all():
-        judged = leave_one_out(scaling(features), false, rows, penalty=penalty, rescale=rescale)
-        probability[rows] = expit(judged.log_odds)
-        rows = rows[~judged.solved]
-    for row in rows:
-        rest = np.arange(len(fold)) != row
-        # without this segment a feature is constant, or has gaps: a fit of its own
-        part = fit_rows((), features[rest], false[rest], "logistic_regression", penalty=penalty)
-        probability[row] = part.probability_of(features[row : row + 1])[0]
-    return OutOfFold(probability, fold, reasons)
+    """Leave one segment out at a time, by corrections of one fit where that is possible."""
+    count = len(false)
+    probability = np.zeros(count)
+    complete = bool(np.isfinite(features).all())
+    published &= complete  # the published scaling cannot fill gaps
+    # 1. segments without which only one class remains
+    lone = (false.sum() - false == 0) | ((~false).sum() - ~false == 0)
+    failures = {int(i): fit_failure(np.delete(false, i)) for i in np.flatnonzero(lone)}
+    # 2. corrections of the fit on all segments; they need both classes and no gaps
+    log_odds = np.full(count, np.nan)
+    scaling = Scaling.published(features) if published else Scaling.of(features)
+    if complete and not lone.all():
+        log_odds = leave_one_out(scaling(features), false, penalty=penalty, rescale=not published)
+    # 3. a fit for each of the others
+    for row in np.flatnonzero(np.isnan(log_odds) & ~lone):
+        rest = np.arange(count) != row
+        if not published:
+            scaling = Scaling.of(features[rest])
+        model = logistic_regression(scaling(features[rest]), false[rest], penalty=penalty)
+        log_odds[row] = model.log_odds(scaling(features[row : row + 1]))[0]
+    probability[~lone] = expit(log_odds[~lone])
+    return OutOfFold(probability, np.arange(count), failures)

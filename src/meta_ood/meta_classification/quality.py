@@ -1,10 +1,12 @@
-"""How good probabilities of being a false positive are: ranking, decisions, calibration."""
+"""Quality of probabilities of being a false positive: ranking, calibration, operating point."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
+from sklearn.metrics import average_precision_score, brier_score_loss, roc_auc_score
 
 from meta_ood.meta_classification.features import Flags, Floats, Integers
 
@@ -18,112 +20,70 @@ def auroc(probability: Floats, false: Flags) -> float:
         ``(S,)`` probability of being a false positive.
     false
         ``(S,) bool``, the positive class.
-
-    Examples
-    --------
-    >>> auroc(np.array([0.1, 0.4, 0.4]), np.array([False, True, False]))
-    0.75
     """
-    positives, negatives = int(false.sum()), int((~false).sum())
-    if positives == 0 or negatives == 0:
-        return float("nan")
-    _, inverse, counts = np.unique(probability, return_inverse=True, return_counts=True)
-    rank = (np.cumsum(counts) - (counts - 1) / 2)[inverse]
-    pairs = rank[false].sum() - positives * (positives + 1) / 2
-    return float(pairs / (positives * negatives))
+    one_kind = false.all() or not false.any()
+    return math.nan if one_kind else float(roc_auc_score(false, probability))
 
 
 def auprc(probability: Floats, false: Flags) -> float:
-    """Return average precision: the step-wise area under the precision-recall curve.
-
-    NaN without a false positive.
-
-    Examples
-    --------
-    >>> auprc(np.array([0.1, 0.4, 0.8]), np.array([True, False, True])).__round__(4)
-    0.8333
-    """
-    if not false.any():
-        return float("nan")
-    order = np.argsort(-probability, kind="stable")
-    hits, ranked = np.cumsum(false[order]), probability[order]
-    last = np.append(np.flatnonzero(np.diff(ranked)), len(ranked) - 1)
-    precision = hits[last] / (last + 1)
-    recall_steps = np.diff(hits[last] / hits[-1], prepend=0.0)
-    return float(precision @ recall_steps)
-
-
-def accuracy(probability: Floats, false: Flags, operating_point: float = 0.5) -> float:
-    """Return the fraction of right decisions; NaN without segments.
-
-    Examples
-    --------
-    >>> accuracy(np.array([0.2, 0.9]), np.array([True, True]))
-    0.5
-    """
-    if len(false) == 0:
-        return float("nan")
-    return float(((probability > operating_point) == false).mean())
+    """Return average precision, with the arguments of :func:`auroc`; NaN without a false one."""
+    return float(average_precision_score(false, probability)) if false.any() else math.nan
 
 
 def brier(probability: Floats, false: Flags) -> float:
-    """Return the mean squared error of the probabilities, in [0, 1]; NaN without segments.
-
-    Examples
-    --------
-    >>> brier(np.array([0.0, 1.0]), np.array([True, True]))
-    0.5
-    """
-    if len(false) == 0:
-        return float("nan")
-    return float(((probability - false) ** 2).mean())
+    """Return the mean squared error of the probabilities, in [0, 1]; NaN without segments."""
+    return float(brier_score_loss(false, probability)) if len(false) else math.nan
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """Said against seen: segments in bins of equal width of their probability.
+    """Reliability diagram: predicted against observed frequency, in bins of the probability.
 
     Attributes
     ----------
     count
-        ``(bins,)`` segments in each bin.
-    said
-        ``(bins,)`` mean probability; NaN in an empty bin.
-    seen
-        ``(bins,)`` fraction that is false; NaN in an empty bin.
+        ``(B,)`` segments in each bin that holds any.
+    predicted
+        ``(B,)`` their mean probability.
+    observed
+        ``(B,)`` fraction of them that is false.
     """
 
     count: Integers
-    said: Floats
-    seen: Floats
+    predicted: Floats
+    observed: Floats
 
     @property
     def error(self) -> float:
-        """Expected calibration error: mean ``|said - seen|``, weighted by count, in [0, 1]."""
-        if not self.count.sum():
-            return float("nan")
-        gap = np.abs(np.nan_to_num(self.said - self.seen))
-        return float(gap @ self.count / self.count.sum())
+        """Expected calibration error: mean ``|predicted - observed|``, weighted by count."""
+        if not len(self.count):
+            return math.nan
+        return float(np.average(np.abs(self.predicted - self.observed), weights=self.count))
 
 
 def calibration(probability: Floats, false: Flags, bins: int = 10) -> Calibration:
-    """Sort segments into `bins` by probability, the upper edge belonging to the bin above.
+    """Return the reliability diagram with `bins` bins of equal width, empty ones left out.
+
+    A probability on the edge of two bins counts to the lower one, as in scikit-learn's
+    ``calibration_curve`` and in :func:`meta_ood.metrics.semantic.reliability`.
 
     Examples
     --------
-    >>> calibration(np.array([0.1, 0.3, 0.9]), np.array([False, True, True]), bins=2).seen
+    >>> calibration(np.array([0.1, 0.5, 0.9]), np.array([False, True, True]), bins=2).observed
     array([0.5, 1. ])
     """
-    bin_of = np.minimum((probability * bins).astype(np.int64), bins - 1)
+    inner_edges = np.linspace(0, 1, bins + 1)[1:-1]
+    bin_of = np.searchsorted(inner_edges, probability, side="left")
     count = np.bincount(bin_of, minlength=bins)
-    filled = np.where(count, count, 1)
-    empty = np.where(count, 0.0, np.nan)
-    said = np.bincount(bin_of, probability, bins) / filled + empty
-    seen = np.bincount(bin_of, false.astype(np.float64), bins) / filled + empty
-    return Calibration(count.astype(np.int64), said, seen)
+    used = count > 0
+    predicted, observed = (
+        np.bincount(bin_of, values.astype(np.float64), bins)[used] / count[used]
+        for values in (probability, false)
+    )
+    return Calibration(count[used].astype(np.int64), predicted, observed)
 
 
-def point_that_loses_at_most(probability: Floats, false: Flags, max_lost: float) -> float:
+def operating_point_for_max_lost(probability: Floats, false: Flags, max_lost: float) -> float:
     """Return the lowest operating point that removes at most a fraction of the true segments.
 
     Parameters
@@ -142,9 +102,10 @@ def point_that_loses_at_most(probability: Floats, false: Flags, max_lost: float)
     Examples
     --------
     >>> true = np.zeros(4, bool)
-    >>> point_that_loses_at_most(np.array([0.1, 0.9, 0.3, 0.2]), true, 0.25)
+    >>> operating_point_for_max_lost(np.array([0.1, 0.9, 0.3, 0.2]), true, 0.25)
     0.3
     """
     falling = np.sort(probability[~false])[::-1]
+    # 0.3 of 10 segments is 2.999… in float64 and means 3
     allowed = int(np.floor(max_lost * len(falling) + 1e-9))
     return float(falling[allowed]) if allowed < len(falling) else 0.0

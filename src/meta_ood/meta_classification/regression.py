@@ -6,42 +6,17 @@ from typing import Any
 
 import numpy as np
 import scipy.linalg
+from sklearn.linear_model import Ridge
+from sklearn.metrics import mean_absolute_error, r2_score
 
-from meta_ood.meta_classification.features import Floats, Scaling, Segments
-from meta_ood.meta_classification.folds import assign_folds
-
-
-def ridge(scaled: Floats, iou: Floats, penalty: float = 1.0) -> tuple[Floats, float]:
-    """Minimise ``|iou - x w - b|^2 + penalty |w|^2``; the bias is free.
-
-    Parameters
-    ----------
-    scaled
-        ``(S, F)`` columns of mean 0.
-    iou
-        ``(S,)`` adjusted IoU in [0, 1].
-    penalty
-        Weight of the L2 term, above 0.
-
-    Returns
-    -------
-    ``(F,)`` weights and the bias.
-
-    Examples
-    --------
-    >>> weights, bias = ridge(np.array([[1.0], [-1.0]]), np.array([0.8, 0.2]), penalty=1e-9)
-    >>> round(weights[0], 6), bias
-    (np.float64(0.3), 0.5)
-    """
-    bias = float(iou.mean())
-    gram = scaled.T @ scaled
-    gram.flat[:: len(gram) + 1] += penalty
-    weights: Floats = scipy.linalg.solve(gram, scaled.T @ (iou - bias), assume_a="pos")
-    return weights, bias
+from meta_ood.meta_classification.features import Floats, Scaling
+from meta_ood.meta_classification.folds import LEAVE_ONE_OUT, assign_folds
+from meta_ood.meta_classification.models import with_ones
+from meta_ood.segments import SegmentTable
 
 
-def cross_validate_iou(table: Segments, folds: str = "scene", penalty: float = 1.0) -> Floats:
-    """Return ``(S,)`` out-of-fold estimates of the adjusted IoU in [0, 1].
+def cross_validate_iou(table: SegmentTable, folds: str = "scene", penalty: float = 1.0) -> Floats:
+    """Return ``(S,)`` out-of-fold estimates of the adjusted IoU in [0, 1], by ridge regression.
 
     Parameters
     ----------
@@ -50,7 +25,7 @@ def cross_validate_iou(table: Segments, folds: str = "scene", penalty: float = 1
     folds
         A name in ``FOLDS``.
     penalty
-        Weight of the L2 term.
+        Weight of the L2 term; the bias is free.
 
     Returns
     -------
@@ -60,35 +35,33 @@ def cross_validate_iou(table: Segments, folds: str = "scene", penalty: float = 1
     features = np.asarray(table.features, np.float64)
     iou = np.asarray(table.iou, np.float64)
     common = Scaling.published(features) if folds == "published" else None
-    estimate = np.full(len(fold), np.nan)
-    singly = folds in ("leave_one_out", "published")
-    if singly and len(fold) > 2:
-        return _leave_one_out(features, iou, common, penalty)
-    for number in range(int(fold.max(initial=-1)) + 1):
-        out = fold == number
-        if out.all():
-            continue
-        scaling = common or Scaling.of(features[~out])
-        weights, bias = ridge(scaling(features[~out]), iou[~out], penalty)
-        estimate[out] = scaling(features[out]) @ weights + bias
+    if folds in LEAVE_ONE_OUT and len(fold) > 2:
+        estimate = _leave_one_out((common or Scaling.of(features))(features), iou, penalty)
+    else:
+        estimate = np.full(len(fold), np.nan)
+        for number in range(int(fold.max(initial=-1)) + 1):
+            out = fold == number
+            if not out.all():
+                scaling = common or Scaling.of(features[~out])
+                model = Ridge(alpha=penalty).fit(scaling(features[~out]), iou[~out])
+                estimate[out] = model.predict(scaling(features[out]))
     within: Floats = np.clip(estimate, 0, 1)
     return within
 
 
-def _leave_one_out(features: Floats, iou: Floats, common: Scaling | None, penalty: float) -> Floats:
-    """Leave one segment out: the residual of the full fit over one minus its leverage.
+def _leave_one_out(scaled: Floats, iou: Floats, penalty: float) -> Floats:
+    """Return each segment's estimate without it, from one fit.
 
-    The scaling is that of all segments: without one of them it changes by the order of 1 / S.
+    The residual without a segment is its residual in the full fit over one minus its leverage. The
+    scaling is that of all segments: without one of them it changes by the order of 1 / S.
     """
-    scaled = (common or Scaling.of(features))(features)
-    design = np.hstack([scaled, np.ones((len(scaled), 1))])
+    design = with_ones(scaled)
     gram = design.T @ design
-    gram.flat[: -1 : len(gram) + 1] += penalty
+    gram.flat[: -1 : len(gram) + 1] += penalty  # the diagonal but its last element, the bias
     solved = scipy.linalg.solve(gram, design.T, assume_a="pos")
     leverage = np.einsum("nd,dn->n", design, solved)
-    residual = iou - design @ (solved @ iou)
-    within: Floats = np.clip(iou - residual / (1 - leverage), 0, 1)
-    return within
+    estimate: Floats = iou - (iou - design @ (solved @ iou)) / (1 - leverage)
+    return estimate
 
 
 def regression_quality(estimate: Floats, iou: Floats) -> dict[str, Any]:
@@ -102,9 +75,8 @@ def regression_quality(estimate: Floats, iou: Floats) -> dict[str, Any]:
     known = np.isfinite(estimate)
     if not known.any():
         return {"r2": None, "mean_absolute_error": None}
-    residual, spread = (iou - estimate)[known], (iou - iou[known].mean())[known]
-    total = float(spread @ spread)
+    varies = bool(np.ptp(iou[known]) > 0)
     return {
-        "r2": round(1 - float(residual @ residual) / total, 9) if total > 0 else None,
-        "mean_absolute_error": round(float(np.abs(residual).mean()), 9),
+        "r2": round(float(r2_score(iou[known], estimate[known])), 9) if varies else None,
+        "mean_absolute_error": round(float(mean_absolute_error(iou[known], estimate[known])), 9),
     }

@@ -1,18 +1,19 @@
-"""Stage `meta`: table of segments -> meta classifier, out-of-fold probabilities, how good."""
+"""Stage `meta`: table of segments -> meta classifier, out-of-fold probabilities, their quality."""
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 import logging
+from dataclasses import replace
 from pathlib import Path
 
 from meta_ood.config import Params
+from meta_ood.data import files
 from meta_ood.data.context import Log, Machine
+from meta_ood.meta_classification.cross_validation import cross_validate
 from meta_ood.meta_classification.explanation import explain
-from meta_ood.meta_classification.judgement import judge
 from meta_ood.segments import table_file
+
+_COLUMNS = ("segment", "image_id", "scene", "probability", "removed", "estimated_iou")
 
 _log = logging.getLogger(__name__)
 
@@ -28,15 +29,18 @@ def run(
     log: Log,
     machine: Machine,
 ) -> None:
-    """Judge every segment by a classifier that has not seen its fold.
+    """Cross-validate a meta classifier on the table `segments` and fit it on all of it.
 
-    Writes into `meta`: ``classifier.json`` (fitted on all segments), ``probabilities.csv``
-    (segment, image_id, scene, out-of-fold probability of being a false positive, removed, estimated
-    IoU; in the table's order), ``metrics.json`` and ``explanation.json``.
+    Writes into `meta`: ``classifier.json`` (fitted on all segments; trees and networks with a
+    ``classifier.skops`` beside), ``probabilities.csv`` (segment, image_id, scene, out-of-fold
+    probability of being a false positive, removed, estimated IoU; in the table's order),
+    ``metrics.json`` and ``explanation.json``.
     """
     del machine
     table = table_file.read_table(segments)
-    judged = judge(
+    class_names = table_file.read_class_names(segments)
+    # 1. out-of-fold decisions, metrics, and the classifier for new data
+    found = cross_validate(
         table,
         classifier=params.meta.classifier,
         options=params.meta.classifier_options,
@@ -44,28 +48,28 @@ def run(
         operating_point=params.meta.operating_point,
         max_lost=params.meta.max_lost,
     )
-    explained = explain(table, params.meta.folds, params.meta.bootstrap, params.seed)
-    if reason := judged.metrics["keep_everything"]:
+    if reason := found.metrics["fit_failures"]:
         _log.warning(
-            "%s %s %s: segments kept without a verdict: %s", network, variant, dataset, reason
+            "%s %s %s: %d segments are kept without a classifier: %s",
+            *(network, variant, dataset, found.metrics["kept_without_classifier"], reason),
         )
-
-    rows = io.StringIO()
-    writer = csv.writer(rows, lineterminator="\n")
-    writer.writerow(("segment", "image_id", "scene", "probability", "removed", "estimated_iou"))
-    for segment, image in enumerate(table.image):
-        said = (judged.probability[segment], judged.estimated_iou[segment])
-        probability, iou = (f"{value:.9f}" for value in said)
-        place = (segment, table.image_ids[image], table.scenes[image])
-        writer.writerow((*place, probability, int(judged.removed[segment]), iou))
-    meta.mkdir(parents=True, exist_ok=True)
-    for name, text in (
-        ("classifier.json", judged.classifier.to_json()),
-        ("probabilities.csv", rows.getvalue()),
-        ("explanation.json", json.dumps(explained, indent=2, allow_nan=False) + "\n"),
-        ("metrics.json", json.dumps(judged.metrics, indent=2, allow_nan=False) + "\n"),
-    ):
-        temporary = meta / f"{name}.tmp"
-        temporary.write_text(text, encoding="utf-8", newline="")
-        temporary.replace(meta / name)
-    log({f"meta/{k}": v for k, v in judged.metrics.items() if isinstance(v, int | float)}, 0)
+    classifier = replace(
+        found.classifier, network=network, variant=variant, class_names=class_names
+    )
+    # 2. what decides, by the logistic regression
+    explained = explain(table, params.meta.folds, params.meta.bootstrap, params.seed, class_names)
+    # 3. the files
+    rows = zip(
+        range(len(table.image)),
+        (table.image_ids[image] for image in table.image),
+        (table.scenes[image] for image in table.image),
+        (f"{value:.9f}" for value in found.probability),
+        found.removed.astype(int),
+        (f"{value:.9f}" for value in found.estimated_iou),
+        strict=True,
+    )
+    classifier.write(meta / "classifier.json")
+    files.write_csv(meta / "probabilities.csv", _COLUMNS, rows)
+    files.write_json(meta / "explanation.json", explained)
+    files.write_json(meta / "metrics.json", found.metrics)
+    log({f"meta/{k}": v for k, v in found.metrics.items() if isinstance(v, int | float)}, 0)

@@ -53,8 +53,14 @@ def run(
                 bar.update()
             table_file.write_table(parts[-1], SegmentTable.concatenate(tables), {})
     table = SegmentTable.concatenate([table_file.read_table(part) for part in parts])
-    names = {"network": network, "variant": variant, "dataset": dataset}
-    table_file.write_table(segments, table, {**names, "weights_sha256": frames.weights_sha256})
+    origin = {
+        "network": network,
+        "variant": variant,
+        "dataset": dataset,
+        "weights_sha256": frames.weights_sha256,
+        "class_names": list(frames.class_names),
+    }
+    table_file.write_table(segments, table, origin)
     shutil.rmtree(gathered)
     log({f"segments/{name}": float(count) for name, count in table.counts().items()}, 0)
 

@@ -9,10 +9,10 @@ import numpy as np
 
 from meta_ood.meta_classification import quality
 from meta_ood.meta_classification.classifier import fit
-from meta_ood.meta_classification.families import CLASSIFIERS
+from meta_ood.meta_classification.cross_validation import operating_points
 from meta_ood.meta_classification.features import Flags, Floats, false_positives
 from meta_ood.meta_classification.folds import FOLDS, out_of_fold
-from meta_ood.meta_classification.judgement import chosen_points
+from meta_ood.meta_classification.models import CLASSIFIERS
 from meta_ood.metrics import component
 from meta_ood.metrics.segment import segment_errors
 from meta_ood.segments import SegmentTable
@@ -136,19 +136,19 @@ def compare(
                 names = (name, name, classifier, scheme)
                 points: Floats | float = _HALF
                 if max_lost is not None:
-                    points = chosen_points(table, judged, scheme, classifier, {}, max_lost)
-                rows.append(_row(names, table, judged.probability, judged.judged, points))
+                    points = operating_points(table, judged, scheme, classifier, {}, max_lost)
+                rows.append(_row(names, table, judged.probability, judged.has_classifier, points))
     for source, learnt_from in tables.items():
         for classifier in classifiers if len(tables) > 1 else ():
             fitted, point = fit(learnt_from, classifier), _HALF
             if max_lost is not None:
                 said = out_of_fold(learnt_from, "scene", classifier).probability
                 false = false_positives(learnt_from)
-                point = quality.point_that_loses_at_most(said, false, max_lost)
+                point = quality.operating_point_for_max_lost(said, false, max_lost)
             for target, table in tables.items():
                 if source == target:
                     continue
-                known = np.full(len(table.features), not fitted.keep_everything)
+                known = np.full(len(table.features), not fitted.fit_failure)
                 names = (source, target, classifier, "")
                 rows.append(_row(names, table, fitted.probability(table), known, point))
     return rows

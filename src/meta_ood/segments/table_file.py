@@ -18,7 +18,7 @@ READABLE = (1, 2)
 """Version 1 also had columns of true components that nothing read; they are left out."""
 
 
-def write_table(path: Path, table: SegmentTable, provenance: Mapping[str, str]) -> None:
+def write_table(path: Path, table: SegmentTable, provenance: Mapping[str, Any]) -> None:
     """Write a segment table atomically, one HDF5 dataset per field.
 
     Parameters
@@ -28,7 +28,7 @@ def write_table(path: Path, table: SegmentTable, provenance: Mapping[str, str]) 
     table
         The segments.
     provenance
-        Origin of the table: network, variant, dataset, hash of the weights.
+        Origin of the table: network, variant, dataset, hash of the weights, names of the classes.
     """
     with replacing(path) as file:
         file.attrs["format"] = "meta-ood segments"
@@ -66,3 +66,12 @@ def read_table(path: Path) -> SegmentTable:
                 values[f.name] = file[f.name][()]
         values["score"], values["threshold"] = str(values["score"]), float(values["threshold"])
         return SegmentTable(**values)
+
+
+def read_class_names(path: Path) -> tuple[str, ...]:
+    """Return the names of the classes that the network of a table predicts; () if unknown.
+
+    Errors are those of :func:`read_table`.
+    """
+    with opened(path, "meta-ood segments", READABLE) as file:
+        return tuple(str(name) for name in file.attrs.get("provenance.class_names", ()))

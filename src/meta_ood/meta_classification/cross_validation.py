@@ -1,0 +1,172 @@
+"""Cross validation of a meta classifier on a table: decisions, metrics, and the fitted result."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from meta_ood.meta_classification import quality
+from meta_ood.meta_classification.classifier import MetaClassifier, fit
+from meta_ood.meta_classification.features import Flags, Floats, false_positives
+from meta_ood.meta_classification.folds import (
+    LEAVE_ONE_OUT,
+    OutOfFold,
+    out_of_fold,
+    predict_folds,
+)
+from meta_ood.meta_classification.regression import cross_validate_iou, regression_quality
+from meta_ood.segments import SegmentTable
+
+METRICS_FORMAT = "meta-ood meta metrics, version 2"
+
+# Choosing an operating point needs out-of-fold probabilities within each training part; more folds
+# than these cost fits and change the point little.
+_INNER_FOLDS = 5
+
+
+@dataclass(frozen=True)
+class CrossValidation:
+    """Out-of-fold decisions on the segments of a table, and the classifier fitted on all of them.
+
+    Attributes
+    ----------
+    probability
+        ``(S,)`` out-of-fold probability of being a false positive.
+    removed
+        ``(S,) bool``: the probability is above the operating point.
+    estimated_iou
+        ``(S,)`` out-of-fold estimate of the adjusted IoU in [0, 1] (meta regression); NaN where
+        there is no other fold.
+    classifier
+        Fitted on all segments: for new data.
+    metrics
+        Plain values; ``auroc``, ``auprc``, ``accuracy``, ``brier`` and the calibration are those
+        of the segments for whose folds a classifier was fitted, None where not defined.
+    """
+
+    probability: Floats
+    removed: Flags
+    estimated_iou: Floats
+    classifier: MetaClassifier
+    metrics: dict[str, Any]
+
+
+def cross_validate(
+    table: SegmentTable,
+    *,
+    classifier: str = "logistic_regression",
+    options: Mapping[str, Any] | None = None,
+    folds: str = "scene",
+    operating_point: float = 0.5,
+    max_lost: float | None = None,
+) -> CrossValidation:
+    """Cross-validate a meta classifier on a table and fit it on all of it.
+
+    Parameters
+    ----------
+    table
+        Segments with features, adjusted IoU, images and scenes.
+    classifier, options
+        A name in ``CLASSIFIERS`` and its keywords.
+    folds
+        A name in ``FOLDS``.
+    operating_point
+        Probability in [0, 1] above which a segment is removed, unless `max_lost` is given.
+    max_lost
+        Fraction of the true segments, in [0, 1], that may be lost: the operating point is then the
+        lowest that keeps to it on the training folds, see :func:`operating_points`.
+
+    Raises
+    ------
+    ValueError
+        Unknown classifier, option or folds.
+    """
+    options = dict(options or {})
+    # 1. probabilities and decisions, each segment's by a classifier fitted without its fold
+    found = out_of_fold(table, folds, classifier, **options)
+    false = false_positives(table)
+    points = np.full(len(false), operating_point)
+    if max_lost is not None:
+        points = operating_points(table, found, folds, classifier, options, max_lost)
+        operating_point = quality.operating_point_for_max_lost(found.probability, false, max_lost)
+    removed = found.probability > points
+    # 2. the classifier for new data, and how often it decides differently
+    fitted = fit(table, classifier, operating_point=operating_point, **options)
+    differing = (fitted.probability(table) > operating_point) != removed
+    fitted = replace(fitted, differing_decisions=int(differing.sum()))
+    # 3. metrics
+    estimate = cross_validate_iou(table, folds)
+    metrics = {
+        "format": METRICS_FORMAT,
+        **_quality_metrics(found, false, removed),
+        "segments": len(false),
+        "false": int(false.sum()),
+        "removed": int(removed.sum()),
+        "removed_false": int((removed & false).sum()),
+        "lost_true": int((removed & ~false).sum()),
+        "folds": folds,
+        "number_of_folds": int(found.fold.max(initial=-1)) + 1,
+        "classifier": classifier,
+        "operating_point": operating_point,
+        "differing_decisions": fitted.differing_decisions,
+        "kept_without_classifier": int((~found.has_classifier).sum()),
+        "folds_without_classifier": len(found.fit_failures),
+        "fit_failures": "; ".join(sorted(set(found.fit_failures.values()))),
+        "regression": regression_quality(estimate, np.asarray(table.iou, np.float64)),
+    }
+    return CrossValidation(found.probability, removed, estimate, fitted, metrics)
+
+
+def _quality_metrics(found: OutOfFold, false: Flags, removed: Flags) -> dict[str, Any]:
+    """Return the metrics of the segments for whose folds a classifier was fitted."""
+    rows = found.has_classifier
+    probability, target = found.probability[rows], false[rows]
+    calibration = quality.calibration(probability, target)
+    values = {
+        "auroc": quality.auroc(probability, target),
+        "auprc": quality.auprc(probability, target),
+        "accuracy": float((removed[rows] == target).mean()) if rows.any() else math.nan,
+        "brier": quality.brier(probability, target),
+        "calibration_error": calibration.error,
+    }
+    return {name: None if math.isnan(v) else round(v, 9) for name, v in values.items()} | {
+        "calibration": {
+            "count": calibration.count.tolist(),
+            "predicted": calibration.predicted.round(9).tolist(),
+            "observed": calibration.observed.round(9).tolist(),
+        }
+    }
+
+
+def operating_points(
+    table: SegmentTable,
+    found: OutOfFold,
+    folds: str,
+    classifier: str,
+    options: Mapping[str, Any],
+    max_lost: float,
+) -> Floats:
+    """Return ``(S,)``: for each segment the operating point chosen without its fold.
+
+    For folds by scene or image, the training part of each fold is cross-validated in turn (in at
+    most five parts of whole scenes or images) and the point is chosen on the result. Where segments
+    are left out one by one, the point for a segment is chosen on the out-of-fold probabilities of
+    all others. If a training part cannot be cross-validated, the point is 1: the fold is kept.
+    """
+    false = false_positives(table)
+    points = np.ones(len(false))
+    features = np.asarray(table.features, np.float64)
+    for number in range(int(found.fold.max(initial=-1)) + 1):
+        rest = found.fold != number
+        probability, complete = found.probability[rest], True
+        if folds not in LEAVE_ONE_OUT:
+            inner = np.unique(found.fold[rest], return_inverse=True)[1] % _INNER_FOLDS
+            part = predict_folds(features[rest], false[rest], inner, classifier, **options)
+            probability, complete = part.probability, not part.fit_failures
+        if complete:
+            points[~rest] = quality.operating_point_for_max_lost(probability, false[rest], max_lost)
+    return points

@@ -1,0 +1,164 @@
+"""The kinds of meta classifiers: how each is fitted, and its log odds on scaled features.
+
+Estimators are scikit-learn's. A linear one is reduced to its weights and bias, which JSON can hold
+under the features' names; the others stay estimators, see ``classifier_file``.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from scipy.special import logit
+from sklearn.ensemble import HistGradientBoostingClassifier
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression
+from sklearn.neural_network import MLPClassifier
+
+from meta_ood.meta_classification.features import Flags, Floats
+
+# scikit-learn gives the small network's probabilities, not its log odds; the nearer to 0 or 1 they
+# are, the less float64 can tell them apart, and exactly 1 would be an infinite contribution.
+_SMALLEST = 1e-15
+
+
+@dataclass(frozen=True)
+class LinearModel:
+    """Log odds ``= x w + b``.
+
+    Attributes
+    ----------
+    weights
+        ``(F,) float64``.
+    bias
+        The constant term.
+    """
+
+    weights: Floats
+    bias: float
+
+    def log_odds(self, scaled: Floats) -> Floats:
+        """Return ``(S,)`` log odds of being a false positive from ``(S, F)`` scaled features."""
+        odds: Floats = scaled @ self.weights + self.bias
+        return odds
+
+
+@dataclass(frozen=True)
+class EstimatorModel:
+    """Log odds of a fitted estimator of scikit-learn."""
+
+    estimator: Any
+
+    def log_odds(self, scaled: Floats) -> Floats:
+        """Return ``(S,)`` log odds of being a false positive from ``(S, F)`` scaled features."""
+        if len(scaled) == 0:  # scikit-learn refuses tables without rows
+            return np.zeros(0)
+        if hasattr(self.estimator, "decision_function"):
+            odds: Floats = self.estimator.decision_function(scaled)
+        else:
+            probability = self.estimator.predict_proba(scaled)[:, 1]
+            odds = logit(np.clip(probability, _SMALLEST, 1 - _SMALLEST))
+        return odds
+
+
+Model = LinearModel | EstimatorModel
+
+
+def with_ones(scaled: Floats) -> Floats:
+    """Append a column of ones, the bias feature: ``(S, F)`` -> ``(S, F + 1)``."""
+    return np.hstack([scaled, np.ones((len(scaled), 1))])
+
+
+def solver(penalty: float, **options: Any) -> LogisticRegression:
+    """Return the unfitted estimator of the published logistic regression, for :func:`with_ones`.
+
+    It minimises ``penalty / 2 |w|^2 + sum log(1 + exp(-s (x w)))`` with s = +1 for a false
+    positive, -1 otherwise, and w including the bias. The published code's liblinear with
+    C = 1 / penalty minimises the same function but stops at a tolerance of 1e-4.
+
+    Raises
+    ------
+    ValueError
+        If `penalty` is not above 0; it makes the minimum unique and finite.
+    """
+    if not penalty > 0:
+        raise ValueError(f"penalty is {penalty}; expected a number above 0")
+    settings = {"solver": "newton-cholesky", "tol": 1e-14, "max_iter": 200} | options
+    return LogisticRegression(C=1 / penalty, fit_intercept=False, **settings)
+
+
+def logistic_regression(scaled: Floats, false: Flags, *, penalty: float = 1.0) -> LinearModel:
+    """Fit the published classifier: L2, intercept penalised, C = 1 / penalty."""
+    weights = solver(penalty).fit(with_ones(scaled), false).coef_[0]
+    return LinearModel(weights[:-1], float(weights[-1]))
+
+
+def sparse_logistic_regression(
+    scaled: Floats, false: Flags, *, penalty: float = 1.0
+) -> LinearModel:
+    """Fit a logistic regression with an L1 penalty on all weights but the bias."""
+    if not penalty > 0:
+        raise ValueError(f"penalty is {penalty}; expected a number above 0")
+    estimator = LogisticRegression(
+        C=1 / penalty,
+        l1_ratio=1,
+        solver="liblinear",
+        # liblinear penalises the bias too, divided by this: as good as not at all
+        intercept_scaling=1e4,
+        tol=1e-8,
+        max_iter=2000,
+        random_state=0,
+    )
+    with warnings.catch_warnings():
+        # the tolerance is near what float64 allows: where it is not reached, the weights are good
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        estimator.fit(scaled, false)
+    return LinearModel(estimator.coef_[0], float(estimator.intercept_[0]))
+
+
+def gradient_boosted_trees(
+    scaled: Floats,
+    false: Flags,
+    *,
+    trees: int = 60,
+    leaves: int = 7,
+    learning_rate: float = 0.1,
+    least_segments: int = 10,
+    penalty: float = 1.0,
+) -> EstimatorModel:
+    """Fit histogram gradient boosting with `least_segments` in each leaf."""
+    estimator = HistGradientBoostingClassifier(
+        max_iter=trees,
+        max_leaf_nodes=leaves,
+        learning_rate=learning_rate,
+        min_samples_leaf=least_segments,
+        l2_regularization=penalty,
+        early_stopping=False,
+        random_state=0,
+    )
+    return EstimatorModel(estimator.fit(scaled, false))
+
+
+def small_network(
+    scaled: Floats, false: Flags, *, width: int = 8, penalty: float = 1.0, seed: int = 0
+) -> EstimatorModel:
+    """Fit one hidden layer of `width` tanh units (L-BFGS, L2 penalty)."""
+    estimator = MLPClassifier(
+        (width,), activation="tanh", solver="lbfgs", alpha=penalty, max_iter=300, random_state=seed
+    )
+    with warnings.catch_warnings():
+        # a network stopped after max_iter is evaluated out of fold like any other
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        return EstimatorModel(estimator.fit(scaled, false))
+
+
+CLASSIFIERS: dict[str, Callable[..., Model]] = {
+    "logistic_regression": logistic_regression,
+    "sparse_logistic_regression": sparse_logistic_regression,
+    "gradient_boosted_trees": gradient_boosted_trees,
+    "small_network": small_network,
+}
+"""Name in params.yaml -> how to fit it on scaled features ``(S, F)`` and targets ``(S,)``."""
