@@ -63,9 +63,8 @@ lint: $(SETUP)  ## ruff, mypy --strict, cython-lint
 format: $(SETUP)  ## format the code
 	@ruff check --fix-only --quiet . ; ruff format .
 
-ui: $(SETUP)  ## open the MLflow UI on the runs of this folder
-	@MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false mlflow server --workers 1 \
-	  --backend-store-uri sqlite:///$(CURDIR)/mlflow.db --port $${PORT:-5000}
+ui: $(SETUP)  ## serve the MLflow UI on the runs of this folder; prints its address
+	@python -m meta_ood ui --port $${PORT:-5000}
 
 benchmarks: $(SETUP)  ## run every benchmark
 	@for script in benchmarks/*.py; do echo "== $$script"; python $$script || exit 1; done

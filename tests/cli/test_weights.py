@@ -7,7 +7,7 @@ from click.testing import CliRunner
 
 from meta_ood import models, tracking
 from meta_ood.cli import main
-from meta_ood.tracking import facts, journal, recording, writer
+from meta_ood.data.files import file_hash
 
 PARAMS = Path(__file__).parents[2] / "params.yaml"
 
@@ -59,12 +59,10 @@ def test_the_registry_holds_what_was_imported_and_nothing_of_what_was_refused(ru
     for name in ("MLFLOW_RUN_ID", "MLFLOW_TRACKING_URI", "DVC_STAGE", "DVC_ROOT", "RANK"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("META_OOD_TRACKING", "on")
-    monkeypatch.setattr(recording, "ensure_writer", lambda root: None)
     folder = Path.cwd()
     torch.save(models.build("dualgcn_mini", 19).state_dict(), "file.pth")
     result = run(*importing("--origin", "a paper"))
     assert result.exit_code == 0, result.output
-    writer.flush(folder)
     stored = Path("data/weights/dualgcn_mini/baseline.safetensors")
 
     def registry():
@@ -75,13 +73,11 @@ def test_the_registry_holds_what_was_imported_and_nothing_of_what_was_refused(ru
 
     aliases, ((name, version, _, tags),) = before = registry()
     assert aliases == {name: {"baseline": version}} == {"dualgcn_mini": {"baseline": version}}
-    assert tags["weights.md5"] == facts.file_md5(stored)
+    assert tags["weights.md5"] == file_hash(stored, "md5")
     disk = {path: path.read_bytes() for path in folder.rglob("*.safetensors")}
 
     torch.save(models.build("dualgcn_mini", 5).state_dict(), "file.pth")
     assert run(*importing()).exit_code == 2
-    assert not list(journal.journals(folder))
-    writer.flush(folder)
     assert registry() == before
     assert {path: path.read_bytes() for path in folder.rglob("*.safetensors")} == disk
 

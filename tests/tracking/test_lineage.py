@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 import yaml
 
 from meta_ood import config, tracking
+from meta_ood.data.files import file_hash
 from meta_ood.pipeline import paths as layout
-from meta_ood.tracking import facts, lineage, lockfile, query, recording, reproduce, writer
+from meta_ood.tracking import description, lineage, lockfile, reproduce
+from meta_ood.tracking.store import all_runs, open_store
 from meta_ood.tracking.sync import sync
 
 PARAMS = Path(__file__).parents[2] / "params.yaml"
@@ -20,14 +23,9 @@ pytestmark = pytest.mark.filterwarnings("ignore")  # mlflow's own
 
 
 @pytest.fixture
-def work(tmp_path, monkeypatch):
-    """A project in which DVC ran `pretrain` and `evaluate`."""
-    for name in ("MLFLOW_RUN_ID", "MLFLOW_TRACKING_URI", "DVC_STAGE", "DVC_ROOT", "RANK"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(recording, "ensure_writer", lambda root: None)
-    monkeypatch.chdir(tmp_path)
+def work(work):
+    """Let DVC have run `pretrain` and `evaluate`."""
     params = config.read_yaml(PARAMS)
-    Path("params.yaml").write_text(yaml.safe_dump(params), encoding="utf-8")
     weights = Path("data/networks/deeplabv3plus_mini/baseline.safetensors")
     metrics = Path(f"data/evaluate/{PLACE}/metrics.json")
     for path in (weights, metrics):
@@ -48,7 +46,7 @@ def work(tmp_path, monkeypatch):
                 "deps": [{"path": "data/prepare/cityscapes_train", "hash": "md5", "md5": "aa.dir"}],
                 "params": {"params.yaml": {"seed": params["seed"]}},
                 "outs": [
-                    {"path": str(weights), "hash": "md5", "md5": facts.file_md5(weights)},
+                    {"path": str(weights), "hash": "md5", "md5": file_hash(weights, "md5")},
                 ],
             },
             f"evaluate@{PLACE.replace('/', '-')}": {
@@ -56,24 +54,26 @@ def work(tmp_path, monkeypatch):
                 "--variant baseline --dataset lost_and_found",
                 "deps": [{"path": "src/meta_ood/scores.py", "hash": "md5", "md5": "bb"}],
                 "params": {"params.yaml": {"evaluate": params["evaluate"], "seed": params["seed"]}},
-                "outs": [{"path": str(metrics), "hash": "md5", "md5": facts.file_md5(metrics)}],
+                "outs": [{"path": str(metrics), "hash": "md5", "md5": file_hash(metrics, "md5")}],
             },
         },
     }
     Path("dvc.lock").write_text(yaml.safe_dump(lock, sort_keys=False), encoding="utf-8")
-    return tmp_path
+    return work
 
 
-def test_sync_restores_once_and_lineage_finds_both_ways(work):
-    assert sync(work) == (0, 2)
-    assert sync(work) == (0, 0)
-    store = query.open_store(work)
-    runs = {run.data.tags["stage"]: run for run in query.runs(store)}
+def test_sync_records_once_and_lineage_finds_both_ways(work):
+    assert sync(work) == 2
+    assert sync(work) == 0
+    store = open_store(work)
+    runs = {run.data.tags["stage"]: run for run in all_runs(store)}
     assert set(runs) == {"pretrain", "evaluate"}
     assert runs["evaluate"].data.metrics["evaluate/auroc"] == 0.9
-    assert {run.data.tags["restored"] for run in runs.values()} == {"true"}
+    assert {run.data.tags["recorded"] for run in runs.values()} == {"from dvc.lock"}
     setting = layout.setting_of(config.load(PARAMS), "evaluate", **CELL)
-    tags = facts.setting_tags("evaluate", CELL, setting)
+    # evaluations carry what they evaluate, so that a chart can plot results against it
+    assert runs["evaluate"].data.params["pretrain.epochs"] == "30"
+    tags = description.setting_tags("evaluate", CELL, setting)
     assert tags.items() <= runs["evaluate"].data.tags.items()
 
     told = lineage.Lineage(work)
@@ -94,20 +94,18 @@ def test_sync_restores_once_and_lineage_finds_both_ways(work):
         with pytest.raises(ValueError, match=expected):
             list(told.of(wrong))
 
-    # what is out of date is not restored: another seed means that pretrain must run again
+    # what is out of date is not recorded: another seed means that pretrain must run again
     params = config.read_yaml(Path("params.yaml"))
     Path("params.yaml").write_text(yaml.safe_dump(params | {"seed": 7}), encoding="utf-8")
-    assert sync(work) == (0, 0)
+    assert sync(work) == 0
 
 
 def test_reproduce_says_why_it_cannot(work):
-    run_of = {}
     with tracking.run("report", keys={}, params={}, inputs={}):
         pass
-    writer.flush(work)
-    store = query.open_store(work)
-    (run_of["none"],) = query.runs(store)
-    run_id = run_of["none"].info.run_id
+    store = open_store(work)
+    (run,) = all_runs(store)
+    run_id = run.info.run_id
     with pytest.raises(ValueError, match=r"no git\.sha"):
         reproduce.plan(work, run_id)
     store.set_tag(run_id, "git.sha", "1" * 40)
@@ -129,3 +127,37 @@ def test_is_current_looks_at_inputs_and_params(work):
     assert not lockfile.is_current(evaluate, locked, values | {"evaluate.bootstrap": -1})
     owner = lockfile.owner(locked, f"data/evaluate/{PLACE}/metrics.json")
     assert owner == evaluate
+
+
+def test_a_cut_lock_file_is_an_error_that_names_the_cure(work):
+    """A killed `dvc` leaves dvc.lock empty or cut off; such a text may still be YAML."""
+    whole = lockfile.read()
+    text = Path("dvc.lock").read_text(encoding="utf-8")
+    cure = r"dvc\.lock is empty or cut off.*git checkout.*dvc repro"
+    errors = 0
+    for length in range(len(text)):
+        Path("dvc.lock").write_text(text[:length], encoding="utf-8")
+        try:
+            cut = lockfile.read()
+        except ValueError as error:
+            errors += bool(re.search(cure, str(error)))
+        else:  # what follows the last hash does not matter
+            assert cut.items() <= whole.items()
+    # the others are cuts between lines after which every hash is whole
+    assert errors > 0.9 * len(text)
+    Path("dvc.lock").write_text("", encoding="utf-8")
+    for command in (sync, lineage.Lineage):
+        with pytest.raises(ValueError, match=cure):
+            command(work)
+
+
+def test_the_report_first_records_the_stages_before_it(work, monkeypatch):
+    monkeypatch.setenv("DVC_STAGE", "report")
+    monkeypatch.setenv("DVC_EXP_NAME", "sweep-1")
+    for _ in range(2):
+        with tracking.run("report", keys={}, params={}, inputs={}):
+            pass
+    stages = [run.data.tags["stage"] for run in all_runs(open_store(work))]
+    assert sorted(stages) == ["evaluate", "pretrain", "report", "report"]
+    names = {run.data.tags["dvc.exp.name"] for run in all_runs(open_store(work))}
+    assert names == {"sweep-1"}

@@ -181,7 +181,7 @@ def test_the_pipeline_runs_on_servers_and_a_fresh_clone_pulls_it(tracking_server
     small_project(first, s3)
     where = {"MLFLOW_TRACKING_URI": tracking_server, "PYTHONPATH": str(first / "src")}
     call(first, "dvc", "repro", "-q", **where)
-    assert "restored 0" in call(first, "python", "-m", "meta_ood", "sync", **where)
+    assert "recorded 0" in call(first, "python", "-m", "meta_ood", "sync", **where)
     stages = len(yaml.safe_load((first / "dvc.lock").read_text())["stages"])
     store = mlflow.MlflowClient(tracking_server)
     experiment = store.get_experiment_by_name("meta-ood")
@@ -211,4 +211,4 @@ def test_the_pipeline_runs_on_servers_and_a_fresh_clone_pulls_it(tracking_server
     ):
         assert (second / name).read_bytes() == (first / name).read_bytes()
     assert "up to date" in call(second, "dvc", "status", **where)
-    assert "restored 0" in call(second, "python", "-m", "meta_ood", "sync", **where)
+    assert "recorded 0" in call(second, "python", "-m", "meta_ood", "sync", **where)

@@ -1,136 +1,58 @@
-"""Tracking: journals, the writer, and what the store holds afterwards."""
+"""What the store holds after a stage, and that no trouble with the store stops a stage."""
 
 from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
+import socket
+import stat
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pytest
-import yaml
 from click.testing import CliRunner
 
 from meta_ood import config, tracking
 from meta_ood.cli import main
+from meta_ood.data.files import file_hash
 from meta_ood.pipeline import paths as layout
-from meta_ood.tracking import facts, recording, writer
-from meta_ood.tracking.journal import Journal, journals
+from meta_ood.tracking import description, location, query, store
+from meta_ood.tracking.store import all_runs, open_store
 
-PARAMS = Path(__file__).parents[2] / "params.yaml"
-
-
-@pytest.fixture
-def work(tmp_path, monkeypatch):
-    """Be in an empty project whose writer is called by the test, not spawned."""
-    for name in ("MLFLOW_RUN_ID", "MLFLOW_TRACKING_URI", "DVC_STAGE", "DVC_ROOT", "RANK"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("META_OOD_TRACKING", "on")
-    monkeypatch.setattr(recording, "ensure_writer", lambda root: None)
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "params.yaml").write_text(PARAMS.read_text(encoding="utf-8"), encoding="utf-8")
-    return tmp_path
+SOURCE = Path(__file__).parents[2] / "src"
+pytestmark = pytest.mark.filterwarnings("ignore")  # mlflow's own
 
 
-def test_lock_hashes_reads_what_yaml_reads():
-    lock = {
-        "schema": "2.0",
-        "stages": {
-            "a@b": {
-                "cmd": "python -m x --y z",
-                "deps": [{"path": "data/in", "hash": "md5", "md5": "11.dir", "size": 3}],
-                "params": {"params.yaml": {"seed": 0, "infer": {"path": "no"}}},
-                "outs": [
-                    {"path": "data/out", "hash": "md5", "md5": "22.dir", "size": 3, "nfiles": 2},
-                    {"path": "data/with space.json", "hash": "md5", "md5": "33", "size": 1},
-                ],
-            },
-            "c": {"cmd": "x", "outs": [{"path": "data/more", "hash": "md5", "md5": "44"}]},
-        },
-    }
-    text = yaml.safe_dump(lock, sort_keys=False)
-    expected = {o["path"]: o["md5"] for s in lock["stages"].values() for o in s["outs"]}
-    assert facts.lock_hashes(text) == expected
-    single = {"outs": [{"md5": "55.dir", "size": 1, "hash": "md5", "path": "raw"}]}
-    assert facts.lock_hashes(yaml.safe_dump(single, sort_keys=False)) == {"raw": "55.dir"}
+def files_of(folder):
+    return sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
 
 
-def test_off_switch_leaves_nothing_behind(work, monkeypatch):
-    monkeypatch.setenv("META_OOD_TRACKING", "off")
-    with tracking.run("infer", keys={}, params={}, inputs={}) as run:
+def track(stage="train", **more):
+    return tracking.run(stage, **{"keys": {}, "params": {}, "inputs": {}} | more)
+
+
+@pytest.mark.parametrize("how", ["META_OOD_TRACKING", "RANK", "DVC_STAGE"])
+def test_what_is_not_recorded_leaves_nothing_behind(work, monkeypatch, how):
+    """Switched off, another rank of torchrun, or a short stage under DVC."""
+    monkeypatch.setenv(how, {"META_OOD_TRACKING": "off", "RANK": "1", "DVC_STAGE": "infer@x"}[how])
+    before = files_of(work)
+    with track("infer") as run:
         run.log({"a": 1.0}, 0)
         run.outputs({"metrics": Path("nowhere.json")})
-    assert sorted(p.name for p in work.iterdir()) == ["params.yaml"]
+    assert files_of(work) == before
 
 
-def test_wrong_switch_says_what_is_expected(work, monkeypatch):
+def test_wrong_switch_is_an_error_that_names_the_right_ones(work, monkeypatch):
     monkeypatch.setenv("META_OOD_TRACKING", "maybe")
-    with (
-        pytest.raises(tracking.TrackingError, match="on, wait or off"),
-        tracking.run("infer", keys={}, params={}, inputs={}),
-    ):
+    with pytest.raises(tracking.TrackingError, match="on or off"), track():
         pass
 
 
-def test_unreachable_server_is_found_at_once(work, monkeypatch):
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
-    begin = time.monotonic()
-    with (
-        pytest.raises(tracking.TrackingError, match=r"127\.0\.0\.1:9.*META_OOD_TRACKING=off"),
-        tracking.run("infer", keys={}, params={}, inputs={}),
-    ):
-        pass
-    assert time.monotonic() - begin < 10
-    assert list(journals(work)) == []
-
-
-def test_only_rank_0_is_tracked(work, monkeypatch):
-    monkeypatch.setenv("RANK", "1")
-    with tracking.run("train", keys={}, params={}, inputs={}) as run:
-        assert run.journal is None
-
-
-def test_a_process_that_died_leaves_a_journal_without_lock(work):
-    journal = Journal.create(work, {"x": 1})
-    (seen,) = journals(work)
-    assert seen.alive()
-    journal.close()
-    assert not seen.alive()
-
-
-def test_sigterm_ends_a_run_as_failed(work):
-    code = (
-        "import time, sys\n"
-        "from meta_ood import tracking\n"
-        "from meta_ood.tracking import recording\n"
-        "recording.ensure_writer = lambda root: None\n"
-        "with tracking.run('train', keys={}, params={}, inputs={}):\n"
-        "    print('up', flush=True)\n"
-        "    time.sleep(60)\n"
-    )
-    with subprocess.Popen(
-        [sys.executable, "-c", code],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        env=os.environ | {"PYTHONPATH": str(PARAMS.parent / "src")},
-    ) as process:
-        assert process.stdout is not None
-        process.stdout.readline()
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(timeout=20) != 0
-    (journal,) = journals(work)
-    assert journal.events()[-1]["status"] == "FAILED"
-    assert not journal.alive()
-
-
-@pytest.mark.filterwarnings("ignore")  # mlflow's own
 def test_runs_files_inputs_and_models_reach_the_store(work):
-    """One store for all: making a database takes seconds."""
-    import mlflow
-
     Path("data/raw").mkdir(parents=True)
     Path("data/raw/x.txt").write_text("x", encoding="utf-8")
     weights = Path("data/mini/ood_trained.safetensors")
@@ -143,88 +65,266 @@ def test_runs_files_inputs_and_models_reach_the_store(work):
     metrics.write_text('{"scores": {"entropy": {"auroc": 0.75}}}', encoding="utf-8")
     keys, inputs = {"network": "mini"}, {"raw": Path("data/raw/x.txt")}
     for _ in range(2):  # the same weights twice: one version
-        with tracking.run("train", keys=keys, params={"seed": 3}, inputs=inputs) as run:
+        with track(keys=keys, params={"seed": 3}, inputs=inputs) as run:
             run.log({"train/loss": 2.0}, 0)
-            run.log({"train/loss": 1.0}, 1)
+            run.log({"train/loss": 1.0, "train/not_finite": float("nan")}, 1)
             run.outputs({"weights": weights, "metrics": metrics, "pictures": pictures})
-    with (
-        pytest.raises(RuntimeError, match="boom"),
-        tracking.run("infer", keys={}, params={}, inputs={}),
-    ):
+    with pytest.raises(RuntimeError, match="boom"), track("infer"):
         raise RuntimeError("boom")
-    start = next(journals(work)).events()[0]
-    killed = Journal.create(work, start | {"name": "killed", "time": start["time"] + 60_000})
-    killed.close()
+    with pytest.raises(KeyboardInterrupt), track("infer"):
+        raise KeyboardInterrupt
 
-    assert writer.flush(work) == 4
-    assert list(journals(work)) == []
-    store = mlflow.MlflowClient(f"sqlite:///{work}/mlflow.db")
-    (experiment,) = (e for e in store.search_experiments() if e.name == "meta-ood")
-    runs = store.search_runs([experiment.experiment_id], order_by=["start_time"])
-    assert [(r.info.run_name, r.info.status) for r in runs] == [
-        ("train mini seed=3", "FINISHED"),
-        ("train mini seed=3", "FINISHED"),
+    client = open_store(work)
+    *_, failed, train = found = list(all_runs(client))
+    assert [(r.info.run_name, r.info.status) for r in found] == [
+        ("infer", "KILLED"),
         ("infer", "FAILED"),
-        ("killed", "FAILED"),
+        ("seed=3 mini train", "FINISHED"),
+        ("seed=3 mini train", "FINISHED"),
     ]
-    train = runs[0]
+    assert failed.data.tags["stage"] == "train"
     assert train.data.params == {"seed": "3"}
     assert train.data.metrics["auroc/entropy"] == 0.75
-    history = store.get_metric_history(train.info.run_id, "train/loss")
+    history = client.get_metric_history(train.info.run_id, "train/loss")
     assert [(m.step, m.value) for m in history] == [(0, 2.0), (1, 1.0)]
     (dataset,) = train.inputs.dataset_inputs
-    assert dataset.dataset.digest == facts.file_md5(Path("data/raw/x.txt"))
-    listed = {f.path for f in store.list_artifacts(train.info.run_id)}
+    assert dataset.dataset.digest == file_hash(Path("data/raw/x.txt"), "md5")
+    listed = {f.path for f in client.list_artifacts(train.info.run_id)}
     assert listed == {"metrics.json", "pictures"}
     assert train.info.artifact_uri.startswith((work / "mlartifacts").as_uri())
-    assert store.get_model_version_by_alias("mini", "ood_trained").run_id == train.info.run_id
-    (version,) = store.search_model_versions("name = 'mini'")
-    assert version.tags["weights.md5"] == facts.file_md5(weights)
+    (version,) = client.search_model_versions("name = 'mini'")
+    assert version.tags["weights.md5"] == file_hash(weights, "md5")
     assert version.run_id == train.info.run_id
+    assert client.get_model_version_by_alias("mini", "ood_trained").version == version.version
+    assert files_of(work / ".meta_ood/running") == []
 
 
-def test_environment_is_not_left_with_a_run_id(work, monkeypatch):
-    monkeypatch.setenv("MLFLOW_RUN_ID", "abc")
-    monkeypatch.setenv("DVC_STAGE", "infer@x")
-    with tracking.run("infer", keys={}, params={}, inputs={}) as run:
-        assert "MLFLOW_RUN_ID" not in os.environ
-        assert run.journal is not None
-        start = run.journal.events()[0]
-    assert (start["parent"], start["run_id"]) == ("abc", None)
-    assert start["tags"]["dvc.stage"] == "infer@x"
+def test_a_run_that_mlflow_run_has_made_is_not_doubled(work, monkeypatch):
+    client = open_store(work)
+    made = client.create_run(client.create_experiment("small"))
+    monkeypatch.setenv("MLFLOW_RUN_ID", made.info.run_id)
+    with track():
+        assert "MLFLOW_RUN_ID" not in os.environ  # no child process may take it for its own
+    monkeypatch.setenv("MLFLOW_RUN_ID", made.info.run_id)
+    monkeypatch.setenv("DVC_STAGE", "train@x")
+    with track():
+        pass
+    child, same = all_runs(client)
+    assert (same.info.run_id, same.data.tags["stage"]) == (made.info.run_id, "train")
+    assert child.data.tags["mlflow.parentRunId"] == made.info.run_id
+    assert child.data.tags["dvc.stage"] == "train@x"
 
 
-def test_the_writer_stays_until_all_is_written_however_slow_it_is(work, monkeypatch):
-    """A journal that is begun while mlflow is imported, and ended later, is not left behind."""
-    journal = Journal.create(work, {"x": 1})
-    calls = []
-
-    def slow(seen):
-        calls.append(time.monotonic())
-        time.sleep(0.3)  # longer than the writer would wait for more
-        if len(calls) == 2:
-            journal.close()
-        if len(calls) < 3:
-            return False
-        seen.remove()
-        return True
-
-    monkeypatch.setattr(writer, "advance", slow)
-    assert writer.serve(work, idle=0.2) == 1
-    assert list(journals(work)) == []
+STAGE = """
+import sys, time
+from meta_ood import tracking
+with tracking.run('train', keys={}, params={}, inputs={}) as run:
+    run.log({'train/loss': 1.0}, 0)
+    print('up', flush=True)
+    time.sleep(60)
+"""
 
 
-def test_a_journal_that_cannot_be_written_stays(work, monkeypatch):
-    Journal.create(work, {"x": 1}).close()
+def started(code=STAGE):
+    return subprocess.Popen(
+        [sys.executable, "-c", code],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        env=os.environ | {"PYTHONPATH": str(SOURCE)},
+    )
 
-    def fail(seen):
-        raise OSError("the store is away")
 
-    monkeypatch.setattr(writer, "advance", fail)
-    monkeypatch.setattr(writer, "_POLL_SECONDS", 0.01)
-    assert writer.flush(work) == 0
-    assert writer.serve(work, idle=0.01) == 0
-    assert len(list(journals(work))) == 1
+def test_runs_of_killed_stages_do_not_stay_running(work):
+    """SIGTERM ends the run at once; after SIGKILL the next one who opens the store does."""
+    with started() as first, started() as second:
+        assert first.stdout is not None
+        assert second.stdout is not None
+        first.stdout.readline()
+        second.stdout.readline()
+        client = open_store(work)
+        assert store.end_dead_runs(client, work) == 0
+        assert {run.info.status for run in all_runs(client)} == {"RUNNING"}
+        first.send_signal(signal.SIGTERM)
+        second.kill()
+        assert first.wait(timeout=20) != 0
+    statuses = sorted(run.info.status for run in all_runs(client))
+    assert statuses == ["KILLED", "RUNNING"]
+    with track():
+        pass
+    statuses = sorted(run.info.status for run in all_runs(client))
+    assert statuses == ["FINISHED", "KILLED", "KILLED"]
+    assert files_of(work / ".meta_ood/running") == []
+
+
+def test_a_database_is_whole_whenever_its_maker_is_killed(work):
+    """It is killed when it has made some of the tables; the next one finds nothing of them."""
+    code = (
+        "import logging; from pathlib import Path; from meta_ood.tracking import store\n"
+        "import mlflow.store.db.utils as utils, os, signal\n"
+        "make = utils._upgrade_db\n"
+        "utils._upgrade_db = lambda engine: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "store.open_store(Path())\n"
+    )
+    Path("mlflow.db").unlink()
+    with started(code) as process:
+        assert process.wait(timeout=60) == -signal.SIGKILL
+    assert not Path("mlflow.db").exists()
+    assert list(all_runs(open_store(work))) == []
+    assert [name for name in files_of(work) if name.endswith(".tmp")] == []
+
+
+def stage_warnings(caplog, **more):
+    """Run a stage that must not notice anything; return what was warned of."""
+    caplog.clear()
+    metrics = Path("metrics.json")
+    metrics.write_text('{"loss": 0.5}', encoding="utf-8")
+    done = False
+    with track(**more) as run:
+        run.log({"train/loss": 1.0}, 0)
+        run.outputs({"metrics": metrics})
+        done = True
+    assert done
+    return [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+
+
+def damaged(path):
+    path.write_bytes(b"this is no database" * 500)
+
+
+def silent_server(monkeypatch):
+    """A server that takes requests and never answers, its address with name and password."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    port = listener.getsockname()[1]
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://me:secret@127.0.0.1:{port}")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    return listener
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "http://me:secret@127.0.0.1:9",
+        "postgresql://me:secret@127.0.0.1:9/x",
+        "nonsense://me:secret@host",
+        "file:///tmp/mlruns",
+        "sqlite:////proc/mlflow.db",
+    ],
+)
+def test_a_store_that_cannot_be_used_is_one_clear_warning(work, monkeypatch, caplog, uri):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    begin = time.monotonic()
+    (warning,) = stage_warnings(caplog)
+    assert time.monotonic() - begin < 30
+    assert location.without_password(uri) in warning
+    assert "the stage goes on" in warning
+    assert "secret" not in warning
+    result = CliRunner().invoke(main, ["sync"])
+    assert (result.exit_code, "secret" in result.output) == (2, False)
+    assert result.output.startswith(f"Error: {location.without_password(uri)}: ")
+
+
+def test_a_server_that_never_answers_does_not_stop_a_stage(work, monkeypatch, caplog):
+    with silent_server(monkeypatch):
+        (warning,) = stage_warnings(caplog)
+    assert "***@127.0.0.1" in warning
+
+
+def test_a_damaged_database_and_a_deleted_experiment_are_warnings_with_the_cure(work, caplog):
+    client = open_store(work)
+    client.delete_experiment(client.create_experiment("meta-ood"))
+    (warning,) = stage_warnings(caplog)
+    assert "mlflow experiments restore" in warning
+    damaged(Path("mlflow.db"))
+    (warning,) = stage_warnings(caplog)
+    assert "move it away and run `meta-ood sync`" in warning
+
+
+def away(*_):
+    raise OSError("the store is away")
+
+
+def test_values_wait_for_a_store_that_is_away_for_a_while(work, monkeypatch):
+    monkeypatch.setattr("meta_ood.tracking.recorder._WRITE_SECONDS", 0.0)
+    monkeypatch.setattr("meta_ood.tracking.recorder._RETRY_SECONDS", 0.0)
+    with track() as run:
+        run.log({"train/loss": 1.0}, 0)
+        with monkeypatch.context() as patch:
+            patch.setattr(type(run.run), "log", away)
+            run.log({"train/loss": 0.5}, 1)
+        run.log({"train/loss": 0.25}, 2)
+    client = open_store(work)
+    (found,) = all_runs(client)
+    history = client.get_metric_history(found.info.run_id, "train/loss")
+    assert [(m.step, m.value) for m in history] == [(0, 1.0), (1, 0.5), (2, 0.25)]
+
+
+def test_a_run_whose_outputs_are_not_in_the_store_is_no_run_of_its_stage(work, monkeypatch, caplog):
+    """So `sync` records the stage again."""
+    with monkeypatch.context() as patch:
+        patch.setattr("meta_ood.tracking.runs.OpenRun.outputs", away)
+        (warning,) = stage_warnings(caplog)
+    assert "the outputs could not be recorded (OSError: the store is away)" in warning
+    (found,) = all_runs(open_store(work))
+    assert found.info.status == "FINISHED"
+    assert not query.is_of(found, {}, {})
+
+
+def test_a_full_or_unwritable_folder_for_marks_is_a_warning(work, caplog):
+    Path(".meta_ood").write_text("not a folder", encoding="utf-8")
+    (warning,) = stage_warnings(caplog)
+    assert ".meta_ood" in warning
+
+
+@pytest.mark.parametrize("copied", [True, False])
+def test_files_of_runs_follow_a_folder_that_is_moved_or_copied(work, tmp_path_factory, copied):
+    Path("a.txt").write_text("old", encoding="utf-8")
+    with track() as run:
+        run.outputs({"page": Path("a.txt")})
+    new = tmp_path_factory.mktemp("elsewhere") / "with space"
+    (shutil.copytree if copied else shutil.move)(work, new)
+    os.chdir(new)
+    with track() as run:
+        run.outputs({"page": Path("a.txt")})
+    client = open_store(new)
+    for found in all_runs(client):
+        assert found.info.artifact_uri.startswith(new.as_uri())
+        assert [file.path for file in client.list_artifacts(found.info.run_id)] == ["a.txt"]
+    if copied:  # the copy has taken nothing from the original
+        os.chdir(work)
+        (found,) = all_runs(open_store(work))
+        assert found.info.artifact_uri.startswith(work.as_uri())
+        assert len(files_of(work / "mlartifacts")) == 1
+
+
+def test_a_database_that_two_clones_share_keeps_its_places(work, tmp_path_factory, monkeypatch):
+    """It is named by MLFLOW_TRACKING_URI, and its files lie beside it, whoever writes."""
+    shared = tmp_path_factory.mktemp("shared")
+    shutil.copy("mlflow.db", shared)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{shared}/mlflow.db")
+    for clone in (work, tmp_path_factory.mktemp("clone")):
+        os.chdir(clone)
+        with track():
+            pass
+        assert not (clone / "mlartifacts").exists()
+    places = {
+        run.info.artifact_uri.rpartition("/mlartifacts")[0] for run in all_runs(open_store(work))
+    }
+    assert places == {shared.as_uri()}
+
+
+def test_a_group_may_write_where_it_may_write_into_the_folder(tmp_path, monkeypatch):
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    tmp_path.chmod(0o2775)
+    old = os.umask(0o022)
+    try:
+        client = open_store(tmp_path)
+        store.experiment_id(client, "meta-ood")
+        store.RunningMark("uri", tmp_path).remove()
+    finally:
+        os.umask(old)
+    for name in ("mlflow.db", "mlartifacts", ".mlflow.lock", ".meta_ood", ".meta_ood/running"):
+        assert (tmp_path / name).stat().st_mode & stat.S_IWGRP, name
 
 
 def evaluated(seed, ood_weight, variant, auroc):
@@ -235,11 +335,10 @@ def evaluated(seed, ood_weight, variant, auroc):
     cell = {"network": "dualgcn_mini", "variant": variant, "dataset": "lost_and_found"}
     metrics = Path("metrics.json")
     metrics.write_text(json.dumps({"auroc": auroc, "weights": "abc"}), encoding="utf-8")
-    with tracking.run(
+    with track(
         "evaluate",
         keys=cell,
         params=config.stage_values(params, "evaluate", **cell),
-        inputs={},
         setting=layout.setting_of(params, "evaluate", **cell),
     ) as run:
         run.outputs({"metrics": metrics})
@@ -247,10 +346,7 @@ def evaluated(seed, ood_weight, variant, auroc):
             raise KeyboardInterrupt
 
 
-@pytest.mark.filterwarnings("ignore")  # mlflow's own
 def test_runs_of_one_setting_over_seeds_are_found_together(work):
-    from meta_ood.tracking import query
-
     with pytest.raises(ValueError, match="no finished run of evaluate"):
         compare("--seeds")
     runs = [(0, 0.5, "ood_trained", 0.9), (0, 0.5, "ood_trained", 0.5)]  # the later one counts
@@ -261,10 +357,12 @@ def test_runs_of_one_setting_over_seeds_are_found_together(work):
         time.sleep(0.002)  # the store orders runs by their milliseconds
     with pytest.raises(KeyboardInterrupt):
         evaluated(2, 0.5, "ood_trained", None)
-    assert writer.flush(work) == 7
     groups = {}
-    for run in query.runs(query.open_store(work), "tags.stage = 'evaluate'"):
+    for run in all_runs(open_store(work), "tags.stage = 'evaluate'"):
         groups.setdefault(run.data.tags["group"], []).append(run.data.params["seed"])
+        # so that a chart can plot results against what was trained
+        trained = run.data.tags["variant"] == "ood_trained"
+        assert ("train.ood_weight" in run.data.params) == trained
     assert sorted(map(sorted, groups.values())) == [["0"], ["0", "0", "1", "2"], ["0", "1"]]
     blocks = [block.splitlines() for block in compare("--seeds").split("\n\n")]
     found = {lines[0]: next(line.split() for line in lines if "auroc" in line) for lines in blocks}
@@ -289,6 +387,20 @@ def compare(*arguments):
 
 
 def test_a_setting_too_long_for_a_tag_is_still_a_group():
-    tags = facts.setting_tags("evaluate", {}, {"key": "x" * 6000})
+    tags = description.setting_tags("evaluate", {}, {"key": "x" * 6000})
     assert list(tags) == ["group"]
-    assert tags != facts.setting_tags("evaluate", {}, {"key": "y" * 6000})
+    assert tags != description.setting_tags("evaluate", {}, {"key": "y" * 6000})
+
+
+def test_the_page_opens_in_the_mode_that_shows_runs(work, monkeypatch):
+    commands = []
+    monkeypatch.setattr(subprocess, "run", lambda command, **_: commands.append(command) or Done)
+    result = CliRunner().invoke(main, ["ui", "--port", "5001"])
+    experiment = store.experiment_id(open_store(work), "meta-ood")
+    page = f"http://127.0.0.1:5001/#/experiments/{experiment}/runs?workflowType=machine_learning"
+    assert result.output.strip() == page
+    assert f"sqlite:///{work}/mlflow.db" in commands[0]  # one word of the command, also with blanks
+
+
+class Done:
+    returncode = 0

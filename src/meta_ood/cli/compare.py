@@ -56,13 +56,15 @@ def compare(
 
 def _tracked() -> list[tuple[tuple[str, str, str], dict[str, str], dict[str, float]]]:
     """Return cell, setting and metrics of the evaluations in the tracking store."""
-    from meta_ood.tracking import facts, query
+    from meta_ood.tracking import location, query, store
 
-    found = query.evaluations(query.open_store(facts.root()))
+    root = location.root()
+    found = query.evaluations(store.open_store(root))
     if not found:
+        uri = location.without_password(location.store_uri(root))
         raise ValueError(
-            f"{facts.store_uri(facts.root())}: no finished run of evaluate with the tag `group`; "
-            "`dvc repro` or `meta-ood evaluate` makes some, `meta-ood sync` restores them"
+            f"{uri}: no finished run of evaluate with the tag `group`; "
+            "`dvc repro` or `meta-ood evaluate` makes some, `meta-ood sync` records them"
         )
     return found
 

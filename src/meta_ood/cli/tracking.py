@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import click
@@ -13,28 +16,42 @@ from meta_ood.cli import options
 @click.argument("what")
 def lineage(what: str) -> None:
     """Print where WHAT comes from: a file, a run id, NAME@ALIAS or NAME/VERSION of a model."""
-    from meta_ood.tracking import facts
+    from meta_ood.tracking import location
     from meta_ood.tracking.lineage import Lineage
 
-    for line in Lineage(facts.root()).of(what):
+    for line in Lineage(location.root()).of(what):
         click.echo(line)
 
 
 @click.command()
 @options.params_file
 def sync(params_file: Path) -> None:
-    """Write waiting runs to the store; restore runs of stages that DVC took from its cache."""
-    from meta_ood.tracking import facts
-    from meta_ood.tracking.journal import PLACE, journals
-    from meta_ood.tracking.sync import sync as write
+    """Record runs of stages that DVC ran or took from its cache; end runs that were killed."""
+    from meta_ood.tracking import location
+    from meta_ood.tracking.sync import sync as record
 
-    written, restored = write(facts.root(), params_file)
-    click.echo(f"written {written}, restored {restored}")
-    left = [j for j in journals(facts.root()) if not j.alive()]
-    if left:
-        raise click.ClickException(
-            f"{len(left)} runs could not be written, see {facts.root() / PLACE / 'writer.log'}"
-        )
+    click.echo(f"recorded {record(location.root(), params_file)}; to look at them: meta-ood ui")
+
+
+@click.command()
+@click.option("--port", default=5000, show_default=True, help="Port of this machine.")
+@click.option("--experiment", default="meta-ood", show_default=True, help="Its name.")
+def ui(port: int, experiment: str) -> None:
+    """Serve MLflow's web pages and print the address of the table of runs."""
+    from meta_ood.tracking import location, store
+
+    root = location.root()
+    uri = location.store_uri(root)
+    number = store.experiment_id(store.open_store(root), experiment)
+    served = uri.startswith(("http://", "https://"))
+    address = store.ui_address(uri if served else f"http://127.0.0.1:{port}", number)
+    click.echo(location.without_password(address))
+    if not served:
+        command = [sys.executable, "-m", "mlflow", "server", "--workers", "1"]
+        command += ["--backend-store-uri", uri, "--port", str(port)]
+        # jobs are a matter of MLflow's GenAI mode: without them the server starts twice as fast
+        environment = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+        raise SystemExit(subprocess.run(command, env=environment, check=False).returncode)
 
 
 @click.command()
@@ -47,10 +64,10 @@ def sync(params_file: Path) -> None:
 @click.option("--do", "execute", is_flag=True, help="Execute the commands, not only print them.")
 def reproduce(run: str, into: Path | None, execute: bool) -> None:
     """Print the commands that give the outputs of RUN again, in a separate worktree."""
-    from meta_ood.tracking import facts
+    from meta_ood.tracking import location
     from meta_ood.tracking import reproduce as again
 
-    plan = again.plan(facts.root(), run, into)
+    plan = again.plan(location.root(), run, into)
     for line in plan.lines():
         click.echo(line)
     if execute:
@@ -72,7 +89,7 @@ def promote(
     """
     from meta_ood import config
     from meta_ood.pipeline.paths import stage_paths
-    from meta_ood.tracking import champion, facts, gate
+    from meta_ood.tracking import champion, gate, location
 
     params = config.load(params_file, overrides)
     verdict = gate.verdict(params, network, variant)
@@ -82,10 +99,11 @@ def promote(
         click.echo(f"{network} {variant} is not promoted")
         raise SystemExit(3)
     folder = stage_paths("detector", params, network, variant).outputs["detector"]
-    root = facts.root()
+    root = location.root()
     version = champion.promote(root, network, variant, folder)
     click.echo(f"{network} version {version.version} is champion; to serve it:")
+    uri = location.without_password(location.store_uri(root))
     click.echo(
-        f"  MLFLOW_TRACKING_URI={facts.store_uri(root)} "
+        f"  MLFLOW_TRACKING_URI={uri} "
         f"meta-ood serve models:/{network}@{champion.CHAMPION} --port 5001"
     )

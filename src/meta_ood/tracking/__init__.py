@@ -1,16 +1,15 @@
-"""MLflow, and the only part of the package that imports it.
+"""MLflow: the only part of the package that imports it.
 
-A stage never waits for MLflow. It says what it has to say in a *journal*, a small folder below
-``.meta_ood/runs``; one *writer* process for the whole repository, started by whoever finds none,
-has mlflow imported once, follows all journals and writes them to the store while the stages go on.
-So a stage pays a hundredth of a second instead of four seconds, curves are live, a stage that is
-killed ends as FAILED (its journal has no end and its lock is free), and nothing is lost when the
-store cannot be reached: the journal stays until ``meta-ood sync``.
+A stage that trains, and every stage that is started by hand, writes its run to the store while it
+works. The short stages of a pipeline import no mlflow: ``meta-ood sync`` records their runs from
+dvc.lock and their outputs, and the stage ``report`` does the same when it starts. Why this is so
+is decision 0070.
 
-``META_OOD_TRACKING=off`` switches tracking off, ``wait`` lets every stage wait until its run is
-written.
+Nothing in here stops a stage. What cannot be recorded is a warning, and `sync` records it later.
+``META_OOD_TRACKING=off`` switches tracking off.
 """
 
-from meta_ood.tracking.recording import Run, TrackingError, run
+from meta_ood.tracking.location import TrackingError
+from meta_ood.tracking.recorder import Recorder, run
 
-__all__ = ["Run", "TrackingError", "run"]
+__all__ = ["Recorder", "TrackingError", "run"]

@@ -1,10 +1,12 @@
-"""The model card of a version, in Markdown: written when it is registered, a row an evaluation."""
+"""The model card of a version, in Markdown; each evaluation adds a row to its table."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
 from typing import Any
+
+from meta_ood.tracking.description import RunDescription
 
 NAME = "model_card.md"
 
@@ -43,34 +45,49 @@ def about(network: str) -> str:
     return f"**{network}**: {_ABOUT}"
 
 
-def write(facts: Mapping[str, Any]) -> str:
+def new_card(network: str, variant: str, about: RunDescription, hashes: Mapping[str, str]) -> str:
     """Return the card of a new version.
 
     Parameters
     ----------
-    facts
-        network, variant and what else is known: weights.md5, git.sha, params, inputs …
+    about
+        The run that made the weights.
+    hashes
+        Hashes of the weights by name.
     """
-    lines = [f"# {facts['network']}, {facts['variant']}", "", _ABOUT, "## Metrics", ""]
-    lines += ["Pixels by the score below, exact protocol; FP and FN: segments, with and without"]
-    lines += ["meta classification.", "", _HEADER, _RULE, "", _USE, "## Origin", ""]
-    for name, value in facts.items():
-        if name not in ("network", "variant", "params", "inputs"):
-            lines.append(f"- {name}: `{value}`")
-    for entry in facts.get("inputs", []):
-        lines.append(f"- {entry['name']}: `{entry['path']}` `{entry['digest']}`")
-    params = facts.get("params", {})
-    lines += ["", "| parameter | value |", "| --- | --- |"] if params else []
-    lines += [f"| {name} | {value} |" for name, value in params.items()]
+    named = ("git.sha", "git.dirty", "dvc.stage", "dvc.exp.name")
+    origin = {name: about.tags[name] for name in named if name in about.tags} | dict(hashes)
+    lines = [
+        f"# {network}, {variant}",
+        "",
+        _ABOUT,
+        "## Metrics",
+        "",
+        "Pixels by the score below, exact protocol; FP and FN: segments, with and without",
+        "meta classification.",
+        "",
+        _HEADER,
+        _RULE,
+        "",
+        _USE,
+        "## Origin",
+        "",
+        f"- made by: `{about.name}`",
+        *(f"- {name}: `{value}`" for name, value in origin.items()),
+        *(f"- {entry.name}: `{entry.path}` `{entry.digest}`" for entry in about.inputs),
+        "",
+    ]
+    lines += ["| parameter | value |", "| --- | --- |"] if about.params else []
+    lines += [f"| {name} | {value} |" for name, value in about.params.items()]
     return "\n".join(lines) + "\n"
 
 
 def with_evaluation(text: str, dataset: str, values: Mapping[str, Any], run_id: str) -> str:
-    """Return a card with the row of `dataset` put in, or put in place of its older one.
+    r"""Return a card with the row of `dataset` put in, or put in place of its older one.
 
     Examples
     --------
-    >>> card = write({"network": "n", "variant": "baseline"})
+    >>> card = f"# mini\\n{_HEADER}\\n{_RULE}\\n"
     >>> once = with_evaluation(card, "laf", {"auroc": 0.9}, "r1")
     >>> with_evaluation(once, "laf", {"auroc": 0.8}, "r2").count("| laf |")
     1

@@ -10,8 +10,10 @@ from pathlib import Path
 from mlflow.entities.model_registry import ModelVersion
 
 from meta_ood import __version__
+from meta_ood.data.files import file_hash
 from meta_ood.detector.folder import SETTINGS, WEIGHTS, read_settings
-from meta_ood.tracking import query, registry, served
+from meta_ood.tracking import registry, served
+from meta_ood.tracking.store import open_store
 
 CHAMPION = "champion"
 
@@ -35,7 +37,7 @@ def promote(root: Path, network: str, variant: str, detector: Path) -> ModelVers
     FileNotFoundError
         If there is no such folder.
     """
-    store = query.open_store(root)
+    store = open_store(root)
     settings = read_settings(detector)
     hashes = registry.weight_tags(detector / WEIGHTS)
     origin = registry.find(store, network, {**hashes, "variant": variant})
@@ -47,7 +49,7 @@ def promote(root: Path, network: str, variant: str, detector: Path) -> ModelVers
         "variant": variant,
         **hashes,
         "kind": "detector",
-        "detector.sha256": registry.sha256_of(detector / SETTINGS),
+        "detector.sha256": file_hash(detector / SETTINGS),
         "meta.dataset": settings.meta_from,
     }
     version = registry.find(store, network, tags)

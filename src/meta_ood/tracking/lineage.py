@@ -11,10 +11,12 @@ from mlflow.entities import Run
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.tracking import MlflowClient
 
-from meta_ood.tracking import facts, lockfile, query
+from meta_ood.data.files import file_hash
+from meta_ood.tracking import lockfile, query
+from meta_ood.tracking.store import all_runs, open_store
 
 _RUN_ID = re.compile(r"[0-9a-f]{32}")
-_FIGURES = ("auroc", "auprc", "fpr95", "miou")
+_METRICS = ("auroc", "auprc", "fpr95", "miou")
 
 
 class Lineage:
@@ -22,9 +24,9 @@ class Lineage:
 
     def __init__(self, root: Path) -> None:
         self.root = root.resolve()
-        self.store: MlflowClient = query.open_store(root)
+        self.store: MlflowClient = open_store(root)
         self.locked = lockfile.read()
-        self._told: set[str] = set()
+        self._printed: set[str] = set()
 
     def of(self, what: str) -> Iterator[str]:
         """Yield the lines about a file, a run id or a model version.
@@ -57,10 +59,10 @@ class Lineage:
         tags = run.data.tags
         begun = datetime.fromtimestamp(run.info.start_time / 1000, UTC)
         yield f"{lead}run {run.info.run_id} {run.info.run_name!r}, {run.info.status}"
-        if run.info.run_id in self._told:
+        if run.info.run_id in self._printed:
             yield f"{pad}  (see above)"
             return
-        self._told.add(run.info.run_id)
+        self._printed.add(run.info.run_id)
         state = {"true": ", with changes that are in no commit", "false": ""}
         yield f"{pad}  when    {begun:%Y-%m-%d %H:%M:%S} UTC"
         yield f"{pad}  git     {tags.get('git.sha', '?')}{state.get(tags.get('git.dirty', ''), '')}"
@@ -69,7 +71,7 @@ class Lineage:
             ("dvc.exp.name", "exp"),
             ("command", "by"),
             ("weights.md5", "weights"),
-            ("restored", "restored"),
+            ("recorded", "recorded"),
         ):
             if tag in tags:
                 yield f"{pad}  {title:7} {tags[tag]}"
@@ -92,7 +94,7 @@ class Lineage:
         """Yield the lines about a file or folder: its hash, the run that made it, its versions."""
         inside = path.resolve().relative_to(self.root) if self._inside(path) else path
         maker = lockfile.owner(self.locked, inside.as_posix())
-        md5 = facts.file_md5(path) if path.is_file() else ""
+        md5 = file_hash(path, "md5") if path.is_file() else ""
         if maker is not None and inside.as_posix() in maker.outs:
             recorded = maker.outs[inside.as_posix()]
             if md5 and md5 != recorded:
@@ -104,7 +106,7 @@ class Lineage:
         if run is None and path.is_file():
             condition = f"tags.`weights.md5` = '{md5}' or tags.`metrics.md5` = '{md5}'"
             parts = condition.split(" or ")
-            run = next((r for part in parts for r in query.runs(self.store, part)), None)
+            run = next((r for part in parts for r in all_runs(self.store, part)), None)
         if run is None:
             yield "  no run is known that made it" + (" (meta-ood sync?)" if maker else "")
         else:
@@ -117,25 +119,25 @@ class Lineage:
     def _evaluations(self, network: str, sha256: str) -> Iterator[str]:
         if not sha256:
             return
-        reports = list(query.runs(self.store, "tags.stage = 'report'"))
-        for run in query.runs(self.store, f"tags.`weights.sha256` = '{sha256}'"):
+        reports = list(all_runs(self.store, "tags.stage = 'report'"))
+        for run in all_runs(self.store, f"tags.`weights.sha256` = '{sha256}'"):
             if run.data.tags.get("stage") != "evaluate":
                 continue
-            figures = [
+            metrics = [
                 f"{name}={run.data.metrics[f'evaluate/{name}']:.4f}"
-                for name in _FIGURES
+                for name in _METRICS
                 if f"evaluate/{name}" in run.data.metrics
             ]
             dataset = run.data.tags.get("dataset", "?")
-            yield f"  evaluated on {dataset}: {' '.join(figures)}  run {run.info.run_id}"
+            yield f"  evaluated on {dataset}: {' '.join(metrics)}  run {run.info.run_id}"
             later = [r for r in reports if r.info.start_time >= (run.info.end_time or 0)]
             if later:
                 yield f"    in report run {later[-1].info.run_id}"
 
-    def _run_of(self, instance: lockfile.Locked) -> Run | None:
+    def _run_of(self, instance: lockfile.LockedStage) -> Run | None:
         inputs = {path: md5 for path, md5 in instance.deps.items() if path != "data/evaluate"}
         condition = f"tags.`dvc.stage` = '{instance.name}'"
-        candidates = query.runs(self.store, condition)
+        candidates = all_runs(self.store, condition)
         return next((r for r in candidates if query.is_of(r, inputs, {})), None)
 
     def _inside(self, path: Path) -> bool:

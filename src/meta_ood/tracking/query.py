@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 from mlflow.entities import Run
@@ -13,36 +12,9 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
-from meta_ood.tracking import facts
-from meta_ood.tracking.recording import preflight
-from meta_ood.tracking.store import client
-
-_PAGE = 1000
-
-
-def open_store(root: Path) -> MlflowClient:
-    """Return a client for the store of `root`.
-
-    Raises
-    ------
-    TrackingError
-        If the tracking server does not answer.
-    """
-    uri = facts.store_uri(root)
-    preflight(uri)
-    return client(uri, root.resolve())
-
-
-def runs(store: MlflowClient, condition: str = "") -> Iterator[Run]:
-    """Yield all runs of all experiments that fulfil `condition`, newest first."""
-    experiments = [e.experiment_id for e in store.search_experiments()]
-    token: str | None = ""
-    while token is not None:
-        page = store.search_runs(
-            experiments, condition, max_results=_PAGE, page_token=token or None
-        )
-        yield from page
-        token = page.token
+from meta_ood.tracking.description import texts
+from meta_ood.tracking.location import without_password
+from meta_ood.tracking.store import all_runs
 
 
 def evaluations(
@@ -57,18 +29,18 @@ def evaluations(
     """
     found = []
     condition = "tags.stage = 'evaluate' and attributes.status = 'FINISHED'"
-    for run in runs(store, condition):
-        tags = run.data.tags
-        if "group" not in tags:
+    for run in all_runs(store, condition):
+        given = run.data.tags
+        if "group" not in given:
             continue
-        setting = json.loads(tags["setting"]) if "setting" in tags else {"group": tags["group"]}
-        figures = {
+        setting = json.loads(given["setting"]) if "setting" in given else {"group": given["group"]}
+        metrics = {
             name.removeprefix("evaluate/"): value
             for name, value in run.data.metrics.items()
             if name.startswith("evaluate/")
         }
-        cell = (tags["network"], tags["variant"], tags["dataset"])
-        found.append((cell, {**setting, "seed": run.data.params["seed"]}, figures))
+        cell = (given["network"], given["variant"], given["dataset"])
+        found.append((cell, {**setting, "seed": run.data.params["seed"]}, metrics))
     return found
 
 
@@ -83,7 +55,8 @@ def run_of(store: MlflowClient, run_id: str) -> Run:
     try:
         return store.get_run(run_id)
     except MlflowException:
-        raise ValueError(f"{run_id}: no such run in {store.tracking_uri}") from None
+        place = without_password(store.tracking_uri)
+        raise ValueError(f"{run_id}: no such run in {place}") from None
 
 
 def version_of(store: MlflowClient, text: str) -> ModelVersion:
@@ -113,11 +86,11 @@ def dataset_digests(run: Run) -> dict[str, str]:
 
 
 def is_of(run: Run, inputs: Mapping[str, str], params: Mapping[str, Any]) -> bool:
-    """Say whether a finished run had these inputs (path -> digest) and these parameters."""
-    if run.info.status != "FINISHED":
+    """Return whether a run is complete and had these inputs (path -> digest) and parameters."""
+    if run.info.status != "FINISHED" or "incomplete" in run.data.tags:
         return False
     had = dataset_digests(run)
     return all(
         had.get(path, "unversioned") in (digest[:36], "unversioned")
         for path, digest in inputs.items()
-    ) and all(run.data.params.get(key, text) == text for key, text in facts.texts(params).items())
+    ) and all(run.data.params.get(key, text) == text for key, text in texts(params).items())

@@ -7,9 +7,9 @@ of its logged model, tags for the registry's table, and a line of its model card
 
 from __future__ import annotations
 
-import hashlib
 import os
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -18,27 +18,29 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
-from meta_ood.tracking import card, facts
-from meta_ood.tracking.journal import Event
+from meta_ood.data.files import file_hash
+from meta_ood.tracking import card
+from meta_ood.tracking.description import RunDescription
 
+# Metrics of an evaluation that are written on the version of its weights.
 _ON_VERSION = ("auroc", "auprc", "fpr95", "miou")
 
 
-def register(store: MlflowClient, run_id: str, weights: Path, event: Event, start: Event) -> None:
+def register(store: MlflowClient, run_id: str, weights: Path, about: RunDescription) -> None:
     """Register `weights` as a version of the model named after the network.
 
     Weights that are registered already get no second version. The alias named after the variant
     moves to them if they lie where the pipeline puts them and are not those of an experiment.
     """
-    network, variant = start["tags"]["network"], event["variant"]
-    tags = {"variant": variant, **weight_tags(weights)}
-    store.log_batch(run_id, tags=[RunTag(k, v) for k, v in tags.items() if k != "variant"])
+    network, variant = about.keys["network"], weights.stem
+    hashes = weight_tags(weights)
+    store.log_batch(run_id, tags=[RunTag(name, text) for name, text in hashes.items()])
+    tags = {"variant": variant, **hashes}
     version = find(store, network, tags)
     if version is None:
-        folder = {f"{variant}.safetensors": weights}
-        text = card.write({**describe(network, start), **tags})
-        version = add(store, network, run_id, tags, folder, text)
-    if event["path"].startswith("data/") and "dvc.exp.name" not in start["tags"]:
+        text = card.new_card(network, variant, about, hashes)
+        version = add(store, network, run_id, tags, {weights.name: weights}, text)
+    if weights.parts[0] == "data" and "dvc.exp.name" not in about.tags:
         store.set_registered_model_alias(network, variant, version.version)
 
 
@@ -87,37 +89,26 @@ def add(
     )
 
 
-def describe(network: str, start: Event) -> dict[str, Any]:
-    """Return what a journal's first event says for the model card."""
-    chosen = ("git.sha", "git.dirty", "dvc.stage", "dvc.exp.name")
-    return {
-        "network": network,
-        "made by": start["name"],
-        **{name: start["tags"][name] for name in chosen if name in start["tags"]},
-        "params": start["params"],
-        "inputs": start["inputs"],
-    }
-
-
-def note_evaluation(store: MlflowClient, run_id: str, event: Event, start: Event) -> None:
-    """Write what an evaluation found on the version of its weights, if that is registered."""
-    tags, values = start["tags"], event["values"]
-    network, dataset = tags["network"], tags["dataset"]
-    wanted = {"weights.sha256": event["weights_sha256"]}
-    store.log_batch(run_id, tags=[RunTag(k, v) for k, v in wanted.items()])
+def write_evaluation(
+    store: MlflowClient, run_id: str, values: dict[str, Any], about: RunDescription
+) -> None:
+    """Write the metrics of an evaluation on the version of its weights, if that is registered."""
+    network, dataset = about.keys["network"], about.keys["dataset"]
+    wanted = {"weights.sha256": values["weights"]}
+    store.log_batch(run_id, tags=[RunTag(name, text) for name, text in wanted.items()])
+    digest = next((entry.digest for entry in about.inputs if entry.name == "prepared"), "")[:36]
     for version in versions(store, network):
         if not wanted.items() <= version.tags.items():
             continue
-        digest = next((i["digest"] for i in start["inputs"] if i["name"] == "prepared"), "")
         metrics = [
             Metric(
                 f"{dataset}/{name}",
                 float(values[name]),
-                event["time"],
+                time.time_ns() // 1_000_000,
                 0,
                 model_id=version.model_id,
                 dataset_name=dataset if digest else None,
-                dataset_digest=digest[:36] or None,
+                dataset_digest=digest or None,
             )
             for name in _ON_VERSION
             if isinstance(values.get(name), int | float)
@@ -145,17 +136,7 @@ def _refresh_card(
 
 def weight_tags(weights: Path) -> dict[str, str]:
     """Return the hashes by which a version is found."""
-    return {"weights.md5": facts.file_md5(weights), "weights.sha256": sha256_of(weights)}
-
-
-def sha256_of(*paths: Path) -> str:
-    """Return the SHA-256 of the bytes of files, one after another."""
-    digest = hashlib.sha256()
-    for path in paths:
-        with path.open("rb") as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
-    return digest.hexdigest()
+    return {"weights.md5": file_hash(weights, "md5"), "weights.sha256": file_hash(weights)}
 
 
 def _link(path: Path, to: Path) -> None:

@@ -9,8 +9,10 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from meta_ood.tracking import facts, query
-from meta_ood.tracking.recording import TrackingError
+from meta_ood.data.files import file_hash
+from meta_ood.tracking import query
+from meta_ood.tracking.location import TrackingError
+from meta_ood.tracking.store import open_store
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,7 @@ def plan(root: Path, run_id: str, into: Path | None = None) -> Plan:
     ValueError
         If that is impossible, and why: no such run, no commit, changes that were in no commit.
     """
-    run = query.run_of(query.open_store(root), run_id)
+    run = query.run_of(open_store(root), run_id)
     tags = run.data.tags
     notes = []
     commit = _experiment(root, tags.get("dvc.exp.name", ""))
@@ -119,7 +121,7 @@ def execute(plan: Plan) -> str:
     if not plan.weights_md5:
         return f"done: {plan.worktree}"
     for weights in sorted(plan.worktree.glob("data/networks/*/*.safetensors")):
-        if facts.file_md5(weights) == plan.weights_md5:
+        if file_hash(weights, "md5") == plan.weights_md5:
             return f"the same weights: {weights}"
     return f"DIFFERENT weights: none below {plan.worktree} has md5 {plan.weights_md5}"
 

@@ -1,151 +1,275 @@
-"""The store itself: runs, datasets, files and models written through one MLflow client."""
+"""The store of runs and models: opened, made where there is none, and cleared of dead runs."""
 
 from __future__ import annotations
 
-import functools
-import getpass
+import fcntl
 import logging
 import os
-import tempfile
-from collections.abc import Sequence
+import re
+import secrets
+import sqlite3
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from hashlib import sha256
 from pathlib import Path
 
-import mlflow
-from filelock import FileLock
-from mlflow.entities import (
-    Dataset,
-    DatasetInput,
-    InputTag,
-    Metric,
-    Param,
-    RunTag,
-)
+from mlflow.entities import Experiment, Run
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
-from meta_ood.tracking import notes, registry
-from meta_ood.tracking.journal import Event, Journal
+from meta_ood.data.files import replacing
+from meta_ood.tracking.location import (
+    TrackingError,
+    database_of,
+    short_reason,
+    store_uri,
+    without_password,
+)
 
-logger = logging.getLogger(__name__)
+EXPERIMENT_NOTE = """\
+One run per stage. `tags.stage = "evaluate"` shows the results: group by `network` or `dataset`, or
+select the baseline and ood_trained runs of a dataset and compare. Charts under `evaluate/` compare
+variants, those under `auroc/`, `auprc/` and `fpr95/` compare scores. Evaluations carry the
+parameters of the training that they evaluate, so `train.ood_weight` can be an axis of a chart.
+"""
+# The UI opens in the mode that it used last, which is that of chats unless the address says this.
+_UI_MODE = "workflowType=machine_learning"
+_RUNNING = Path(".meta_ood", "running")
+# The most runs that a store returns at once.
+_PAGE = 1000
+# Making a database takes 5 s; a process that waits longer than this waits for one that hangs.
+_LOCK_SECONDS = 120
+# Columns of MLflow's schema that hold absolute places of files.
+_PLACES = (
+    ("experiments", "artifact_location"),
+    ("runs", "artifact_uri"),
+    ("logged_models", "artifact_location"),
+    ("model_versions", "source"),
+    ("model_versions", "storage_location"),
+)
 
-_BATCH = 900  # the store takes at most 1000 metrics at once
-_MAX_PARAM = 6000
 
+def open_store(root: Path) -> MlflowClient:
+    """Return a client for the store of the repository at `root`; a local one is made if missing.
 
-@functools.cache
-def client(uri: str, root: Path) -> MlflowClient:
-    """Return a client for `uri`; the first access of all processes goes one by one.
-
-    A fresh database is made by the first access, and several at once break it.
+    Raises
+    ------
+    TrackingError
+        If the store cannot be used. The address is named without its password.
     """
-    mlflow.set_tracking_uri(uri)
-    with FileLock(root / ".mlflow.lock"):
-        store = MlflowClient(uri)
-        store.search_experiments(max_results=1)
+    uri = store_uri(root)
+    database = database_of(uri)
+    # MLflow reports on making its tables, urllib3 on each attempt, as if that needed attention
+    for name, level in (("mlflow", "WARNING"), ("alembic", "WARNING"), ("urllib3", "ERROR")):
+        logging.getLogger(name).setLevel(level)
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    try:
+        if database:
+            with exclusive(database.with_name(".mlflow.lock")):
+                _create(database)
+                _correct_places(database)
+        with short_waits():
+            store = MlflowClient(uri)
+            store.search_experiments(max_results=1)
+    except Exception as error:  # whatever MLflow, SQLAlchemy, a driver or requests raise
+        cure = (
+            "if the file is damaged, move it away and run `meta-ood sync`, which restores the runs "
+            "of all stages in dvc.lock"
+            if database
+            else "start the server, or correct MLFLOW_TRACKING_URI, or unset it for the local store"
+        )
+        shown = without_password(uri)
+        raise TrackingError(
+            f"{shown}: the tracking store cannot be used ({short_reason(error)}); {cure}"
+        ) from error
     return store
 
 
-def experiment_id(store: MlflowClient, name: str, uri: str, root: Path) -> str:
-    """Return the id of experiment `name`, made with an absolute place for files if it is new."""
-    found = store.get_experiment_by_name(name)
-    if found is None:
-        local = uri.startswith("sqlite:")
-        try:
-            place = (root / "mlartifacts").as_uri() if local else None
-            tags = {
-                "mlflow.experimentKind": "custom_model_development",  # runs first, not chats
-                "mlflow.note.content": notes.EXPERIMENT,
-            }
-            return str(store.create_experiment(name, artifact_location=place, tags=tags))
-        except MlflowException:  # another process was faster
-            found = store.get_experiment_by_name(name)
-            if found is None:
-                raise
+@contextmanager
+def exclusive(path: Path) -> Iterator[None]:
+    """Hold the lock file `path`; the lock ends with this process, however that ends.
+
+    Raises
+    ------
+    TimeoutError
+        If another process holds it for minutes.
+    """
+    path.parent.mkdir(exist_ok=True)
+    with path.open("a") as file:
+        _share(path)
+        end = time.monotonic() + _LOCK_SECONDS
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > end:
+                    raise TimeoutError(f"another process holds {path}") from None
+                time.sleep(0.1)
+        yield
+
+
+def _share(path: Path) -> None:
+    """Let those write `path` who may write into its folder: a clone may belong to a group."""
+    mask = 0o777 if path.is_dir() else 0o666
+    with suppress(PermissionError):  # of another user, who has done it
+        path.chmod(path.parent.stat().st_mode & mask)
+
+
+@contextmanager
+def short_waits() -> Iterator[None]:
+    """Let requests to a server fail in seconds; by default MLflow tries for many minutes."""
+    limits = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}
+    mine = {name: value for name, value in limits.items() if name not in os.environ}
+    os.environ.update(mine)
+    try:
+        yield
+    finally:
+        for name in mine:
+            os.environ.pop(name, None)
+
+
+def _create(database: Path) -> None:
+    """Make a database that appears whole.
+
+    MLflow makes its tables in many steps. A process that is killed between them, or a second one
+    that looks at the same time, would leave a file that MLflow can neither use nor complete.
+    """
+    if database.exists():
+        return
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+    with replacing(database) as temporary:
+        artifacts = (database.parent / "mlruns").as_uri()
+        uri = f"sqlite:///{temporary.resolve()}"
+        SqlAlchemyStore(uri, artifacts).engine.dispose()  # type: ignore[no-untyped-call]
+        _share(temporary)
+
+
+def _correct_places(database: Path) -> None:
+    """Make the places of files in a database follow their folder, if that was moved or copied.
+
+    MLflow stores absolute places: new runs of a copied clone would write into the old one. Files
+    lie beside the database, so every place before ``/mlartifacts`` or ``/mlruns`` must be its
+    folder. Where it is not, it is corrected if the files did come along or are gone from there.
+    """
+    folder = database.resolve().parent
+    with sqlite3.connect(database, timeout=20) as connection:
+        query = "SELECT DISTINCT artifact_location FROM experiments"
+        for (place,) in connection.execute(query).fetchall():
+            found = re.fullmatch(r"((?:file://)?(/.*?))(/(?:mlartifacts|mlruns).*)", place or "")
+            if not found or Path(found[2]) == folder:
+                continue
+            old, rest = found[1], found[3]
+            came_along = (folder / rest[1:].split("/")[0]).exists()
+            if not came_along and Path(found[2]).exists():
+                continue
+            new = folder.as_uri() if old.startswith("file://") else str(folder)
+            for table, column in _PLACES:
+                connection.execute(
+                    f"UPDATE {table} SET {column} = ? || substr({column}, ?)"
+                    f" WHERE substr({column}, 1, ?) = ?",
+                    (new, len(old) + 1, len(old) + 1, f"{old}/"),
+                )
+    connection.close()
+
+
+def experiment_id(store: MlflowClient, name: str) -> str:
+    """Return the id of experiment `name`, which is made if it is new.
+
+    Raises
+    ------
+    TrackingError
+        If the experiment was deleted.
+    """
+    found = store.get_experiment_by_name(name) or _new_experiment(store, name)
+    if found.lifecycle_stage != "active":
+        raise TrackingError(
+            f"experiment {name} was deleted; mlflow experiments restore --experiment-id "
+            f"{found.experiment_id}, or set another tracking.experiment in params.yaml"
+        )
     return str(found.experiment_id)
 
 
-def write(journal: Journal, start: Event, run_id: str | None, events: Sequence[Event]) -> str:
-    """Write `events` of a journal that began with `start`; return the run's id.
-
-    Parameters
-    ----------
-    run_id
-        The run, if an earlier call has opened it.
-    """
-    root = Path(start["root"])
-    store = client(start["uri"], root)
-    if run_id is None:
-        run_id = _open(store, start, root)
-    metrics: list[Metric] = []
-    for event in events:
-        if event["kind"] == "metrics":
-            metrics += [
-                Metric(key=name, value=value, timestamp=event["time"], step=event["step"])
-                for name, value in event["values"].items()
-            ]
-    for first in range(0, len(metrics), _BATCH):
-        store.log_batch(run_id, metrics=metrics[first : first + _BATCH])
-    with tempfile.TemporaryDirectory(dir=journal.folder) as folder:
-        stage = Path(folder, "files")
-        for event in events:
-            if event["kind"] == "file":
-                to = stage / event["to"]
-                to.parent.mkdir(parents=True, exist_ok=True)
-                os.link(journal.folder / event["file"], to)
-        if stage.is_dir():
-            store.log_artifacts(run_id, str(stage))
-    for event in events:
-        if event["kind"] == "tag":
-            store.log_batch(run_id, tags=[RunTag(k, v) for k, v in event["tags"].items()])
-        elif event["kind"] == "model":
-            registry.register(store, run_id, journal.folder / event["file"], event, start)
-        elif event["kind"] == "evaluation":
-            registry.note_evaluation(store, run_id, event, start)
-        elif event["kind"] == "end":
-            if text := notes.describe(start, journal.events(), run_id):
-                store.set_tag(run_id, "mlflow.note.content", text)
-            store.set_terminated(run_id, event["status"], event["time"])
-    return run_id
-
-
-def _open(store: MlflowClient, start: Event, root: Path) -> str:
-    """Make the run that `start` describes, or take the one that it names."""
+def _new_experiment(store: MlflowClient, name: str) -> Experiment:
+    database = database_of(store.tracking_uri)
+    place = (database.resolve().parent / "mlartifacts") if database else None
+    if place is not None and not place.exists():
+        place.mkdir(exist_ok=True)
+        _share(place)
     tags = {
-        "mlflow.source.name": f"meta_ood {start['tags']['stage']}",
-        "mlflow.source.type": "LOCAL",
-        "mlflow.user": _user(),
-        **start["tags"],
+        "mlflow.experimentKind": "custom_model_development",
+        "mlflow.note.content": EXPERIMENT_NOTE,
     }
-    if "git.sha" in tags:
-        tags["mlflow.source.git.commit"] = tags["git.sha"]
-    if start["run_id"]:
-        run_id = str(start["run_id"])
-        tags |= {"mlflow.runName": start["name"]}
-    else:
-        if start["parent"]:
-            experiment = store.get_run(start["parent"]).info.experiment_id
-            tags["mlflow.parentRunId"] = start["parent"]
-        else:
-            experiment = experiment_id(store, start["experiment"], start["uri"], root)
-        run = store.create_run(experiment, start["time"], {}, start["name"])
-        run_id = str(run.info.run_id)
-    params = [Param(k, v[:_MAX_PARAM]) for k, v in start["params"].items()]
-    store.log_batch(run_id, params=params, tags=[RunTag(k, str(v)) for k, v in tags.items()])
-    store.log_inputs(
-        run_id,
-        [
-            DatasetInput(
-                Dataset(entry["path"], entry["digest"][:36], "local", entry["path"]),
-                [InputTag("mlflow.data.context", entry["name"])],
-            )
-            for entry in start["inputs"]
-        ],
-    )
-    return run_id
-
-
-def _user() -> str:
+    location = place.as_uri() if place else None
     try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # a container's user without a name
-        return "unknown"
+        return store.get_experiment(store.create_experiment(name, location, tags))
+    except MlflowException:  # another process was faster
+        found = store.get_experiment_by_name(name)
+        if found is None:
+            raise
+        return found
+
+
+def ui_address(server: str, experiment: str) -> str:
+    """Return the address at which MLflow's UI shows the runs of an experiment (its id)."""
+    return f"{server.rstrip('/')}/#/experiments/{experiment}/runs?{_UI_MODE}"
+
+
+class RunningMark:
+    """A locked file that says that the run tagged `process` = `token` is still being written.
+
+    The lock ends with the process, however that ends. So a free lock means that the run is dead.
+    """
+
+    def __init__(self, uri: str, root: Path) -> None:
+        self.token = f"{_short_hash(uri)}-{secrets.token_hex(8)}"
+        self._path = root / _RUNNING / self.token
+        for folder in (self._path.parent.parent, self._path.parent):
+            folder.mkdir(exist_ok=True)
+            _share(folder)
+        # locked before it has its name: nobody may take it for that of a dead run
+        hidden = self._path.with_name(f".{self.token}")
+        self._file = hidden.open("x")
+        fcntl.flock(self._file, fcntl.LOCK_EX)
+        hidden.rename(self._path)
+
+    def remove(self) -> None:
+        """Remove the file: the run has ended in the store too."""
+        self._path.unlink(missing_ok=True)
+        self._file.close()
+
+
+def _short_hash(text: str) -> str:
+    return sha256(text.encode()).hexdigest()[:8]
+
+
+def all_runs(store: MlflowClient, condition: str = "") -> Iterator[Run]:
+    """Yield the runs of all experiments that fulfil `condition`, newest first."""
+    experiments = [e.experiment_id for e in store.search_experiments()]
+    token: str | None = ""
+    while token is not None:
+        page = store.search_runs(
+            experiments, condition, max_results=_PAGE, page_token=token or None
+        )
+        yield from page
+        token = page.token
+
+
+def end_dead_runs(store: MlflowClient, root: Path) -> int:
+    """End runs whose process was killed as KILLED, and return how many there were.
+
+    Every process that opens the store does this, so no run stays RUNNING for longer than until
+    then.
+    """
+    ended = 0
+    for path in (root / _RUNNING).glob(f"{_short_hash(store.tracking_uri)}-*"):
+        with suppress(OSError), path.open("r+") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # OSError: its process lives
+            for run in all_runs(store, f"tags.process = '{path.name}'"):
+                if run.info.status == "RUNNING":
+                    store.set_terminated(run.info.run_id, "KILLED")
+                    ended += 1
+            path.unlink()
+    return ended

@@ -1,0 +1,187 @@
+"""What is known of a run before it does anything: name, tags, parameters, inputs. No mlflow."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shlex
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from meta_ood.tracking.lockfile import LockedStage, input_hashes
+
+# DVC writes them while a pipeline runs, so they do not make the tree dirty.
+_NOT_CODE = ("dvc.lock", "**/dvc.lock", ".gitignore", "**/.gitignore")
+# Every store takes this many characters as a tag.
+_MAX_TAG = 5000
+
+
+@dataclass(frozen=True)
+class Input:
+    """What a stage read: its keyword, path and DVC hash."""
+
+    name: str
+    path: str
+    digest: str
+
+
+@dataclass(frozen=True)
+class RunDescription:
+    """What is known of a run before it does anything.
+
+    Attributes
+    ----------
+    stage, keys
+        Which stage, and its network, variant and dataset as far as it has them.
+    run_id
+        A run that exists already and is to be written, "" for a new one.
+    parent
+        The run of ``mlflow run .`` to which a new one belongs, or "".
+    """
+
+    stage: str
+    keys: Mapping[str, str]
+    name: str
+    experiment: str
+    tags: Mapping[str, str]
+    params: Mapping[str, str]
+    inputs: Sequence[Input]
+    run_id: str = ""
+    parent: str = ""
+
+
+def describe(
+    stage: str,
+    keys: Mapping[str, str],
+    params: Mapping[str, Any],
+    inputs: Mapping[str, Path],
+    *,
+    setting: Mapping[str, Any],
+    experiment: str,
+    more_tags: Mapping[str, str],
+    locked: Mapping[str, LockedStage] | None = None,
+    run_id: str = "",
+    parent: str = "",
+) -> RunDescription:
+    """Return the description of a run.
+
+    Parameters
+    ----------
+    stage, keys, params, inputs, setting, experiment
+        As for :func:`meta_ood.tracking.run`.
+    more_tags
+        Tags beside those of the stage and its setting, such as git's.
+    locked
+        dvc.lock where it has been read already.
+    run_id, parent
+        As for :class:`RunDescription`.
+    """
+    hashes = input_hashes(inputs, locked)
+    # evaluations carry what they evaluate, so that AUPRC against ood_weight is a chart
+    carried = {**setting, **params} if stage == "evaluate" else params
+    command = " ".join(["python -m meta_ood", *(shlex.quote(word) for word in sys.argv[1:])])
+    return RunDescription(
+        stage=stage,
+        keys=keys,
+        name=run_name(stage, keys, carried),
+        experiment=os.environ.get("MLFLOW_EXPERIMENT_NAME") or experiment,
+        tags={
+            "stage": stage,
+            **keys,
+            "command": command,
+            **setting_tags(stage, keys, setting),
+            **more_tags,
+        },
+        params=texts(carried),
+        inputs=[Input(name, inputs[name].as_posix(), hashes[name]) for name in inputs],
+        run_id=run_id,
+        parent=parent,
+    )
+
+
+def run_name(stage: str, keys: Mapping[str, str], params: Mapping[str, Any]) -> str:
+    """Return a run's name; what differs between runs comes first, since the UI cuts names.
+
+    Examples
+    --------
+    >>> run_name("train", {"network": "mini"}, {"train.ood_weight": 0.9, "seed": 0})
+    'λ=0.9 seed=0 mini train'
+    >>> run_name("meta", {"network": "mini", "variant": "baseline", "dataset": "coco"}, {})
+    'baseline coco mini meta'
+    """
+    words = [keys["variant"]] if "variant" in keys else []
+    if stage in ("train", "evaluate") and "train.ood_weight" in params:
+        words.append(f"λ={params['train.ood_weight']}")
+    if stage in ("pretrain", "train", "synthesize", "evaluate") and params.get("seed") is not None:
+        words.append(f"seed={params['seed']}")
+    return " ".join([*words, *(keys[k] for k in ("dataset", "network") if k in keys), stage])
+
+
+def git_tags() -> dict[str, str]:
+    """Return ``git.sha`` and ``git.dirty`` of the working directory, or nothing without git.
+
+    Examples
+    --------
+    >>> sorted(git_tags()) in ([], ["git.dirty", "git.sha"])
+    True
+    """
+    command = ["git", "status", "--porcelain=v2", "--branch", "--untracked-files=no", "--", "."]
+    command += [f":(exclude,glob){pattern}" for pattern in _NOT_CODE]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=20)
+    except (OSError, subprocess.SubprocessError):
+        return {}
+    lines = done.stdout.splitlines()
+    sha = next((line.split()[-1] for line in lines if line.startswith("# branch.oid")), "")
+    dirty = any(not line.startswith("#") for line in lines)
+    return {"git.sha": sha, "git.dirty": str(dirty).lower()} if len(sha) == 40 else {}
+
+
+def dvc_tags() -> dict[str, str]:
+    """Return the stage and the experiment that DVC is running, as its variables name them."""
+    names = {
+        "dvc.stage": "DVC_STAGE",
+        "dvc.exp.name": "DVC_EXP_NAME",
+        "dvc.exp.baseline.rev": "DVC_EXP_BASELINE_REV",
+    }
+    return {tag: os.environ[name] for tag, name in names.items() if os.environ.get(name)}
+
+
+def texts(params: Mapping[str, object]) -> dict[str, str]:
+    """Return parameters as the store has them; lists and tuples are alike.
+
+    Examples
+    --------
+    >>> texts({"scales": (1.0, 2.0), "seed": 0})
+    {'scales': '[1.0, 2.0]', 'seed': '0'}
+    """
+    return {k: str(list(v) if isinstance(v, tuple) else v) for k, v in params.items()}
+
+
+def setting_tags(
+    stage: str, keys: Mapping[str, str], setting: Mapping[str, object]
+) -> dict[str, str]:
+    """Return ``group``, the same for all seeds of one setting and cell, and ``setting`` as JSON.
+
+    Parameters
+    ----------
+    setting
+        What the stage and those before it depend on, without the seed; nothing gives no tag.
+
+    Examples
+    --------
+    >>> tags = setting_tags("evaluate", {"network": "mini"}, {"train.ood_weight": 0.5})
+    >>> tags["setting"], len(tags["group"])
+    ('{"train.ood_weight": "0.5"}', 12)
+    """
+    if not setting:
+        return {}
+    text = json.dumps(texts(setting), sort_keys=True)
+    whole = json.dumps([stage, dict(keys), text], sort_keys=True)
+    tags = {"group": hashlib.sha256(whole.encode()).hexdigest()[:12]}
+    return tags | ({"setting": text} if len(text) <= _MAX_TAG else {})

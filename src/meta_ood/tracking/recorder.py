@@ -1,0 +1,221 @@
+"""The side of the stages: begin a run, log, say what came out, end. Nothing here stops a stage."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from meta_ood.tracking import location
+
+if TYPE_CHECKING:
+    from mlflow.entities import Metric
+
+    from meta_ood.tracking.runs import OpenRun
+
+logger = logging.getLogger(__name__)
+
+# Under DVC these write their runs themselves: a training lasts much longer than the 3 s that it
+# takes to import mlflow and to open the store, and its curves are worth watching. `report` begins
+# by recording the stages before it, so it has mlflow at hand.
+_LIVE = ("pretrain", "train", "report")
+# Curves reach the store about once a second.
+_WRITE_SECONDS = 1.0
+# A store that did not answer is asked again after this time, then after twice as long, …
+_RETRY_SECONDS = 30.0
+
+
+class Recorder:
+    """What a stage's caller gets: a log for the stage, and `outputs` for what it wrote."""
+
+    def __init__(self) -> None:
+        self.run: OpenRun | None = None
+        self._waiting: list[Metric] = []
+        self._next_write = 0.0
+        self._failures = 0
+        self._incomplete = ""
+
+    def log(self, values: Mapping[str, float], step: int) -> None:
+        """Log numbers at a step; they are kept until the store has taken them."""
+        if self.run is None:
+            return
+        from meta_ood.tracking.runs import metrics_at
+
+        self._waiting += metrics_at(values, step)
+        if time.monotonic() >= self._next_write:
+            self._write()
+
+    def outputs(self, outputs: Mapping[str, Path]) -> None:
+        """Log what the stage wrote.
+
+        Parameters
+        ----------
+        outputs
+            The stage's outputs by keyword. ``metrics`` and any metrics.json give metrics that the
+            stage has not logged itself, ``weights`` a version of the registered model named after
+            the network; pictures, pages and curves are logged as files. The rest is left to DVC.
+        """
+        if self.run is not None:
+            run = self.run
+            self._write()
+            if not self.attempt("the outputs", lambda: run.outputs(outputs)):
+                self._incomplete = "outputs"
+
+    def begin(self, open_run: Callable[[], OpenRun]) -> None:
+        """Open the run; if that fails the stage is not recorded now."""
+
+        def begin() -> None:
+            self.run = open_run()
+
+        self.attempt("the run", begin)
+
+    def end(self, status: str) -> None:
+        """Write what is left and end the run."""
+        if self.run is None:
+            return
+        run = self.run
+        self._write()
+        if self._incomplete:
+            # `sync` looks at this tag and records the stage again
+            self.attempt("the tag incomplete", lambda: run.tag({"incomplete": self._incomplete}))
+        self.attempt("the end of the run", lambda: run.end(status))
+
+    def _write(self) -> None:
+        from meta_ood.tracking.store import short_waits
+
+        run, waiting = self.run, self._waiting
+        if run is None or not waiting:
+            return
+        with short_waits():  # a training must not wait for minutes for a store that is away
+            done = self.attempt(f"{len(waiting)} values of curves", lambda: run.log(waiting))
+        if done:
+            self._waiting, self._failures, pause = [], 0, _WRITE_SECONDS
+        else:
+            pause = _RETRY_SECONDS * 2**self._failures
+            self._failures += 1
+        self._next_write = time.monotonic() + pause
+
+    def attempt(self, what: str, action: Callable[[], object]) -> bool:
+        """Return whether `action` succeeded; a failure is a warning and nothing else."""
+        try:
+            action()
+        except Exception as error:  # whatever MLflow, SQLAlchemy, a driver or the disk raise
+            logger.warning(
+                "MLflow: %s could not be recorded (%s); the stage goes on. Once the store works, "
+                "`meta-ood sync` records stages that dvc repro ran; META_OOD_TRACKING=off "
+                "switches tracking off",
+                what,
+                location.short_reason(error),
+            )
+            return False
+        return True
+
+
+@contextmanager
+def run(
+    stage: str,
+    *,
+    keys: Mapping[str, str],
+    params: Mapping[str, Any],
+    inputs: Mapping[str, Path],
+    setting: Mapping[str, Any] | None = None,
+    experiment: str = "meta-ood",
+    enabled: bool = True,
+) -> Iterator[Recorder]:
+    """Record one stage as one MLflow run, whoever started it.
+
+    Started by hand it is a new run; under ``mlflow run -e <stage>`` the run that exists; under DVC
+    a run named after what it does, below the run of ``mlflow run .`` if there is one. Under DVC
+    only trainings and the report write their runs here; ``meta-ood sync`` records the others, and
+    the report calls it first. Ranks other than 0 of ``torchrun`` are not recorded. A recorded
+    stage ends at SIGTERM as at Ctrl-C, its run as KILLED.
+
+    Parameters
+    ----------
+    stage, keys
+        Which stage, and its network, variant and dataset as far as it has them.
+    params
+        What the stage depends on, by dotted name.
+    inputs
+        What the stage reads, logged as datasets with their DVC hash.
+    setting
+        What the stage and those before it depend on, without the seed: groups runs over seeds.
+    experiment
+        Name of the experiment, where the run is not given by ``mlflow run``.
+    enabled
+        False switches tracking off, as does META_OOD_TRACKING=off.
+
+    Raises
+    ------
+    TrackingError
+        If META_OOD_TRACKING is neither on nor off.
+    """
+    inherited = os.environ.pop("MLFLOW_RUN_ID", None) or ""  # else it beats nesting in children
+    mode = os.environ.get("META_OOD_TRACKING", "on")
+    if mode not in ("on", "off"):
+        raise location.TrackingError(f"META_OOD_TRACKING={mode}: expected on or off")
+    under_dvc = "DVC_STAGE" in os.environ
+    recorder = Recorder()
+    if (
+        not enabled
+        or mode == "off"
+        or os.environ.get("RANK", "0") != "0"
+        or (under_dvc and stage not in _LIVE)
+    ):
+        yield recorder
+        return
+
+    def open_run() -> OpenRun:
+        from meta_ood.tracking import description, runs, store, sync
+
+        root = location.root()
+        client = store.open_store(root)
+        store.end_dead_runs(client, root)
+        if under_dvc and stage == "report":
+            # all stages before it are in dvc.lock now, also in the folder of a queued experiment
+            recorder.attempt("the stages before", lambda: sync.sync(root, parent=inherited))
+        about = description.describe(
+            stage,
+            {name: value for name, value in keys.items() if value},
+            params,
+            inputs,
+            setting=setting or {},
+            experiment=experiment,
+            more_tags=description.git_tags() | description.dvc_tags(),
+            run_id="" if under_dvc else inherited,
+            parent=inherited if under_dvc else "",
+        )
+        return runs.OpenRun(client, root, about)
+
+    recorder.begin(open_run)
+    status = "FAILED"
+    try:
+        with _terminate_as_interrupt():
+            yield recorder
+        status = "FINISHED"
+    except KeyboardInterrupt:
+        status = "KILLED"
+        raise
+    finally:
+        recorder.end(status)
+
+
+@contextmanager
+def _terminate_as_interrupt() -> Iterator[None]:
+    def interrupt(signum: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    try:
+        before = signal.signal(signal.SIGTERM, interrupt)
+    except ValueError:  # not the main thread: the owner of the process handles its signals
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
