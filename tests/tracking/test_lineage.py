@@ -35,6 +35,7 @@ def work(work):
     sha256 = "9e2e4ee4b7ea8cbb0ce4a5a0a0ea1d5b"
     values = {"weights": sha256, "auroc": 0.9, "frames": 4}
     metrics.write_text(json.dumps(values), encoding="utf-8")
+    (metrics.parent / "summary.json").write_text("{}", encoding="utf-8")
     (metrics.parent / "curves").mkdir()
     (metrics.parent / "pictures").mkdir()
     (metrics.parent / "pictures/a.png").write_bytes(b"png")
