@@ -3,7 +3,6 @@
 import json
 import tracemalloc
 
-import numpy as np
 import pytest
 
 from meta_ood.datasets import instances
@@ -50,8 +49,8 @@ def test_elements_are_those_of_the_whole_file(tmp_path, text, chunk):
     ]
     assert found.categories == {2: "dog", 9: "Löwe"}
     assert list(found.annotations()) == CONTENT["annotations"]
-    lions = np.array([found.category_ids[kind] == 9 for kind in found.kinds])
-    spans = found.spans(lions)
+    assert found.image_ids.tolist() == [3, 7, 3]
+    spans = found.spans([9])
     assert {image: instances.read_spans(found.path, of) for image, of in spans.items()} == {
         7: [CONTENT["annotations"][1]],
         3: [CONTENT["annotations"][2]],
@@ -77,6 +76,15 @@ def test_every_cut_is_found(tmp_path, monkeypatch):
         ('{"categories": [{"id": 1, "name": "a"},], "images": []}', "not a complete json file"),
         ('{"images": [] "annotations": []}', 'expected , or } at byte 14, got "'),
         ('{"images": [{"id": 1}], "annotations": [], "categories": []}', "'images'.*KeyError"),
+        ('{"images": ' + "[" * 100_000, "not a complete json file"),
+        ('{"images": [{"id": 1, "file_name": "a", "height": 100000, "width": 1000000000}]', "px"),
+        ('{"images": [{"id": 1, "file_name": "a", "height": 0, "width": 5}]', "0 x 5 px"),
+        ('{"images": [{"id": 1, "file_name": "a", "height": "9", "width": 5}]', "whole number"),
+        ('{"images": [{"id": "1", "file_name": "a", "height": 9, "width": 5}]', "whole number"),
+        ('{"annotations": [{"image_id": "5", "category_id": 1}]', "image_id: expected a whole"),
+        ('{"annotations": [{"image_id": 5, "category_id": 1.0}]', "category_id: expected a whole"),
+        ('{"annotations": [{"image_id": 10000000000000000000, "category_id": 1}]', "Overflow"),
+        ('{"categories": [{"id": 1, "name": "a"}, {"id": 1, "name": "b"}]', "id 1 occurs twice"),
         ('{"images": [], "annotations": [5], "categories": []}', "'annotations'.*byte 31"),
     ],
 )
@@ -88,7 +96,7 @@ def test_what_is_wrong_is_said(tmp_path, text, message):
 def test_a_file_that_changes_is_noticed(tmp_path):
     path = write(tmp_path, TEXTS["ascii"])
     found = instances.read_instances(path)
-    spans = found.spans(np.ones(3, bool))[3]
+    spans = found.spans([2, 9])[3]
     path.write_text(json.dumps({"new": 1, **CONTENT}))
     with pytest.raises(ValueError, match=r"instances\.json: was changed"):
         instances.read_spans(path, spans)

@@ -86,7 +86,9 @@ def test_fishyscapes_static_names_what_is_wrong_with_an_overlay(tmp_path):
     with pytest.raises(ValueError, match=r"_rgb\.npz: expected an array named rgb"):
         frame.pixels()
     np.savez(overlay, rgb=np.zeros((2, 4, 3), np.int16))
-    with pytest.raises(ValueError, match=r"_rgb\.npz: overlay \(2, 4, 3\), but .* is \(1, 4, 3\)"):
+    with pytest.raises(
+        ValueError, match=r"_rgb\.npz: overlay \(2, 4, 3\) int16, but .* is \(1, 4, 3\)"
+    ):
         frame.pixels()
 
 

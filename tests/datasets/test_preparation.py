@@ -193,22 +193,39 @@ def test_sizes_that_differ_are_named(tmp_path):
         preparation.prepare_frame(frame_of(image, np.zeros((4, 3))), tmp_path)
 
 
-@pytest.mark.parametrize("name", ["a.png", "a.jpg"])
-def test_cut_off_images_are_named(tmp_path, name):
+@pytest.mark.parametrize("name", ["a.png", "a.jpg", "a.webp"])
+def test_damaged_images_are_named(tmp_path, name):
     image = tmp_path / name
     Image.effect_noise((256, 128), 50).save(image)
-    image.write_bytes(image.read_bytes()[:-4200])
-    with pytest.raises(ValueError, match=rf"{name}: the file is cut off"):
-        preparation.prepare_frame(frame_of(image, np.zeros((128, 256))), tmp_path)
-    image.write_bytes(b"")
-    with pytest.raises(ValueError, match=rf"{name}: not an image \(0 bytes\)"):
+    whole = image.read_bytes()
+    middle = len(whole) // 2
+    for content, message in (
+        (whole[:-4200], "cannot be read as an image"),
+        (whole[:middle], "cannot be read as an image"),
+        (b"", "the file is empty"),
+        (b"<html>", "not an image"),
+    ):
+        image.write_bytes(content)
+        with pytest.raises(ValueError, match=rf"{name}: {message}"):
+            preparation.prepare_frame(frame_of(image, np.zeros((128, 256))), tmp_path)
+
+
+def test_a_png_that_is_damaged_in_the_middle_is_named(tmp_path):
+    image = tmp_path / "a.png"
+    Image.effect_noise((256, 128), 50).save(image)
+    content = bytearray(image.read_bytes())
+    middle = len(content) // 2
+    content[middle : middle + 50] = bytes(50)  # its header and its end are sound
+    image.write_bytes(content)
+    with pytest.raises(ValueError, match=r"a\.png: cannot be read as an image"):
         preparation.prepare_frame(frame_of(image, np.zeros((128, 256))), tmp_path)
 
 
 def test_made_images_are_written_beside_the_targets(tmp_path):
     pixels = np.arange(2 * 3 * 3, dtype=np.uint8).reshape(2, 3, 3)
+    Image.fromarray(pixels).save(tmp_path / "source.png")
     raw = preparation.RawFrame(
-        "a", tmp_path / "source", "", lambda: np.full((2, 3), IGNORE, np.uint8), lambda: pixels
+        "a", tmp_path / "source.png", "", lambda: np.full((2, 3), IGNORE, np.uint8), lambda: pixels
     )
     frame = preparation.prepare_frame(raw, tmp_path)
     assert frame.image == tmp_path / "images" / "a.png"

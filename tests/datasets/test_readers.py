@@ -97,7 +97,7 @@ def test_colour_image_instead_of_ids_is_an_error(tmp_path):
     put_pair(tmp_path, "ulm_000001_000019", np.zeros((4, 4)))
     put(tmp_path / "gtFine/train/ulm/ulm_000001_000019_gtFine_labelIds.png", np.zeros((4, 4, 3)))
     (frame,) = read("cityscapes", tmp_path, "train")
-    with pytest.raises(ValueError, match=r"expected an image of label ids .* got mode RGB"):
+    with pytest.raises(ValueError, match=r"expected label ids .* got mode RGB"):
         frame.target()
 
 

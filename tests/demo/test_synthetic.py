@@ -4,12 +4,10 @@ import json
 import numpy as np
 import pytest
 from PIL import Image
-from pycocotools import mask as coco_mask
 
 from demo_world import small_params, synthesize_to
 from meta_ood.data.labels import CITYSCAPES, IGNORE
 from meta_ood.datasets.lost_and_found import NON_HAZARDS
-from meta_ood.demo.annotations import compress, run_lengths
 from meta_ood.demo.obstacles import HAZARDS
 from meta_ood.demo.obstacles import NON_HAZARDS as DRAWN_NON_HAZARDS
 
@@ -110,13 +108,3 @@ def test_fishyscapes_labels_are_0_1_255_and_each_frame_has_an_object(demo):
         values = set(np.unique(np.asarray(Image.open(path))).tolist())
         assert values == {0, 1, 255}
         assert path.with_suffix(".jpg").is_file()
-
-
-def test_run_lengths_agree_with_pycocotools():
-    rng = np.random.default_rng(3)
-    for _ in range(20):
-        mask = rng.uniform(0, 1, (int(rng.integers(1, 40)), int(rng.integers(1, 40)))) < 0.3
-        if rng.uniform() < 0.5:
-            mask = np.kron(mask, np.ones((9, 9), bool))
-        expected = coco_mask.encode(np.asfortranarray(mask, np.uint8))
-        assert compress(run_lengths(mask)) == expected["counts"].decode()

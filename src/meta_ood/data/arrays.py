@@ -76,9 +76,27 @@ def _read_npy(file: IO[bytes]) -> Array:
     return array
 
 
-def _read_npz(path: Path) -> Array:
+def read_npz_member(path: Path, name: str) -> Array:
+    """Return one array of an npz archive by its name; it may have any shape.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If the file is damaged or holds no such array of at most :data:`MAX_PIXELS` numbers.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file")
+    try:
+        return _read_npz(path, f"{name}.npy")
+    except Exception as error:
+        raise ValueError(f"{path}: expected an array named {name}: {error}") from error
+
+
+def _read_npz(path: Path, member: str = "") -> Array:
     with zipfile.ZipFile(path) as archive:
-        names = archive.namelist()
+        names = [member] if member else archive.namelist()
         if len(names) != 1:
             found = ", ".join(name.removesuffix(".npy") for name in names)
             raise ValueError(f"expected one array, found {found or 'none'}")

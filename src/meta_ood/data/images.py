@@ -11,6 +11,7 @@ import io
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -73,6 +74,12 @@ def image_size(path: Path) -> tuple[int, int]:
     with path.open("rb") as file, _opened(file, str(path), FORMATS) as image:
         swapped = _orientation(image) in (5, 6, 7, 8)  # turned by a quarter
         return (image.width, image.height) if swapped else (image.height, image.width)
+
+
+def image_header(content: bytes, name: str) -> tuple[str, dict[Any, Any]]:
+    """Return Pillow's mode and metadata of an image file's content; `name` is for messages."""
+    with _opened(content, name, FORMATS) as image:
+        return image.mode, dict(image.info)
 
 
 def read_label_map(path: Path) -> LabelMap:

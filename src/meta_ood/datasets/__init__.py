@@ -1,4 +1,4 @@
-"""Raw datasets: one small module each, and the readers by name."""
+"""Raw datasets: one small module for each, and their readers by name."""
 
 from __future__ import annotations
 
@@ -46,8 +46,18 @@ def known_options(reader: str) -> list[str]:
     ]
 
 
+def check_options(reader: str, options: Mapping[str, Any]) -> None:
+    """Raise a ``ValueError`` if the reader or the name of an option is unknown."""
+    known = known_options(reader)
+    for name in options:
+        if name not in known:
+            raise ValueError(
+                f"{reader} reader: unknown option {name!r}; known: {', '.join(known) or 'none'}"
+            )
+
+
 def label_names(reader: str, options: Mapping[str, Any] | None = None) -> Mapping[int, str]:
-    """Return what the label ids that a reader keeps beside the targets mean; empty: it keeps none.
+    """Return the names of the label ids that a reader keeps beside the targets, if it keeps any.
 
     Examples
     --------
@@ -68,7 +78,7 @@ def read(
     reader
         A key of :data:`READERS`.
     root, split
-        What the reader is to read.
+        The dataset's folder, and which part of it.
     options
         The reader's keyword arguments.
 
@@ -79,12 +89,7 @@ def read(
     FileNotFoundError
         If something is missing; the file is named.
     """
-    known = known_options(reader)
-    for name in options or {}:
-        if name not in known:
-            raise ValueError(
-                f"{reader} reader: unknown option {name!r}; known: {', '.join(known) or 'none'}"
-            )
+    check_options(reader, options or {})
     frames = list(READERS[reader](root, split, **(options or {})))
     seen: dict[str, RawFrame] = {}
     for frame in frames:

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from PIL import Image
-
+from meta_ood.data.images import write_image
 from meta_ood.data.labels import CITYSCAPES, IGNORE
 from meta_ood.datasets.reader import Layout, listed, locate, one_of, read_target
 
@@ -66,7 +65,5 @@ def write_train_ids(root: Path, annotation: str = "fine") -> Iterator[Path]:
             target = locate(by_train_id.targets.replace("{split}", split), root, fields)
             if target.exists():
                 continue
-            temporary = target.with_name(f"{target.name}.tmp")
-            Image.fromarray(read_target(path, by_id.labels)).save(temporary, format="PNG")
-            temporary.replace(target)
+            write_image(target, read_target(path, by_id.labels))
             yield target

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import math
+import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
@@ -21,15 +23,8 @@ BACKGROUNDS = {"ignore": IGNORE, "road": 0, "ood": OOD}
 """Option `background` -> target value of pixels without annotation; 0 is the train id of road."""
 
 _PUBLISHED = (
-    "person",
-    "bicycle",
-    "car",
-    "motorcycle",
-    "bus",
-    "truck",
-    "traffic light",
-    "stop sign",
-)
+    "person", "bicycle", "car", "motorcycle", "bus", "truck", "traffic light", "stop sign",
+)  # fmt: skip
 EXCLUDES: dict[str, tuple[str, ...]] = {
     "street": (*_PUBLISHED, "train"),
     "published": _PUBLISHED,
@@ -62,7 +57,7 @@ def coco(
         What pixels without annotation become: ``ignore`` (void), ``road`` (published) or ``ood``.
     exclude
         ``street``, ``published`` (the same without train), or category names: an image with an
-        annotation of one of them, crowds too, is left out.
+        annotation of one of them, crowds too, is left out. Case does not matter in names.
     include
         Category names whose annotations make proxies; all of them if empty.
     images, annotations
@@ -80,18 +75,23 @@ def coco(
         raise ValueError(f"coco reader: option min_side: expected pixels >= 0, got {min_side!r}")
     folder, json_path = places(root, split, images, annotations)
     instances = read_instances(json_path)
-    categories = {name: number for number, name in instances.categories.items()}
-    if isinstance(exclude, str):
-        one_of("coco", "exclude", exclude, tuple(EXCLUDES))
-        dropped = {categories[name] for name in EXCLUDES[exclude] if name in categories}
-    else:
-        dropped = {_category(categories, "exclude", name) for name in exclude}
-    kept = {_category(categories, "include", name) for name in include} or set(categories.values())
+    for finding in instances.findings():
+        message = f"{finding.text}, such as {finding.files[0]}"
+        if finding.level == "error":
+            raise ValueError(message)
+        logger.warning(message)
 
-    is_dropped = np.array([number in dropped for number in instances.category_ids], bool)
-    is_kept = np.array([number in kept - dropped for number in instances.category_ids], bool)
-    excluded = set(instances.spans(is_dropped[instances.kinds]))
-    spans = instances.spans(is_kept[instances.kinds])
+    # 1. which categories exclude an image, and which make proxies
+    is_preset = isinstance(exclude, str)
+    if isinstance(exclude, str):
+        exclude = EXCLUDES[one_of("coco", "exclude", exclude, tuple(EXCLUDES))]
+        if missing := missing_categories(exclude, instances.categories):
+            logger.warning("%s: no category %s", json_path, ", ".join(missing))
+    dropped = _numbers(instances.categories, "exclude", exclude, may_be_missing=is_preset)
+    kept = _numbers(instances.categories, "include", include) or set(instances.categories)
+
+    # 2. the places of the annotations to draw, of images without an excluded category
+    excluded, spans = set(instances.spans(dropped)), instances.spans(kept - dropped)
     for image in on_disk(folder, instances.images):
         size = image.height, image.width
         if image.id in excluded or min(size) < min_side:
@@ -101,11 +101,31 @@ def coco(
         yield RawFrame(path.stem, path, path.stem, target)
 
 
-def _category(categories: Mapping[str, int], option: str, name: str) -> int:
-    if name not in categories:
-        known = ", ".join(sorted(categories))
+def _plain(name: str) -> str:
+    """Return a category's name for comparison: "Traffic_Light" is "traffic light"."""
+    return re.sub(r"[\s_-]+", " ", name).strip().casefold()
+
+
+def missing_categories(names: Sequence[str], categories: Mapping[int, str]) -> list[str]:
+    """Return those of some names that no category has, whatever their case."""
+    known = {_plain(name) for name in categories.values()}
+    return [name for name in names if _plain(name) not in known]
+
+
+def _numbers(
+    categories: Mapping[int, str],
+    option: str,
+    names: Sequence[str],
+    may_be_missing: bool = False,
+) -> set[int]:
+    """Return the ids of the categories with these names; an unknown name lists the known ones."""
+    if isinstance(names, str) or not all(isinstance(name, str) for name in names):
+        raise ValueError(f"coco reader: option {option}: expected a list of names, got {names!r}")
+    for name in () if may_be_missing else missing_categories(names, categories):
+        known = ", ".join(sorted(categories.values()))
         raise ValueError(f"coco reader: option {option}: no category {name!r}; known: {known}")
-    return categories[name]
+    wanted = {_plain(name) for name in names}
+    return {number for number, name in categories.items() if _plain(name) in wanted}
 
 
 def places(
@@ -140,9 +160,83 @@ def on_disk(folder: Path, images: Sequence[ListedImage]) -> list[ListedImage]:
 def read_target(
     path: Path, spans: Sequence[Span], size: tuple[int, int], background: int
 ) -> LabelMap:
-    """Read an image's annotations from the json and draw them; see :func:`rasterise`."""
-    segmentations = [annotation["segmentation"] for annotation in read_spans(path, spans)]
+    """Read an image's annotations from the json and draw them; see :func:`rasterise`.
+
+    Raises
+    ------
+    ValueError
+        If a segmentation cannot be drawn; file and annotation are named.
+    """
+    segmentations = []
+    for annotation in read_spans(path, spans):
+        segmentation = annotation.get("segmentation")
+        if fault := segmentation_fault(segmentation, *size):
+            raise ValueError(f"{path}, annotation {annotation.get('id')}: {fault}")
+        segmentations.append(segmentation)
     return rasterise(segmentations, size, background)
+
+
+def segmentation_fault(segmentation: Any, height: int, width: int) -> str:
+    """Return what is wrong with a segmentation for an image of this size; empty if nothing is.
+
+    pycocotools, which draws it, checks nothing: coordinates or run lengths beyond the image make it
+    allocate without bound, loop for ever or crash.
+    """
+    if isinstance(segmentation, list):
+        for part in segmentation:
+            if not isinstance(part, list) or len(part) < 6 or len(part) % 2:
+                return "expected polygons of at least three points x, y"
+            # annotators overshoot the border; one image size beyond it is no polygon of this image
+            for name, bound, values in (("x", width, part[::2]), ("y", height, part[1::2])):
+                if not all(_is_number(value) and -bound <= value <= 2 * bound for value in values):
+                    return f"{name} coordinates far outside the image, {width}x{height} px"
+        return "" if segmentation else "no polygon"
+    if not isinstance(segmentation, dict) or "counts" not in segmentation:
+        return "expected polygons, or run lengths with counts and size"
+    if segmentation.get("size") != [height, width]:
+        return f"run lengths of size {segmentation.get('size')}, the image's is {[height, width]}"
+    counts = segmentation["counts"]
+    lengths = decompress(counts) if isinstance(counts, str) else counts
+    if not isinstance(lengths, list) or not all(
+        isinstance(n, int) and not isinstance(n, bool) and n >= 0 for n in lengths
+    ):
+        return "run lengths that are no whole numbers >= 0"
+    if sum(lengths) != height * width:
+        return f"run lengths of {sum(lengths)} px in all, the image has {height * width}"
+    return ""
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def decompress(text: str) -> list[int] | None:
+    """Read COCO's text form of run lengths; None if it is none.
+
+    Each length from the fourth on is written as the difference to the one two before; a number is
+    written five bits at a time, low ones first, with bit 6 set while more follow, as the characters
+    from ``0`` (code 48) on.
+
+    Examples
+    --------
+    >>> decompress("22")
+    [2, 2]
+    """
+    lengths: list[int] = []
+    number = shift = 0
+    for character in text:
+        part = ord(character) - 48
+        if not 0 <= part < 64 or shift > 30:  # lengths have 32 bits
+            return None
+        number |= (part & 0x1F) << shift
+        shift += 5
+        if part & 0x20:
+            continue
+        if part & 0x10:
+            number -= 1 << shift
+        lengths.append(number + (lengths[-2] if len(lengths) > 2 else 0))
+        number = shift = 0
+    return None if shift else lengths
 
 
 def rasterise(segmentations: Sequence[Any], size: tuple[int, int], background: int) -> LabelMap:
@@ -151,7 +245,7 @@ def rasterise(segmentations: Sequence[Any], size: tuple[int, int], background: i
     Parameters
     ----------
     segmentations
-        COCO segmentations: a list of polygons, or an RLE, compressed or not.
+        COCO segmentations without :func:`segmentation_fault`.
     size
         Height and width [px].
     background

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import zipfile
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
+from meta_ood.data.arrays import read_npz_member
+from meta_ood.data.images import RgbImage, read_image
 from meta_ood.data.labels import IGNORE, IN, OOD
-from meta_ood.datasets.reader import Layout, RgbImage, one_of
+from meta_ood.datasets.reader import Layout, one_of
 
 VERSIONS = ("v1", "v2", "v3")
 _LABELS = {0: IN, 1: OOD, 255: IGNORE}
@@ -99,15 +99,14 @@ def overlaid(image: Path, labels: Path) -> RgbImage:
     path = labels.with_name(labels.name.replace("_labels.png", "_rgb.npz"))
     if not path.is_file():
         raise FileNotFoundError(f"Fishyscapes Static: {path} is missing, the overlay of {labels}")
-    try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-            overlay = archive["rgb"]
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{path}: expected an array named rgb ({error})") from None
-    with Image.open(image) as opened:
-        pixels = np.asarray(opened.convert("RGB"))
-    if overlay.shape != pixels.shape:
-        raise ValueError(f"{path}: overlay {overlay.shape}, but {image} is {pixels.shape}")
+    overlay, pixels = read_npz_member(path, "rgb"), read_image(image)
+    if overlay.shape != pixels.shape or overlay.dtype.kind not in "iuf":
+        raise ValueError(
+            f"{path}: overlay {overlay.shape} {overlay.dtype}, but {image} is {pixels.shape}"
+        )
+    if not np.isfinite(overlay).all():
+        raise ValueError(f"{path}: NaN or infinity in the overlay")
+    # a sum of bytes would wrap around
     wide = np.int32 if np.issubdtype(overlay.dtype, np.integer) else np.float64
     total = pixels.astype(wide) + overlay.astype(wide)
     return np.asarray(np.clip(total, 0, 255), np.uint8)

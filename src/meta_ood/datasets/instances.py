@@ -1,4 +1,10 @@
-"""A json in COCO's format, read element by element: memory does not grow with the annotations."""
+"""A json in COCO's format, read element by element.
+
+The json of COCO's training images has 520 MB, which ``json.load`` turns into several GB of Python
+objects. :class:`_Window` therefore moves over the file in chunks and parses one element at a time;
+of an annotation only its ids and its place in the file are kept, from which it is read again when
+its image is drawn.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +12,8 @@ import codecs
 import json
 import re
 from array import array
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
@@ -14,9 +21,12 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from meta_ood.data.images import MAX_PIXELS
+from meta_ood.datasets.checks.findings import Finding, find
+
 Json = Mapping[str, Any]
 Span = tuple[int, int]
-"""Where an element stands in its file: first byte and number of bytes."""
+"""Place of an element in its file: first byte and number of bytes."""
 
 CHUNK = 1 << 20
 """Bytes read at a time."""
@@ -25,9 +35,9 @@ _SPACE = re.compile(r"[ \t\r\n]*")
 
 
 class ListedImage(NamedTuple):
-    """What we keep of an image's entry; height and width in pixels."""
+    """The part of an image's entry that is kept; height and width in pixels."""
 
-    id: Any
+    id: int
     file_name: str
     height: int
     width: int
@@ -35,7 +45,7 @@ class ListedImage(NamedTuple):
 
 @dataclass(frozen=True)
 class Instances:
-    """A json in COCO's format: its images and categories, and where each annotation stands.
+    """The images and categories of a json in COCO's format, and the place of each annotation.
 
     Attributes
     ----------
@@ -45,24 +55,18 @@ class Instances:
         In the order of the file.
     categories
         Id -> name.
-    owners, kinds
-        For each annotation the position of its image id in `image_ids` and of its category id in
-        `category_ids`, ``(N,) int64``.
-    starts, lengths
-        Where it stands in the file [bytes], ``(N,) int64``.
-    image_ids, category_ids
-        The ids that annotations name, each once; they need not be in the json's lists.
+    image_ids, category_ids, starts, lengths
+        For each annotation its ids, which need not be in the json's lists, and its place in the
+        file [bytes]; each ``(N,) int64``.
     """
 
     path: Path
     images: Sequence[ListedImage]
-    categories: Mapping[Any, str]
-    owners: npt.NDArray[np.int64]
-    kinds: npt.NDArray[np.int64]
+    categories: Mapping[int, str]
+    image_ids: npt.NDArray[np.int64]
+    category_ids: npt.NDArray[np.int64]
     starts: npt.NDArray[np.int64]
     lengths: npt.NDArray[np.int64]
-    image_ids: Sequence[Any]
-    category_ids: Sequence[Any]
 
     def annotations(self) -> Iterator[Json]:
         """Read all annotations again, one by one, in the order of the file."""
@@ -70,61 +74,77 @@ class Instances:
             if key == "annotations":
                 yield value
 
-    def spans(self, chosen: npt.NDArray[np.bool_]) -> dict[Any, tuple[Span, ...]]:
-        """Return image id -> where its annotations stand, of those that are `chosen`, ``(N,)``."""
-        found: dict[Any, list[Span]] = {}
-        places = (self.owners[chosen], self.starts[chosen], self.lengths[chosen])
-        for owner, start, length in zip(*(place.tolist() for place in places), strict=True):
-            found.setdefault(self.image_ids[owner], []).append((start, length))
+    def spans(self, category_ids: Iterable[int]) -> dict[int, tuple[Span, ...]]:
+        """Return image id -> places of its annotations that have one of some categories."""
+        chosen = np.isin(self.category_ids, list(category_ids))
+        found: dict[int, list[Span]] = {}
+        columns = (self.image_ids[chosen], self.starts[chosen], self.lengths[chosen])
+        for image, start, length in zip(*(column.tolist() for column in columns), strict=True):
+            found.setdefault(image, []).append((start, length))
         return {image: tuple(spans) for image, spans in found.items()}
+
+    def findings(self) -> list[Finding]:
+        """Return the contradictions between the ids of images, categories and annotations."""
+        counts = Counter(image.id for image in self.images)
+        twice = [f"{self.path}, image {number}" for number, n in counts.items() if n > 1]
+        is_orphan = ~np.isin(self.image_ids, list(counts))
+        is_unknown = ~np.isin(self.category_ids, list(self.categories))
+        return [
+            *find("json_same_id", twice),
+            *find("json_category", self._places(is_unknown)),
+            *find("json_orphans", self._places(is_orphan)),
+        ]
+
+    def _places(self, chosen: npt.NDArray[np.bool_]) -> list[str]:
+        return [f"{self.path}, annotation at byte {start}" for start in self.starts[chosen]]
 
 
 def read_instances(path: Path) -> Instances:
-    """Read a json in COCO's format, or say what is wrong with it.
+    """Read a json in COCO's format.
 
     Raises
     ------
     FileNotFoundError
         If it is not there.
     ValueError
-        If it is cut off, no json, or not in COCO's format; the file is named.
+        If it is cut off, no json, or not in COCO's format; file and place are named.
     """
     if not path.is_file():
         raise FileNotFoundError(f"COCO: {path} is missing: the annotations of the images")
     images: list[ListedImage] = []
-    categories: dict[Any, str] = {}
-    image_ids: dict[Any, int] = {}
-    category_ids: dict[Any, int] = {}
-    rows = array("q")
+    categories: dict[int, str] = {}
+    rows = array("q")  # 64-bit integers: an eighth of the memory of Python's
     for key, value, (start, length) in _elements(path):
         try:
             if key == "images":
-                size = int(value["height"]), int(value["width"])
-                images.append(ListedImage(value["id"], str(value["file_name"]), *size))
+                height, width = _whole(value, "height"), _whole(value, "width")
+                if height < 1 or width < 1 or height * width > MAX_PIXELS:
+                    raise ValueError(f"{height} x {width} px: expected 1 to {MAX_PIXELS}")
+                name = str(value["file_name"])
+                images.append(ListedImage(_whole(value, "id"), name, height, width))
             elif key == "categories":
-                categories[value["id"]] = str(value["name"])
+                number = _whole(value, "id")
+                if number in categories:
+                    raise ValueError(f"id {number} occurs twice")
+                categories[number] = str(value["name"])
             else:
-                owner = image_ids.setdefault(value["image_id"], len(image_ids))
-                kind = category_ids.setdefault(value["category_id"], len(category_ids))
-                rows.extend((owner, kind, start, length))
-        except (KeyError, TypeError, ValueError) as error:
+                ids = _whole(value, "image_id"), _whole(value, "category_id")
+                rows.extend((*ids, start, length))
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise ValueError(
                 f"{path}: an element of {key!r} is not as in COCO's format, at byte {start}: "
                 f"{type(error).__name__}: {error}"
             ) from None
     columns = np.frombuffer(rows, np.int64).reshape(-1, 4).T.copy()
-    owners, kinds, starts, lengths = columns
-    return Instances(
-        path,
-        images,
-        categories,
-        owners,
-        kinds,
-        starts,
-        lengths,
-        list(image_ids),
-        list(category_ids),
-    )
+    return Instances(path, images, categories, columns[0], columns[1], columns[2], columns[3])
+
+
+def _whole(element: Json, name: str) -> int:
+    """Return a whole number of an element; an id "5" would silently miss the image 5."""
+    value = element[name]
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name}: expected a whole number, got {value!r}")
+    return value
 
 
 def read_spans(path: Path, spans: Sequence[Span]) -> list[Json]:
@@ -151,7 +171,7 @@ def _elements(path: Path) -> Iterator[tuple[str, Any, Span]]:
     with path.open("rb") as file:
         try:
             missing = yield from _walk(_Window(file))
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ValueError(f"{path}: not a complete json file ({error})") from None
     for key in missing:
         raise ValueError(f"{path}: expected a list under {key!r}, as in COCO's format")
@@ -178,7 +198,7 @@ def _walk(window: _Window) -> Generator[tuple[str, Any, Span], None, list[str]]:
 
 
 class _Window:
-    """A window onto a UTF-8 json that moves forward and knows its place in bytes."""
+    """The part of a UTF-8 json that is in memory; it moves forward and counts bytes."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
@@ -195,7 +215,7 @@ class _Window:
                 return self._text[self._at : self._at + 1]
 
     def take(self, characters: str) -> str:
-        """Go beyond the next character, which must be one of `characters`."""
+        """Move past the next character, which must be one of `characters`, and return it."""
         found = self.peek()
         if not found or found not in characters:
             wanted = " or ".join(characters)
@@ -204,7 +224,7 @@ class _Window:
         return found
 
     def value(self) -> tuple[Any, Span]:
-        """Go beyond the next value; return it and where it stands."""
+        """Move past the next value; return it and its place."""
         self.peek()
         while True:
             try:
@@ -220,7 +240,7 @@ class _Window:
         return value, (start, self._byte - start)
 
     def listed(self) -> Iterator[tuple[Any, Span]]:
-        """Go through a list; yield its elements and where they stand."""
+        """Move past a list; yield its elements and their places."""
         self.take("[")
         if self.peek() == "]":
             self.take("]")
@@ -231,16 +251,18 @@ class _Window:
                 return
 
     def _move(self, end: int) -> None:
+        # places are bytes, the text is characters: they differ beyond ASCII
         text = self._text
         count = end - self._at
         self._byte += count if text.isascii() else len(text[self._at : end].encode())
         self._at = end
 
     def _more(self) -> bool:
-        """Read on, the more the longer the value that is cut; return False at the end."""
+        """Read the next chunk and return True, or False at the end of the file."""
         if self._is_whole:
             return False
         left = self._text[self._at :]
+        # as much again as the value that is cut: parsing it anew stays linear in its length
         data = self._file.read(max(CHUNK, len(left)))
         self._is_whole = not data
         self._text, self._at = left + self._decode(data, self._is_whole), 0

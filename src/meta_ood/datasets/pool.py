@@ -1,4 +1,4 @@
-"""Independent work over many files, in order, by as many processes as pay off."""
+"""Independent work over many files, in order, in several processes where that pays off."""
 
 from __future__ import annotations
 
@@ -15,20 +15,14 @@ POOL_FROM = 256
 
 
 def ordered_map(work: Callable[[A], B], items: Sequence[A], workers: int) -> Iterator[B]:
-    """Yield ``work(item)`` for each item, in order.
+    """Yield ``work(item)`` for each item, in order; `work` can be pickled.
 
-    Parameters
-    ----------
-    work
-        Can be pickled.
-    items
-        What to work on.
-    workers
-        Processes; 1 works in this one.
+    With one worker, or few items, the work is done in this process.
     """
     if workers <= 1 or len(items) < POOL_FROM:
         yield from map(work, items)
         return
+    # a forked child would inherit the locks of threads that it does not have
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(workers, mp_context=context) as pool:
         try:

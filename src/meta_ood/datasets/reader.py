@@ -1,4 +1,4 @@
-"""What a reader gives; the reader of datasets that are a path template and a label table."""
+"""Raw frames, and the reader of datasets that are a path template and a label table."""
 
 from __future__ import annotations
 
@@ -7,16 +7,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image
 
-from meta_ood.data.labels import IGNORE, LabelMap, LabelSpace
+from meta_ood.data.images import RgbImage, image_size, read_label_map
+from meta_ood.data.labels import IGNORE, LabelMap
 from meta_ood.data.registry import lookup
-
-RgbImage = npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
@@ -36,8 +33,7 @@ class RawFrame:
     pixels
         Where the image itself is no file of the dataset: makes the ``(H, W, 3) uint8`` image.
     label_ids
-        Where the dataset's label ids say more than the target: reads them, ``(H, W)`` integers
-        from 0 to 255.
+        Where the dataset's label ids tell more than the target: reads them, ``(H, W) uint8``.
     """
 
     image_id: str
@@ -45,15 +41,7 @@ class RawFrame:
     scene: str
     target: Callable[[], LabelMap]
     pixels: Callable[[], RgbImage] | None = None
-    label_ids: Callable[[], npt.NDArray[np.integer]] | None = None
-
-
-class Reader(Protocol):
-    """Lists the frames of one split below a raw root, in a fixed order."""
-
-    def __call__(self, root: Path, split: str, **options: object) -> Iterator[RawFrame]:
-        """Yield the frames; `options` are the reader's own keyword arguments."""
-        ...
+    label_ids: Callable[[], LabelMap] | None = None
 
 
 @dataclass(frozen=True)
@@ -63,7 +51,7 @@ class Layout:
     Attributes
     ----------
     name
-        What messages call it.
+        The dataset's name in messages.
     images, targets
         Paths below the root. ``{split}`` is the split's folder, ``{number}`` stands for digits,
         ``{id}``, ``{folder}`` and the like for any text without a slash; the side that is not
@@ -82,18 +70,20 @@ class Layout:
         Split -> regular expression that the ids of its frames match from the beginning.
     skip
         Split -> positions of frames that are left out, in the order of all frames of its folder.
+    without
+        Split -> beginnings of the ids of frames that are left out.
+    drop
+        Ids of frames that are left out of every split.
     unlabelled
         Splits whose labels are not public: their targets are void.
-    drop
-        Ids of frames that are left out.
     scene
         Regular expression with the group ``scene``, searched in the id; where it does not match,
-        ``{folder}`` is the scene, or else each image its own.
+        ``{folder}`` is the scene, or else each image is its own scene.
     compose
-        Makes the image from the two files of a pair and the split, where it is no file itself.
+        Makes the image from image file and target file, where it is no file itself.
     names
-        Label id -> name, where the ids say more than the targets: which object it is that lies on
-        the road. Such ids, at most 255, are kept beside the targets.
+        Label id -> name, where the ids tell more than the targets: which object it is that lies on
+        the road. Such ids are kept beside the targets.
     """
 
     name: str
@@ -106,8 +96,9 @@ class Layout:
     folders: Mapping[str, str] = field(default_factory=dict)
     only: Mapping[str, str] = field(default_factory=dict)
     skip: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
-    unlabelled: tuple[str, ...] = ()
+    without: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     drop: tuple[str, ...] = ()
+    unlabelled: tuple[str, ...] = ()
     scene: str = r"^(?P<scene>.+)_\d{6}_\d{6}$"
     compose: Callable[[Path, Path], RgbImage] | None = None
     names: Mapping[int, str] = field(default_factory=dict)
@@ -126,21 +117,63 @@ class LayoutReader:
     layout: Callable[..., Layout]
 
     def __call__(self, root: Path, split: str, **options: object) -> Iterator[RawFrame]:
-        """Yield the frames; see :func:`read_layout`."""
-        yield from read_layout(self.layout(**options), root, split)
+        """Yield the frames of a split.
+
+        Raises
+        ------
+        FileNotFoundError
+            If the root, a partner file or the whole split is missing; the file is named.
+        ValueError
+            If the split is unknown.
+        """
+        layout = self.layout(**options)
+        found = pairs(layout, root, split)
+        if not found:
+            raise FileNotFoundError(
+                f"{layout.name}: no file of split {split!r} below {root}; "
+                f"expected {expected(layout, split)}"
+            )
+        for pair in found:
+            for path, partner in ((pair.image, pair.target), (pair.target, pair.image)):
+                if path is not None and not path.exists():
+                    raise FileNotFoundError(
+                        f"{layout.name}: {path} is missing, the partner of {partner}"
+                    )
+            yield raw_frame(layout, pair)
 
 
 @dataclass(frozen=True)
 class Pair:
-    """An image file and its target file; either may be missing on disk."""
+    """An image file and its target file; either may be missing on disk.
 
-    fields: Mapping[str, str]
+    Attributes
+    ----------
+    image_id, scene
+        As in :class:`RawFrame`.
+    image, target
+        The files; no target where labels are not public.
+    """
+
+    image_id: str
+    scene: str
     image: Path
     target: Path | None
 
+    @property
+    def is_complete(self) -> bool:
+        """Whether all files are there."""
+        return self.image.exists() and (self.target is None or self.target.exists())
 
-def pairs(layout: Layout, root: Path, split: str) -> list[Pair]:
+
+def pairs(layout: Layout, root: Path, split: str, *, left_out: bool = False) -> list[Pair]:
     """List the leading side of a layout in path order and name its partners, unchecked.
+
+    Parameters
+    ----------
+    layout, root, split
+        What to list.
+    left_out
+        List the frames of the split that the layout leaves out instead.
 
     Raises
     ------
@@ -155,16 +188,23 @@ def pairs(layout: Layout, root: Path, split: str) -> list[Pair]:
             f"{layout.name}: {root} is no folder; expected {expected(layout, split)} in it"
         )
     leading, following = sides(layout, split)
-    only, skip = re.compile(layout.only.get(split, "")), layout.skip.get(split, ())
+    only = re.compile(layout.only.get(split, ""))
+    skip, without = layout.skip.get(split, ()), layout.without.get(split, ())
     found = []
+    # positions count all frames of the folder, also those that the next lines pass over
     for position, (fields, path) in enumerate(listed(leading, root)):
         name = fields["id"]
-        if position in skip or name in layout.drop or not only.match(name):
+        is_left_out = position in skip or name in layout.drop or name.startswith(without)
+        if not only.match(name) or is_left_out != left_out:
             continue
-        partner = locate(following, root, fields) if following else None
-        if layout.lead == "targets" and partner is not None:
-            path, partner = partner, path
-        found.append(Pair(fields, path, partner))
+        image, target = path, locate(following, root, fields) if following else None
+        if layout.lead == "targets" and target is not None:
+            image, target = target, path
+        # where files are numbered, the number is part of the frame's name
+        image_id = "_".join(fields[key] for key in ("number", "id") if key in fields)
+        match = re.search(layout.scene, name)
+        scene = match["scene"] if match else fields.get("folder", name)
+        found.append(Pair(image_id, scene, image, target))
     return found
 
 
@@ -177,7 +217,7 @@ def sides(layout: Layout, split: str) -> tuple[str, str]:
 
 
 def expected(layout: Layout, split: str) -> str:
-    """Say where the files of a split are looked for."""
+    """Return where the files of a split are looked for, for messages."""
     return " and ".join(side for side in sides(layout, split) if side)
 
 
@@ -185,18 +225,19 @@ def listed(template: str, root: Path) -> Iterator[tuple[dict[str, str], Path]]:
     """Yield the fields and the path of each file below `root` that fits a template, sorted."""
     pattern = re.escape(template).replace(re.escape("*"), "[^/]*")
     for name in re.findall(r"\{(\w+)\}", template):
-        what = r"\d+" if name == "number" else "[^/]+"
-        pattern = pattern.replace(re.escape("{" + name + "}"), f"(?P<{name}>{what})", 1)
+        digits_or_text = r"\d+" if name == "number" else "[^/]+"
+        # the first occurrence defines the field, later ones must repeat it
+        pattern = pattern.replace(re.escape("{" + name + "}"), f"(?P<{name}>{digits_or_text})", 1)
         pattern = pattern.replace(re.escape("{" + name + "}"), f"(?P={name})")
     fits = re.compile(pattern + r"\Z")
     for path in sorted(root.glob(re.sub(r"\{\w+\}", "*", template))):
         match = fits.match(path.relative_to(root).as_posix())
-        if match and not path.name.startswith("."):  # as macOS leaves them in archives
+        if match and not path.name.startswith("."):  # macOS leaves such files in archives
             yield match.groupdict(), path
 
 
 def locate(template: str, root: Path, fields: Mapping[str, str]) -> Path:
-    """Fill a template; where it holds ``*`` or a field that is not given, ask the disk.
+    """Fill a template; where it holds ``*`` or a field that is not given, search the disk.
 
     Returns
     -------
@@ -211,57 +252,15 @@ def locate(template: str, root: Path, fields: Mapping[str, str]) -> Path:
     return matches[0] if matches else root / filled
 
 
-def read_layout(layout: Layout, root: Path, split: str) -> Iterator[RawFrame]:
-    """Yield the frames of a layout.
-
-    Raises
-    ------
-    FileNotFoundError
-        If the root, a partner file or the whole split is missing; the file is named.
-    ValueError
-        If the split is unknown.
-    """
-    found = pairs(layout, root, split)
-    if not found:
-        raise FileNotFoundError(
-            f"{layout.name}: no file of split {split!r} below {root}; "
-            f"expected {expected(layout, split)}"
-        )
-    for pair in found:
-        for path in (pair.image, pair.target):
-            if path is not None and not path.exists():
-                partner = pair.target if path == pair.image else pair.image
-                raise FileNotFoundError(
-                    f"{layout.name}: {path} is missing, the partner of {partner}"
-                )
-        yield raw_frame(layout, pair)
-
-
 def raw_frame(layout: Layout, pair: Pair) -> RawFrame:
-    """Make the frame of a complete pair."""
+    """Return the frame of a complete pair."""
     if pair.target is None:
-        target = partial(no_target, pair.image)
-    else:
-        target = partial(read_target, pair.target, layout.labels)
-    pixels = None
-    if layout.compose is not None and pair.target is not None:
-        pixels = partial(layout.compose, pair.image, pair.target)
-    label_ids = None
-    if layout.names and pair.target is not None:
-        label_ids = partial(read_ids, pair.target)
-    scene = scene_of(layout, pair.fields)
-    return RawFrame(image_id(pair.fields), pair.image, scene, target, pixels, label_ids)
-
-
-def image_id(fields: Mapping[str, str]) -> str:
-    """Return the frame's name: its number, where files are numbered, and its id."""
-    return "_".join(fields[name] for name in ("number", "id") if name in fields)
-
-
-def scene_of(layout: Layout, fields: Mapping[str, str]) -> str:
-    """Return the frame's scene."""
-    match = re.search(layout.scene, fields["id"])
-    return match["scene"] if match else fields.get("folder", fields["id"])
+        void = partial(void_target, pair.image)
+        return RawFrame(pair.image_id, pair.image, pair.scene, void)
+    target = partial(read_target, pair.target, layout.labels)
+    pixels = partial(layout.compose, pair.image, pair.target) if layout.compose else None
+    label_ids = partial(read_label_map, pair.target) if layout.names else None
+    return RawFrame(pair.image_id, pair.image, pair.scene, target, pixels, label_ids)
 
 
 def read_target(path: Path, labels: Mapping[int, int]) -> LabelMap:
@@ -283,40 +282,21 @@ def read_target(path: Path, labels: Mapping[int, int]) -> LabelMap:
     ValueError
         If the file is no image of ids or holds an id that is not in the table; the file is named.
     """
-    ids = read_ids(path)
-    if ids.dtype == np.uint8:  # nearly always; Pillow counts and looks up bytes much faster
-        image = Image.fromarray(ids)
-        if all(value in labels for value, count in enumerate(image.histogram()) if count):
-            table = [labels.get(value, IGNORE) for value in range(256)]
-            return np.asarray(image.point(table), np.uint8)
-    try:
-        return LabelSpace((), (), labels).encode(ids)
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from None
+    # Pillow counts and looks up bytes several times faster than NumPy
+    image = Image.fromarray(read_label_map(path))
+    unknown = [k for k, count in enumerate(image.histogram()) if count and k not in labels]
+    if unknown:
+        raise ValueError(f"{path}: label ids {unknown} are not in the table {sorted(labels)}")
+    return np.asarray(image.point([labels.get(value, IGNORE) for value in range(256)]), np.uint8)
 
 
-def read_ids(path: Path) -> npt.NDArray[np.integer]:
-    """Read the ``(H, W)`` label ids of an image file as they are stored."""
-    try:
-        with Image.open(path) as image:
-            mode = image.mode
-            ids = np.asarray(image)
-    except OSError as error:
-        raise ValueError(f"{path}: cannot be read as an image ({error})") from None
-    if mode not in ("L", "P", "1", "I", "I;16"):
-        raise ValueError(f"{path}: expected an image of label ids (one channel), got mode {mode}")
-    return ids.astype(np.uint8) if mode == "1" else ids
-
-
-def no_target(image: Path) -> LabelMap:
+def void_target(image: Path) -> LabelMap:
     """Return an all-void target for an image whose labels are not public."""
-    with Image.open(image) as opened:
-        width, height = opened.size
-    return np.full((height, width), IGNORE, np.uint8)
+    return np.full(image_size(image), IGNORE, np.uint8)
 
 
 def one_of(reader: str, option: str, value: object, choices: Sequence[str]) -> str:
-    """Check a reader's option.
+    """Return the value of a reader's option if it is one of the choices.
 
     Examples
     --------

@@ -8,6 +8,9 @@ from meta_ood.datasets.reader import Layout
 _SMIYC = {0: IN, 1: OOD, 255: IGNORE}
 _EACH_ITS_OWN = r"^(?P<scene>.+)$"
 
+_NOT_IN_VALIDATION = ("validation_19", *(f"validation_2{digit}" for digit in range(1, 10)))
+"""Beginnings of ids that the benchmark's own loader leaves out of its validation split."""
+
 
 def road_anomaly() -> Layout:
     """Describe RoadAnomaly (2019) below ``RoadAnomaly_jpg``, jpg or webp; 2 is the anomaly."""
@@ -37,19 +40,27 @@ def road_anomaly21() -> Layout:
 
 
 def road_obstacle21() -> Layout:
-    """Describe RoadObstacle21 below ``dataset_ObstacleTrack``; night and snow are splits."""
+    """Describe RoadObstacle21 below ``dataset_ObstacleTrack``; night and snow are splits.
+
+    ``val`` holds what the loader of the road-anomaly-benchmark keeps, ``valAll`` all validation
+    frames of the archive. That loader expects 30 frames after it has left out ten; the archive of
+    Zenodo has 30 before.
+    """
     return Layout(
         name="RoadObstacle21",
         images="images/{id}.webp",
         targets="labels_masks/{id}_labels_semantic.png",
         labels=_SMIYC,
-        splits={"val": 30, "test": 327, "night": 30, "snow": 55},
+        splits={"val": 30, "valAll": 30, "test": 327, "night": 30, "snow": 55},
+        folders={"valAll": "val"},
         only={
             "val": "validation",
+            "valAll": "validation",
             "test": "(?!validation|driveway|snowstorm)",
             "night": "driveway",
             "snow": "snowstorm",
         },
+        without={"val": _NOT_IN_VALIDATION},
         unlabelled=("test", "night", "snow"),
         scene=_EACH_ITS_OWN,
     )

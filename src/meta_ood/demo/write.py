@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from meta_ood.demo.annotations import compress, run_lengths
+from meta_ood.datasets.coco import decompress
 from meta_ood.demo.canvas import Camera, Canvas, Pen
 from meta_ood.demo.figures import FIGURES, Item, dice
 from meta_ood.demo.obstacles import HAZARDS, NON_HAZARDS, footprint
@@ -298,14 +298,15 @@ def category_list() -> list[dict[str, Any]]:
 
 def annotation(canvas: Canvas, pen: Pen, image_id: int, category: int, form: int) -> dict[str, Any]:
     """Return the json's entry of what a pen drew, its outline in one of COCO's forms (0 to 4)."""
+    from pycocotools.mask import encode
+
     mask = canvas.instances == pen.instance
     height, width = mask.shape
-    lengths = run_lengths(mask)
     segmentation: Any
-    if form == 3:
-        segmentation = {"counts": compress(lengths), "size": [height, width]}
-    elif form == 4:
-        segmentation = {"counts": lengths, "size": [height, width]}
+    if form in (3, 4):
+        text = encode(np.asfortranarray(mask, np.uint8))["counts"].decode()
+        counts = text if form == 3 else decompress(text)
+        segmentation = {"counts": counts, "size": [height, width]}
     else:
         segmentation = [
             [

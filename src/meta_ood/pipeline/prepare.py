@@ -9,7 +9,7 @@ from meta_ood.config import Params
 from meta_ood.data.context import Log, Machine, progress
 from meta_ood.data.frames import write_frames, write_label_names
 from meta_ood.datasets import label_names, read
-from meta_ood.datasets.preparation import prepare_frames, remove_strangers
+from meta_ood.datasets.preparation import prepare_frames, remove_left_overs
 
 logger = logging.getLogger(__name__)
 
@@ -51,7 +51,7 @@ def run(
     )
     write_label_names(prepared, label_names(own.reader, own.options))
     write_frames(prepared, frames, Path.cwd())
-    remove_strangers(prepared, frames)
+    remove_left_overs(prepared, frames)
     scenes = len({frame.scene for frame in frames})
     logger.info("%s: %d frames of %d scenes", dataset, len(frames), scenes)
     log({"prepare/frames": float(len(frames)), "prepare/scenes": float(scenes)}, 0)

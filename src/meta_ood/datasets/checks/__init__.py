@@ -1,1 +1,1 @@
-"""The doctor: finds what is wrong with a raw dataset before a GPU hour is spent on it."""
+"""Checks of raw datasets, to be run before GPU hours are spent on them."""

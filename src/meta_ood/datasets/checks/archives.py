@@ -1,12 +1,12 @@
-"""The archives that the datasets come in: sizes and checksums as the benchmarks publish them."""
+"""Archives that the datasets come in: sizes and checksums as the benchmarks publish them."""
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from meta_ood.datasets.checks.findings import Finding, gather
+from meta_ood.data.files import file_hash
+from meta_ood.datasets.checks.findings import Finding, find
 
 
 @dataclass(frozen=True)
@@ -18,43 +18,35 @@ class Archive:
     sha256: str = ""
 
 
-ARCHIVES: dict[str, tuple[Archive, ...]] = {
-    "gtFine_trainvaltest.zip": (Archive(md5="4237c19de34c8a376e9ba46b495d6f66"),),
-    "leftImg8bit_trainvaltest.zip": (Archive(md5="0a6e97e94b616a514066c9e2adb0c97f"),),
-    "gtCoarse.zip": (
-        Archive(
-            37756896, sha256="53b6d3ab000f08b1fb59d70c1398eecc4d82a7baf4e9cf74fbf60d1858abe9ac"
-        ),
+ARCHIVES: dict[str, Archive] = {
+    "gtFine_trainvaltest.zip": Archive(md5="4237c19de34c8a376e9ba46b495d6f66"),
+    "leftImg8bit_trainvaltest.zip": Archive(md5="0a6e97e94b616a514066c9e2adb0c97f"),
+    "gtCoarse.zip": Archive(
+        37756896, sha256="53b6d3ab000f08b1fb59d70c1398eecc4d82a7baf4e9cf74fbf60d1858abe9ac"
     ),
-    "leftImg8bit.zip": (
-        Archive(
-            5802953400, sha256="307f66002023ab597d309963b94990f5b9a8e5735ee729c3292647a66e9f2b18"
-        ),
+    "leftImg8bit.zip": Archive(
+        5802953400, sha256="307f66002023ab597d309963b94990f5b9a8e5735ee729c3292647a66e9f2b18"
     ),
-    "fishyscapes_lostandfound.zip": (
-        Archive(
-            729335,
-            "0d3bf7c0ec38bd50b84f3d8aaa4b2e26",
-            "f0078e89f0a147060a0864feb90e8b523313a2723b1b764bce638dc425473094",
-        ),
+    "fishyscapes_lostandfound.zip": Archive(
+        729335, sha256="f0078e89f0a147060a0864feb90e8b523313a2723b1b764bce638dc425473094"
     ),
-    "fs_val_v1.zip": (
-        Archive(4417983, sha256="47060202a0eb0af1273046a679956661dc47ff1479253bfc0bcbb7a980831211"),
+    "fs_val_v1.zip": Archive(
+        4417983, sha256="47060202a0eb0af1273046a679956661dc47ff1479253bfc0bcbb7a980831211"
     ),
-    "fs_val_v2.zip": (
-        Archive(4107857, sha256="bb11f288ae0347c42da09b9ea1a40d8df967a5091e4193b6f7014cbd97564d16"),
+    "fs_val_v2.zip": Archive(
+        4107857, sha256="bb11f288ae0347c42da09b9ea1a40d8df967a5091e4193b6f7014cbd97564d16"
     ),
-    "fs_val_v3.zip": (
-        Archive(8046056, sha256="3813994ccb73645d28aa53946646a03d859dbeb9a2d31ad7233e45db00878b8f"),
+    "fs_val_v3.zip": Archive(
+        8046056, sha256="3813994ccb73645d28aa53946646a03d859dbeb9a2d31ad7233e45db00878b8f"
     ),
-    "dataset_AnomalyTrack.zip": (Archive(md5="231bf79ed58924bcd33d9cbe22e61076"),),
-    "dataset_ObstacleTrack.zip": (Archive(md5="895fb36d18765482cc291f69e63d6da6"),),
+    "dataset_AnomalyTrack.zip": Archive(md5="231bf79ed58924bcd33d9cbe22e61076"),
+    "dataset_ObstacleTrack.zip": Archive(md5="895fb36d18765482cc291f69e63d6da6"),
 }
-"""File name -> what it may be."""
+"""File name -> size and checksum."""
 
 
-def examine_archives(root: Path, full: bool) -> list[Finding]:
-    """Look at the known archives that lie in the root or beside it.
+def check_archives(root: Path, full: bool) -> list[Finding]:
+    """Compare the known archives that lie in the root or beside it with what is published.
 
     Parameters
     ----------
@@ -63,34 +55,22 @@ def examine_archives(root: Path, full: bool) -> list[Finding]:
     full
         Whether to read the archives for their checksums; otherwise only the size is compared.
     """
-    damaged, present = [], []
-    for folder in (root, root.parent):
-        for name, kinds in ARCHIVES.items():
-            path = folder / name
-            if not path.is_file():
-                continue
-            present.append(path)
-            if not any(_fits(path, kind, full) for kind in kinds):
-                damaged.append(path)
-    return [
-        *gather(
-            "error",
-            "archive_damaged",
-            "{count} archive(s) differ from the published size or checksum",
-            damaged,
-            "download it again; what was unpacked from it cannot be trusted",
-        ),
-        *gather("note", "archive_present", "{count} known archive(s) lie here", present),
+    present = [
+        folder / name
+        for folder in (root, root.parent)
+        for name in ARCHIVES
+        if (folder / name).is_file()
     ]
+    damaged = [path for path in present if not _fits(path, ARCHIVES[path.name], full)]
+    return [*find("archive_damaged", damaged), *find("archive_present", present)]
 
 
-def _fits(path: Path, kind: Archive, full: bool) -> bool:
-    if kind.size and path.stat().st_size != kind.size:
+def _fits(path: Path, published: Archive, full: bool) -> bool:
+    size = path.stat().st_size
+    if not size or (published.size and size != published.size):
         return False
     if not full:
-        return path.stat().st_size > 0
-    for algorithm, expected in (("sha256", kind.sha256), ("md5", kind.md5)):
-        if expected:
-            with path.open("rb") as file:
-                return hashlib.file_digest(file, algorithm).hexdigest() == expected
-    return True
+        return True
+    if published.sha256:
+        return file_hash(path) == published.sha256
+    return file_hash(path, "md5") == published.md5
