@@ -1,38 +1,93 @@
-"""Reading text, JSON and CSV files: whatever is wrong, the file is named."""
+import os
+from pathlib import Path
 
 import pytest
 
-from meta_ood.data.files import read_csv, read_json, read_text
+from children import start
+from meta_ood.data.files import replace_folder, resume_folder, running
 
 
-@pytest.mark.parametrize(
-    ("read", "content", "message"),
-    [
-        (read_text, b"\xff\xfe", "not a text file in UTF-8"),
-        (read_json, b"\xff\xfe", "not a text file in UTF-8"),
-        (read_json, b'{"a": 1', "not a JSON file"),
-        (read_json, b'{"a": NaN}', "NaN is not a number"),
-        (read_json, b"[" * 100_000, "not a JSON file"),
-        (read_csv, b"a,b\n1,\xe4\n", "not a text file in UTF-8"),
-        (read_csv, b'a,b\n"1,2\n', "line 2: expected 2 columns, got 1"),
-        (read_csv, b"a,b\n" + b"1" * 200_000 + b",2\n", "not a CSV file: field larger"),
-        (read_csv, b"a,b\n1,2,3\n", "line 2: expected 2 columns, got 3"),
-        (read_csv, b"", "expected the header a,b"),
-        (read_csv, b"a,c\n", "expected the header a,b"),
-    ],
-)
-def test_what_cannot_be_read_names_the_file(tmp_path, read, content, message):
-    path = tmp_path / "table"
-    path.write_bytes(content)
-    with pytest.raises(ValueError, match=rf"table(:|, ).*{message}|table, {message}"):
-        read(path, ["a", "b"]) if read is read_csv else read(path)
-    with pytest.raises(FileNotFoundError):
-        read(tmp_path / "missing", ["a"]) if read is read_csv else read(tmp_path / "missing")
+def _folder(path: Path, *names: str) -> Path:
+    path.mkdir(parents=True)
+    for name in names:
+        (path / name).write_text(name)
+    return path
 
 
-def test_a_byte_order_mark_is_no_part_of_the_text(tmp_path):
-    path = tmp_path / "a"
-    path.write_bytes(b"\xef\xbb\xbfa,b\n1,2\n")
-    assert read_csv(path, ["a", "b"]) == [{"a": "1", "b": "2"}]
-    path.write_bytes(b"\xef\xbb\xbf[1.5]")
-    assert read_json(path) == [1.5]
+def _names(path: Path) -> list[str]:
+    return sorted(child.name for child in path.iterdir())
+
+
+def test_a_finished_folder_takes_the_place_of_the_old_one(tmp_path: Path) -> None:
+    target = _folder(tmp_path / "out", "old")
+    replace_folder(_folder(tmp_path / "new", "a"), target)
+    assert _names(target) == ["a"]
+    assert _names(tmp_path) == ["out"]
+
+
+def test_a_link_is_replaced_and_the_folder_behind_it_is_not_touched(tmp_path: Path) -> None:
+    behind = _folder(tmp_path / "behind", "precious")
+    (tmp_path / "out").symlink_to(behind)
+    replace_folder(_folder(tmp_path / "new", "a"), tmp_path / "out")
+    assert _names(behind) == ["precious"]
+    assert _names(tmp_path / "out") == ["a"]
+
+
+def test_an_old_folder_that_stays_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = _folder(tmp_path / "out", "old")
+    new = _folder(tmp_path / "new", "a")
+
+    def refuse(path: object, **_: object) -> None:
+        raise PermissionError(1, "Operation not permitted", str(path))
+
+    monkeypatch.setattr(os, "unlink", refuse)
+    with pytest.raises(PermissionError):
+        replace_folder(new, target)
+    assert (_names(target), _names(new)) == (["old"], ["a"])
+
+
+def test_a_lock_names_its_owner_and_ends_with_it(tmp_path: Path) -> None:
+    lock = tmp_path / "locks" / "a.lock"
+    with running("infer net", lock):
+        with (
+            pytest.raises(
+                BlockingIOError,
+                match=rf"infer net is running since 2.* by process {os.getpid()} on ",
+            ),
+            running("infer net", lock),
+        ):
+            pass
+        other = start(_hold, lock)
+        other.join()
+        assert other.exitcode == 1
+    killed = start(_hold, lock)
+    killed.join()
+    assert killed.exitcode == 9
+    with running("infer net", lock):
+        pass
+
+
+def _hold(lock: Path) -> None:
+    with running("infer net", lock):
+        os._exit(9)
+
+
+def test_without_a_lock_file_a_command_still_runs(tmp_path: Path) -> None:
+    (tmp_path / "locks").write_text("a file where a folder should be")
+    with running("meta", tmp_path / "locks" / "a.lock"):
+        pass
+
+
+def test_a_resume_folder_is_named_by_all_that_decides_the_result(tmp_path: Path) -> None:
+    one, many = tmp_path / "frames.csv", tmp_path / "a.h5"
+    one.write_text("1")
+    many.write_text("1")
+    first = resume_folder(("infer", 1), (one,), (many,))
+    assert first == resume_folder(("infer", 1), (one,), (many,))
+    assert first != resume_folder(("infer", 2), (one,), (many,))
+    many.write_text("12")
+    second = resume_folder(("infer", 1), (one,), (many,))
+    one.write_text("2")
+    assert len({first, second, resume_folder(("infer", 1), (one,), (many,))}) == 3

@@ -282,22 +282,6 @@ def test_what_a_killed_writer_left_is_swept_and_nothing_else(tmp_path: Path) -> 
     assert written.read_bytes() == b"half"
 
 
-def test_who_is_swept_before_the_name_counts_as_the_earlier(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    replace = Path.replace
-
-    def after_another(temporary: Path, target: Path) -> Path:
-        monkeypatch.setattr(Path, "replace", replace)
-        _write(target, _prediction("later", 1))
-        return replace(temporary, target)
-
-    monkeypatch.setattr(Path, "replace", after_another)
-    _write(tmp_path / "a.h5", _prediction("earlier", 0))
-    assert read_prediction(tmp_path / "a.h5").image_id == "later"
-    assert [path.name for path in tmp_path.iterdir()] == ["a.h5"]
-
-
 def test_a_file_that_vanished_is_not_taken_for_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, CSV tables, hashes, and the place of resume states.
+"""Atomic files, CSV tables, hashes, locks, and folders of unfinished work.
 
 Every file that this package writes goes through :func:`replacing`. A reader therefore never sees
 half a file, a killed writer leaves the old contents, and any number of writers can work in one
@@ -12,15 +12,21 @@ import fcntl
 import hashlib
 import io
 import json
+import logging
 import os
 import secrets
+import shutil
+import socket
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(".meta_ood/resume")
-"""Folder of states that let a killed command go on, relative to the repository's root."""
+"""Folder of all resume folders, relative to the repository's root."""
+
+logger = logging.getLogger(__name__)
 
 
 @contextmanager
@@ -224,8 +230,15 @@ def file_hash(path: Path, algorithm: str = "sha256") -> str:
         return hashlib.file_digest(file, algorithm).hexdigest()
 
 
-def resume_folder(parts: Iterable[object], files: Iterable[Path], root: Path = ROOT) -> Path:
-    """Return the folder of the states of one training: a hash of what decides its result.
+def resume_folder(
+    parts: Iterable[object], files: Iterable[Path] = (), many: Iterable[Path] = ()
+) -> Path:
+    """Return the folder in which a command keeps finished parts of its work until all is done.
+
+    This is the only way in which commands go on after a kill: training keeps its last state there,
+    ``infer`` one file per frame, ``segments`` one table per batch. The name of the folder is a hash
+    of what decides the result, so that work for other parameters or inputs is never taken up. A
+    command removes the folder once its output is in place.
 
     Parameters
     ----------
@@ -233,10 +246,68 @@ def resume_folder(parts: Iterable[object], files: Iterable[Path], root: Path = R
         Values with a stable ``repr``: parameters, names, the seed.
     files
         Inputs, hashed by content.
-    root
-        Folder of all such folders.
+    many
+        Inputs that are too many to be read: their names, sizes and times are hashed.
     """
     digest = hashlib.sha256(repr(tuple(parts)).encode())
     for path in files:
         digest.update(bytes.fromhex(file_hash(path)))
-    return root / digest.hexdigest()[:16]
+    for path in many:
+        status = path.stat()
+        digest.update(repr((path.name, status.st_size, status.st_mtime_ns)).encode())
+    return ROOT / digest.hexdigest()[:16]
+
+
+def replace_folder(finished: Path, target: Path) -> None:
+    """Move a folder to `target`, whose old contents are removed.
+
+    Raises
+    ------
+    OSError
+        If the old contents cannot be removed; `finished` stays where it is.
+    """
+    if target.is_symlink():
+        target.unlink()  # the folder behind the link does not belong to this command
+    elif target.exists():
+        shutil.rmtree(target)
+    # a target that was still there would receive the folder as its child
+    if target.exists():
+        raise FileExistsError(f"{target} was written by another process: stop it, then run again")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    shutil.move(finished, target)
+
+
+@contextmanager
+def running(what: str, lock: Path) -> Iterator[None]:
+    """Hold the file `lock` while `what` runs; it ends with the process, however that ends.
+
+    Raises
+    ------
+    BlockingIOError
+        If another process holds it; says which one, and since when.
+    """
+    try:
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        file = lock.open("a+", encoding="utf-8")
+    except OSError as error:
+        # no space or no permission: the command may still succeed, two at once may collide
+        logger.warning("%s runs without a lock: %s", what, error)
+        yield
+        return
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            owner = file.read() or "a short time ago"
+            raise BlockingIOError(
+                f"{what} is running since {owner}: wait for it or stop it"
+            ) from None
+        except OSError:
+            pass  # a file system without locks
+        with suppress(OSError):  # a full disk: then the owner is not named
+            file.truncate(0)
+            now = time.strftime("%Y-%m-%d %H:%M:%S")
+            file.write(f"{now} by process {os.getpid()} on {socket.gethostname()}")
+            file.flush()
+        yield

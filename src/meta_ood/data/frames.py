@@ -1,14 +1,15 @@
-"""Frames: what every dataset looks like after ``prepare``, and frames.csv in and out."""
+"""Frames: the form of every dataset after ``prepare``, with the files frames.csv and labels.csv."""
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-_COLUMNS = ("image_id", "image", "image_md5", "target", "scene", "label_ids")
-_OLD_COLUMNS = _COLUMNS[:-1]
+from meta_ood.data.files import read_csv, write_csv
+
+_COLUMNS = ("image_id", "image", "image_md5", "target", "scene")
+_LATER_COLUMNS = ("label_ids",)
 _NAMES = ("label_id", "name")
 
 
@@ -29,8 +30,8 @@ class Frame:
     scene
         The unit of grouped cross validation and of the bootstrap (a video, a city).
     label_ids
-        An 8-bit grey PNG of the dataset's own label ids, where they say more than the target (which
-        object lies on the road); else None.
+        An 8-bit grey PNG of the dataset's own label ids, where they hold more than the target
+        (which object lies on the road); else None.
     """
 
     image_id: str
@@ -51,22 +52,19 @@ def write_frames(folder: Path, frames: Iterable[Frame], root: Path) -> None:
     def within(path: Path | None) -> str:
         return path.absolute().relative_to(folder.absolute()).as_posix() if path else ""
 
-    temporary = folder / "frames.csv.tmp"
-    with temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(_COLUMNS)
-        for frame in frames:
-            image = frame.image.absolute()
-            stored = image.relative_to(root) if image.is_relative_to(root) else image
-            known = (frame.image_id, stored.as_posix(), frame.image_md5)
-            writer.writerow((*known, within(frame.target), frame.scene, within(frame.label_ids)))
-    temporary.replace(folder / "frames.csv")
+    rows = []
+    for frame in frames:
+        image = frame.image.absolute()
+        stored = image.relative_to(root) if image.is_relative_to(root) else image
+        known = (frame.image_id, stored.as_posix(), frame.image_md5)
+        rows.append((*known, within(frame.target), frame.scene, within(frame.label_ids)))
+    write_csv(folder / "frames.csv", _COLUMNS + _LATER_COLUMNS, rows)
 
 
 def read_frames(folder: Path, root: Path) -> list[Frame]:
     """Read ``folder/frames.csv``; relative image paths are below `root`.
 
-    Files of before, without the column ``label_ids``, are read as having none.
+    Files without the column ``label_ids``, which older versions wrote, are read as having none.
 
     Raises
     ------
@@ -78,17 +76,17 @@ def read_frames(folder: Path, root: Path) -> list[Frame]:
     path = folder / "frames.csv"
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing: run `prepare` for this dataset first")
-    with path.open(newline="", encoding="utf-8") as file:
-        rows = list(csv.reader(file))
-    if not rows or tuple(rows[0]) not in (_COLUMNS, _OLD_COLUMNS):
-        raise ValueError(f"{path}: expected the header {','.join(_COLUMNS)}")
-    frames = []
-    for number, row in enumerate(rows[1:], start=2):
-        if len(row) != len(rows[0]):
-            raise ValueError(f"{path}, line {number}: expected {len(rows[0])} columns")
-        image_id, image, md5, target, scene, label_ids = *row, *[""] * (len(_COLUMNS) - len(row))
-        ids = folder / label_ids if label_ids else None
-        frames.append(Frame(image_id, root / image, md5, folder / target, scene, ids))
+    frames = [
+        Frame(
+            row["image_id"],
+            root / row["image"],
+            row["image_md5"],
+            folder / row["target"],
+            row["scene"],
+            folder / row["label_ids"] if row["label_ids"] else None,
+        )
+        for row in read_csv(path, _COLUMNS, _LATER_COLUMNS)
+    ]
     if len({frame.image_id for frame in frames}) != len(frames):
         raise ValueError(f"{path}: an image_id occurs twice")
     if not frames:
@@ -97,16 +95,12 @@ def read_frames(folder: Path, root: Path) -> list[Frame]:
 
 
 def write_label_names(folder: Path, names: Mapping[int, str]) -> None:
-    """Write ``folder/labels.csv`` atomically: what the label ids mean; no file for no names."""
+    """Write the names of label ids to ``folder/labels.csv``; remove the file if there are none."""
     path = folder / "labels.csv"
-    if not names:
+    if names:
+        write_csv(path, _NAMES, sorted(names.items()))
+    else:
         path.unlink(missing_ok=True)
-        return
-    temporary = folder / "labels.csv.tmp"
-    with temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerows([_NAMES, *sorted(names.items())])
-    temporary.replace(path)
 
 
 def read_label_names(folder: Path) -> dict[int, str]:
@@ -120,12 +114,8 @@ def read_label_names(folder: Path) -> dict[int, str]:
     path = folder / "labels.csv"
     if not path.is_file():
         return {}
-    with path.open(newline="", encoding="utf-8") as file:
-        rows = list(csv.reader(file))
+    rows = read_csv(path, _NAMES)
     try:
-        if tuple(rows[0]) != _NAMES:
-            raise ValueError(f"header {','.join(rows[0])}")
-        return {int(label_id): name for label_id, name in rows[1:]}
-    except (IndexError, ValueError) as error:
-        expected = ",".join(_NAMES)
-        raise ValueError(f"{path}: expected {expected} and integers below ({error})") from None
+        return {int(row["label_id"]): row["name"] for row in rows}
+    except ValueError as error:
+        raise ValueError(f"{path}: expected integers in the column label_id ({error})") from None

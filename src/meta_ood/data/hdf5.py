@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,17 +16,20 @@ import numpy.typing as npt
 from meta_ood.data import files
 
 _LAYOUT = ("v110", "v110")
+"""Oldest and newest version of the HDF5 format that is written: the same bytes everywhere."""
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[h5py.File]:
-    """Yield a new HDF5 file that takes the place of `path` if all goes well."""
-    # `files` marks the file as being written by a lock; HDF5's own lock would collide with it
-    with (
-        files.replacing(path) as temporary,
-        h5py.File(temporary, "w", locking=False, libver=_LAYOUT) as file,
-    ):
+    """Yield a new HDF5 file that takes the place of `path` if all goes well.
+
+    It is made in memory: when HDF5 itself meets a full disk, it crashes at the end of the process.
+    """
+    name = secrets.token_hex(8)  # HDF5 has one open file for a name, and never writes this one
+    with h5py.File(name, "w", driver="core", backing_store=False, libver=_LAYOUT) as file:
         yield file
+        file.flush()
+        files.write_bytes(path, file.id.get_file_image())
 
 
 @contextmanager
@@ -73,7 +77,12 @@ def read_map(path: Path, most: int) -> npt.NDArray[Any]:
 
 
 def stored_array(file: h5py.File, name: str, most: int) -> npt.NDArray[Any]:
-    """Return an array that is stored in the file itself, after its claimed size was checked.
+    """Return the values of :func:`stored_dataset`."""
+    return np.asarray(stored_dataset(file, name, most)[()])
+
+
+def stored_dataset(file: h5py.File, name: str, most: int) -> h5py.Dataset:
+    """Return a dataset that is stored in the file itself, after its claimed size was checked.
 
     Raises
     ------
@@ -93,7 +102,7 @@ def stored_array(file: h5py.File, name: str, most: int) -> npt.NDArray[Any]:
             f"{name!r}: expected at most {most} numbers, got shape {dataset.shape} and dtype "
             f"{dataset.dtype}"
         )
-    return np.asarray(dataset[()])
+    return dataset
 
 
 def write_array(path: Path, name: str, values: npt.NDArray[Any]) -> None:

@@ -1,4 +1,4 @@
-"""Prediction: what a network said about one image, with its target."""
+"""Prediction: the logits of a network for one image, with the target."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ FloatMap = npt.NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a network said about one image, at the network's own output stride.
+    """The logits of a network for one image, at the network's own output stride.
 
     Attributes
     ----------
@@ -33,7 +33,7 @@ class Prediction:
     is_softmax
         True if ``logits`` holds a given full-size ``(C, H, W)`` softmax, taken as it is.
     label_ids
-        ``(H, W) uint8``: the dataset's own label ids where they say more than the target, such as
+        ``(H, W) uint8``: the dataset's own label ids where they hold more than the target, such as
         which object lies on the road; else None.
     """
 
