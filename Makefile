@@ -5,8 +5,6 @@ PYTHON ?= python3
 VENV ?= .venv
 # dvc and mlflow start `python`: it must be the environment's own
 export PATH := $(abspath $(VENV))/bin:$(PATH)
-# worktrees may share one environment (make VENV=../main/.venv test): each runs its own code
-export PYTHONPATH := $(CURDIR)/src
 export MLFLOW_DISABLE_TELEMETRY := true
 export DO_NOT_TRACK := true
 # sixty stages start sixty processes: without bytecode each compiles torch again, 6 to 15 s
@@ -21,34 +19,28 @@ install = if $(VENV)/bin/python -m pip install --quiet uv; then \
 	  $(VENV)/bin/python -m pip install --quiet -c constraints.txt -e '.[$(EXTRAS)]'; \
 	fi
 KERNELS := $(shell find src -name '*.pyx' -o -name '*.h')
-BUILT := build/.kernels
 
 .PHONY: help setup demo test test-services screenshots lint format benchmarks ui clean
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
-setup: $(BUILT)  ## make .venv, install everything into it, compile the kernels
+setup: $(SETUP)  ## make .venv and install everything into it
 
 $(SETUP): EXTRAS := dev,export
-# a shared environment is made by its owner; its worktrees only compile their kernels
-$(SETUP): $(if $(filter .venv,$(VENV)),pyproject.toml constraints.txt)
+$(SETUP): pyproject.toml setup.py constraints.txt $(KERNELS)
 	@test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
 	@$(install)
 	@touch $(SETUP)
 
-$(BUILT): $(KERNELS) setup.py $(SETUP)
-	@python setup.py --quiet build_ext --inplace
-	@mkdir -p build && touch $(BUILT)
-
 $(SERVICES): EXTRAS := dev,export,services
-$(SERVICES): $(BUILT)
+$(SERVICES): $(SETUP)
 	@test -n "$$(ls /usr/lib/postgresql/*/bin/initdb 2>/dev/null; command -v initdb)" || \
 	  { echo "PostgreSQL's programs are missing: apt-get install postgresql"; exit 2; }
 	@$(install)
 	@touch $(SERVICES)
 
-demo: $(BUILT)  ## run the whole pipeline on the embedded demo data
+demo: $(SETUP)  ## run the whole pipeline on the embedded demo data
 	@start=$$SECONDS; dvc repro --quiet && python -m meta_ood -q sync && cat data/report/results.txt && \
 	echo "The whole pipeline took $$((SECONDS - start)) s. Where to look next:" && \
 	echo "  report      open data/report/index.html in a browser" && \
@@ -56,25 +48,25 @@ demo: $(BUILT)  ## run the whole pipeline on the embedded demo data
 	echo "  vary        $(VENV)/bin/dvc exp run -S train.ood_weight=0.5, then dvc exp show" && \
 	echo "  your data   docs/datasets.md"
 
-test: $(BUILT)  ## run all tests
+test: $(SETUP)  ## run all tests
 	@OMP_NUM_THREADS=1 python -m pytest -q -m "not services"
 
 test-services: $(SERVICES)  ## ways to start stages; PostgreSQL and S3 on loopback; minutes
 	@OMP_NUM_THREADS=1 python -m pytest -q -m services
 
-screenshots: $(BUILT)  ## pictures of the MLflow UI, into outputs/screenshots
+screenshots: $(SETUP)  ## pictures of the MLflow UI, into outputs/screenshots
 	@python docs/screenshots.py
 
-lint: $(BUILT)  ## ruff, mypy --strict, cython-lint
+lint: $(SETUP)  ## ruff, mypy --strict, cython-lint
 	@ruff check . && ruff format --check . && mypy && cython-lint src
 
-format: $(BUILT)  ## format the code
+format: $(SETUP)  ## format the code
 	@ruff check --fix-only --quiet . ; ruff format .
 
-ui: $(BUILT)  ## serve the MLflow UI on the runs of this folder; prints its address
+ui: $(SETUP)  ## serve the MLflow UI on the runs of this folder; prints its address
 	@python -m meta_ood ui --port $${PORT:-5000}
 
-benchmarks: $(BUILT)  ## run every benchmark
+benchmarks: $(SETUP)  ## run every benchmark
 	@for script in benchmarks/*.py; do echo "== $$script"; python $$script || exit 1; done
 
 clean:  ## remove everything that stages wrote, and the environment

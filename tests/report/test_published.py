@@ -1,4 +1,4 @@
-"""Published figures beside ours: what is matched, what is said, and what is refused."""
+"""Published results beside ours: matching, remarks, texts, and a damaged table."""
 
 import dataclasses
 import re
@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 
 from meta_ood import config
-from meta_ood import report as reporting
-from meta_ood.report import Cell, Results, published
+from meta_ood.report import published
+from meta_ood.report.page import report_page
 from meta_ood.report.published import MARKS
+from meta_ood.report.results import Evaluation, Results
 
 ROOT = Path(__file__).parents[2]
 ROWS = published.read_published()
@@ -18,7 +19,7 @@ PAPER = config.load(ROOT / "configs" / "paper.yaml")
 
 def results_of(params, metrics=None):
     cells = {
-        (network, variant, dataset): Cell(network, variant, dataset, metrics or {})
+        (network, variant, dataset): Evaluation(network, variant, dataset, metrics or {})
         for network in params.networks
         for variant in params.variants
         for dataset in params.evaluation_sets
@@ -27,24 +28,25 @@ def results_of(params, metrics=None):
 
 
 def comparisons(params=PAPER, metrics=None):
-    return reporting.match_published(
+    return published.match_published(
         results_of(params, metrics), params.network, params.datasets, ROWS
     )
 
 
 def test_every_cell_of_the_paper_has_a_row_and_none_has_two_of_a_kind():
     found = comparisons()
-    cells = {(one.cell.network, one.cell.variant, one.cell.dataset) for one in found}
-    assert cells == set(results_of(PAPER).cells)
-    kinds = [(one.cell, one.score, one.protocol, one.rows[0].protocol) for one in found]
+    cells = {
+        (one.evaluation.network, one.evaluation.variant, one.evaluation.dataset) for one in found
+    }
+    assert cells == set(results_of(PAPER).evaluations)
+    kinds = [(one.evaluation, one.score, one.protocol, one.lines[1].protocol) for one in found]
     assert len({(id(cell), *rest) for cell, *rest in kinds}) == len(kinds)
 
 
 @pytest.mark.parametrize("name", ["params.yaml", "configs/streets.yaml"])
 def test_nothing_stands_beside_the_miniatures(name):
     assert comparisons(config.load(ROOT / name)) == []
-    assert reporting.published_section([]) == ""
-    assert reporting.published_markdown([]) == reporting.published_text([]) == ""
+    assert published.published_markdown([]) == published.published_text([]) == ""
 
 
 @pytest.mark.parametrize(
@@ -61,9 +63,9 @@ def test_other_images_or_networks_have_no_published_figures(override, dataset):
     found = comparisons(config.load(ROOT / "configs" / "paper.yaml", [override]))
     assert found
     if dataset:
-        assert dataset not in {one.cell.dataset for one in found}
+        assert dataset not in {one.evaluation.dataset for one in found}
     else:
-        assert {one.cell.network for one in found} == {"dualgcn"}
+        assert {one.evaluation.network for one in found} == {"dualgcn"}
 
 
 METRICS = {
@@ -79,7 +81,7 @@ METRICS = {
 def of(found, *key):
     (one,) = [
         c for c in found
-        if (c.cell.network, c.cell.variant, c.cell.dataset, c.score) == key
+        if (*c.evaluation.key, c.score) == key
     ]  # fmt: skip
     return one
 
@@ -87,14 +89,14 @@ def of(found, *key):
 def test_our_figures_are_of_the_published_protocol_where_we_have_it():
     found = comparisons(metrics=METRICS)
     ours = of(found, "deeplabv3plus", "baseline", "lost_and_found", "entropy")
-    assert (ours.protocol, ours.here) == ("published", ("40.00", "–", "30.00", ""))
+    assert (ours.protocol, ours.lines[0].metrics) == ("published", ("40.00", "–", "30.00", ""))
     ours = of(found, "deeplabv3plus", "baseline", "lost_and_found", "max_logit")
-    assert (ours.protocol, ours.here) == ("exact", ("60.00", "–", "–", ""))
+    assert (ours.protocol, ours.lines[0].metrics) == ("exact", ("60.00", "–", "–", ""))
     ours = of(found, "deeplabv3plus", "baseline", "cityscapes_val", "")
-    assert (ours.protocol, ours.here) == ("", ("", "", "", "90.00"))
+    assert (ours.protocol, ours.lines[0].metrics) == ("", ("", "", "", "90.00"))
 
 
-def test_what_cannot_be_compared_is_said():
+def test_remarks_name_what_cannot_be_compared():
     found = comparisons(metrics=METRICS)
     assert of(found, "deeplabv3plus", "baseline", "lost_and_found", "entropy").remarks == ()
     (remark,) = of(found, "deeplabv3plus", "baseline", "fishyscapes_static", "energy").remarks
@@ -116,21 +118,22 @@ def test_marks_and_question_marks_are_as_given():
         for text in numbers:
             for number in re.findall(r"[\d.]+", text):
                 assert 0 <= float(number) <= 100
-    text = reporting.published_text(comparisons())
+    text = published.published_text(comparisons())
     assert all(f"[{mark}]" in text for mark in MARKS if mark)
     assert "[?]" in text
 
 
 def test_texts_hold_every_published_row():
     found = comparisons(metrics=METRICS)
-    rows = [row for one in found for row in one.rows]
-    markdown = reporting.published_markdown(found).splitlines()
+    count = sum(len(one.lines) for one in found)
+    markdown = published.published_markdown(found).splitlines()
     body = [line for line in markdown if line.startswith("| ")][2:]
-    assert len(body) == len(rows) + len(found)
+    assert len(body) == count
     assert len({line.count(" | ") for line in body}) == 1
-    page = reporting.published_section(found)
-    assert page.count("<tr") == len(rows) + len(found) + 1
-    assert all(line == line.rstrip() for line in reporting.published_text(found).splitlines())
+    page = report_page("t", results_of(PAPER, METRICS), {}, found)
+    section = page[page.index('id="published"') :].partition("</table>")[0]
+    assert section.count("<tr") == 1 + len(found) + count  # header, headings, lines
+    assert all(line == line.rstrip() for line in published.published_text(found).splitlines())
 
 
 def test_the_names_in_the_table_are_known():

@@ -28,8 +28,15 @@ def compare(
     from resampled scenes. With several folders, one per run or seed, with --seeds or with
     --experiments: mean, standard deviation, extremes and n of every cell.
     """
-    from meta_ood.report import compare as comparing
-    from meta_ood.report.experiments import Run, gather, read_experiments, spreads_text
+    from meta_ood.report.compare import (
+        Repetition,
+        group_by_setting,
+        pairs_text,
+        protocols_text,
+        read_experiments,
+        spreads_text,
+    )
+    from meta_ood.report.results import read_evaluations
 
     if (len(roots) > 0) + seeds + (experiments is not None) > 1:
         raise click.UsageError("folders, --seeds and --experiments exclude each other")
@@ -37,21 +44,20 @@ def compare(
         raise click.UsageError("--protocols takes folders")
     folders = roots or (Path("data/evaluate"),)
     if protocols:
-        click.echo("\n\n".join(comparing.protocols_text(folder) for folder in folders))
+        click.echo("\n\n".join(protocols_text(folder) for folder in folders))
     elif seeds:
-        runs = [Run(settings, cell, figures) for cell, settings, figures in _tracked()]
-        click.echo(spreads_text(gather(runs)))
+        click.echo(spreads_text(group_by_setting(Repetition(*one) for one in _tracked())))
     elif experiments:
         click.echo(spreads_text(read_experiments(read_text(experiments))))
     elif len(folders) > 1:
         runs = [
-            Run({"seed": str(folder)}, key, one.figures)
+            Repetition(key, {"seed": str(folder)}, one.metrics)
             for folder in folders
-            for key, one in comparing.read_evaluations(folder).items()
+            for key, one in read_evaluations(folder).items()
         ]
-        click.echo(spreads_text(gather(runs)))
+        click.echo(spreads_text(group_by_setting(runs)))
     else:
-        click.echo(comparing.comparison_text(comparing.read_evaluations(folders[0])))
+        click.echo(pairs_text(read_evaluations(folders[0])))
 
 
 def _tracked() -> list[tuple[tuple[str, str, str], dict[str, str], dict[str, float]]]:
@@ -139,10 +145,10 @@ def pareto(file: Path, out: Path, title: str) -> None:
     seed alone are averaged.
     """
     from meta_ood.data.files import write_text
-    from meta_ood.report.experiments import read_experiments
-    from meta_ood.report.sweep import sweep_page
+    from meta_ood.report.compare import read_experiments
+    from meta_ood.report.page import pareto_page
 
-    write_text(out, sweep_page(title, read_experiments(read_text(file))))
+    write_text(out, pareto_page(title, read_experiments(read_text(file))))
     click.echo(str(out))
 
 
@@ -161,6 +167,6 @@ def thresholds(dataset: str, evaluations: Path) -> None:
     With them in evaluate.component_thresholds, the component metrics of the score maps use no
     ground truth of any other set; on DATASET itself they do.
     """
-    from meta_ood.report import compare as comparing
+    from meta_ood.report.compare import thresholds_text
 
-    click.echo(comparing.thresholds_text(evaluations, dataset))
+    click.echo(thresholds_text(evaluations, dataset))

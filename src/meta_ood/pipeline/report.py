@@ -1,14 +1,23 @@
-"""report: all evaluations as one page, and as a table in CSV, Markdown and text."""
+"""Stage `report`: all evaluations as one page, and as a table in CSV, Markdown and text."""
 
 from __future__ import annotations
 
 import logging
-import os
 from pathlib import Path
 
-from meta_ood import report as reporting
 from meta_ood.config import Params
 from meta_ood.data.context import Log, Machine
+from meta_ood.data.files import write_text
+from meta_ood.report.compare import read_experiments
+from meta_ood.report.page import provenance, report_page
+from meta_ood.report.published import (
+    match_published,
+    published_markdown,
+    published_text,
+    read_published,
+)
+from meta_ood.report.results import read_results
+from meta_ood.report.tables import results_csv, results_markdown, results_text
 
 logger = logging.getLogger(__name__)
 
@@ -27,7 +36,7 @@ def run(
     Parameters
     ----------
     params
-        Names networks, variants and evaluation sets; cells without result are named in the page.
+        Names networks, variants and datasets; the page lists evaluations that are missing.
     evaluation
         Folder with ``<network>/<variant>/<dataset>/{metrics.json, curves/, pictures/}``.
     report
@@ -37,32 +46,19 @@ def run(
     experiments
         What ``dvc exp show --csv`` prints, for a section over seeds; the pipeline gives none.
     """
-    results = reporting.read_results(
-        evaluation, params.networks, params.variants, params.evaluation_sets
-    )
+    # 1. what was evaluated, and what is published of the same networks and datasets
+    results = read_results(evaluation, params.networks, params.variants, params.evaluation_sets)
     for key in results.missing:
         logger.warning("no metrics.json for %s", "/".join(key))
-    beside = reporting.match_published(
-        results, params.network, params.datasets, reporting.read_published()
+    published = match_published(results, params.network, params.datasets, read_published())
+    settings = read_experiments(experiments) if experiments else []
+    # 2. the page, and the tables
+    page = report_page(
+        params.report.title, results, provenance(params, results), published, settings
     )
-    found = reporting.read_experiments(experiments) if experiments else []
-    page = reporting.html_page(
-        params.report.title,
-        results,
-        reporting.provenance(params, results),
-        reporting.published_section(beside),
-        found,
+    write_text(report / "index.html", page)
+    write_text(report / "results.csv", results_csv(results.ordered))
+    write_text(
+        report / "results.md", results_markdown(results.ordered) + published_markdown(published)
     )
-    texts = {
-        "index.html": page,
-        "results.csv": reporting.csv_table(results.ordered),
-        "results.md": reporting.markdown_table(results.ordered)
-        + f"\n{reporting.published_markdown(beside)}",
-        "results.txt": reporting.text_table(results.ordered)
-        + f"\n{reporting.published_text(beside)}",
-    }
-    report.mkdir(parents=True, exist_ok=True)
-    for name, text in texts.items():
-        temporary = report / f".{name}.{os.getpid()}.tmp"
-        temporary.write_text(text, encoding="utf-8", newline="\n")
-        temporary.replace(report / name)
+    write_text(report / "results.txt", results_text(results.ordered) + published_text(published))

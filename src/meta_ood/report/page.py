@@ -1,170 +1,156 @@
-"""The report as one self-contained HTML page: no script, no other file, no outside host."""
+"""The report and the comparison of experiments as self-contained HTML pages.
+
+A page has no script, refers to no other file and no other host, and the same inputs give the same
+bytes. The texts of the pages stand in ``templates/``.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
 from collections.abc import Mapping, Sequence
-from html import escape
+from importlib.metadata import version
+from typing import Any
 
-from meta_ood.report.charts import charts, cost_charts
-from meta_ood.report.differences import differences_section
-from meta_ood.report.experiments import Experiment
-from meta_ood.report.gallery import pictures_section
-from meta_ood.report.groups import classes_section, detection_section, labels_section
-from meta_ood.report.markup import WORDS, document, unbroken
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from meta_ood import __version__
+from meta_ood.config import Params
+from meta_ood.metrics.catalogue import METRICS
+from meta_ood.report import breakdowns, pictures, plots
+from meta_ood.report.compare import Difference, Setting, TradeOff, all_keys, difference, trade_offs
+from meta_ood.report.headline import summarise
+from meta_ood.report.published import LEAD, BesidePublished, numbered_sources, remarks_of
 from meta_ood.report.results import Results
-from meta_ood.report.sections import (
-    closed_section,
-    components_section,
-    data_section,
-    protocols_section,
-    results_section,
-    scores_section,
-    segments_section,
+
+_CHANGES = (
+    *(metric.key for metric in breakdowns.PIXEL),
+    "segment_false_positives_after_meta",
+    "segment_false_negatives_after_meta",
+    "miou",
 )
-from meta_ood.report.seeds import seeds_section
-from meta_ood.report.verdict import Verdict, verdict
+"""Metrics whose changes are listed with their intervals."""
 
-GLOSSARY = (
-    ("score", "What every pixel gets: higher means more out-of-distribution (OoD), unknown."),
-    ("AUROC", "How well the score ranks OoD pixels above known ones; 50 % is guessing."),
-    ("FPR95", "Share of known pixels called OoD when 95 % of the OoD pixels are found."),
-    ("AUPRC", "Mean precision over all thresholds; guessing gives the share of OoD pixels."),
-    ("FP segments", "Predicted OoD segments without a single OoD pixel: false alarms."),
-    ("FN segments", "OoD objects that no predicted segment touches: missed."),
-    ("segment F1", "2 true / (2 true + FP + FN): right segments against both kinds of error."),
-    ("meta classification", "Rejects predicted segments that look like false alarms."),
-    ("mIoU", "Quality of the segmentation into the known classes, mean over classes."),
-    ("baseline", "The network as it was trained for the known classes."),
-    ("ood_trained", "The same network, trained on to be as unsure as can be on OoD proxies."),
+FEW_SCENES = 10
+"""With fewer scenes the page warns that intervals are too narrow."""
+
+_TEMPLATES = Environment(
+    loader=PackageLoader("meta_ood.report"),
+    autoescape=True,
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
 )
+_TEMPLATES.globals |= {
+    "METRICS": METRICS,
+    "SIGNS": {"better": "✓", "worse": "✗", "unchanged": "="},
+    "COLOURS": plots.COLOURS,
+    "OTHER_COLOUR": plots.OTHER,
+    "all_keys": all_keys,
+    "difference": difference,
+    "size_text": breakdowns.size_text,
+    "thousands": breakdowns.thousands,
+    "tone": lambda metric, first, last: Difference(metric, first, last).tone,
+}
+
+# arrows and units stay on one line with their numbers
+_TEMPLATES.filters["unbroken"] = lambda text: re.sub(" (?=[→%])|(?<=→) ", "\xa0", text)
 
 
-def html_page(
+def report_page(
     title: str,
     results: Results,
     provenance: Mapping[str, str],
-    published: str = "",
-    experiments: Sequence[Experiment] = (),
+    published: Sequence[BesidePublished] = (),
+    settings: Sequence[Setting] = (),
 ) -> str:
-    """Return the whole page.
+    """Return the page of the stage `report`.
 
     Parameters
     ----------
     title
         The page's title.
     results
-        What :func:`meta_ood.report.read_results` returns; pictures are read from their files.
+        The evaluations; pictures are read from their files.
     provenance
         Name -> value for the footer; nothing that differs between two runs on the same inputs.
     published
-        Section of published figures, which stands behind the results.
-    experiments
-        Runs with other seeds or settings, for the section over seeds.
+        Published results of the same networks and datasets.
+    settings
+        Evaluations with other seeds or parameters, for the section over seeds.
     """
-    sections = [
-        _missing(results),
-        results_section(results) if results.cells else "",
-        published,
-        differences_section(results),
-        seeds_section(experiments),
-        pictures_section(results),
-        _curves(results),
-        _cost(results),
-        scores_section(results),
-        segments_section(results),
-        components_section(results),
-        detection_section(results),
-        labels_section(results),
-        closed_section(results),
-        classes_section(results),
-        protocols_section(results),
-        data_section(results),
-        _glossary(),
-    ]
-    body = "\n".join(section for section in sections if section)
-    return document(title, _head(title, results, verdict(results), body), body, _footer(provenance))
-
-
-def _head(title: str, results: Results, said: Verdict, body: str) -> str:
-    tiles = "".join(
-        f'<li class="tile"><span class="name">{escape(t.name)}</span>'
-        f'<span class="figures"><span class="before">{escape(t.before)} →</span> '
-        f'{escape(t.after)}</span><span class="change {t.tone}">'
-        f'<span aria-hidden="true">{WORDS[t.tone][0]}</span>'
-        f'<span class="aside">{WORDS[t.tone][1]}:</span> {unbroken(t.note)}</span></li>'
-        for t in said.tiles
-    )
-    worse = "".join(f"<li>{unbroken(text)}</li>" for text in said.worse)
-    links = "".join(
-        f'<a href="#{anchor}">{name}</a>'
-        for anchor, name in re.findall(r'<h2 id="([^"]*)">([^<]*)</h2>', body)
-    )
-    return (
-        f'<header><p class="kicker">{escape(title)}</p><h1>{unbroken(said.headline)}</h1>'
-        f'<p class="lead">{unbroken(" ".join(said.sentences))}</p>'
-        + (f'<ul class="tiles">{tiles}</ul>' if tiles else "")
-        + (f'<div class="worse"><p>What got worse</p><ul>{worse}</ul></div>' if worse else "")
-        + f'<nav aria-label="Sections">{links}</nav></header>'
+    pairs = results.pairs
+    of_dataset = {one.dataset: one for one in reversed(results.ordered)}
+    scenes = {dataset: one.value("scenes") for dataset, one in of_dataset.items()}
+    changes = [(pair[1], [difference(key, pair) for key in _CHANGES]) for pair in pairs]
+    with_classes = [pair for pair in pairs if all(one.metrics.get("class_iou") for one in pair)]
+    return _render(
+        "report.html.j2",
+        title=title,
+        results=results,
+        pairs=pairs,
+        headline=summarise(results),
+        provenance=provenance,
+        changes=[(one, row) for one, row in changes if any(d and d.has_interval for d in row)],
+        published=published,
+        published_lead=LEAD,
+        remarks=remarks_of(published),
+        sources=numbered_sources(published),
+        settings=settings,
+        trade_offs=_with_plots(settings),
+        few_scenes=[f"{k} ({n:.0f})" for k, n in scenes.items() if n and n < FEW_SCENES],
+        scenes=pictures.scenes(results),
+        legend=pictures.LEGEND,
+        curves=[
+            (group[0], found)
+            for i, group in enumerate(results.groups)
+            if (found := plots.curve_plots(group, f"curves-{i}"))
+        ],
+        cost=plots.cost_plots(results, "cost"),
+        breakdowns=breakdowns.breakdowns(results),
+        sizes=breakdowns.object_groups(pairs, "size"),
+        labels=sorted(breakdowns.object_groups(pairs, "label_id")),
+        with_labels=[pair for pair in pairs if pair[1].section("detection", "label_id")],
+        with_classes=with_classes,
+        class_ious=breakdowns.class_ious(with_classes),
+        first_of_dataset=[of_dataset[d] for d in results.datasets if d in of_dataset],
     )
 
 
-def _missing(results: Results) -> str:
-    if not results.missing:
-        return ""
-    items = "".join(f"<li>{escape(' / '.join(key))}</li>" for key in results.missing)
-    text = "Not evaluated yet (network / variant / evaluation set)"
-    return f'<div class="missing"><p>{text}</p><ul>{items}</ul></div>'
-
-
-def _curves(results: Results) -> str:
-    blocks: list[str] = []
-    for dataset in results.datasets:
-        for network in results.networks:
-            group = [c for c in results.ordered if (c.network, c.dataset) == (network, dataset)]
-            plots = "".join(
-                f"<figure><figcaption>{escape(chart.title)}</figcaption>{chart.svg}</figure>"
-                for chart in charts(group, f"c{len(blocks)}")
-            )
-            if plots:
-                name = f"{escape(dataset)} <span class='soft'>{escape(network)}</span>"
-                blocks.append(f'<h3>{name}</h3><div class="charts">{plots}</div>')
-    if not blocks:
-        return ""
-    return (
-        '<h2 id="curves">Curves</h2><ul class="legend">'
-        '<li><span class="variant baseline"></span>baseline</li>'
-        '<li><span class="variant ood_trained"></span>ood_trained</li>'
-        "<li>● operating point of meta classification</li></ul>" + "".join(blocks)
+def pareto_page(title: str, settings: Sequence[Setting]) -> str:
+    """Return a page with a Pareto plot and a table for each network and OoD dataset."""
+    return _render(
+        "pareto.html.j2",
+        title=title,
+        count=sum(any(key[1] != "baseline" for key in s.values) for s in settings),
+        trade_offs=_with_plots(settings),
     )
 
 
-def _cost(results: Results) -> str:
-    plots = "".join(
-        f"<figure><figcaption>{escape(chart.title)}</figcaption>{chart.svg}</figure>"
-        for chart in cost_charts(results, "cost")
-    )
-    if not plots:
-        return ""
-    return (
-        '<h2 id="cost">Gain and cost</h2><p class="soft">From the baseline to the OoD-trained '
-        "network (dot): up is better detection, left is worse segmentation of the known classes."
-        f'</p><div class="charts">{plots}</div>'
-    )
+def _with_plots(settings: Sequence[Setting]) -> list[tuple[TradeOff, plots.Plot]]:
+    found = trade_offs(settings)
+    return [(one, plots.pareto_plot(one, f"pareto-{i}")) for i, one in enumerate(found)]
 
 
-def _glossary() -> str:
-    items = "".join(f"<dt>{escape(word)}</dt><dd>{escape(text)}</dd>" for word, text in GLOSSARY)
-    return f'<h2 id="words">What the words mean</h2><dl>{items}</dl>'
+def _render(template: str, **values: Any) -> str:
+    return _TEMPLATES.get_template(template).render(values)
 
 
-def _footer(provenance: Mapping[str, str]) -> str:
-    items = "".join(
-        f"<dt>{escape(name)}</dt><dd><code>{escape(value)}</code></dd>"
-        for name, value in provenance.items()
-    )
-    return (
-        f"<footer><dl>{items}</dl><p>Method: Chan, Rottmann, Gottschalk: Entropy Maximization and "
-        "Meta Classification for Out-of-Distribution Detection in Semantic Segmentation, ICCV 2021 "
-        "(arXiv 2012.06575). The same inputs give the same page.</p></footer>"
-    )
+def provenance(params: Params, results: Results) -> dict[str, str]:
+    """Return what the page's values depend on; nothing of time or machine."""
+    metrics = {"/".join(key): one.metrics for key, one in results.evaluations.items()}
+    return {
+        "versions": ", ".join(f"{name} {version(name)}" for name in ("numpy", "matplotlib")),
+        "meta-ood": __version__,
+        "seed": str(params.seed),
+        "OoD segments": f"{params.segments.score} at least {params.segments.threshold:g}",
+        "results": _digest(metrics),
+        "networks, variants, sets, segments": _digest(
+            [params.networks, params.variants, params.evaluation_sets, params.segments.model_dump()]
+        ),
+    }
+
+
+def _digest(value: object) -> str:
+    return f"sha256 {hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]}"

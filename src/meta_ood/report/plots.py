@@ -1,149 +1,297 @@
-"""Curves as SVG or PNG plots."""
+"""The page's plots: SVG elements that follow the page's light and dark mode.
+
+Every plot is drawn by matplotlib. The id of each of its groups starts with the plot's name, so that
+ids are unique in the page, and ends in a role, ``ink`` or ``grid`` or ``line``: style.css colours
+text, axes and grid by it.
+"""
 
 from __future__ import annotations
 
 import io
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any, Literal
 
 import matplotlib
 import numpy as np
-import numpy.typing as npt
-from matplotlib.backends.backend_agg import FigureCanvasAgg
+from markupsafe import Markup
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.spines import Spine
+from matplotlib.text import Text
 
-Style = Literal["solid", "dashed", "dotted", "points"]
+from meta_ood.report.compare import TradeOff, difference
+from meta_ood.report.results import Columns, Evaluation, Results
+
+COLOURS = {"baseline": "#7486a8", "ood_trained": "#e06c00"}
+"""Variant -> colour that is readable on light and dark ground; the baseline is dashed too."""
+OTHER = "#1f9e77"
+"""Colour of any other variant."""
+_NETWORKS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
+"""Colours of networks, after Okabe and Ito: distinguishable also for the colour-blind."""
+_INK, _GRID = "#3f4654", "#c9ced6"
+"""Text and axes, and the grid, where no style sheet says otherwise."""
+
+_MOST_LABELS = 30
+"""So many points of a Pareto plot are labelled; the table below it has all."""
 
 
 @dataclass(frozen=True)
-class Line:
-    """One curve of a plot.
+class Plot:
+    """A plot for the page.
 
     Attributes
     ----------
-    label
-        Its name in the legend; empty leaves it out.
-    x, y
-        ``(N,)`` numbers each, in drawing order; NaN leaves a gap.
-    colour
-        ``#rrggbb``.
-    style
-        ``solid``, ``dashed`` or ``dotted`` line; ``points`` draws markers only.
-    mark
-        One point ``(x, y)`` to be marked, say an operating point.
-    notes
-        One short text beside each point; none by default.
+    title, description
+        Plain texts; the description stands for the picture where that cannot be seen.
+    width, height
+        Of the view box.
+    contents
+        What stands between ``<svg>`` and ``</svg>``.
     """
 
-    label: str
-    x: npt.NDArray[np.floating]
-    y: npt.NDArray[np.floating]
-    colour: str
-    style: Style = "solid"
-    mark: tuple[float, float] | None = None
-    notes: Sequence[str] = ()
+    title: str
+    description: str
+    width: float
+    height: float
+    contents: Markup
 
 
 @dataclass(frozen=True)
-class Axis:
-    """One axis of a plot: its label, its limits (None fits the data) and its scale."""
+class _Curve:
+    """A plot with one line per variant: its title, file stem, columns, and the metric shown."""
 
-    label: str
-    limits: tuple[float, float] | None = None
-    log: bool = False
+    title: str
+    stem: str
+    x: str
+    y: str
+    metric: str = ""
+    is_diagonal: bool = False
 
 
-INK, GRID = "#3f4654", "#c9ced6"
-"""Colours of text and axes, and of the grid; a page may replace them in the SVG's text."""
+_CURVES = (
+    _Curve("ROC, AUROC", "roc", "false_positive_rate", "true_positive_rate", "auroc"),
+    _Curve("Precision-recall, AUPRC", "pr", "recall", "precision", "auprc"),
+    _Curve("Errors of segments", "trade_off", "false_positives", "false_negatives"),
+    _Curve(
+        "Reliability: meta classifier",
+        *("meta_calibration", "predicted", "observed"),
+        is_diagonal=True,
+    ),
+    _Curve(
+        "Reliability: known classes",
+        *("reliability", "confidence", "accuracy", "calibration_error"),
+        is_diagonal=True,
+    ),
+)
+_LABELS = {
+    "false_positives": "false segments kept",
+    "false_negatives": "objects missed",
+    "predicted": "predicted probability of a false segment",
+    "observed": "observed share of false segments",
+}
+"""Column -> label of its axis, where that is not the column's name."""
 
 
-def curves(
-    lines: Sequence[Line],
-    x: Axis,
-    y: Axis,
-    *,
-    title: str = "",
-    guides: Sequence[tuple[Literal["x", "y"], float]] = (),
-    size: tuple[float, float] = (3.2, 2.7),
-    form: Literal["svg", "png"] = "svg",
-) -> bytes:
-    """Plot curves: ROC, precision-recall, histograms, trade-offs; same input, same bytes.
+def curve_plots(variants: Sequence[Evaluation], name: str) -> list[Plot]:
+    """Plot ROC, precision-recall, errors, calibrations and scores of pixels.
 
     Parameters
     ----------
-    lines
-        The curves, drawn in order.
-    x, y
-        The axes.
-    title
-        Above the axes; empty leaves it out.
-    guides
-        Thin lines across the axes: ``("y", 0.95)`` is horizontal at 0.95.
-    size
-        Width and height [inch], 72 SVG points or 150 PNG pixels each.
-    form
-        ``svg`` (text stays text, transparent background) or ``png`` (white background).
+    variants
+        Of one network on one dataset.
+    name
+        Unique in the page; starts with a letter.
 
     Returns
     -------
-    The file's bytes.
-
-    Examples
-    --------
-    >>> line = Line("chance", np.array([0.0, 1.0]), np.array([0.0, 1.0]), "#888888", "dashed")
-    >>> b"<svg" in curves([line], Axis("false positive rate"), Axis("true positive rate"))
-    True
+    Only the plots for which a variant has the curve.
     """
-    fixed: dict[Any, Any] = {
-        "svg.hashsalt": "meta-ood",
-        "svg.fonttype": "none",
-        "font.family": "DejaVu Sans",
-    }
-    with matplotlib.rc_context(fixed):
-        figure = Figure(figsize=size, layout="constrained")
-        axes = figure.add_subplot()
-        for line in lines:
-            _draw(axes, line)
-        for direction, value in guides:
-            draw = axes.axvline if direction == "x" else axes.axhline
-            draw(value, color=INK, linewidth=0.7, linestyle=(0, (1, 2)), zorder=1)
-        for axis, scale, limits, label in (
-            (x, axes.set_xscale, axes.set_xlim, axes.set_xlabel),
-            (y, axes.set_yscale, axes.set_ylim, axes.set_ylabel),
-        ):
-            if axis.log:
-                scale("log")
-            if axis.limits is not None:
-                limits(*axis.limits)
-            label(axis.label, color=INK, fontsize=9)
-        axes.set_title(title, color=INK, fontsize=10, loc="left")
-        axes.grid(visible=True, color=GRID, linewidth=0.5)
-        axes.set_axisbelow(True)
-        axes.tick_params(colors=INK, labelsize=8, length=3, which="both")
-        for side, spine in axes.spines.items():
-            spine.set_visible(side in ("left", "bottom"))
-            spine.set_color(INK)
-        if any(line.label for line in lines):
-            axes.legend(fontsize=8, labelcolor=INK, frameon=False)
-        buffer = io.BytesIO()
-        if form == "svg":
-            unsaid = {"Date": None, "Creator": None, "Format": None, "Type": None}
-            FigureCanvasSVG(figure)
-            figure.savefig(buffer, format="svg", transparent=True, metadata=unsaid)
+    plots = [_curve_plot(curve, variants, f"{name}-{curve.stem}") for curve in _CURVES]
+    plots.insert(2, _score_plot(variants, f"{name}-scores"))
+    return [plot for plot in plots if plot is not None]
+
+
+def _with_curve(
+    variants: Sequence[Evaluation], stem: str, *columns: str
+) -> list[tuple[Evaluation, Columns]]:
+    """Return the variants that have the curve with at least one row."""
+    found = [(one, one.curves.get(stem, {})) for one in variants]
+    return [(one, curve) for one, curve in found if all(len(curve.get(c, ())) for c in columns)]
+
+
+def _curve_plot(curve: _Curve, variants: Sequence[Evaluation], name: str) -> Plot | None:
+    found = _with_curve(variants, curve.stem, curve.x, curve.y)
+    if not found:
+        return None
+    is_trade_off = curve.stem == "trade_off"
+    if is_trade_off and not any(columns[curve.y].any() for _, columns in found):
+        return None  # no object that could be missed
+    with _style(name):
+        x, y = (_LABELS.get(c, c.replace("_", " ")) for c in (curve.x, curve.y))
+        axes = _axes(x, y)
+        if is_trade_off:
+            axes.set_ylim(0, 1.03 * max(columns[curve.y].max() for _, columns in found))
         else:
-            FigureCanvasAgg(figure)
-            figure.savefig(buffer, format="png", dpi=150, metadata={"Software": None})
-    return buffer.getvalue()
+            axes.set(xlim=(0, 1), ylim=(0, 1.01))
+        if curve.is_diagonal:
+            axes.plot([0, 1], [0, 1], color=_GRID, linestyle="dotted")
+        if curve.stem == "roc":  # FPR95 is read where the curve crosses this line
+            axes.axhline(0.95, color=_INK, linewidth=0.7, linestyle=(0, (1, 2)))
+        words = []
+        for one, columns in found:
+            value = one.value(curve.metric) if curve.metric else None
+            if curve.stem == "meta_calibration":
+                gap = np.abs(columns["predicted"] - columns["observed"])
+                value = float(np.average(gap, weights=columns["segments"]))
+            text = None if value is None else f"{100 * value:.1f} %"
+            colour = COLOURS.get(one.variant, OTHER)
+            line = "dashed" if one.variant == "baseline" else "solid"
+            axes.plot(columns[curve.x], columns[curve.y], color=colour, linestyle=line, label=text)
+            kept, missed = (one.value(f"segment_{c}_after_meta") for c in (curve.x, curve.y))
+            words.append(f"{one.variant}: {text or 'no metric'}")
+            if is_trade_off and kept is not None and missed is not None:
+                axes.plot(kept, missed, "o", color=colour, markeredgecolor="white")
+                words[-1] = f"{one.variant}: {kept:.0f} kept and {missed:.0f} missed"
+        return _plot(curve.title, f"{curve.title}. {'; '.join(words)}.", axes, name)
 
 
-def _draw(axes: matplotlib.axes.Axes, line: Line) -> None:
-    name = line.label or "_unnamed"
-    form = "o" if line.style == "points" else ""
-    drawn = axes.plot(line.x, line.y, form, color=line.colour, label=name, linewidth=1.8)
-    drawn[0].set(markersize=5, linestyle="" if form else line.style)
-    for x, y, note in zip(line.x, line.y, line.notes, strict=False):
-        axes.annotate(note, (x, y), (4, 3), textcoords="offset points", fontsize=7, color=INK)
-    if line.mark is not None:
-        axes.plot(*line.mark, "o", color=line.colour, markersize=6, markeredgecolor="white")
+def _score_plot(variants: Sequence[Evaluation], name: str) -> Plot | None:
+    found = _with_curve(variants, "histogram", "score", "in_distribution", "ood")
+    kinds = (("in_distribution", "known pixels", "dotted"), ("ood", "OoD pixels", "solid"))
+    if not all(any(curve[column].any() for _, curve in found) for column, *_ in kinds):
+        return None
+    with _style(name):
+        axes = _axes("score", "share of pixels")
+        axes.set(yscale="log", ylim=(1e-4, 1))
+        for one, curve in found:
+            for column, label, line in kinds:
+                if total := curve[column].sum():
+                    share = np.where(curve[column] > 0, curve[column] / total, np.nan)
+                    axes.plot(
+                        *(curve["score"], share),
+                        color=COLOURS.get(one.variant, OTHER),
+                        linestyle=line,
+                        label=label if one is found[-1][0] else None,
+                    )
+        text = "Distribution of the score over known and over OoD pixels, two lines per variant."
+        return _plot("Scores of pixels", text, axes, name)
+
+
+def cost_plots(results: Results, name: str) -> list[Plot]:
+    """Plot AUPRC on each OoD dataset against mIoU, one line per network that has both.
+
+    A network's mIoU is the mean over the datasets whose known classes are labelled.
+    """
+    plots: list[Plot] = []
+    for dataset in results.datasets:
+        lines = []
+        for index, network in enumerate(results.networks):
+            pairs = [pair for pair in results.pairs if pair[0].network == network]
+            miou = difference("miou", *pairs)
+            auprc = difference("auprc", *(pair for pair in pairs if pair[0].dataset == dataset))
+            if miou and auprc:
+                lines.append((network, miou, auprc, _NETWORKS[index % len(_NETWORKS)]))
+        if not lines:
+            continue
+        words = []
+        with _style(plot_name := f"{name}-{len(plots)}"):
+            axes = _axes("mIoU [%]", "AUPRC [%]")
+            axes.set_ylim(0, 100)
+            for network, miou, auprc, colour in lines:
+                x, y = (100 * np.array([d.before, d.after]) for d in (miou, auprc))
+                axes.plot(x, y, color=colour, label=network)
+                axes.plot(x[1], y[1], "o", color=colour, markeredgecolor="white")
+                words.append(
+                    f"{network}: mIoU {x[0]:.1f} to {x[1]:.1f} %, AUPRC {y[0]:.1f} to {y[1]:.1f} %"
+                )
+            text = f"Gain against cost on {dataset}. {'; '.join(words)}."
+            plots.append(_plot(dataset, text, axes, plot_name))
+    return plots
+
+
+def pareto_plot(trade_off: TradeOff, name: str) -> Plot:
+    """Plot the AUPRC of all settings against their mIoU, with the Pareto front dashed."""
+    points = sorted(trade_off.points, key=lambda point: point.miou)
+    front = np.array([(p.miou, p.auprc.mean) for p in points if p.is_optimal])
+    with _style(name):
+        axes = _axes("mIoU [%]", "AUPRC [%]", size=(6.4, 3.6))
+        axes.plot(*100 * front.T, color=_INK, linestyle="dashed")
+        for label, values, colour in (
+            ("OoD-trained", [(p.miou, p.auprc.mean) for p in points], COLOURS["ood_trained"]),
+            ("baseline", trade_off.baselines, COLOURS["baseline"]),
+        ):
+            if len(values):
+                axes.plot(*100 * np.array(values).T, "o", color=colour, label=label)
+        for point in points[:_MOST_LABELS]:
+            place = 100 * point.miou, 100 * point.auprc.mean
+            axes.annotate(
+                *(point.setting.name, place, (4, 3)),
+                textcoords="offset points",
+                fontsize=7,
+                color=_INK,
+            )
+        title = f"AUPRC on {trade_off.dataset} against mIoU of {trade_off.network}"
+        return _plot(title, f"{title}, {len(points)} settings.", axes, name)
+
+
+def _style(name: str) -> AbstractContextManager[None]:
+    """Return the settings of a plot, which depend on nothing else: same values, same bytes.
+
+    Ids of clip paths and markers are hashes with the plot's name, so no two plots share one.
+    """
+    return matplotlib.rc_context(
+        {
+            "svg.hashsalt": name,
+            "svg.fonttype": "none",  # text stays text
+            "font.family": "DejaVu Sans",
+            "lines.linewidth": 1.8,
+            "lines.markersize": 6.5,
+        }
+    )
+
+
+def _axes(x: str, y: str, size: tuple[float, float] = (3.2, 2.7)) -> Axes:
+    """Return empty axes with labels, in a figure of `size` inches."""
+    axes = Figure(figsize=size, layout="constrained").add_subplot()
+    axes.set_xlabel(x, color=_INK, fontsize=9)
+    axes.set_ylabel(y, color=_INK, fontsize=9)
+    axes.grid(visible=True, color=_GRID, linewidth=0.5)
+    axes.set_axisbelow(True)
+    axes.tick_params(colors=_INK, labelsize=8, length=3, which="both")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color(_INK)
+    return axes
+
+
+def _plot(title: str, description: str, axes: Axes, name: str) -> Plot:
+    """Turn finished axes into a plot of the page."""
+    figure = axes.figure
+    assert isinstance(figure, Figure)  # not a part of one
+    if axes.get_legend_handles_labels()[1]:
+        axes.legend(fontsize=8, labelcolor=_INK, frameon=False)
+    # ticks are made when something is drawn: only then does everything exist that needs an id
+    FigureCanvasSVG(figure)
+    figure.draw_without_rendering()
+    for number, artist in enumerate(figure.findobj()):
+        artist.set_gid(f"{name}-{number}-{_role(artist)}")
+    buffer = io.StringIO()
+    nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+    figure.savefig(buffer, format="svg", transparent=True, metadata=nothing)
+    # the page writes its own opening tag: one without the file's name spaces, but with words
+    contents = buffer.getvalue().partition("<svg")[2].partition(">")[2].rpartition("</svg>")[0]
+    width, height = 72 * figure.get_size_inches()  # matplotlib's SVG has 72 points per inch
+    return Plot(title, description, width, height, Markup(contents))
+
+
+def _role(artist: Artist) -> str:
+    """Return which colour of the page the artist takes."""
+    colour = artist.get_color() if isinstance(artist, Line2D | Text) else None
+    if isinstance(artist, Spine):
+        colour = artist.get_edgecolor()
+    roles = {_INK: "ink", _GRID: "grid"}
+    return "line" if colour is None else roles.get(to_hex(colour), "line")

@@ -1,4 +1,4 @@
-"""What `evaluate` wrote, read back: one cell per network, variant and evaluation set."""
+"""What the stage `evaluate` wrote, read back: one evaluation per network, variant and dataset."""
 
 from __future__ import annotations
 
@@ -13,21 +13,27 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-Columns = Mapping[str, npt.NDArray[np.float64]]
-"""A curve: column name -> ``(N,) float64``."""
+Floats = npt.NDArray[np.float64]
+Columns = Mapping[str, Floats]
+"""A curve: column name -> ``(N,)``."""
+Key = tuple[str, str, str]
+"""Network, variant, dataset."""
 
-KINDS = ("image", "target", "score", "classes", "segments")
+PICTURE_KINDS = ("image", "target", "score", "classes", "segments")
 """Pictures are called ``<image id>_<kind>.png``."""
+
+_OLD_COLUMNS = {"said": "predicted", "seen": "observed"}
+"""Column names of version 0.1 -> ours, in ``meta_calibration.csv``."""
 
 
 @dataclass(frozen=True)
-class Cell:
-    """The evaluation of one network and variant on one set.
+class Evaluation:
+    """The evaluation of one network and variant on one dataset.
 
     Attributes
     ----------
     network, variant, dataset
-        The three keys.
+        Its names in params.yaml.
     metrics
         ``metrics.json`` as it is; fractions in [0, 1], null where undefined.
     curves
@@ -43,21 +49,10 @@ class Cell:
     curves: Mapping[str, Columns] = field(default_factory=dict)
     pictures: Mapping[str, Mapping[str, Path]] = field(default_factory=dict)
 
-    def value(self, *names: str) -> float | None:
-        """Return the metric below the nested keys `names`, None if absent, null or not finite.
-
-        Examples
-        --------
-        >>> cell = Cell("n", "baseline", "d", {"auroc": 0.9, "scores": {"energy": {"auroc": None}}})
-        >>> cell.value("auroc"), cell.value("scores", "energy", "auroc"), cell.value("fpr95")
-        (0.9, None, None)
-        """
-        found: Any = self.metrics
-        for name in names:
-            found = found.get(name) if isinstance(found, Mapping) else None
-        if isinstance(found, bool) or not isinstance(found, int | float):
-            return None
-        return float(found) if math.isfinite(found) else None
+    @property
+    def key(self) -> Key:
+        """Network, variant and dataset."""
+        return self.network, self.variant, self.dataset
 
     def section(self, *names: str) -> Mapping[str, Any]:
         """Return the mapping below the nested keys `names`, empty if there is none."""
@@ -66,122 +61,153 @@ class Cell:
             found = found.get(name) if isinstance(found, Mapping) else None
         return found if isinstance(found, Mapping) else {}
 
-    def interval(self, name: str) -> tuple[float, float] | None:
-        """Return the confidence interval ``(low, high)`` of a headline metric, None if unknown.
+    def value(self, *names: str) -> float | None:
+        """Return the number below the nested keys `names`; None if absent, null or not finite.
 
         Examples
         --------
-        >>> Cell("n", "v", "d", {"intervals": {"auroc": [0.8, 0.9]}}).interval("auroc")
-        (0.8, 0.9)
+        >>> metrics = {"auroc": 0.9, "scores": {"energy": {"auroc": None}}}
+        >>> one = Evaluation("n", "baseline", "d", metrics)
+        >>> one.value("auroc"), one.value("scores", "energy", "auroc"), one.value("fpr95")
+        (0.9, None, None)
         """
+        found = self.section(*names[:-1]).get(names[-1])
+        if isinstance(found, bool) or not isinstance(found, int | float):
+            return None
+        return float(found) if math.isfinite(found) else None
+
+    def interval(self, name: str) -> tuple[float, float] | None:
+        """Return the 95 % interval ``(low, high)`` of a metric; None if unknown."""
         ends = self.section("intervals").get(name)
         if isinstance(ends, Sequence) and len(ends) == 2 and None not in ends:
             return float(ends[0]), float(ends[1])
         return None
 
+    @property
+    def has_ood_objects(self) -> bool:
+        """Whether the dataset has OoD objects; True if their number is unknown."""
+        return self.value("components") != 0
+
+
+Pair = tuple[Evaluation, Evaluation]
+"""Baseline and OoD-trained variant of one network on one dataset."""
+
 
 @dataclass(frozen=True)
 class Results:
-    """All cells that params.yaml asks for, in its order, and the keys of those not found."""
+    """The evaluations that params.yaml names, as far as they exist.
+
+    Attributes
+    ----------
+    networks, variants, datasets
+        In the order of params.yaml.
+    evaluations
+        By network, variant and dataset.
+    """
 
     networks: tuple[str, ...]
     variants: tuple[str, ...]
     datasets: tuple[str, ...]
-    cells: Mapping[tuple[str, str, str], Cell]
+    evaluations: Mapping[Key, Evaluation]
 
     @property
-    def missing(self) -> list[tuple[str, str, str]]:
-        """The ``(network, variant, dataset)`` without result."""
+    def keys(self) -> list[Key]:
+        """All keys, found or not, so ordered that the variants of a network are neighbours."""
+        return [(n, v, d) for d in self.datasets for n in self.networks for v in self.variants]
+
+    @property
+    def missing(self) -> list[Key]:
+        """The keys without an evaluation."""
+        return [key for key in self.keys if key not in self.evaluations]
+
+    @property
+    def ordered(self) -> list[Evaluation]:
+        """The evaluations in the order of :attr:`keys`."""
+        return [self.evaluations[key] for key in self.keys if key in self.evaluations]
+
+    @property
+    def groups(self) -> list[list[Evaluation]]:
+        """The variants of each network on each dataset."""
+        found: dict[tuple[str, str], list[Evaluation]] = {}
+        for one in self.ordered:
+            found.setdefault((one.dataset, one.network), []).append(one)
+        return list(found.values())
+
+    def baseline_of(self, one: Evaluation) -> Evaluation | None:
+        """Return the baseline that a variant is compared with; None for the baseline itself."""
+        found = self.evaluations.get((one.network, "baseline", one.dataset))
+        return None if found is one else found
+
+    @property
+    def pairs(self) -> list[Pair]:
+        """Baseline and OoD-trained variant wherever both were evaluated."""
+        found = ({one.variant: one for one in group} for group in self.groups)
         return [
-            (network, variant, dataset)
-            for dataset in self.datasets
-            for network in self.networks
-            for variant in self.variants
-            if (network, variant, dataset) not in self.cells
+            (group["baseline"], group["ood_trained"])
+            for group in found
+            if {"baseline", "ood_trained"} <= set(group)
         ]
-
-    @property
-    def ordered(self) -> list[Cell]:
-        """The cells by dataset, network and variant, so that variants stand one below another."""
-        return [
-            self.cells[network, variant, dataset]
-            for dataset in self.datasets
-            for network in self.networks
-            for variant in self.variants
-            if (network, variant, dataset) in self.cells
-        ]
-
-    def pair(self, network: str, dataset: str) -> tuple[Cell, Cell] | None:
-        """Return baseline and OoD-trained cell, None unless both are there."""
-        before = self.cells.get((network, "baseline", dataset))
-        after = self.cells.get((network, "ood_trained", dataset))
-        return (before, after) if before and after else None
-
-    @property
-    def pairs(self) -> list[tuple[Cell, Cell]]:
-        """All ``(baseline, ood_trained)`` pairs, by dataset and network."""
-        found = (self.pair(n, d) for d in self.datasets for n in self.networks)
-        return [pair for pair in found if pair is not None]
 
 
 def read_results(
-    evaluation: Path, networks: Sequence[str], variants: Sequence[str], datasets: Sequence[str]
+    root: Path, networks: Sequence[str], variants: Sequence[str], datasets: Sequence[str]
 ) -> Results:
-    """Read ``evaluation/<network>/<variant>/<dataset>/{metrics.json, curves, pictures}``.
-
-    Cells without ``metrics.json`` are missing from the result, not an error.
+    """Read the evaluations of these networks, variants and datasets as far as they exist.
 
     Raises
     ------
     ValueError
         If a file cannot be understood; it is named.
     """
-    cells = {}
-    for network in networks:
-        for variant in variants:
-            for dataset in datasets:
-                folder = evaluation / network / variant / dataset
-                if (folder / "metrics.json").is_file():
-                    cells[network, variant, dataset] = Cell(
-                        network,
-                        variant,
-                        dataset,
-                        _metrics(folder / "metrics.json"),
-                        {p.stem: _columns(p) for p in sorted(folder.glob("curves/*.csv"))},
-                        _pictures(folder / "pictures"),
-                    )
-    return Results(tuple(networks), tuple(variants), tuple(datasets), cells)
+    results = Results(tuple(networks), tuple(variants), tuple(datasets), {})
+    found = {
+        key: _read(root.joinpath(*key))
+        for key in results.keys
+        if root.joinpath(*key, "metrics.json").is_file()
+    }
+    return Results(results.networks, results.variants, results.datasets, found)
 
 
-def _metrics(path: Path) -> Mapping[str, Any]:
+def read_evaluations(root: Path) -> dict[Key, Evaluation]:
+    """Read every ``root/<network>/<variant>/<dataset>``.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no evaluation below `root`.
+    ValueError
+        If a file cannot be understood; it is named.
+    """
+    found = [_read(path.parent) for path in sorted(root.glob("*/*/*/metrics.json"))]
+    if not found:
+        raise FileNotFoundError(f"{root}: no <network>/<variant>/<dataset>/metrics.json below it")
+    return {one.key: one for one in found}
+
+
+def _read(folder: Path) -> Evaluation:
+    path = folder / "metrics.json"
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        metrics = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ValueError(f"{path}: not JSON: {error}") from None
-    if not isinstance(values, dict):
-        raise ValueError(f"{path}: expected an object, got {type(values).__name__}")
-    return values
+    if not isinstance(metrics, dict):
+        raise ValueError(f"{path}: expected an object, got {type(metrics).__name__}")
+    pictures: dict[str, dict[str, Path]] = {}
+    for picture in sorted(folder.glob("pictures/*.png")):
+        image_id, _, kind = picture.stem.rpartition("_")
+        if image_id and kind in PICTURE_KINDS:
+            pictures.setdefault(image_id, {})[kind] = picture
+    curves = {curve.stem: _read_curve(curve) for curve in sorted(folder.glob("curves/*.csv"))}
+    network, variant, dataset = folder.parts[-3:]
+    return Evaluation(network, variant, dataset, metrics, curves, pictures)
 
 
-def _columns(path: Path) -> Columns:
-    """Read a CSV file with a header; a column that is not all numbers is left out."""
-    with path.open(encoding="utf-8", newline="") as file:
-        header, *rows = list(csv.reader(file)) or [[]]
-    columns = {}
-    for index, name in enumerate(header):
-        try:
-            columns[name] = np.array([float(row[index] or "nan") for row in rows], np.float64)
-        except ValueError:
-            continue
-        except IndexError:
-            raise ValueError(f"{path}: a row has fewer than {len(header)} columns") from None
-    return columns
-
-
-def _pictures(folder: Path) -> Mapping[str, Mapping[str, Path]]:
-    found: dict[str, dict[str, Path]] = {}
-    for path in sorted(folder.glob("*.png")):
-        image_id, _, kind = path.stem.rpartition("_")
-        if image_id and kind in KINDS:
-            found.setdefault(image_id, {})[kind] = path
-    return found
+def _read_curve(path: Path) -> Columns:
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            header, *rows = list(csv.reader(file)) or [[]]
+        values = np.array(rows, np.float64).reshape(len(rows), len(header))
+    except (ValueError, csv.Error) as error:
+        raise ValueError(f"{path}: not a table of numbers: {error}") from None
+    names = [_OLD_COLUMNS.get(name, name) for name in header]
+    return dict(zip(names, values.T, strict=True))
