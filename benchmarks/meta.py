@@ -19,7 +19,7 @@ import numpy as np
 from sklearn.linear_model import LogisticRegression
 
 from meta_ood.meta_classification.features import Scaling
-from meta_ood.meta_classification.leave_one_out import leave_one_out
+from meta_ood.meta_classification.folds import leave_single_segments_out
 
 LIMITS = {500: 0.3, 2000: 1.0, 5000: 1.0, 20000: 15.0}  # seconds
 
@@ -48,13 +48,12 @@ def cold_fits(
     return np.array(probability), time.perf_counter() - began
 
 
-def median_seconds(scaled: np.ndarray, false: np.ndarray, rescale: bool, times: int) -> float:
+def median_seconds(values: np.ndarray, false: np.ndarray, published: bool, times: int) -> float:
     """Return the median time of the whole leave-one-out."""
-    rows = np.arange(len(false))
     spent = []
     for _ in range(times):
         began = time.perf_counter()
-        leave_one_out(scaled, false, rows, rescale=rescale)
+        leave_single_segments_out(values, false, published)
         spent.append(time.perf_counter() - began)
     return statistics.median(spent)
 
@@ -74,13 +73,12 @@ def main() -> None:
         values, false = segments(count)
         scaled = Scaling.of(values)(values)
         every = np.arange(count)
-        judged = leave_one_out(scaled, false, every, rescale=False)  # warms up, too
+        ours = leave_single_segments_out(values, false, True).probability  # warms up, too
         times = 5 if count <= 5000 else 3
-        fixed, refitted = (median_seconds(scaled, false, r, times) for r in (False, True))
+        fixed, refitted = (median_seconds(values, false, p, times) for p in (True, False))
         rows = every[:: 1 if count <= arguments.all_up_to else max(1, count // arguments.fits)]
         published, seconds = cold_fits(scaled, false, rows, 1e-4)
         exact, _ = cold_fits(scaled, false, rows[:: max(1, len(rows) // 20)], 1e-10)
-        ours = 1 / (1 + np.exp(-judged.log_odds))
         cold = seconds * count / len(rows)
         gap = np.abs(ours[rows] - published).max()
         small = np.abs(ours[rows[:: max(1, len(rows) // 20)]] - exact).max()

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import inspect
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -98,12 +97,8 @@ class MetaClassifier:
     def probability(self, table: SegmentTable) -> Floats:
         """Return ``(S,)`` probabilities in [0, 1] that the table's segments are false positives.
 
-        All 0 if no model was fitted.
-
-        Raises
-        ------
-        ValueError
-            If the table's features are not those that the classifier was fitted on.
+        All 0 if no model was fitted. ValueError if the table has other features than the classifier
+        was fitted on.
         """
         if tuple(table.feature_names) != self.feature_names:
             raise ValueError(
@@ -122,16 +117,10 @@ class MetaClassifier:
     def differences(
         self, network: str, variant: str, class_names: Sequence[str], score: str, threshold: float
     ) -> list[str]:
-        """Compare what predicts new segments with what predicted the training segments.
+        """Return a clause for each difference to what predicted the training segments.
 
-        Returns
-        -------
-        One clause for each difference, for a warning; what the classifier does not know is equal.
-
-        Raises
-        ------
-        ValueError
-            If the classes differ: the features would mean other things.
+        An attribute that the classifier does not know counts as equal. ValueError if the classes
+        differ: the features would mean other things.
         """
         if self.class_names and tuple(class_names) != self.class_names:
             raise ValueError(
@@ -180,19 +169,8 @@ class MetaClassifier:
     ) -> MetaClassifier:
         """Read what :meth:`to_json` returned; nothing in it is executed.
 
-        Parameters
-        ----------
-        text
-            Contents of classifier.json.
-        source
-            Name of its file, for messages.
-        stored
-            Contents of classifier.skops, needed by a model that is not linear.
-
-        Raises
-        ------
-        ValueError
-            If it is not a meta classifier; `source` and the key are named.
+        `source` names the file in messages, `stored` is the contents of classifier.skops, which a
+        model that is not linear needs. ValueError with `source` and key if they do not fit.
         """
         contents = classifier_file.parse(text, source)
         names = tuple(feature.name for feature in contents.features)
@@ -307,24 +285,16 @@ def fit_rows(
 ) -> MetaClassifier:
     """Do what :func:`fit` does with plain arrays ``(S, F)`` and ``(S,)``; `names` may be empty."""
     fit_model = lookup("classifier", CLASSIFIERS, classifier)
-    _check_options(classifier, fit_model, options)
+    known = fit_model.__kwdefaults__ or {}
+    for name in options:
+        if name not in known:
+            raise ValueError(f"{classifier}: unknown option {name!r}; known: {', '.join(known)}")
     scaling = Scaling.of(features)
     if failure := fit_failure(false):
         nothing = LinearModel(np.zeros(features.shape[1]), 0.0)
         return MetaClassifier(names, scaling, nothing, fit_failure=failure)
-    return MetaClassifier(
-        names, scaling, fit_model(scaling(features), false, **options), classifier
-    )
-
-
-def _check_options(
-    classifier: str, fit_model: Callable[..., Model], options: Mapping[str, Any]
-) -> None:
-    parameters = inspect.signature(fit_model).parameters.values()
-    known = [p.name for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY]
-    for name in options:
-        if name not in known:
-            raise ValueError(f"{classifier}: unknown option {name!r}; known: {', '.join(known)}")
+    model = fit_model(scaling(features), false, **options)
+    return MetaClassifier(names, scaling, model, classifier)
 
 
 def _shortened(names: Sequence[str]) -> str:

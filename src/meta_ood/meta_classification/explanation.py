@@ -86,18 +86,10 @@ def reasons(
     most: int = 3,
     class_names: Sequence[str] = (),
 ) -> list[dict[str, Any]]:
-    """Return the features that decide about one segment most, the strongest first.
+    """Return at most `most` features that decide about one segment, the strongest first.
 
-    Parameters
-    ----------
-    contribution, values
-        ``(F,)``: a row of :func:`contributions`, and of the table's features.
-    names
-        F names.
-    most
-        How many; features that add nothing are left out.
-    class_names
-        Names of the C classes, for the descriptions.
+    `contribution` and `values` are ``(F,)``, a row of :func:`contributions` and of the table's
+    features; features that add nothing are left out.
 
     Examples
     --------
@@ -123,18 +115,8 @@ def coefficient_intervals(
     """Return ``(F,)`` lower and upper ends of the weights' bootstrap intervals; NaN if undefined.
 
     Whole images are drawn, since segments of an image are alike; the scaling is that of all
-    segments, so that the weights are comparable.
-
-    Parameters
-    ----------
-    table
-        Segments of both kinds.
-    samples
-        Bootstrap samples; those with one kind of segment only are drawn again.
-    seed
-        Of the draws.
-    level
-        Probability mass of the interval.
+    segments, so that the weights are comparable. Samples with one kind of segment only are drawn
+    again. `level` is the probability mass of the interval.
     """
     false = false_positives(table)
     features = np.asarray(table.features, np.float64)
@@ -167,10 +149,8 @@ def lars_path(scaled: Floats, target: Floats) -> tuple[list[int], Floats]:
 
     Parameters
     ----------
-    scaled
-        ``(S, F)`` scaled features.
-    target
-        ``(S,)``; its mean is subtracted.
+    scaled, target
+        ``(S, F)`` scaled features and ``(S,)``, whose mean is subtracted.
 
     Returns
     -------
@@ -202,13 +182,11 @@ def lars_path(scaled: Floats, target: Floats) -> tuple[list[int], Floats]:
         change = gram[:, order] @ direction  # ± 1 for the columns in `order`
         # 3. a step as long as none of the others is more correlated
         largest = np.abs(correlation[order]).max()
-        steps = [largest]
+        length = largest
         for k in waiting:
             for sign in (1, -1):
-                closing = 1 - sign * change[k]
-                if closing > 1e-12:
-                    steps.append(max(largest - sign * correlation[k], 0.0) / closing)
-        length = min(steps)
+                if (closing := 1 - sign * change[k]) > 1e-12:
+                    length = min(length, max(largest - sign * correlation[k], 0.0) / closing)
         coefficients[order] += length * direction
         correlation = correlation - length * change
         path.append(coefficients.copy())
@@ -221,13 +199,6 @@ def path_quality(
     """Return the out-of-fold AUROC with the first features of the LARS path, for each size.
 
     The path is computed anew in every fold, so that the choice of features, too, is out of fold.
-
-    Parameters
-    ----------
-    features, false, fold
-        ``(S, F)`` features, ``(S,)`` targets and numbers of folds.
-    sizes
-        Numbers of features.
     """
     log_odds = np.zeros((len(sizes), len(fold)))
     for number in range(int(fold.max(initial=-1)) + 1):
@@ -250,10 +221,7 @@ def path_quality(
 def ablations(
     features: Floats, names: Sequence[str], false: Flags, fold: Integers
 ) -> list[dict[str, Any]]:
-    """Return, for each group of features, the out-of-fold AUROC without it and of it alone.
-
-    Parameters are those of :func:`path_quality`, and the F names.
-    """
+    """Return, for each group of features, the out-of-fold AUROC without it and of it alone."""
     rows = []
     for group, columns in feature_groups(names).items():
         row: dict[str, Any] = {"group": group, "features": len(columns)}
@@ -283,10 +251,8 @@ def explain(
         Segments with features, adjusted IoU, images and scenes.
     folds
         A name in ``FOLDS``.
-    samples
-        Bootstrap samples; 0 leaves the intervals out.
-    seed
-        Of the bootstrap.
+    samples, seed
+        Of the bootstrap; 0 samples leave the intervals out.
     class_names
         Names of the C classes, for the descriptions.
     """

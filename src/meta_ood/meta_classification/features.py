@@ -74,17 +74,8 @@ class Scaling:
 
 
 def degenerate_columns(features: Floats, names: Sequence[str]) -> dict[str, str]:
-    """Return the columns that carry no information, or none beyond an earlier column.
+    """Return the columns of ``(S, F)`` that carry no information, or none beyond an earlier one.
 
-    Parameters
-    ----------
-    features
-        ``(S, F)``.
-    names
-        F names.
-
-    Returns
-    -------
     Name -> reason: values that are not finite, a constant, or the same (up to scale and shift) as
     an earlier column. Such columns stay in use: a constant column is scaled to 0, and the L2
     penalty shares the weight among equal columns.
@@ -133,14 +124,9 @@ _PLACES = {
 
 
 def describe_feature(name: str, class_names: Sequence[str] = ()) -> str:
-    """Return a feature's name in words; an unknown name is returned as it is.
+    """Return a published feature name (docs/method.md, section 4) in words.
 
-    Parameters
-    ----------
-    name
-        A published name (docs/method.md, section 4).
-    class_names
-        Names of the C classes; a class without a name is given by its number.
+    A class without a name is given by its number; an unknown feature name is returned as it is.
 
     Examples
     --------

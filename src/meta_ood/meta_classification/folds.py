@@ -61,17 +61,7 @@ class OutOfFold:
 def assign_folds(table: SegmentTable, folds: str) -> Integers:
     """Return ``(S,)`` fold numbers, 0.. in the order in which their segments first appear.
 
-    Parameters
-    ----------
-    table
-        Segments with images and scenes.
-    folds
-        A name in ``FOLDS``.
-
-    Raises
-    ------
-    ValueError
-        If `folds` is unknown.
+    ValueError if `folds` is not a name in ``FOLDS``.
     """
     lookup("folds", FOLDS, folds)
     image = np.asarray(table.image, np.int64)
@@ -117,7 +107,7 @@ def out_of_fold(
     if folds == "published" and classifier != "logistic_regression":
         raise ValueError(f"folds 'published' are for logistic_regression, not {classifier!r}")
     if folds in LEAVE_ONE_OUT and classifier == "logistic_regression":
-        return _leave_single_segments_out(features, false, folds == "published", **options)
+        return leave_single_segments_out(features, false, folds == "published", **options)
     return predict_folds(features, false, fold, classifier, **options)
 
 
@@ -137,7 +127,7 @@ def predict_folds(
     return OutOfFold(probability, fold, failures)
 
 
-def _leave_single_segments_out(
+def leave_single_segments_out(
     features: Floats, false: Flags, published: bool, *, penalty: float = 1.0
 ) -> OutOfFold:
     """Leave one segment out at a time, by corrections of one fit where that is possible."""

@@ -27,7 +27,6 @@ Bach, Electronic Journal of Statistics 4, 2010).
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -48,19 +47,10 @@ _ROWS = 2048
 _VANISHING = 1e-6
 
 
-class _Pass(NamedTuple):
-    """A series of correction steps: its precision and when it gives a segment up."""
-
-    single: bool
-    """float32: twice as fast as float64."""
-    steps: int
-    largest_change: float
-    """Of δ: beyond it the common curvature is too wrong."""
-    least_progress: float
-    """The bound on the error must fall by this factor in each step."""
-
-
-_PASSES = (_Pass(True, 6, 0.5, 0.5), _Pass(False, 40, 3.0, 0.8))
+# Series of correction steps: in single precision (twice as fast)?, number of steps, largest |δ|
+# (beyond it the common curvature is too wrong), and the factor by which each step must lower the
+# bound on the error. A segment that a series gives up goes into the next.
+_PASSES = ((True, 6, 0.5, 0.5), (False, 40, 3.0, 0.8))
 
 
 def leave_one_out(

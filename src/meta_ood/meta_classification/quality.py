@@ -86,18 +86,9 @@ def calibration(probability: Floats, false: Flags, bins: int = 10) -> Calibratio
 def operating_point_for_max_lost(probability: Floats, false: Flags, max_lost: float) -> float:
     """Return the lowest operating point that removes at most a fraction of the true segments.
 
-    Parameters
-    ----------
-    probability
-        ``(S,)`` in [0, 1]; segments above the operating point are removed.
-    false
-        ``(S,) bool``.
-    max_lost
-        Fraction of the true segments, in [0, 1], that may be removed.
-
-    Returns
-    -------
-    The operating point in [0, 1]; 0 without a true segment, where nothing can be lost.
+    Segments whose `probability` ``(S,)`` is above the point are removed; at most `max_lost` in
+    [0, 1] of those that are not `false` ``(S,) bool`` may be. 0 without a true segment, where
+    nothing can be lost.
 
     Examples
     --------

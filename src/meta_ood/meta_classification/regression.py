@@ -18,18 +18,8 @@ from meta_ood.segments import SegmentTable
 def cross_validate_iou(table: SegmentTable, folds: str = "scene", penalty: float = 1.0) -> Floats:
     """Return ``(S,)`` out-of-fold estimates of the adjusted IoU in [0, 1], by ridge regression.
 
-    Parameters
-    ----------
-    table
-        Segments with features, adjusted IoU, images and scenes.
-    folds
-        A name in ``FOLDS``.
-    penalty
-        Weight of the L2 term; the bias is free.
-
-    Returns
-    -------
-    ``(S,)``; NaN where there is no segment outside the fold.
+    NaN where there is no segment outside the fold. `penalty` is the weight of the L2 term; the bias
+    is free.
     """
     fold = assign_folds(table, folds)
     features = np.asarray(table.features, np.float64)
