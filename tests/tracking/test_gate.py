@@ -17,13 +17,13 @@ BAD = {"auprc": 0.4, "fpr95": 0.3, "intervals": {"auprc": [0.35, 0.45], "fpr95":
         (GOOD, BAD, 0.78, {}, False, "no   mIoU on cityscapes_val: 0.8000 -> 0.7800"),
         (GOOD, BAD, 0.795, {}, True, "ok   mIoU"),
         (GOOD, BAD, 0.80, {"auprc_gain": 0.3}, False, "must rise by at least 0.3"),
-        (GOOD, BAD, 0.80, {"judge_by": "interval"}, True, "ok   FPR95"),
-        (GOOD, GOOD, 0.80, {"judge_by": "interval"}, False, "the intervals overlap"),
-        ({"auprc": 0.6, "fpr95": 0.1}, BAD, 0.8, {"judge_by": "interval"}, False, "no confidence"),
+        (GOOD, BAD, 0.80, {"criterion": "interval"}, True, "ok   FPR95"),
+        (GOOD, GOOD, 0.80, {"criterion": "interval"}, False, "the intervals overlap"),
+        ({"auprc": 0.6, "fpr95": 0.1}, BAD, 0.8, {"criterion": "interval"}, False, "no confidence"),
         ({"auprc": None, "fpr95": 0.1}, BAD, 0.8, {}, False, "not measured"),
     ],
 )
 def test_the_gate_says_why(new, old, miou, options, passes, said):
-    verdict = gate.judge(new, old, {"miou": miou}, {"miou": 0.80}, GateParams(**options))
-    assert verdict.passed is passes
-    assert said in "\n".join(verdict.lines)
+    result = gate.compare(new, old, {"miou": miou}, {"miou": 0.80}, GateParams(**options))
+    assert result.passed is passes
+    assert said in "\n".join(result.lines)

@@ -108,14 +108,14 @@ def test_reproduce_says_why_it_cannot(work):
     (run,) = all_runs(store)
     run_id = run.info.run_id
     with pytest.raises(ValueError, match=r"no git\.sha"):
-        reproduce.plan(work, run_id)
+        reproduce.script(work, run_id)
     store.set_tag(run_id, "git.sha", "1" * 40)
     store.set_tag(run_id, "git.dirty", "true")
     with pytest.raises(ValueError, match="changes that are in no commit"):
-        reproduce.plan(work, run_id)
+        reproduce.script(work, run_id)
     store.set_tag(run_id, "git.dirty", "false")
     with pytest.raises(ValueError, match="not in this repository"):
-        reproduce.plan(work, run_id)
+        reproduce.script(work, run_id)
 
 
 def test_is_current_looks_at_inputs_and_params(work):

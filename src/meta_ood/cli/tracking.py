@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -49,9 +48,11 @@ def ui(port: int, experiment: str) -> None:
     if not served:
         command = [sys.executable, "-m", "mlflow", "server", "--workers", "1"]
         command += ["--backend-store-uri", uri, "--port", str(port)]
+        command += ["--uvicorn-opts", "--log-level warning"]
         # jobs are a matter of MLflow's GenAI mode: without them the server starts twice as fast
-        environment = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-        raise SystemExit(subprocess.run(command, env=environment, check=False).returncode)
+        os.environ["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"
+        sys.stdout.flush()
+        os.execv(command[0], command)
 
 
 @click.command()
@@ -67,11 +68,10 @@ def reproduce(run: str, into: Path | None, execute: bool) -> None:
     from meta_ood.tracking import location
     from meta_ood.tracking import reproduce as again
 
-    plan = again.plan(location.root(), run, into)
-    for line in plan.lines():
-        click.echo(line)
+    script = again.script(location.root(), run, into)
+    click.echo("\n".join(script.lines))
     if execute:
-        click.echo(again.execute(plan))
+        click.echo(again.execute(script))
 
 
 @click.command()
@@ -92,10 +92,10 @@ def promote(
     from meta_ood.tracking import champion, gate, location
 
     params = config.load(params_file, overrides)
-    verdict = gate.verdict(params, network, variant)
-    for line in verdict.lines:
+    result = gate.check(params, network, variant)
+    for line in result.lines:
         click.echo(line)
-    if not (verdict.passed or force):
+    if not (result.passed or force):
         click.echo(f"{network} {variant} is not promoted")
         raise SystemExit(3)
     folder = stage_paths("detector", params, network, variant).outputs["detector"]

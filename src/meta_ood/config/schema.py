@@ -252,7 +252,7 @@ class GateParams(Section):
     """What a version must show against the baseline to become champion.
 
     AUPRC must rise and FPR95 fall by at least the gains on `dataset`, mIoU must fall by at most
-    `miou_loss` on `miou_dataset`. With `judge_by` = interval the confidence intervals must not
+    `miou_loss` on `miou_dataset`. With `criterion` = interval the confidence intervals must not
     overlap either.
     """
 
@@ -261,7 +261,7 @@ class GateParams(Section):
     fpr95_gain: Fraction = 0.0
     miou_dataset: Name = "cityscapes_val"
     miou_loss: Fraction = 0.01
-    judge_by: Literal["point", "interval"] = "point"
+    criterion: Literal["point", "interval"] = "point"
 
 
 class TrackingParams(Section):

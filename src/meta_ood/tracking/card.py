@@ -13,7 +13,7 @@ NAME = "model_card.md"
 _ABOUT = """\
 Semantic segmentation of street scenes that says where it does not know: classes of Cityscapes, a
 score of being out-of-distribution (OoD) for every pixel, OoD segments, and for each segment the
-probability of being a false alarm. One version a set of weights; aliases `baseline`,
+probability of being a false alarm. Each version is one set of weights; aliases are `baseline`,
 `ood_trained` and `champion`.
 """
 _USE = """\

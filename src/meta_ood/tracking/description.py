@@ -20,6 +20,9 @@ _NOT_CODE = ("dvc.lock", "**/dvc.lock", ".gitignore", "**/.gitignore")
 # Every store takes this many characters as a tag.
 _MAX_TAG = 5000
 
+# Stages whose results a seed changes much; the others only carry it.
+_WITH_SEED = ("synthesize", "pretrain", "train", "evaluate")
+
 
 @dataclass(frozen=True)
 class Input:
@@ -105,21 +108,21 @@ def describe(
 
 
 def run_name(stage: str, keys: Mapping[str, str], params: Mapping[str, Any]) -> str:
-    """Return a run's name; what differs between runs comes first, since the UI cuts names.
+    """Return a run's name; what differs comes first, since the UI shows about 18 characters.
 
     Examples
     --------
-    >>> run_name("train", {"network": "mini"}, {"train.ood_weight": 0.9, "seed": 0})
-    'λ=0.9 seed=0 mini train'
-    >>> run_name("meta", {"network": "mini", "variant": "baseline", "dataset": "coco"}, {})
-    'baseline coco mini meta'
+    >>> cell = {"network": "mini", "variant": "ood_trained", "dataset": "lost_and_found"}
+    >>> run_name("evaluate", cell, {"train.ood_weight": 0.9, "seed": 0})
+    'λ=0.9 lost_and_found mini seed=0 evaluate'
+    >>> run_name("meta", cell, {})
+    'ood_trained lost_and_found mini meta'
     """
-    words = [keys["variant"]] if "variant" in keys else []
-    if stage in ("train", "evaluate") and "train.ood_weight" in params:
-        words.append(f"λ={params['train.ood_weight']}")
-    if stage in ("pretrain", "train", "synthesize", "evaluate") and params.get("seed") is not None:
-        words.append(f"seed={params['seed']}")
-    return " ".join([*words, *(keys[k] for k in ("dataset", "network") if k in keys), stage])
+    weight = params.get("train.ood_weight")
+    first = f"λ={weight}" if weight is not None else keys.get("variant", "")
+    words = [first, keys.get("dataset", ""), keys.get("network", "")]
+    words += [f"seed={params['seed']}"] if stage in _WITH_SEED and "seed" in params else []
+    return " ".join(word for word in [*words, stage] if word)
 
 
 def git_tags() -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""The gate of the registry: whether a variant may be champion, and why or why not."""
+"""The gate of the registry: whether a variant may become champion, and why or why not."""
 
 from __future__ import annotations
 
@@ -10,30 +10,53 @@ from typing import Any
 from meta_ood.config import GateParams, Params
 from meta_ood.pipeline import paths as layout
 
+Metrics = Mapping[str, Any]
+"""Values of a metrics.json."""
+
 
 @dataclass(frozen=True)
-class Verdict:
-    """What the gate says: a line for each thing it looked at."""
+class GateResult:
+    """Whether the gate is passed, and a line for each comparison."""
 
     passed: bool
     lines: tuple[str, ...]
 
 
-def judge(
-    candidate: Mapping[str, Any],
-    baseline: Mapping[str, Any],
-    candidate_streets: Mapping[str, Any],
-    baseline_streets: Mapping[str, Any],
+def check(params: Params, network: str, variant: str = "ood_trained") -> GateResult:
+    """Compare a variant of `network` with its baseline by the evaluations in data/.
+
+    Raises
+    ------
+    FileNotFoundError
+        If an evaluation is missing; names the stage that makes it.
+    """
+    gate = params.tracking.champion
+    cells = []
+    for dataset in (gate.dataset, gate.miou_dataset):
+        for which in (variant, "baseline"):
+            paths = layout.stage_paths("evaluate", params, network, which, dataset)
+            path = paths.outputs["metrics"]
+            if not path.is_file():
+                raise FileNotFoundError(f"{path} is missing: dvc repro evaluate")
+            cells.append(json.loads(path.read_text(encoding="utf-8")))
+    return compare(cells[0], cells[1], cells[2], cells[3], gate)
+
+
+def compare(
+    candidate: Metrics,
+    baseline: Metrics,
+    candidate_streets: Metrics,
+    baseline_streets: Metrics,
     gate: GateParams,
-) -> Verdict:
+) -> GateResult:
     """Compare a candidate with the baseline.
 
     Parameters
     ----------
     candidate, baseline
-        Values of metrics.json on `gate.dataset`.
+        Metrics on `gate.dataset`.
     candidate_streets, baseline_streets
-        The same on `gate.miou_dataset`.
+        Metrics on `gate.miou_dataset`.
     gate
         See :class:`meta_ood.config.GateParams`.
 
@@ -41,83 +64,48 @@ def judge(
     --------
     >>> good, bad = {"auprc": 0.6, "fpr95": 0.1}, {"auprc": 0.4, "fpr95": 0.2}
     >>> streets = {"miou": 0.8}
-    >>> judge(good, bad, streets, streets, GateParams()).passed
+    >>> compare(good, bad, streets, streets, GateParams()).passed
     True
-    >>> judge(bad, good, streets, streets, GateParams()).lines[0]
+    >>> compare(bad, good, streets, streets, GateParams()).lines[0]
     'no   AUPRC on lost_and_found: 0.6000 -> 0.4000, must rise by at least 0'
     """
-    comparisons = (
-        ("auprc", candidate, baseline, gate.auprc_gain, 1.0, gate.dataset),
-        ("fpr95", candidate, baseline, gate.fpr95_gain, -1.0, gate.dataset),
-        ("miou", candidate_streets, baseline_streets, -gate.miou_loss, 1.0, gate.miou_dataset),
-    )
-    lines, passed = [], True
-    for name, new, old, gain, sign, dataset in comparisons:
-        ok, line = _compare(name, new, old, gain, sign, gate.judge_by == "interval")
-        passed &= ok
-        lines.append(f"{'ok' if ok else 'no':4} {_TITLES[name]} on {dataset}: {line}")
-    return Verdict(passed, tuple(lines))
-
-
-_TITLES = {"auprc": "AUPRC", "fpr95": "FPR95", "miou": "mIoU"}
+    streets = candidate_streets, baseline_streets
+    results = [
+        _compare("auprc", candidate, baseline, gate.auprc_gain, 1, gate),
+        _compare("fpr95", candidate, baseline, gate.fpr95_gain, -1, gate),
+        _compare("miou", *streets, -gate.miou_loss, 1, gate),
+    ]
+    return GateResult(all(ok for ok, _ in results), tuple(line for _, line in results))
 
 
 def _compare(
-    name: str,
-    new: Mapping[str, Any],
-    old: Mapping[str, Any],
-    gain: float,
-    sign: float,
-    by_interval: bool,
+    name: str, new: Metrics, old: Metrics, gain: float, sign: int, gate: GateParams
 ) -> tuple[bool, str]:
-    values = new.get(name), old.get(name)
-    if not all(isinstance(v, int | float) for v in values):
-        return False, f"not measured ({values[1]} -> {values[0]})"
-    after, before = (float(v) for v in values if v is not None)
+    """Return whether a metric changed by `gain` in the direction `sign`, and a line about it."""
+    title = {"auprc": "AUPRC", "fpr95": "FPR95", "miou": "mIoU"}[name]
+    place = f"{title} on {gate.miou_dataset if name == 'miou' else gate.dataset}"
+    after, before = new.get(name), old.get(name)
+    if not isinstance(after, int | float) or not isinstance(before, int | float):
+        return False, f"no   {place}: not measured ({before} -> {after})"
+    # rounding must not decide between equal metrics
     ok = sign * (after - before) >= gain - 1e-12
-    if gain < 0:
-        demand = f"must fall by at most {-gain:g}"
-    else:
-        demand = f"must {'rise' if sign > 0 else 'fall'} by at least {gain:g}"
-    intervals = _interval(new, name), _interval(old, name)
-    said = [f" [{i[0]:.4f}, {i[1]:.4f}]" if i else "" for i in intervals]
-    text = f"{before:.4f}{said[1]} -> {after:.4f}{said[0]}, {demand}"
-    if by_interval and gain >= 0:
-        if intervals[0] is None or intervals[1] is None:
-            return False, f"{text}; no confidence interval is known"
-        apart = intervals[0][0] > intervals[1][1] if sign > 0 else intervals[0][1] < intervals[1][0]
-        ok &= apart
-        text += "" if apart else "; the intervals overlap"
-    return ok, text
+    direction = "rise" if sign > 0 else "fall"
+    demand = f"fall by at most {-gain:g}" if gain < 0 else f"{direction} by at least {gain:g}"
+    was, now = _interval(old, name), _interval(new, name)
+    text = f"{before:.4f}{_text(was)} -> {after:.4f}{_text(now)}, must {demand}"
+    # a metric that may get worse within limits need not be apart from the baseline's
+    if gate.criterion == "interval" and gain >= 0:
+        if was is None or now is None:
+            return False, f"no   {place}: {text}; no confidence interval is known"
+        if not (now[0] > was[1] if sign > 0 else now[1] < was[0]):
+            return False, f"no   {place}: {text}; the intervals overlap"
+    return ok, f"{'ok' if ok else 'no':4} {place}: {text}"
 
 
-def _interval(values: Mapping[str, Any], name: str) -> tuple[float, float] | None:
-    found = (values.get("intervals") or {}).get(name)
-    if isinstance(found, list | tuple) and len(found) == 2 and None not in found:
-        return float(found[0]), float(found[1])
-    return None
+def _interval(metrics: Metrics, name: str) -> tuple[float, float] | None:
+    found = (metrics.get("intervals") or {}).get(name) or [None]
+    return None if None in found else (float(found[0]), float(found[1]))
 
 
-def measured(params: Params, network: str, variant: str, dataset: str) -> dict[str, Any]:
-    """Return metrics.json of an evaluation.
-
-    Raises
-    ------
-    FileNotFoundError
-        If it is not there: says which stage makes it.
-    """
-    path = layout.stage_paths("evaluate", params, network, variant, dataset).outputs["metrics"]
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} is missing: dvc repro evaluate")
-    return dict(json.loads(path.read_text(encoding="utf-8")))
-
-
-def verdict(params: Params, network: str, variant: str = "ood_trained") -> Verdict:
-    """Judge a variant of `network` by the evaluations in data/."""
-    gate = params.tracking.champion
-    cells = [
-        measured(params, network, which, dataset)
-        for dataset in (gate.dataset, gate.miou_dataset)
-        for which in (variant, "baseline")
-    ]
-    return judge(cells[0], cells[1], cells[2], cells[3], gate)
+def _text(interval: tuple[float, float] | None) -> str:
+    return f" [{interval[0]:.4f}, {interval[1]:.4f}]" if interval else ""

@@ -7,7 +7,6 @@ of its logged model, tags for the registry's table, and a line of its model card
 
 from __future__ import annotations
 
-import os
 import tempfile
 import time
 from pathlib import Path
@@ -72,11 +71,10 @@ def add(
             raise
     experiment = store.get_run(run_id).info.experiment_id
     model = store.create_logged_model(experiment, network, run_id, tags, model_type="weights")
-    with tempfile.TemporaryDirectory() as folder:
-        for name, path in files.items():
-            _link(path, Path(folder, name))
-        Path(folder, card.NAME).write_text(text, encoding="utf-8")
-        store.log_model_artifacts(model.model_id, folder)
+    for name, path in files.items():
+        folder = name.rpartition("/")[0] or None
+        store.log_model_artifact(model.model_id, str(path), folder)
+    _write_card(store, model.model_id, text)
     store.finalize_logged_model(model.model_id, "READY")
     store.log_outputs(run_id, [LoggedModelOutput(model.model_id, 0)])
     return store.create_model_version(
@@ -129,19 +127,16 @@ def _refresh_card(
     store.update_model_version(version.name, version.version, text)
     version.description = text
     if version.model_id:
-        with tempfile.TemporaryDirectory() as folder:
-            Path(folder, card.NAME).write_text(text, encoding="utf-8")
-            store.log_model_artifacts(version.model_id, folder)
+        _write_card(store, version.model_id, text)
+
+
+def _write_card(store: MlflowClient, model_id: str, text: str) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder, card.NAME)
+        file.write_text(text, encoding="utf-8")
+        store.log_model_artifact(model_id, str(file))
 
 
 def weight_tags(weights: Path) -> dict[str, str]:
     """Return the hashes by which a version is found."""
     return {"weights.md5": file_hash(weights, "md5"), "weights.sha256": file_hash(weights)}
-
-
-def _link(path: Path, to: Path) -> None:
-    to.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        os.link(path, to)
-    except OSError:  # another disk
-        to.write_bytes(path.read_bytes())
