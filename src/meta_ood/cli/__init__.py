@@ -7,6 +7,7 @@ need when they run, so that ``--help`` answers at once.
 from __future__ import annotations
 
 import importlib
+import io
 import logging
 import sys
 from typing import Any
@@ -90,6 +91,13 @@ class LazyGroup(click.Group):
             )
         with formatter.section("Tools"):
             formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        """Run a command; what a terminal's encoding lacks is printed as ``?``, not an error."""
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, io.TextIOWrapper):
+                stream.reconfigure(errors="replace")
+        return super().main(*args, **kwargs)
 
     def invoke(self, ctx: click.Context) -> Any:
         """Report wrong input in one line, with exit code 2 and without a traceback."""

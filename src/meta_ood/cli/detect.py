@@ -185,6 +185,8 @@ def submit(
     predictions = prediction_files.open_predictions(paths.inputs["predictions"])
     folder = to or Path("outputs/submissions", benchmark, network, variant, dataset)
     name = score or params.segments.score
-    for prediction in progress(predictions, "submit", len(predictions)):
-        submissions.submit(prediction, name, benchmark, folder)
-    click.echo(f"{len(predictions)} files in {folder}")
+    numbers = submissions.frame_numbers([path.stem for path in predictions.paths])
+    frames = zip(numbers, predictions, strict=True)
+    for number, prediction in progress(frames, "submit", len(predictions)):
+        submissions.submit(prediction, number, name, benchmark, folder)
+    click.echo(f"{len(predictions)} frames in {folder}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +16,9 @@ from meta_ood.data import files
 
 _LAYOUT = ("v110", "v110")
 """Oldest and newest version of the HDF5 format that is written: the same bytes everywhere."""
+
+_DEFLATE = 1032
+"""The most that gzip can shrink: a longer claim is no compressed data."""
 
 
 @contextmanager
@@ -36,6 +38,9 @@ def replacing(path: Path) -> Iterator[h5py.File]:
 def opened(path: Path, kind: str, version: int | tuple[int, ...]) -> Iterator[h5py.File]:
     """Yield an HDF5 file of ours, opened for reading.
 
+    The file may come from others: arrays that are links, lie in other files or claim more memory
+    than the file can hold are refused before any is read.
+
     Raises
     ------
     FileNotFoundError
@@ -49,46 +54,25 @@ def opened(path: Path, kind: str, version: int | tuple[int, ...]) -> Iterator[h5
     try:
         with h5py.File(path, "r") as file:
             found, number = file.attrs.get("format"), file.attrs.get("version")
-            if found != kind or number not in versions:
+            if not isinstance(found, str) or found != kind or number not in versions:
                 known = " or ".join(map(str, versions))
                 raise ValueError(f"expected {kind!r} version {known}, got {found!r} {number}")
+            for name in file:
+                checked(file, name)
             yield file
-    except (OSError, KeyError, ValueError, RuntimeError) as error:
+    # on damaged files the library raises nearly anything, and so does what reads wrong types
+    except Exception as error:
         raise ValueError(f"{path}: damaged or not a file of ours: {error}") from error
 
 
-def read_map(path: Path, most: int) -> npt.NDArray[Any]:
-    """Return the only array in an HDF5 file of another program, such as a score map.
-
-    Links to other files are not followed, and data that lie in other files are not read.
+def checked(file: h5py.File, name: str) -> h5py.Dataset:
+    """Return an array of a file after a check of where its data lie and what it claims to hold.
 
     Raises
     ------
     ValueError
-        If the file holds no array, several, or one of more than `most` values.
-    """
-    found: list[str] = []
-    with h5py.File(path, "r") as file:
-        # visits hard links only, and each object once
-        file.visititems(lambda name, node: found.append(name) if hasattr(node, "shape") else None)
-        if len(found) != 1:
-            raise ValueError(f"expected one array, found {', '.join(found) or 'none'}")
-        return stored_array(file, found[0], most)
-
-
-def stored_array(file: h5py.File, name: str, most: int) -> npt.NDArray[Any]:
-    """Return the values of :func:`stored_dataset`."""
-    return np.asarray(stored_dataset(file, name, most)[()])
-
-
-def stored_dataset(file: h5py.File, name: str, most: int) -> h5py.Dataset:
-    """Return a dataset that is stored in the file itself, after its claimed size was checked.
-
-    Raises
-    ------
-    ValueError
-        If it is a link or its data lie in another file, if it has more than `most` values, or if
-        they are not numbers.
+        If it is a link, if its data lie in another file, or if it claims more bytes than the file
+        can hold.
     """
     dataset = file.get(name)
     if not isinstance(file.get(name, getlink=True), h5py.HardLink) or not isinstance(
@@ -97,12 +81,43 @@ def stored_dataset(file: h5py.File, name: str, most: int) -> h5py.Dataset:
         raise ValueError(f"{name!r} is no array of this file")
     if dataset.external or dataset.is_virtual:
         raise ValueError(f"the data of {name!r} lie in another file")
-    if dataset.dtype.kind not in "biuf" or math.prod(dataset.shape or (most + 1,)) > most:
+    stored = dataset.id.get_storage_size()
+    if dataset.nbytes > stored * (_DEFLATE if dataset.chunks else 1):
+        raise ValueError(f"{name!r} claims {dataset.nbytes} bytes, the file holds {stored} of them")
+    return dataset
+
+
+def stored_dataset(file: h5py.File, name: str, most: int) -> h5py.Dataset:
+    """Return an array of at most `most` numbers, see :func:`checked`; ValueError otherwise."""
+    dataset = checked(file, name)
+    if dataset.dtype.kind not in "biuf" or dataset.size is None or dataset.size > most:
         raise ValueError(
             f"{name!r}: expected at most {most} numbers, got shape {dataset.shape} and dtype "
             f"{dataset.dtype}"
         )
     return dataset
+
+
+def stored_array(file: h5py.File, name: str, most: int) -> npt.NDArray[Any]:
+    """Return the values of :func:`stored_dataset`."""
+    return np.asarray(stored_dataset(file, name, most)[()])
+
+
+def read_map(path: Path, most: int) -> npt.NDArray[Any]:
+    """Return the only array in an HDF5 file of another program, such as a score map.
+
+    Raises
+    ------
+    ValueError
+        If the file holds no array or several, or as :func:`stored_dataset`.
+    """
+    found: list[str] = []
+    with h5py.File(path, "r") as file:
+        # visits hard links only, and each object once
+        file.visititems(lambda name, node: found.append(name) if hasattr(node, "shape") else None)
+        if len(found) != 1:
+            raise ValueError(f"expected one array, found {', '.join(found) or 'none'}")
+        return stored_array(file, found[0], most)
 
 
 def write_array(path: Path, name: str, values: npt.NDArray[Any]) -> None:

@@ -3,59 +3,99 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from meta_ood.data import files, hdf5
+from meta_ood.data.labels import LabelMap
 from meta_ood.data.predictions import FloatMap, Prediction
 from meta_ood.data.registry import lookup
-from meta_ood.scores import SCORES
+from meta_ood.scores import SCORES, pixel_maps
 
 
-def segment_me_if_you_can(path: Path, score: FloatMap) -> Path:
-    """Write ``{path}.hdf5`` with one float16 array ``value``, as road-anomaly-benchmark does.
+def segment_me_if_you_can(
+    folder: Path, prediction: Prediction, number: int, score: FloatMap, classes: LabelMap
+) -> Path:
+    """Write ``<image_id>.hdf5`` with one float16 array ``value``, as road-anomaly-benchmark does.
 
     Scores beyond float16 are clipped to its range; scores that differ by less than a thousandth of
     their size become equal.
     """
-    path = path.with_name(f"{path.name}.hdf5")
+    path = folder / f"{prediction.image_id}.hdf5"
     limit = float(np.finfo(np.float16).max)
     hdf5.write_array(path, "value", np.clip(score, -limit, limit).astype(np.float16))
     return path
 
 
-def fishyscapes(path: Path, score: FloatMap) -> Path:
-    """Write ``{path}.npy``, float32, higher = more anomalous."""
-    path = path.with_name(f"{path.name}.npy")
-    buffer = io.BytesIO()
-    np.save(buffer, np.asarray(score, np.float32), allow_pickle=False)
-    files.write_bytes(path, buffer.getvalue())
+def fishyscapes(
+    folder: Path, prediction: Prediction, number: int, score: FloatMap, classes: LabelMap
+) -> Path:
+    """Write ``<number>_anomaly.npy`` (float32) and ``<number>_segmentation.npy`` (train ids).
+
+    The benchmark's reader pairs files with labels by this number: the text before the first
+    underscore, as an integer.
+    """
+    _write_npy(folder / f"{number:04d}_segmentation.npy", classes)
+    path = folder / f"{number:04d}_anomaly.npy"
+    _write_npy(path, np.asarray(score, np.float32))
     return path
 
 
-FORMATS: dict[str, Callable[[Path, FloatMap], Path]] = {
+def _write_npy(path: Path, array: npt.NDArray[np.generic]) -> None:
+    buffer = io.BytesIO()
+    np.save(buffer, array, allow_pickle=False)
+    files.write_bytes(path, buffer.getvalue())
+
+
+def frame_numbers(image_ids: Sequence[str]) -> list[int]:
+    """Return the number of each frame of a dataset: that in its name, or else its place.
+
+    Examples
+    --------
+    >>> frame_numbers(["0003_04_Maurener_Weg", "0012_15_Rechbergstr"])
+    [3, 12]
+    >>> frame_numbers(["04_Maurener_Weg_000010", "04_Maurener_Weg_000020"])
+    [0, 1]
+    """
+    found = [match[1] for name in image_ids if (match := re.match(r"(\d+)(?:_|$)", name))]
+    numbers = [int(text) for text in found]
+    is_numbered = len(set(numbers)) == len(image_ids)
+    return numbers if is_numbered else list(range(len(image_ids)))
+
+
+FORMATS: dict[str, Callable[[Path, Prediction, int, FloatMap, LabelMap], Path]] = {
     "fishyscapes": fishyscapes,
     "segment_me_if_you_can": segment_me_if_you_can,
 }
-"""Benchmark -> what writes one frame's ``(H, W)`` score to a path without ending."""
+"""Benchmark -> what writes the files of one frame, ``(H, W)`` score and classes, into a folder."""
 
 
-def submit(prediction: Prediction, score: str, benchmark: str, folder: Path) -> Path:
-    """Write the score map of one frame for a benchmark and return the file.
+def submit(prediction: Prediction, number: int, score: str, benchmark: str, folder: Path) -> Path:
+    """Write the score map of one frame for a benchmark and return its file.
 
     Parameters
     ----------
     prediction
-        The frame; the file is named after its image id.
+        The frame.
+    number
+        Of the frame, see :func:`frame_numbers`.
     score
         A key of :data:`meta_ood.scores.SCORES`.
     benchmark
         A key of :data:`FORMATS`.
     folder
         Where to write; it is made.
+
+    Raises
+    ------
+    ValueError
+        Unknown benchmark or score; the known ones are listed.
     """
     write = lookup("benchmark", FORMATS, benchmark)
-    values = lookup("score", SCORES, score)(prediction)
-    return write(folder / prediction.image_id, values)
+    formula = lookup("score", SCORES, score)
+    maps = pixel_maps(prediction, {*formula.needs, "arg_max"})
+    return write(folder, prediction, number, formula(maps), maps.arg_max)
