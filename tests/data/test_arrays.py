@@ -1,6 +1,8 @@
 """Arrays of other programs: every damage, every claim of size and every foreign link is refused."""
 
 import io
+import shutil
+import tracemalloc
 import zipfile
 
 import h5py
@@ -9,6 +11,9 @@ import pytest
 from PIL import Image
 
 from meta_ood.data.arrays import MAX_PIXELS, read_array
+from meta_ood.data.prediction_files import read_prediction, write_prediction
+from meta_ood.data.predictions import Prediction
+from meta_ood.segments import measure_segments, table_file
 
 SCORE = np.random.default_rng(0).normal(size=(12, 17)).astype(np.float32)
 
@@ -66,10 +71,9 @@ def test_claimed_sizes_are_refused_before_memory_is_asked_for(tmp_path):
     with h5py.File(tmp_path / "huge.h5", "w") as file:
         file.create_dataset("value", (1_000_000, 1_000_000), np.float32, chunks=(8, 8))
     Image.new("1", (30_000, 30_000)).save(tmp_path / "huge.png")
+    message = f"at most {MAX_PIXELS}|exceeds limit|claims"
     for path in tmp_path.iterdir():
-        with pytest.raises(
-            ValueError, match=rf"{path.name}: .*(at most {MAX_PIXELS}|exceeds limit|claims)"
-        ):
+        with pytest.raises(ValueError, match=rf"{path.name}: .*({message})"):
             read_array(path)
 
 
@@ -132,3 +136,78 @@ def test_what_is_no_map_is_named(tmp_path):
             read_array(tmp_path / name)
     with pytest.raises(FileNotFoundError, match="nowhere"):
         read_array(tmp_path / "nowhere.npy")
+
+
+# --- our own formats, from others -----------------------------------------------------------
+
+
+@pytest.fixture
+def prediction_file(tmp_path):
+    rng = np.random.default_rng(0)
+    logits, target = rng.normal(size=(5, 8, 12)).astype(np.float32), np.zeros((16, 24), np.uint8)
+    names = {"class_names": list("abcde"), "network": "n", "weights_sha256": "0"}
+    write_prediction(tmp_path / "a.h5", Prediction("a", logits, (16, 24), True, target), **names)
+    return tmp_path / "a.h5"
+
+
+def external(file, name):
+    shape, dtype = file[name].shape, file[name].dtype
+    del file[name]
+    file.create_dataset(name, shape, dtype, external=[("/etc/passwd", 0, h5py.h5f.UNLIMITED)])
+
+
+def link(file, name):
+    del file[name]
+    file[name] = h5py.ExternalLink("other.h5", "/x")
+
+
+def soft(file, name):
+    file.move(name, "elsewhere")
+    file[name] = h5py.SoftLink("/elsewhere")
+
+
+def huge(file, name):
+    dtype = file[name].dtype
+    del file[name]
+    file.create_dataset(name, (5, 10**6, 10**6), dtype, chunks=(1, 8, 8))
+
+
+def text(file, name):
+    del file[name]
+    file[name] = "text"
+
+
+@pytest.mark.parametrize("change", [external, link, soft, huge, text], ids=lambda f: f.__name__)
+def test_hostile_predictions_and_tables_are_refused(prediction_file, change):
+    prediction = read_prediction(prediction_file)
+    table_file.write_table(prediction_file.with_name("t.h5"), measure_segments(prediction), {})
+    (prediction_file.parent / "other.h5").write_bytes(prediction_file.read_bytes())
+    for name, field, read in (
+        ("a.h5", "target", read_prediction),
+        ("a.h5", "logits", read_prediction),
+        ("t.h5", "features", table_file.read_table),
+    ):
+        path = shutil.copy(prediction_file.with_name(name), prediction_file.with_name("h.h5"))
+        with h5py.File(path, "r+") as file:
+            change(file, field)
+        tracemalloc.start()
+        with pytest.raises(ValueError, match=r"h\.h5: damaged or not a file of ours"):
+            read(path)
+        assert tracemalloc.get_traced_memory()[1] < 10e6
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("key", ["format", "version", "size", "align_corners", "image_id"])
+def test_attributes_of_other_types_are_refused(prediction_file, key):
+    for value in (np.zeros(3), "text", [1, 2, 3, 4], -5.5):
+        with h5py.File(prediction_file, "r+") as file:
+            before = file.attrs[key]
+            file.attrs[key] = value
+        message = ""
+        try:
+            read_prediction(prediction_file)  # some values are no mistake: "text" as a name
+        except ValueError as error:
+            message = str(error)
+        assert message == "" or "a.h5" in message
+        with h5py.File(prediction_file, "r+") as file:
+            file.attrs[key] = before

@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -85,7 +84,7 @@ def test_a_segment_unlike_any_in_training_is_marked(blob_classifier):
 
 
 def test_without_classifier_and_without_segments(parts, detector):
-    settings = replace(detector.settings, threshold=2.0)
+    settings = detector.settings.model_copy(update={"threshold": 2.0})
     found = Detector(detector.network, settings, None, "cpu")(np.zeros((64, 64, 3), np.uint8))
     assert found.segments == []
     assert not found.mask.any()
@@ -129,12 +128,12 @@ def test_parts_of_other_detectors_are_refused(parts, blob_classifier, detector, 
     # a classifier fitted at another threshold, when the folder is written and in memory
     (tmp_path / "meta").mkdir()
     (tmp_path / "meta" / "classifier.json").write_text(blob_classifier.to_json())
-    with pytest.raises(ValueError, match=r"fitted on segments of entropy >= 0\.7, not of"):
+    with pytest.raises(ValueError, match=r"fitted with the threshold 0\.7, not"):
         parts.write(tmp_path / "new", tmp_path / "meta")
-    with pytest.raises(ValueError, match=r"fitted on segments of entropy >= 0\.7, not of"):
+    with pytest.raises(ValueError, match=r"fitted with the threshold 0\.7, not"):
         Detector(detector.network, detector.settings, blob_classifier, "cpu")
     # a classifier of another number of classes
-    settings = Settings("entropy", 0.7)
+    settings = Settings(score="entropy", threshold=0.7)
     with pytest.raises(ValueError, match="fitted on"):
         Detector(detector.network, settings, blob_classifier, "cpu")(parts.frames[0].image)
 
@@ -142,10 +141,12 @@ def test_parts_of_other_detectors_are_refused(parts, blob_classifier, detector, 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("[]", "expected JSON with format"),
-        ("{", "detector.json"),
-        ('{"format": "meta-ood detector, version 9"}', "version 1"),
-        ('{"format": "meta-ood detector, version 1"}', "is missing"),
+        ("[]", "is no detector"),
+        ("{", "Invalid JSON"),
+        ('{"format": "meta-ood detector, version 9"}', "format .*version 1"),
+        ('{"format": "meta-ood detector, version 1"}', "score Field required"),
+        ('{"score": "entropy", "threshold": NaN}', "threshold .*finite"),
+        ('{"score": "entropy", "threshold": 1, "files": {"../x": ""}}', "files"),
         ("[" * 100_000, "detector.json"),
     ],
 )
@@ -204,7 +205,9 @@ def test_a_folder_is_written_and_not_written_again(detector, images, tmp_path):
     changed = {p.name for p, stamp in stamps.items() if p.stat().st_mtime_ns != stamp}
     assert changed == {f"b{end}" for end in ends[1:]}
     # another threshold is another detector
-    other = Detector(detector.network, replace(detector.settings, threshold=0.5), None, "cpu")
+    other = Detector(
+        detector.network, detector.settings.model_copy(update={"threshold": 0.5}), None, "cpu"
+    )
     list(detect_images([images], other, out))
     assert json.loads(files[0].read_text())["detector"]["threshold"] == 0.5
 

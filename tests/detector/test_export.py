@@ -27,7 +27,7 @@ class Surer(torch.nn.Module):
 
 def clear_threshold(network, images):
     """Return a threshold with segments above it and no pixel near it: rounding cannot matter."""
-    detector = Detector(network, Settings("entropy", 0.5), None, "cpu")
+    detector = Detector(network, Settings(score="entropy", threshold=0.5), None, "cpu")
     ordered = np.sort(np.concatenate([detector(image).score.ravel() for _, image in images]))
     ordered = ordered[int(0.7 * len(ordered)) : int(0.95 * len(ordered))]
     widest = np.diff(ordered).argmax()
@@ -49,7 +49,7 @@ def test_an_export_finds_the_same_segments(detector, parts, tmp_path, kind):
         export.export_program(network, path)
         run = export.program_runner(path)
     assert export.check(network, run) < 1e-4
-    settings = Settings("entropy", clear_threshold(network, images))
+    settings = Settings(score="entropy", threshold=clear_threshold(network, images))
     ours = Detector(network, settings, None, "cpu")
     found = export.compare(ours, run, images)
     assert found.frames == 4
@@ -78,7 +78,4 @@ def test_a_difference_is_found(detector):
 
 
 def test_latency_is_measured(detector):
-    run = export.network_runner(detector.network)
-    measured = export.latency(detector.network, run, (64, 64), times=1)
-    assert measured.network > 0
-    assert measured.exported > 0
+    assert export.latency(export.network_runner(detector.network), (64, 64), times=1) > 0

@@ -20,7 +20,6 @@ from meta_ood.scores import SCORES
 from meta_ood.segments import SegmentTable, measure_segments
 
 CLASSES = 5
-INFER = {"precision": "float32", "flip": False, "scales": (1.0,), "tile": 0, "batch_size": 1}
 
 
 def blobs(seed: int, with_ood: bool = True) -> Prediction:
@@ -92,6 +91,6 @@ class Parts:
         return fit(SegmentTable.concatenate(tables), operating_point=0.4)
 
     def write(self, folder: Path, meta: Path | None = None) -> Path:
-        settings = {"score": "entropy", "threshold": self.threshold, "infer": INFER}
+        settings = {"score": "entropy", "threshold": self.threshold, "infer": InferParams()}
         write_folder(folder, self.weights, meta or self.meta, **settings, meta_from="frames")
         return folder

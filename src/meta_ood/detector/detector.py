@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -28,14 +28,14 @@ from meta_ood.data.labels import IN, LabelMap
 from meta_ood.data.prediction_files import as_stored
 from meta_ood.data.predictions import FloatMap, Prediction
 from meta_ood.data.registry import lookup
-from meta_ood.detector import folder as files_of
-from meta_ood.detector.folder import Settings
+from meta_ood.detector.folder import CLASSIFIER, WEIGHTS, Settings, check_classifier, read_settings
 from meta_ood.detector.images import as_rgb
 from meta_ood.evaluation import overlays
 from meta_ood.evaluation.overlays import Picture
 from meta_ood.inference import average_logits
 from meta_ood.meta_classification import MetaClassifier
 from meta_ood.meta_classification.explanation import contributions, reasons
+from meta_ood.meta_classification.features import describe_feature
 from meta_ood.models import checkpoint
 from meta_ood.models.device import device_of
 from meta_ood.scores import SCORES, pixel_maps
@@ -66,10 +66,11 @@ class Segment:
     kept
         False if the meta classifier removes the segment.
     reasons
-        The features that decide most, the strongest first, see ``explanation.reasons``.
+        The features that decide most, the strongest first, see ``explanation.reasons``; positive
+        ``log_odds`` argue for a false alarm.
     farthest
-        ``feature`` in which the segment is most unlike the training segments, and by how many
-        standard ``deviations``; None without a meta classifier.
+        ``feature`` in which the segment differs most from the training segments, its
+        ``description``, and by how many standard ``deviations``; None without a meta classifier.
     unlike_training
         Whether these are more than :data:`UNLIKE`: the meta classifier then extrapolates.
     """
@@ -77,11 +78,11 @@ class Segment:
     box: tuple[int, int, int, int]
     size: int
     score: float
-    false_alarm: float | None
-    kept: bool
-    reasons: list[dict[str, Any]]
-    farthest: dict[str, Any] | None
-    unlike_training: bool
+    false_alarm: float | None = None
+    kept: bool = True
+    reasons: list[dict[str, Any]] = field(default_factory=list)
+    farthest: dict[str, Any] | None = None
+    unlike_training: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -170,17 +171,12 @@ class Detector:
         Raises
         ------
         ValueError
-            If the score is unknown, or the classifier was fitted on segments of another score or
-            threshold.
+            If the score is unknown, or the classifier was fitted for another detector.
         """
         lookup("score", SCORES, settings.score)
-        if classifier is not None and classifier.score:
-            fitted_on = (classifier.score, classifier.threshold)
-            if fitted_on != (settings.score, settings.threshold):
-                raise ValueError(
-                    f"the meta classifier was fitted on segments of {fitted_on[0]} >= "
-                    f"{fitted_on[1]}, not of {settings.score} >= {settings.threshold}"
-                )
+        if classifier is not None:
+            known = {"network", "variant", "class_names", "score", "threshold"}
+            check_classifier(classifier, **settings.model_dump(include=known))
         self._device = device_of(Machine(device, 1))
         self.network = network.to(self._device).eval()
         self.settings = settings
@@ -208,29 +204,20 @@ class Detector:
             If a file is missing, damaged or of another detector; it is named.
         """
         folder = Path(folder)
-        settings = files_of.read_settings(folder)
-        network, _ = checkpoint.load(folder / files_of.WEIGHTS, architecture)
-        path = folder / files_of.CLASSIFIER
-        classifier = MetaClassifier.read(path) if files_of.CLASSIFIER in settings.files else None
+        settings = read_settings(folder)
+        network, _ = checkpoint.load(folder / WEIGHTS, architecture)
+        path = folder / CLASSIFIER
+        classifier = MetaClassifier.read(path) if CLASSIFIER in settings.files else None
         return cls(network, settings, classifier, device)
 
     @property
     def identity(self) -> dict[str, Any]:
-        """Plain values that decide the result: names, settings, hashes of the files."""
+        """Plain values that decide the result: the settings with the hashes of the files."""
         judge = self.classifier
         return {
-            "network": self.settings.network,
-            "variant": self.settings.variant,
-            "class_names": list(self.settings.class_names),
-            "score": self.settings.score,
-            "threshold": self.settings.threshold,
+            **self.settings.model_dump(mode="json", exclude={"format"}),
             "operating_point": None if judge is None else judge.operating_point,
             "fit_failure": "no meta classifier" if judge is None else judge.fit_failure,
-            "precision": self.settings.infer.precision,
-            "flip": self.settings.infer.flip,
-            "scales": list(self.settings.infer.scales),
-            "tile": self.settings.infer.tile,
-            "files": dict(self.settings.files),
         }
 
     def __call__(self, image: Picture | Image.Image | Path | str) -> Detection:
@@ -284,37 +271,35 @@ def judge_segments(table: SegmentTable, classifier: MetaClassifier | None) -> li
     ValueError
         If the classifier was fitted on other features, as those of other classes are.
     """
-    count = len(table.image)
+    boxes = [tuple(box) for box in table.segment_box.tolist()]
+    measured = list(
+        zip(boxes, table.segment_size.tolist(), table.segment_score.tolist(), strict=True)
+    )
     if classifier is None:
-        probability, kept = [None] * count, [True] * count
-        why: list[list[dict[str, Any]]] = [[] for _ in range(count)]
-        farthest: list[dict[str, Any] | None] = [None] * count
-    else:
-        values = classifier.probability(table)
-        probability, kept = values.tolist(), (values <= classifier.operating_point).tolist()
-        parts = contributions(classifier, table)
-        why = [
-            reasons(part, features, table.feature_names, class_names=classifier.class_names)
-            for part, features in zip(parts, table.features, strict=True)
-        ]
-        scaled = np.abs(classifier.scaling(table.features))
-        farthest = [
-            {"feature": table.feature_names[row.argmax()], "deviations": float(row.max())}
-            for row in scaled
-        ]
-    return [
-        Segment(
-            box=tuple(table.segment_box[k].tolist()),
-            size=int(table.segment_size[k]),
-            score=float(table.segment_score[k]),
-            false_alarm=probability[k],
-            kept=kept[k],
-            reasons=why[k],
-            farthest=farthest[k],
-            unlike_training=(farthest[k] or {"deviations": 0.0})["deviations"] > UNLIKE,
+        return [Segment(*values) for values in measured]
+    probability = classifier.probability(table)
+    parts = contributions(classifier, table)
+    scaled = np.abs(classifier.scaling(table.features))
+    names, class_names = table.feature_names, classifier.class_names
+    segments = []
+    for k, values in enumerate(measured):
+        away = scaled[k].argmax()
+        farthest = {
+            "feature": names[away],
+            "description": describe_feature(names[away], class_names),
+            "deviations": float(scaled[k, away]),
+        }
+        segments.append(
+            Segment(
+                *values,
+                false_alarm=float(probability[k]),
+                kept=bool(probability[k] <= classifier.operating_point),
+                reasons=reasons(parts[k], table.features[k], names, class_names=class_names),
+                farthest=farthest,
+                unlike_training=bool(scaled[k, away] > UNLIKE),
+            )
         )
-        for k in range(count)
-    ]
+    return segments
 
 
 def _rounded(value: Any) -> Any:

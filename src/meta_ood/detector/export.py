@@ -13,7 +13,6 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -65,20 +64,10 @@ class Agreement:
     other: tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class Latency:
-    """Median seconds per image of the network and of what was exported."""
-
-    network: float
-    exported: float
-
-
-def export_program(network: nn.Module, path: Path) -> torch.export.ExportedProgram:
-    """Write a ``torch.export`` program (``.pt2``) with free height and width, and return it."""
-    program = _program(network)
+def export_program(network: nn.Module, path: Path) -> None:
+    """Write a ``torch.export`` program (``.pt2``) with free height and width."""
     with files.replacing(path) as temporary:
-        torch.export.save(program, temporary)
-    return program
+        torch.export.save(_program(network), temporary)
 
 
 def export_onnx(network: nn.Module, path: Path) -> None:
@@ -112,9 +101,10 @@ def _program(network: nn.Module) -> torch.export.ExportedProgram:
     free = torch.export.Dim.AUTO
     example = (torch.rand(1, 3, *_TRACED, generator=torch.Generator().manual_seed(0)),)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        shapes = ({2: free, 3: free},)
-        return torch.export.export(network.cpu().eval(), example, dynamic_shapes=shapes)
+        warnings.simplefilter("ignore")  # of the exporter, about its own future
+        return torch.export.export(
+            network.cpu().eval(), example, dynamic_shapes=({2: free, 3: free},)
+        )
 
 
 def onnx_runner(path: Path) -> Runner:
@@ -127,23 +117,18 @@ def onnx_runner(path: Path) -> Runner:
 
 def program_runner(path: Path) -> Runner:
     """Return ``(1, 3, H, W)`` -> logits, computed by a saved program."""
-    module: Any = torch.export.load(path).module()
-
-    @torch.inference_mode()
-    def run(image: Floats) -> Floats:
-        logits: Floats = module(torch.from_numpy(image)).numpy()
-        return logits
-
-    return run
+    return _runner(torch.export.load(path).module())
 
 
 def network_runner(network: nn.Module) -> Runner:
     """Return ``(1, 3, H, W)`` -> logits, computed by the network on the CPU."""
-    network = network.cpu().eval()
+    return _runner(network.cpu().eval())
 
+
+def _runner(module: nn.Module) -> Runner:
     @torch.inference_mode()
-    def run(image: Floats) -> Floats:
-        logits: Floats = network(torch.from_numpy(image)).float().numpy()
+    def run(images: Floats) -> Floats:
+        logits: Floats = module(torch.from_numpy(images)).float().numpy()
         return logits
 
     return run
@@ -217,19 +202,13 @@ def compare(detector: Detector, run: Runner, images: Sequence[tuple[str, Picture
     return Agreement(len(images), segments, largest, pixels, tuple(different))
 
 
-def latency(network: nn.Module, run: Runner, size: tuple[int, int], times: int = 5) -> Latency:
-    """Return the seconds per image of `size` [px] on this machine's CPU, one image at a time."""
+def latency(run: Runner, size: tuple[int, int], times: int = 5) -> float:
+    """Return the median seconds per image of `size` [px] on this machine's CPU."""
     image = np.random.default_rng(0).random((1, 3, *size), np.float32)
-    return Latency(
-        _median(lambda: network_runner(network)(image), times), _median(lambda: run(image), times)
-    )
-
-
-def _median(call: Callable[[], object], times: int) -> float:
-    call()  # the first call prepares buffers
+    run(image)  # the first call prepares buffers
     seconds = []
     for _ in range(times):
         begin = time.perf_counter()
-        call()
+        run(image)
         seconds.append(time.perf_counter() - begin)
     return statistics.median(seconds)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from meta_ood.config import Params, stage_values
+from meta_ood.config import Params
 from meta_ood.data.context import Log, Machine
 from meta_ood.detector.folder import write_folder
 
@@ -33,13 +33,12 @@ def run(
     detector
         The folder to write.
     """
-    infer = stage_values(params, "infer")
     write_folder(
         detector,
         weights,
         meta,
         score=params.segments.score,
         threshold=params.segments.threshold,
-        infer={name.removeprefix("infer."): value for name, value in infer.items()},
+        infer=params.infer,
         meta_from=params.detector.meta_from,
     )
