@@ -1,15 +1,16 @@
-"""Component metrics: each rule of DATA.md 4.3 as a drawing, and a slow, obvious oracle."""
+"""Component metrics: each rule of decision 0043 as a drawing, and a slow, obvious oracle."""
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
+from sklearn.metrics import f1_score
 
 from meta_ood.data.labels import IGNORE, IN, NEUTRAL, OOD
 from meta_ood.data.predictions import Prediction
-from meta_ood.metrics import component
-from meta_ood.metrics.component import Overlaps, component_metrics, of_map, of_table
+from meta_ood.metrics import component, pixel
+from meta_ood.metrics.component import Cut, Overlaps, component_metrics, of_mask, of_table
 from meta_ood.segments import measure_segments
 
 KEY = {".": (0, IN), "o": (0, OOD), "p": (1, IN), "#": (1, OOD), "v": (0, IGNORE), "x": (1, IGNORE)}
@@ -22,8 +23,12 @@ def draw(*rows: str) -> tuple[np.ndarray, np.ndarray]:
     return score, np.array([[KEY[c][1] for c in row] for row in rows], np.uint8)
 
 
+SMIYC = Cut("smiyc", 0.5, strict=True)
+
+
 def measured(*rows: str, **sizes: int) -> tuple[list[float], list[float]]:
-    found = of_map(*draw(*rows), 0.5, **sizes)
+    score, target = draw(*rows)
+    found = of_mask(SMIYC.mask(score, target), target, **sizes)
     return found.siou.tolist(), found.ppv.tolist()
 
 
@@ -98,10 +103,33 @@ def test_size_at_the_limit_is_kept() -> None:
     assert measured("###", min_segment=3, min_component=4) == ([], [])
 
 
-def test_threshold_itself_is_not_predicted() -> None:
-    score, target = draw("##")
-    assert of_map(score, target, 1.0).ppv.size == 0
-    assert of_map(score, target, 0.999).ppv.size == 1
+def test_the_threshold_itself_is_predicted_by_our_rule_only() -> None:
+    score = np.array([[0.7, 0.8, 0.9]], np.float32)
+    target = np.uint8([[IN, OOD, IGNORE]])
+    ours, theirs = Cut("given", 0.7), Cut("given", float(np.float32(0.7)), strict=True)
+    assert ours.mask(score, target).tolist() == [[True, True, False]]
+    assert theirs.mask(score, target).tolist() == [[False, True, False]]
+    # an edge between two float32 scores is not rounded to one of them
+    between = float((np.float64(score[0, 0]) * 3 + np.float64(np.nextafter(score[0, 0], 0))) / 4)
+    assert Cut("smiyc", between, strict=True).mask(score, target)[0, 0]
+
+
+def test_a_threshold_is_given_or_chosen_by_one_of_two_rules() -> None:
+    r = np.random.default_rng(0)
+    target = r.choice(np.uint8([IN, OOD]), (30, 40), p=[0.9, 0.1])
+    score = (r.normal(size=target.shape) + 2 * (target == OOD)).astype(np.float32)
+    histogram = pixel.ScoreHistogram().add(score, target, curve=True)
+    curve = pixel.sweep(histogram)
+    assert Cut.choose(histogram, curve, 0.3) == Cut("given", 0.3)
+    ours, theirs = Cut.choose(histogram, curve), Cut.choose(histogram, curve, smiyc=True)
+    assert (ours.rule, ours.strict, theirs.rule, theirs.strict) == (
+        "best_pixel_f1", False, "smiyc", True,
+    )  # fmt: skip
+    best = [f1_score(target.ravel() == OOD, c.mask(score, target).ravel()) for c in (ours, theirs)]
+    assert best[0] == max(f1_score(target.ravel() == OOD, score.ravel() >= v) for v in score.flat)
+    assert best[0] >= best[1] > 0.95 * best[0]
+    values = theirs.values("all", of_mask(theirs.mask(score, target), target))
+    assert (values["rule"], values["threshold_is_oracle"]) == ("smiyc", True)
 
 
 def test_tracks() -> None:
@@ -152,7 +180,7 @@ def test_against_sets_of_pixels(seed: int, min_segment: int, min_component: int)
     true = ndimage.gaussian_filter(r.random((14, 17)), 1) > r.uniform(0.45, 0.6)
     target = np.where(true, OOD, IN).astype(np.uint8)
     target[r.random(target.shape) < 0.08] = IGNORE
-    found = of_map(score.astype(np.float32), target, 0.5, min_segment, min_component)
+    found = of_mask(score & (target != IGNORE), target, min_segment, min_component)
     siou, ppv = slowly(score.astype(np.float32), target, min_segment, min_component)
     assert found.siou.tolist() == pytest.approx(siou)
     assert found.ppv.tolist() == pytest.approx(ppv)
@@ -168,7 +196,7 @@ def test_table_and_map_agree() -> None:
     prediction = Prediction.from_softmax("a", p, target)
     entropy = -(p.astype(np.float64) * np.log(p)).sum(0) / np.log(2)
     table = measure_segments(prediction, threshold=0.7)
-    a, b = of_table(table), of_map(entropy, target, 0.7)
+    a, b = of_table(table), of_mask((entropy > 0.7) & (target != IGNORE), target)
     assert a.siou.tolist() == pytest.approx(b.siou.tolist())
     assert a.ppv.tolist() == pytest.approx(b.ppv.tolist())
     kept = table.iou == 0
@@ -201,12 +229,10 @@ def test_empty_set_is_undefined() -> None:
 
 
 def test_overlaps_of_images_concatenate() -> None:
-    a, b = of_map(*draw("##p##"), 0.5), of_map(*draw("..oo....", "..##pp.."), 0.5)
-    both = a + b
+    parts = []
+    for rows in (("##p##",), ("..oo....", "..##pp..")):
+        score, target = draw(*rows)
+        parts.append(of_mask(SMIYC.mask(score, target), target))
+    both = Overlaps.concatenate(parts)
     assert both.siou.tolist() == [2 / 3, 2 / 3, 2 / 6]
     assert both.ppv.tolist() == [4 / 5, 2 / 4]
-
-
-def test_shapes_must_agree() -> None:
-    with pytest.raises(ValueError, match="differ in shape"):
-        of_map(np.zeros((2, 3)), np.zeros((3, 2), np.uint8), 0.5)

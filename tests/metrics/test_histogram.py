@@ -215,6 +215,42 @@ def test_what_is_wrong_is_said() -> None:
     assert ScoreHistogram.of(score, target).ignored == 1
 
 
+@pytest.mark.parametrize("start", [0.0, 1.0, -3e5])
+def test_scores_that_float32_cannot_tell_apart_are_refused(
+    start: float, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Narrowed, these scores would have an AUROC of 0.5."""
+    r = np.random.default_rng(0)
+    step = float(np.spacing(np.float32(start))) / 1000
+    score = start + step * r.permutation(400).reshape(20, 20)
+    target = np.where(score < start + 100 * step, OOD, IN).astype(np.uint8)
+    with pytest.raises(ValueError, match=r"map: scores are counted as float32.* become equal"):
+        ScoreHistogram().add(score, target, name="map")
+    target[:] = IN  # alone this frame says nothing of AUROC, with others it may
+    assert ScoreHistogram.of(score, target).negatives == 400
+    assert "become equal; store a function of the same order" in caplog.text
+    caplog.clear()
+    target[:] = IGNORE  # what is not evaluated may be equal
+    assert ScoreHistogram.of(score, target).ignored == 400
+    assert not caplog.text
+
+
+def test_integers_beyond_float32_are_refused_and_others_are_exact() -> None:
+    target = np.uint8([[IN, OOD, IN, OOD]])
+    with pytest.raises(ValueError, match="different int64 scores become equal"):
+        ScoreHistogram.of(np.array([[2**24, 2**24 + 1, 5, 6]]), target)
+    assert pixel_metrics(ScoreHistogram.of(np.array([[1, 2, 5, 6]]), target)).auroc == 0.75
+
+
+def test_float64_scores_whose_rounding_hardly_matters_are_taken() -> None:
+    r = np.random.default_rng(0)
+    score = r.random((500, 600))
+    target = np.where(r.random(score.shape) < 0.02, OOD, IN).astype(np.uint8)
+    assert len(np.unique(score.astype(np.float32))) < score.size
+    m = pixel_metrics(ScoreHistogram.of(score, target))
+    assert m.auroc == pytest.approx(roc_auc_score(target.ravel() == OOD, score.ravel()), abs=1e-6)
+
+
 def test_a_failed_map_is_not_counted() -> None:
     score, target = make("tied")
     histogram = ScoreHistogram.of(score, target)

@@ -1,17 +1,18 @@
 """Pixel protocols against the published figures, scikit-learn, and slow statements of each rule."""
 
 import itertools
+import math
 from pathlib import Path
 
 import numpy as np
 import pytest
-from sklearn.metrics import average_precision_score, roc_auc_score
+from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
 from sklearn.metrics import roc_curve as sklearn_roc_curve
 
 from meta_ood.data.labels import IGNORE, IN, OOD
 from meta_ood.metrics import pixel
 from meta_ood.metrics.pixel import ScoreHistogram, pixel_metrics
-from meta_ood.metrics.pixel.protocols import published_figures
+from meta_ood.metrics.pixel.protocols import published_metrics
 
 REFERENCE = Path(__file__).parents[1] / "reference"
 FILES = sorted(REFERENCE.glob("g4_*.npz"))
@@ -44,7 +45,7 @@ def test_published_is_the_reference(path: Path) -> None:
     with np.load(path) as reference:
         expected = reference["upstream_auroc_fpr95_auprc"]
         counts = [reference[f"counts_{name}"].astype(float) for name in ("in", "out")]
-        found = published_figures(*counts)
+        found = published_metrics(*counts)
         assert [found[k] for k in ("auroc", "fpr95", "auprc")] == pytest.approx(expected, abs=1e-12)
         if path in SMALL:
             histogram = ScoreHistogram.of(*as_map(reference["scores_in"], reference["scores_out"]))
@@ -60,6 +61,22 @@ def test_published_loses_scores_that_round_beyond_one(caplog: pytest.LogCaptureF
     assert "loses 1 pixels" in caplog.text
     score[0, 2] = 1 + 2e-7
     assert np.isnan(pixel_metrics(ScoreHistogram.of(score, target), "published").auroc)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_published_bins_have_float64_edges(dtype: type) -> None:
+    """A float32 score k / 100 lies on the other side of the edge for half of all k."""
+    r = np.random.default_rng(0)
+    score = (r.integers(0, 101, (40, 50)) / 100).astype(dtype)
+    target = np.where(r.random(score.shape) < 0.2, OOD, IN).astype(np.uint8)
+    # scores are counted as float32, whatever they come as
+    counts = [
+        np.histogram(score[target == label].astype(np.float32).astype(np.float64), 100, (0, 1))[0]
+        for label in (IN, OOD)
+    ]
+    expected = published_metrics(*(c.astype(np.float64) for c in counts))
+    m = pixel_metrics(ScoreHistogram.of(score, target), "published")
+    assert {name: getattr(m, name) for name in expected} == expected
 
 
 @pytest.mark.parametrize("wrong", [-0.01, 1.01])
@@ -91,8 +108,10 @@ def histogram_of(maps: list[tuple[np.ndarray, np.ndarray]]) -> ScoreHistogram:
     return histogram
 
 
-def smiyc_slowly(maps: list[tuple[np.ndarray, np.ndarray]]) -> tuple[float, float, float]:
-    """SegmentMeIfYouCan's curve, rule by rule."""
+def smiyc_slowly(
+    maps: list[tuple[np.ndarray, np.ndarray]],
+) -> tuple[tuple[float, float, float], float]:
+    """SegmentMeIfYouCan's curve rule by rule: AUROC, AP and FPR95, and its component threshold."""
     entries = []
     for score, target in maps:
         positive, negative = score[target == OOD], score[(target != OOD) & (target != IGNORE)]
@@ -108,22 +127,51 @@ def smiyc_slowly(maps: list[tuple[np.ndarray, np.ndarray]]) -> tuple[float, floa
         entries += list(zip(edges[:-1].tolist(), tp.tolist(), fp.tolist(), strict=True))
     tp = fp = 0
     points = [(0.0, 0.0, 1.0)]
+    best, cut = -1.0, math.nan
     positives, negatives = sum(e[1] for e in entries), sum(e[2] for e in entries)
     for threshold in sorted({e[0] for e in entries}, reverse=True):
         tp += sum(e[1] for e in entries if e[0] == threshold)
         fp += sum(e[2] for e in entries if e[0] == threshold)
         points.append((tp / positives, fp / negatives, tp / (tp + fp) if tp + fp else 1))
+        if (f1 := 2 * tp / (2 * tp + fp + (positives - tp))) > best:
+            best, cut = f1, threshold
     ap = auroc = 0.0
     for (r0, f0, _), (r1, f1, p1) in itertools.pairwise(points):
         ap += (r1 - r0) * p1
         auroc += (f1 - f0) * (r0 + r1) / 2
-    return auroc, ap, next(f for r, f, _ in points if r >= 0.95)
+    return (auroc, ap, next(f for r, f, _ in points if r >= 0.95)), cut
 
 
 def test_smiyc_rule_by_rule() -> None:
     maps = images()
     m = pixel_metrics(histogram_of(maps), "smiyc")
-    assert (m.auroc, m.auprc, m.fpr95) == pytest.approx(smiyc_slowly(maps), abs=1e-9)
+    assert (m.auroc, m.auprc, m.fpr95) == pytest.approx(smiyc_slowly(maps)[0], abs=1e-9)
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_smiyc_threshold_is_the_best_f1_of_the_merged_curve(seed: int) -> None:
+    r = np.random.default_rng(seed)
+    maps = []
+    for _ in range(r.integers(1, 5)):
+        target = r.choice(np.uint8([IN, OOD, IGNORE]), (15, 20), p=[0.8, 0.1, 0.1])
+        score = r.normal(size=target.shape) + r.random() * 3 * (target == OOD)
+        maps.append((score.astype(np.float32).round(int(r.integers(1, 5))), target))
+    assert pixel.smiyc_threshold(histogram_of(maps)) == smiyc_slowly(maps)[1]
+
+
+@pytest.mark.parametrize("value", [np.inf, -np.inf])
+@pytest.mark.parametrize("share", [0.3, 1.0])
+def test_smiyc_has_no_value_for_infinite_scores(
+    value: float, share: float, caplog: pytest.LogCaptureFixture
+) -> None:
+    score, target = images()[4]
+    score[np.random.default_rng(0).random(score.shape) < share] = value
+    histogram = histogram_of([(score, target)])
+    m = pixel_metrics(histogram, "smiyc")
+    assert np.isnan([m.auroc, m.auprc, m.fpr95, pixel.smiyc_threshold(histogram)]).all()
+    assert "smiyc needs finite scores" in caplog.text
+    for protocol in ("exact", "per_image_mean"):
+        assert np.isfinite(pixel_metrics(histogram, protocol).auroc)
 
 
 def test_protocols_differ_on_the_same_maps() -> None:
@@ -174,59 +222,54 @@ def test_curves_run_from_end_to_end() -> None:
     histogram = ScoreHistogram.of(score, target)
     valid = target != IGNORE
     expected = sklearn_roc_curve(target[valid] == OOD, score[valid], drop_intermediate=False)
-    fpr, tpr, threshold = pixel.roc_curve(histogram, points=10**6)
+    s = pixel.sweep(histogram)
+    fpr, tpr, threshold = pixel.roc_curve(s, points=10**6)
     for found, wanted in zip((fpr, tpr, threshold), expected, strict=True):
         np.testing.assert_allclose(found, wanted, atol=1e-12)
-    thin = pixel.roc_curve(histogram, points=40)
+    thin = pixel.roc_curve(s, points=40)
     assert thin[0].size <= 42
     assert (thin[0][0], thin[1][0], thin[0][-1], thin[1][-1]) == (0, 0, 1, 1)
     assert np.trapezoid(thin[1], thin[0]) == pytest.approx(np.trapezoid(tpr, fpr), abs=0.01)
-    recall, precision, _ = pixel.pr_curve(histogram, points=10**6)
+    recall, precision, _ = pixel.pr_curve(s, points=10**6)
     steps = np.sum(np.diff(recall, prepend=0) * precision)
     assert steps == pytest.approx(
         average_precision_score(target[valid] == OOD, score[valid]), abs=1e-12
     )
 
 
-def test_figures_at_a_threshold() -> None:
+def test_f1_at_a_threshold() -> None:
     score, target = images()[4]
-    histogram = ScoreHistogram.of(score, target)
+    curve = pixel.sweep(ScoreHistogram.of(score, target))
     valid = target != IGNORE
     y, s = target[valid] == OOD, score[valid]
     for threshold in (float(s[7]), 0.5, -1.0):
-        at = pixel.at_threshold(histogram, threshold)
         predicted = s >= np.float32(threshold)
-        tp, fp = (predicted & y).sum(), (predicted & ~y).sum()
-        expected = (tp / y.sum(), fp / (~y).sum(), tp / (tp + fp), 2 * tp / (tp + fp + y.sum()))
-        assert (at.tpr, at.fpr, at.precision, at.f1) == pytest.approx(expected, abs=1e-12)
-    nothing = pixel.at_threshold(histogram, 1e9)
-    assert (nothing.tpr, nothing.fpr) == (0, 0)
-    assert np.isnan(nothing.precision)
-    best = max(pixel.at_threshold(histogram, float(v)).f1 for v in np.unique(s))
-    assert pixel.best_f1(histogram).f1 == best
+        assert pixel.f1_at(curve, threshold) == pytest.approx(f1_score(y, predicted), abs=1e-12)
+    assert pixel.f1_at(curve, 1e9) == 0
+    best = max(pixel.f1_at(curve, float(v)) for v in np.unique(s))
+    assert pixel.f1_at(curve, pixel.best_f1_threshold(curve)) == best
 
 
 def test_fpr_at_any_tpr() -> None:
     score, target = images()[4]
     s = pixel.sweep(ScoreHistogram.of(score, target))
     valid = target != IGNORE
-    fpr, tpr, thresholds = sklearn_roc_curve(
-        target[valid] == OOD, score[valid], drop_intermediate=False
-    )
+    fpr, tpr, _ = sklearn_roc_curve(target[valid] == OOD, score[valid], drop_intermediate=False)
     for level in (0.01, 0.5, 0.8, 1.0):
         first = np.argmax(tpr >= level)
-        assert pixel.fpr_at_tpr(s, level)[:2] == pytest.approx((fpr[first], thresholds[first]))
+        assert pixel.fpr_at_tpr(s, level) == pytest.approx((fpr[first], 0))
 
 
 def test_score_distribution_counts_every_pixel() -> None:
     score, target = images()[4]
-    histogram = ScoreHistogram.of(score, target)
-    centres, negatives, positives = pixel.score_distribution(histogram, 20)
+    s = pixel.sweep(ScoreHistogram.of(score, target))
+    centres, negatives, positives = pixel.score_distribution(s, 20)
     valid = target != IGNORE
     low, high = score[valid].min(), score[valid].max()
     for label, found in ((False, negatives), (True, positives)):
         part = score[valid][(target[valid] == OOD) == label].astype(np.float64)
         np.testing.assert_array_equal(found, np.histogram(part, 20, (low, high))[0])
     assert centres[0] > low
-    one = pixel.score_distribution(ScoreHistogram.of(np.zeros((2, 2)), np.full((2, 2), IN, "u1")))
+    constant = ScoreHistogram.of(np.zeros((2, 2)), np.full((2, 2), IN, "u1"))
+    one = pixel.score_distribution(pixel.sweep(constant))
     assert one[1].sum() == 4

@@ -8,7 +8,7 @@ from scipy import ndimage
 
 from meta_ood.data.labels import IGNORE, IN, OOD
 from meta_ood.data.predictions import Prediction
-from meta_ood.metrics.segment import detection_by, missed, segment_errors, segment_f1, trade_off
+from meta_ood.metrics.segment import found_by, missed, segment_errors, segment_f1, trade_off
 from meta_ood.segments import SegmentTable, measure_segments
 
 REFERENCE = Path(__file__).parents[1] / "reference"
@@ -93,19 +93,19 @@ def test_f1_where_nothing_is_right_or_nothing_is_there() -> None:
 def test_trade_off_is_the_error_count_at_every_operating_point() -> None:
     probability = np.array([0.2, 0.6, 0.6, 0.9, 0.1, 0.6])
     curve = trade_off(TABLE, probability)
-    assert curve.operating_point.tolist() == [-1, 0.1, 0.2, 0.6, 0.9]
-    for i, point in enumerate(curve.operating_point):
+    assert curve["operating_point"].tolist() == [-1, 0.1, 0.2, 0.6, 0.9]
+    for i, point in enumerate(curve["operating_point"]):
         e = segment_errors(TABLE, probability > point)
-        assert curve.false_positives[i] == e.false_positives_after_meta
-        assert curve.false_negatives[i] == e.false_negatives_after_meta
-        assert curve.true_segments_removed[i] == e.true_segments_removed
+        assert curve["false_positives"][i] == e.false_positives_after_meta
+        assert curve["false_negatives"][i] == e.false_negatives_after_meta
+        assert curve["true_segments_removed"][i] == e.true_segments_removed
 
 
 def test_empty_tables() -> None:
     e = segment_errors(table_of(0, 2, []), np.empty(0, bool))
     assert (e.false_negatives, e.false_negatives_after_meta, e.segments) == (2, 2, 0)
     curve = trade_off(table_of(0, 2, []), np.empty(0))
-    assert (curve.false_positives.tolist(), curve.false_negatives.tolist()) == ([0], [2])
+    assert (curve["false_positives"].tolist(), curve["false_negatives"].tolist()) == ([0], [2])
 
 
 def test_lengths_must_fit() -> None:
@@ -115,17 +115,22 @@ def test_lengths_must_fit() -> None:
         trade_off(TABLE, np.zeros(7))
 
 
-def test_detection_by_size_and_label() -> None:
+def test_components_found_by_size_and_label() -> None:
     edges = np.array([1, 100, 200, 1000.0])
-    d = detection_by(TABLE, removed(0, 1), TABLE.component_size, edges)
-    assert d.group == ("1-100", "100-200", "200-1000")
-    assert d.components.tolist() == [1, 2, 1]  # 60; 120, 180; 240
-    assert d.found.tolist() == [1, 2, 0]
-    assert d.found_after_meta.tolist() == [0, 2, 0]
-    d = detection_by(TABLE, removed(2), np.array([27, 3, 27, 3]))
-    assert d.group == ("3", "27")
-    assert (d.components.tolist(), d.found.tolist()) == ([2, 2], [1, 2])
-    assert d.found_after_meta.tolist() == [0, 1]
+    found = found_by(TABLE, removed(0, 1), TABLE.component_size, edges)
+    names = ("components", "found", "found_after_meta")
+    assert {group: tuple(counts[name] for name in names) for group, counts in found.items()} == {
+        "1-100": (1, 1, 0),  # 60
+        "100-200": (2, 2, 2),  # 120, 180
+        "200-1000": (1, 0, 0),  # 240
+    }
+    found = found_by(TABLE, removed(2), np.array([27, 3, 27, 3]))
+    assert {group: tuple(counts[name] for name in names) for group, counts in found.items()} == {
+        "3": (2, 1, 0),
+        "27": (2, 2, 1),
+    }
+    nothing = table_of(0, 0, [])
+    assert found_by(nothing, np.empty(0, bool), np.empty(0, int)) == {}
 
 
 def test_removing_segments_is_clearing_their_pixels() -> None:

@@ -2,11 +2,18 @@
 
 import numpy as np
 import pytest
+from sklearn.calibration import calibration_curve
 from sklearn.metrics import confusion_matrix as sklearn_confusion
 from sklearn.metrics import jaccard_score
 
 from meta_ood.data.labels import IGNORE, IN, OOD
-from meta_ood.metrics.semantic import class_iou, confusion_matrix, mean_iou, reliability
+from meta_ood.metrics.semantic import (
+    calibration_bin,
+    class_iou,
+    confusion_matrix,
+    mean_iou,
+    reliability,
+)
 
 
 def maps(classes: int = 6) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -68,6 +75,21 @@ def test_calibration_error_bin_by_bin() -> None:
     mean, accuracy, pixels = found.curve()
     assert pixels.sum() == valid.sum()
     assert ((mean >= 0) & (mean <= 1) & (accuracy >= 0) & (accuracy <= 1)).all()
+
+
+@pytest.mark.parametrize("bins", [3, 10, 15, 100])
+def test_a_probability_on_an_edge_lies_in_the_bin_below(bins: int) -> None:
+    edges = [edge / bins for edge in range(bins + 1)]
+    assert calibration_bin(np.array(edges), bins).tolist() == [0, *range(bins)]
+    above = np.nextafter(np.array(edges[:-1]), 1)
+    assert calibration_bin(above, bins).tolist() == list(range(bins))
+    r = np.random.default_rng(0)
+    p = np.append(r.random(500), edges)
+    y = r.random(p.size) < p
+    observed, predicted = calibration_curve(y, p, n_bins=bins)
+    index = calibration_bin(p, bins)
+    assert predicted == pytest.approx([p[index == b].mean() for b in np.unique(index)])
+    assert observed == pytest.approx([y[index == b].mean() for b in np.unique(index)])
 
 
 def test_reliability_adds_up_in_any_order() -> None:

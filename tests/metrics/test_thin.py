@@ -5,7 +5,7 @@ import pytest
 
 from meta_ood.data.labels import IGNORE, IN, OOD
 from meta_ood.metrics import bootstrap
-from meta_ood.metrics.pixel import ScoreHistogram, ThinCounts, pixel_metrics, resampled_figures
+from meta_ood.metrics.pixel import ScoreHistogram, ThinCounts, pixel_metrics, resampled_metrics
 
 
 def scenes(count: int = 6) -> list[tuple[np.ndarray, np.ndarray]]:
@@ -21,7 +21,7 @@ def scenes(count: int = 6) -> list[tuple[np.ndarray, np.ndarray]]:
 def test_resampled_scenes_are_close_to_repeated_maps() -> None:
     maps = scenes()
     weights = np.array([[1, 1, 1, 1, 1, 1], [0, 3, 0, 1, 2, 0], [6, 0, 0, 0, 0, 0]])
-    found = resampled_figures([ThinCounts.of(*one) for one in maps], weights)
+    found = resampled_metrics([ThinCounts.of(*one) for one in maps], weights)
     for index, weight in enumerate(weights):
         histogram = ScoreHistogram()
         for one, times in zip(maps, weight, strict=True):
@@ -48,7 +48,7 @@ def test_scenes_without_ood_alone_are_undefined() -> None:
     score, target = scenes(1)[0]
     plain = np.where(target == OOD, IN, target).astype(np.uint8)
     thin = [ThinCounts.of(score, plain), ThinCounts.of(score, target)]
-    found = resampled_figures(thin, np.array([[2, 0], [1, 1]]))
+    found = resampled_metrics(thin, np.array([[2, 0], [1, 1]]))
     assert np.isnan(found["auroc"]).tolist() == [True, False]
 
 

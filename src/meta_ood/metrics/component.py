@@ -1,4 +1,4 @@
-"""Component metrics of SegmentMeIfYouCan: sIoU, PPV and F1 (DATA.md 4.3).
+"""Component metrics of SegmentMeIfYouCan: sIoU, PPV and F1 (decision 0043).
 
 For a true component k let P(k) be the union of the segments that share a pixel with it. Then
 ``sIoU(k) = |k ∩ P(k)| / (|k ∪ P(k)| - |pixels of P(k) on other components|)`` and, for a segment p,
@@ -8,14 +8,16 @@ For a true component k let P(k) be the union of the segments that share a pixel 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy import ndimage
 
 from meta_ood.data.labels import IGNORE, OOD, LabelMap
-from meta_ood.segments.table import SegmentTable
+from meta_ood.metrics import pixel
+from meta_ood.segments import SegmentTable, label_map, predicted_ood
 
 Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
@@ -57,6 +59,59 @@ class ComponentMetrics:
 
 
 @dataclass(frozen=True)
+class Cut:
+    """A threshold that cuts segments out of score maps, and the rule that chose it.
+
+    Attributes
+    ----------
+    rule
+        ``best_pixel_f1``: our default, the best pixel F1 of all scores of the evaluated set;
+        ``smiyc``: SegmentMeIfYouCan's default, the best F1 of its merged quantile curve;
+        ``given``: chosen elsewhere. The first two are oracles: they look at the evaluated targets.
+    threshold
+        Of the score.
+    strict
+        Predicted is ``score > threshold``, as in SegmentMeIfYouCan's code; else ``>=``.
+    """
+
+    rule: str
+    threshold: float
+    strict: bool = False
+
+    @classmethod
+    def choose(
+        cls,
+        histogram: pixel.ScoreHistogram,
+        curve: pixel.Sweep,
+        given: float | None = None,
+        smiyc: bool = False,
+    ) -> Cut:
+        """Return the given threshold, or choose one on the evaluated set by our or smiyc's rule."""
+        if given is not None:
+            return cls("given", given, smiyc)
+        if smiyc:
+            return cls("smiyc", pixel.smiyc_threshold(histogram), strict=True)
+        return cls("best_pixel_f1", pixel.best_f1_threshold(curve))
+
+    def mask(self, score: npt.NDArray[np.float32], target: LabelMap) -> Flags:
+        """Return the predicted pixels outside void, ``(H, W) bool``."""
+        if not self.strict:
+            return predicted_ood(score, self.threshold, target)
+        # in double precision: an edge between two float32 scores must not be rounded to one of them
+        return np.asarray((score > np.float64(self.threshold)) & (target != IGNORE))
+
+    def values(self, track: str, overlaps: Overlaps) -> dict[str, Any]:
+        """Return the component metrics at this threshold as plain values for JSON."""
+        return {
+            "track": track,
+            "rule": self.rule,
+            "threshold": self.threshold,
+            "threshold_is_oracle": self.rule != "given",
+            **asdict(component_metrics(overlaps)),
+        }
+
+
+@dataclass(frozen=True)
 class Overlaps:
     """sIoU of every component and PPV of every segment of some images; concatenates.
 
@@ -71,10 +126,11 @@ class Overlaps:
     siou: Floats
     ppv: Floats
 
-    def __add__(self, other: Overlaps) -> Overlaps:
-        """Return those of both sets of images."""
+    @staticmethod
+    def concatenate(parts: Sequence[Overlaps]) -> Overlaps:
+        """Return those of all images."""
         return Overlaps(
-            np.concatenate([self.siou, other.siou]), np.concatenate([self.ppv, other.ppv])
+            np.concatenate([one.siou for one in parts]), np.concatenate([one.ppv for one in parts])
         )
 
 
@@ -115,8 +171,8 @@ def of_table(table: SegmentTable, kept: Flags | None = None) -> Overlaps:
     table
         Segments, components, overlaps.
     kept
-        ``(S,) bool``: the segments that count, all if None; say those that survive meta
-        classification.
+        ``(S,) bool``: the segments that count, such as those that meta classification keeps; None
+        counts all.
     """
     if kept is None:
         return overlaps_of(table.component_size, table.segment_size, table.overlaps)
@@ -126,44 +182,29 @@ def of_table(table: SegmentTable, kept: Flags | None = None) -> Overlaps:
     return overlaps_of(table.component_size, table.segment_size[kept], pairs)
 
 
-def of_map(
-    score: npt.NDArray[np.floating],
-    target: LabelMap,
-    threshold: float,
-    min_segment: int = 0,
-    min_component: int = 0,
+def of_mask(
+    predicted: Flags, target: LabelMap, min_segment: int = 0, min_component: int = 0
 ) -> Overlaps:
-    """Compute sIoU and PPV of one score map, exactly as the benchmark's code does.
-
-    1. Predicted is ``score > threshold`` outside void; segments and components are 8-connected.
-    2. Segments below `min_segment` are deleted; components below `min_component` become void.
-    3. What then lies on void is cut out of the segments, without labelling them anew.
+    """Compute sIoU and PPV of one predicted mask, exactly as the benchmark's code does.
 
     Parameters
     ----------
-    score
-        ``(H, W)``, higher is more OoD.
+    predicted
+        ``(H, W) bool``, False on void; see :meth:`Cut.mask`.
     target
         ``(H, W) uint8``.
-    threshold
-        Of the score.
     min_segment, min_component
         Least sizes [px], see :data:`TRACKS`.
-
-    Raises
-    ------
-    ValueError
-        If the shapes differ.
     """
-    if score.shape != target.shape:
-        raise ValueError(f"scores {score.shape} and target {target.shape} differ in shape")
-    eight = np.ones((3, 3), bool)
-    segments, _ = ndimage.label((score > threshold) & (target != IGNORE), eight)
-    components, _ = ndimage.label(target == OOD, eight)
+    # 1. segments and components are 8-connected
+    segments, components = label_map(predicted), label_map(target == OOD)
+    # 2. small segments are deleted; small components become void, which is cut out of the segments
+    #    without labelling these anew
     segments[_small(segments, min_segment)] = 0
     small = _small(components, min_component)
     segments[small] = 0
     components[small] = 0
+    # 3. sizes and common pixels, of the labels that are left
     segment_size, component_size = np.bincount(segments.flat), np.bincount(components.flat)
     both = np.flatnonzero((segments > 0) & (components > 0))
     joint = segments.flat[both].astype(np.int64) * component_size.size + components.flat[both]
@@ -176,7 +217,7 @@ def of_map(
 
 
 def _small(labels: npt.NDArray[np.int32], least: int) -> Flags:
-    """Return the pixels of labels that have fewer than `least` pixels."""
+    """Return the pixels of the labels that have fewer than `least` pixels."""
     size = np.bincount(labels.flat)
     small = size < least
     small[0] = False
@@ -184,7 +225,7 @@ def _small(labels: npt.NDArray[np.int32], least: int) -> Flags:
 
 
 def component_metrics(overlaps: Overlaps) -> ComponentMetrics:
-    """Reduce sIoU and PPV of a whole set to the benchmark's figures.
+    """Reduce sIoU and PPV of a whole set to the benchmark's metrics.
 
     ``F1(τ) = 2 TP / (2 TP + FN + FP)`` with TP = #(sIoU ≥ τ), FN = #(sIoU < τ), FP = #(PPV < τ).
 

@@ -157,26 +157,8 @@ def segment_errors(table: SegmentTable, removed: Flags) -> SegmentErrors:
     )
 
 
-@dataclass(frozen=True)
-class TradeOff:
-    """False segments left against components missed, over the classifier's operating point.
-
-    Attributes
-    ----------
-    operating_point
-        ``(n,)`` rising; a segment is removed if its probability is above.
-    false_positives, false_negatives, true_segments_removed
-        ``(n,) int64`` at each operating point.
-    """
-
-    operating_point: Floats
-    false_positives: Integers
-    false_negatives: Integers
-    true_segments_removed: Integers
-
-
-def trade_off(table: SegmentTable, probability: Floats) -> TradeOff:
-    """Return the whole trade-off curve, one point per distinct probability and one below all.
+def trade_off(table: SegmentTable, probability: Floats) -> dict[str, Floats | Integers]:
+    """Return false and missed segments at every operating point of the classifier.
 
     Parameters
     ----------
@@ -184,6 +166,12 @@ def trade_off(table: SegmentTable, probability: Floats) -> TradeOff:
         Segments, components, overlaps.
     probability
         ``(S,)`` probability of being false, in [0, 1].
+
+    Returns
+    -------
+    ``operating_point`` (rising; a segment is removed if its probability is above), and at each
+    ``false_positives``, ``false_negatives`` and ``true_segments_removed``: one point per distinct
+    probability and one below all.
 
     Raises
     ------
@@ -194,41 +182,24 @@ def trade_off(table: SegmentTable, probability: Floats) -> TradeOff:
     if probability.shape != false.shape:
         raise ValueError(f"probability {probability.shape}: the table has {len(false)} segments")
     points = np.concatenate([[-1.0], np.unique(probability)])
-    best = np.full(len(table.component_image), np.inf)
-    np.minimum.at(best, table.overlaps[:, 1], probability[table.overlaps[:, 0]])
+    # a component is found as long as the least probable of its segments is kept
+    least = np.full(len(table.component_image), np.inf)
+    np.minimum.at(least, table.overlaps[:, 1], probability[table.overlaps[:, 0]])
 
     def at_most(values: Floats) -> Integers:
         return np.searchsorted(np.sort(values), points, side="right").astype(np.int64)
 
-    return TradeOff(
-        points,
-        at_most(probability[false]),
-        len(best) - at_most(best),
-        int((~false).sum()) - at_most(probability[~false]),
-    )
+    return {
+        "operating_point": points,
+        "false_positives": at_most(probability[false]),
+        "false_negatives": len(least) - at_most(least),
+        "true_segments_removed": int((~false).sum()) - at_most(probability[~false]),
+    }
 
 
-@dataclass(frozen=True)
-class Detection:
-    """How many components are found, by some property of theirs.
-
-    Attributes
-    ----------
-    group
-        Names of the groups.
-    components, found, found_after_meta
-        ``(n,) int64``: how many there are, with a segment, and with a segment that is kept.
-    """
-
-    group: tuple[str, ...]
-    components: Integers
-    found: Integers
-    found_after_meta: Integers
-
-
-def detection_by(
+def found_by(
     table: SegmentTable, removed: Flags, values: Integers | Floats, edges: Floats | None = None
-) -> Detection:
+) -> dict[str, dict[str, int]]:
     """Count found components by size, by image row (a proxy of distance) or by label id.
 
     Parameters
@@ -240,24 +211,24 @@ def detection_by(
     edges
         Rising edges of half-open groups ``[e_i, e_(i+1))``; None groups equal values.
 
-    Examples
-    --------
-    >>> nothing = SegmentTable((), (), *(np.empty(0, int), np.empty((0, 0)), ()), np.empty(0),
-    ...                        np.empty(0, int), np.empty(0, int), np.empty((0, 3), int))
-    >>> detection_by(nothing, np.empty(0, bool), np.empty(0, int)).group
-    ()
+    Returns
+    -------
+    Group -> ``components``, those ``found`` by a segment, and ``found_after_meta`` by one that is
+    kept.
     """
     found = ~missed(table, np.ones(len(table.image), bool))
     kept = ~missed(table, ~removed)
     if edges is None:
         groups, index = np.unique(values, return_inverse=True)
-        names = tuple(str(group) for group in groups.tolist())
+        names = [str(group) for group in groups.tolist()]
     else:
         index = np.searchsorted(edges, values, side="right") - 1
-        names = tuple(f"{low:g}-{high:g}" for low, high in itertools.pairwise(edges))
-    inside = (index >= 0) & (index < len(names))
-    counts = [
-        np.bincount(index[inside & flag], minlength=len(names))
-        for flag in (np.ones(len(found), bool), found, kept)
-    ]
-    return Detection(names, *counts)
+        names = [f"{low:g}-{high:g}" for low, high in itertools.pairwise(edges)]
+    return {
+        name: {
+            "components": int((index == group).sum()),
+            "found": int(found[index == group].sum()),
+            "found_after_meta": int(kept[index == group].sum()),
+        }
+        for group, name in enumerate(names)
+    }

@@ -1,4 +1,4 @@
-"""Closed-set metrics: confusion matrix -> IoU and mIoU; reliability -> calibration error."""
+"""Closed-set metrics: IoU and mean IoU of a confusion matrix, calibration error of confidences."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
 
 BINS = 15
-_UNIT = 1 << 30
+"""Bins of the expected calibration error, as in Guo et al. (2017)."""
+_UNIT = 1 << 30  # confidences are summed as integers, which add up in any order to the same bits
 
 
 def confusion_matrix(predicted: LabelMap, target: LabelMap, classes: int) -> Integers:
@@ -73,8 +74,8 @@ def class_iou(confusion: Integers) -> Floats:
 def mean_iou(confusion: Integers) -> float:
     """Return the mean IoU over the classes that occur in the target; NaN if there is none.
 
-    A class that is only predicted has IoU 0 but is no class of the set: it counts through the
-    pixels that it takes from the others.
+    A class that is only predicted has IoU 0 but is no class of the set; it counts by the pixels
+    that the others lose to it (decision 0042).
 
     Examples
     --------
@@ -87,12 +88,12 @@ def mean_iou(confusion: Integers) -> float:
 
 @dataclass(frozen=True)
 class Reliability:
-    """How often a network is right at each confidence; additive, exact to 2^-30.
+    """Accuracy and mean confidence per bin of confidence; additive, exact to 2^-30.
 
     Attributes
     ----------
     pixels, correct
-        ``(B,) int64`` per bin of confidence ``((b)/B, (b+1)/B]``.
+        ``(B,) int64`` per bin of confidence, see :func:`calibration_bin`.
     confidence
         ``(B,) int64`` summed confidence in units of 2^-30.
     """
@@ -124,6 +125,20 @@ class Reliability:
         return self.confidence[used] / _UNIT / pixels, self.correct[used] / pixels, pixels
 
 
+def calibration_bin(probability: npt.NDArray[np.floating], bins: int) -> npt.NDArray[np.integer]:
+    """Return the bin of each probability: bin b is ``(b / bins, (b + 1) / bins]``, 0 is in bin 0.
+
+    All calibration errors use it. An edge belongs to the bin below, as in Guo et al. (2017) and
+    in scikit-learn's ``calibration_curve``.
+
+    Examples
+    --------
+    >>> calibration_bin(np.array([0, 0.1, 0.5, 0.7, 1]), 10)
+    array([0, 0, 4, 6, 9])
+    """
+    return np.searchsorted(np.arange(1, bins) / bins, probability, side="left")
+
+
 def reliability(
     confidence: npt.NDArray[np.float32],
     predicted: LabelMap,
@@ -131,7 +146,7 @@ def reliability(
     classes: int,
     bins: int = BINS,
 ) -> Reliability:
-    """Count how often the predicted class is right, by confidence.
+    """Count by confidence how often the predicted class is right.
 
     Parameters
     ----------
@@ -150,7 +165,7 @@ def reliability(
     """
     valid = target < classes
     sure = np.clip(confidence[valid].astype(np.float64), 0, 1)
-    index = np.clip(np.ceil(sure * bins).astype(np.int64) - 1, 0, bins - 1)
+    index = calibration_bin(sure, bins)
     right = predicted[valid] == target[valid]
     units = np.rint(sure * _UNIT)  # sums below 2^53 are exact in float64
     return Reliability(

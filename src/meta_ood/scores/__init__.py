@@ -1,4 +1,4 @@
-"""Pixel scores of a prediction: how little the network knows, higher = more out-of-distribution.
+"""Pixel scores of a prediction: higher means more likely out-of-distribution.
 
 All scores of a frame come from a few maps of its softmax,
 :class:`meta_ood.scores.maps.PixelMaps`, which one pass over the logits fills; the full-size
@@ -14,54 +14,65 @@ import numpy as np
 
 from meta_ood.data.predictions import FloatMap, Prediction
 from meta_ood.data.registry import lookup
-from meta_ood.scores.maps import PixelMaps, pixel_maps
+from meta_ood.scores.maps import OF_LOGITS, PixelMaps, pixel_maps
 
 __all__ = ["SCORES", "PixelMaps", "Score", "pixel_maps", "score_maps"]
 
 
 @dataclass(frozen=True)
 class Score:
-    """A score, called with :class:`PixelMaps` or a prediction: ``(H, W) float32``.
+    """A score map of a prediction, or of its pixel maps: ``(H, W) float32``.
 
     Attributes
     ----------
     needs
-        The maps that it is made of.
+        Names of the pixel maps that the formula uses.
     formula
-        From the maps to the score.
+        Function from pixel maps to the score map.
     """
 
     needs: tuple[str, ...]
     formula: Callable[[PixelMaps], FloatMap]
 
     def __call__(self, of: PixelMaps | Prediction) -> FloatMap:
-        """Return the score map of a prediction or of its pixel maps."""
-        return self.formula(pixel_maps(of, self.needs) if isinstance(of, Prediction) else of)
+        """Return the score map of a prediction or of its pixel maps.
+
+        Raises
+        ------
+        ValueError
+            If a map that the score needs is absent; the message says why.
+        """
+        maps = pixel_maps(of, self.needs) if isinstance(of, Prediction) else of
+        for name in self.needs:
+            if not getattr(maps, name).size:
+                cause = "needs logits, not a given softmax" if name in OF_LOGITS else "is absent"
+                raise ValueError(f"the map {name} {cause}")
+        return self.formula(maps)
 
 
 def entropy(maps: PixelMaps) -> FloatMap:
     """Softmax entropy over ln C, in [0, 1]; the score of the published method."""
-    return maps.the("entropy")
+    return maps.entropy
 
 
 def max_softmax(maps: PixelMaps) -> FloatMap:
     """1 - p1, in [0, 1 - 1/C] (variation ratio; Hendrycks & Gimpel 2017)."""
-    return np.float32(1) - maps.the("first")
+    return np.float32(1) - maps.first
 
 
 def margin(maps: PixelMaps) -> FloatMap:
     """1 - p1 + p2, in [0, 1]: 1 = a tie of the two largest probabilities."""
-    return np.float32(1) - maps.the("first") + maps.the("second")
+    return np.float32(1) - maps.first + maps.second
 
 
 def max_logit(maps: PixelMaps) -> FloatMap:
     """Negated largest logit, any sign (Hendrycks et al. 2022)."""
-    return np.negative(maps.the("max_logit"))
+    return np.negative(maps.max_logit)
 
 
 def energy(maps: PixelMaps) -> FloatMap:
     """Negated ln sum exp of the logits, any sign (Liu et al. 2020, temperature one)."""
-    return np.negative(maps.the("log_sum_exp"))
+    return np.negative(maps.log_sum_exp)
 
 
 SCORES: dict[str, Score] = {
@@ -71,7 +82,7 @@ SCORES: dict[str, Score] = {
     "energy": Score(("log_sum_exp",), energy),
     "margin": Score(("first", "second"), margin),
 }
-"""Name -> score; higher = more out-of-distribution."""
+"""Name -> score."""
 
 
 def score_maps(
@@ -90,13 +101,13 @@ def score_maps(
 
     Returns
     -------
-    Name -> ``(H, W) float32``, higher = more out-of-distribution.
+    Name -> ``(H, W) float32``.
 
     Raises
     ------
     ValueError
-        Unknown name; NaN or infinity (the frame is named); a score that needs logits asked of a
-        given softmax.
+        Unknown name; NaN or infinity (the frame is named); a score that needs logits, for a given
+        softmax.
 
     Examples
     --------

@@ -1,8 +1,11 @@
-/* Softmax statistics of pixels, for the instruction set of the machine at hand.
+/* Softmax statistics of pixels, for the instruction set of the processor.
 
-   The loops stand in _softmax_rows.h and are compiled for baseline, AVX2 and AVX-512; `chosen` is
-   set to the best that the processor has when the module is loaded. Compilers or processors that
-   know none of this get the baseline. */
+   The loops stand in _softmax_rows.h. This file includes them once for each instruction set
+   (baseline, AVX2, AVX-512) under another compiler target and another NAME, and forwards a call to
+   one of the three; that is why they are two files. `chosen` is set to the best set of the
+   processor when a module is loaded; tests and benchmarks set another one. Other compilers and
+   processors get the baseline. GCC's target_clones would do this in one file, but it needs ifuncs
+   (no macOS, no musl), does not let a test choose, and cannot take the intrinsics of PERMUTE. */
 
 #ifndef META_OOD_SOFTMAX_H
 #define META_OOD_SOFTMAX_H

@@ -1,6 +1,6 @@
 /* The inner loops over pixels, written so that compilers turn them into vector instructions.
 
-   softmax.h includes this file once for each instruction set, with NAME(x) giving every function
+   _softmax.h includes this file once for each instruction set, with NAME(x) giving every function
    its own name. Arrays of one row or block are contiguous, plane by plane: value[c * stride + x].
    No function here reads or writes outside the arrays that it is given, or allocates. */
 

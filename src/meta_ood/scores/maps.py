@@ -16,24 +16,23 @@ from meta_ood.data.predictions import FloatMap, Prediction
 from meta_ood.scores import _kernel
 
 MAPS = ("entropy", "first", "second", "max_logit", "log_sum_exp", "arg_max")
-_OF_LOGITS = ("max_logit", "log_sum_exp")
-
-
-def _absent() -> FloatMap:
-    return np.empty((0, 0), np.float32)
+OF_LOGITS = ("max_logit", "log_sum_exp")
+"""Maps that a given softmax does not have."""
+_ABSENT: FloatMap = np.empty((0, 0), np.float32)
 
 
 class Workspace:
-    """Memory that is used again from frame to frame, by one thread at a time.
+    """Memory that one thread uses again from frame to frame.
 
-    An array is good until the same name is asked for again.
+    The array of a name shares its memory with every earlier array of that name: whoever needs two
+    arrays at the same time asks for two names.
     """
 
     def __init__(self) -> None:
         self._memory: dict[str, npt.NDArray[np.uint8]] = {}
 
     def array(self, name: str, shape: tuple[int, ...], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
-        """Return uninitialised memory of this shape, the same as last time where it fits."""
+        """Return uninitialised memory of this shape; it overwrites the last array of `name`."""
         size = math.prod(shape) * np.dtype(dtype).itemsize
         memory = self._memory.get(name)
         if memory is None or memory.size < size:
@@ -46,9 +45,10 @@ class Workspace:
 
 
 class Grid(NamedTuple):
-    """Which logits a pixel lies between: bilinear up-sampling as torch does it, in float32.
+    """Source rows and columns of each pixel for bilinear up-sampling, as torch computes them.
 
-    Rows: source rows `low` and `high`, ``(H,) int32``, `weight` of the latter; columns likewise.
+    Rows `low` and `high`, ``(H,) int32``, and the `weight` of `high`, ``(H,) float32``; columns
+    `left` and `right`, ``(W,)``, and the `share` of `right`.
     """
 
     low: npt.NDArray[np.int32]
@@ -61,9 +61,10 @@ class Grid(NamedTuple):
 
 @dataclass(frozen=True)
 class PixelMaps:
-    """What the scores need to know of a pixel's softmax p and logits l over C classes.
+    """Statistics of each pixel's softmax p and logits l over C classes.
 
-    Maps that were not asked for, and those of logits for a given softmax, are empty: ``(0, 0)``.
+    Absent maps have the shape ``(0, 0)``: those not asked for, and those of logits if the softmax
+    was given.
 
     Attributes
     ----------
@@ -77,20 +78,12 @@ class PixelMaps:
         ``(H, W) uint8``: class of the largest logit, the first one on ties.
     """
 
-    entropy: FloatMap = field(default_factory=_absent)
-    first: FloatMap = field(default_factory=_absent)
-    second: FloatMap = field(default_factory=_absent)
-    max_logit: FloatMap = field(default_factory=_absent)
-    log_sum_exp: FloatMap = field(default_factory=_absent)
+    entropy: FloatMap = field(default_factory=lambda: _ABSENT)
+    first: FloatMap = field(default_factory=lambda: _ABSENT)
+    second: FloatMap = field(default_factory=lambda: _ABSENT)
+    max_logit: FloatMap = field(default_factory=lambda: _ABSENT)
+    log_sum_exp: FloatMap = field(default_factory=lambda: _ABSENT)
     arg_max: LabelMap = field(default_factory=lambda: np.empty((0, 0), np.uint8))
-
-    def the(self, name: str) -> FloatMap:
-        """Return the map `name`; a ValueError says why it is not there."""
-        values: FloatMap = getattr(self, name)
-        if not values.size:
-            why = "needs logits, not a given softmax" if name in _OF_LOGITS else "was not asked for"
-            raise ValueError(f"the map {name} {why}")
-        return values
 
 
 def pixel_maps(
@@ -99,7 +92,7 @@ def pixel_maps(
     workspace: Workspace | None = None,
     threads: int = 1,
 ) -> PixelMaps:
-    """Reduce a prediction to :class:`PixelMaps` in one pass.
+    """Return the pixel maps of a prediction, computed in one pass over its logits.
 
     Parameters
     ----------
@@ -108,7 +101,7 @@ def pixel_maps(
     wanted
         Names of maps out of :data:`MAPS`; those of logits are left out for a given softmax.
     workspace
-        Memory for the maps; they are good until it is used again.
+        Memory for the maps; the next call with it overwrites them.
     threads
         How many threads share the rows.
 
@@ -123,7 +116,7 @@ def pixel_maps(
         raise ValueError(f"{prediction.image_id}: {classes} classes; at most 255 fit a class map")
     maps: dict[str, npt.NDArray[Any] | None] = dict.fromkeys(MAPS)
     for name in wanted:
-        if not (prediction.is_softmax and name in _OF_LOGITS):
+        if not (prediction.is_softmax and name in OF_LOGITS):
             dtype = np.uint8 if name == "arg_max" else np.float32
             maps[name] = workspace.array(name, prediction.size, dtype)
     scratch = _kernel.scratch_size(classes, prediction.size[1])
@@ -147,12 +140,12 @@ def as_planes(prediction: Prediction) -> npt.NDArray[np.float32]:
 
 
 def entropy_scale(classes: int) -> float:
-    """Return 1 / ln C, and 0 for a single class: nothing is uncertain there."""
+    """Return 1 / ln C, which scales the entropy to [0, 1]; 0 for a single class."""
     return 1 / math.log(classes) if classes > 1 else 0.0
 
 
 def grid(prediction: Prediction) -> Grid:
-    """Return where the pixels of `prediction` lie between its logits."""
+    """Return the up-sampling grid of a prediction."""
     _, height, width = prediction.logits.shape
     rows = _positions(height, prediction.size[0], prediction.align_corners)
     return Grid(*rows, *_positions(width, prediction.size[1], prediction.align_corners))
@@ -161,6 +154,8 @@ def grid(prediction: Prediction) -> Grid:
 def _positions(
     small: int, large: int, align_corners: bool
 ) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32], FloatMap]:
+    """Return lower source index, upper one, and weight of the upper one for each of `large`."""
+    # in float32 and in torch's order of operations: the same rounding gives the same weights
     index = np.arange(large, dtype=np.float32)
     if align_corners:
         scale = np.float32(small - 1) / np.float32(large - 1) if large > 1 else np.float32(0)

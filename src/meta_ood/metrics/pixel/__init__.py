@@ -1,11 +1,10 @@
-"""Pixel metrics: score histograms, protocols by name, curves and figures at thresholds."""
+"""Pixel metrics: score histograms, protocols by name, curves and thresholds."""
 
 from meta_ood.metrics.pixel.curves import (
-    AtThreshold,
-    at_threshold,
-    best_f1,
+    Sweep,
+    best_f1_threshold,
+    f1_at,
     fpr_at_tpr,
-    just_below,
     pr_curve,
     roc_curve,
     score_distribution,
@@ -19,29 +18,28 @@ from meta_ood.metrics.pixel.protocols import (
     PROTOCOLS,
     PixelMetrics,
     pixel_metrics,
-    undefined,
+    smiyc_threshold,
 )
-from meta_ood.metrics.pixel.thin import ThinCounts, resampled_figures
+from meta_ood.metrics.pixel.thin import ThinCounts, resampled_metrics
 
 __all__ = [
     "PER_IMAGE",
     "PROTOCOLS",
-    "AtThreshold",
     "ImageCurve",
     "PixelMetrics",
     "ScoreHistogram",
+    "Sweep",
     "ThinCounts",
-    "at_threshold",
-    "best_f1",
+    "best_f1_threshold",
+    "f1_at",
     "fpr_at_tpr",
-    "just_below",
     "key_scores",
     "merge",
     "pixel_metrics",
     "pr_curve",
-    "resampled_figures",
+    "resampled_metrics",
     "roc_curve",
     "score_distribution",
+    "smiyc_threshold",
     "sweep",
-    "undefined",
 ]

@@ -1,5 +1,3 @@
-from typing import Any
-
 import numpy as np
 import numpy.typing as npt
 
@@ -9,18 +7,12 @@ def order(
     role: npt.NDArray[np.uint8],
     negative: npt.NDArray[np.uint32],
     positive: npt.NDArray[np.uint32],
-    sizes: npt.NDArray[np.int64],
 ) -> tuple[int, int, int, int, int, int]: ...
-def group(
-    keys: npt.NDArray[np.uint32],
-    place: npt.NDArray[np.int64],
-    grouped: npt.NDArray[np.uint32],
-) -> None: ...
 def count(
     keys: npt.NDArray[np.uint32],
     start: npt.NDArray[np.int64],
     shift: npt.NDArray[np.uint8],
-    row: npt.NDArray[Any],
+    row: npt.NDArray[np.int64],
 ) -> int: ...
 def add_cells(
     sparse_keys: npt.NDArray[np.uint32],
@@ -29,15 +21,15 @@ def add_cells(
     counts: npt.NDArray[np.int64],
     start: npt.NDArray[np.int64],
     shift: npt.NDArray[np.uint8],
-    row: npt.NDArray[Any],
+    row: npt.NDArray[np.int64],
     new_keys: npt.NDArray[np.uint32],
     new_counts: npt.NDArray[np.int64],
 ) -> int: ...
 def add_rows(
     pages: npt.NDArray[np.int64],
     starts: npt.NDArray[np.int64],
-    rows: npt.NDArray[Any],
+    rows: npt.NDArray[np.int64],
     finer: npt.NDArray[np.uint8],
     start: npt.NDArray[np.int64],
-    total: npt.NDArray[Any],
+    total: npt.NDArray[np.int64],
 ) -> None: ...

@@ -2,19 +2,20 @@
 # cython: cdivision=True, initializedcheck=False
 """One pass each: order the pixels of a map, count keys, add up cells and rows."""
 
-from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t
+
+cdef extern from *:
+    """
+    #if defined(__GNUC__) || defined(__clang__)
+    #define PREFETCH(address) __builtin_prefetch(address, 1)
+    #else
+    #define PREFETCH(address) ((void) (address))
+    #endif
+    """
+    void PREFETCH(const void *address) noexcept nogil
 
 cdef enum:
-    GROUP_BITS = 21
     BLOCK = 256
-
-ctypedef fused counter:
-    uint32_t
-    uint64_t
-
-ctypedef fused addend:
-    uint32_t
-    uint64_t
 
 
 def order(
@@ -23,9 +24,8 @@ def order(
     const uint8_t[::1] role not None,
     uint32_t[::1] negative not None,
     uint32_t[::1] positive not None,
-    int64_t[:, ::1] sizes not None,
 ):
-    """Write the keys of the pixels of roles 0 and 1 (see ``order_keys``), and count their groups.
+    """Write the keys of the pixels of roles 0 and 1, see ``order_keys``.
 
     Returns the number of pixels of each role 0 .. 4, and of NaN scores among roles 0 and 1.
     """
@@ -46,7 +46,6 @@ def order(
             if value == <int32_t> 0x80000000:
                 value = 0
             key = <uint32_t> value ^ (<uint32_t> (value >> 31) | <uint32_t> 0x80000000)
-            sizes[kind, key >> GROUP_BITS] += 1
             if kind:
                 positive[positives] = key
                 positives += 1
@@ -57,51 +56,38 @@ def order(
     return negatives, positives, neutral, ignored, wrong, missing
 
 
-def group(
-    const uint32_t[::1] keys not None,
-    int64_t[::1] place not None,
-    uint32_t[::1] grouped not None,
-):
-    """Write each key to the next place of its group, its upper 11 bits; places move on.
-
-    That much order keeps ``count`` in the cache, and costs less than sorting. Places are read a
-    block ahead of the writes, or each read would wait for the address of the write before it.
-    """
-    cdef int64_t at[BLOCK]
-    cdef Py_ssize_t i, n, first = 0
-    with nogil:
-        while first < keys.shape[0]:
-            n = min(<Py_ssize_t> BLOCK, keys.shape[0] - first)
-            for i in range(n):
-                at[i] = place[keys[first + i] >> GROUP_BITS]
-                place[keys[first + i] >> GROUP_BITS] += 1
-            for i in range(n):
-                grouped[at[i]] = keys[first + i]
-            first += n
-
-
 def count(
     uint32_t[::1] keys not None,
     const int64_t[::1] start not None,
     const uint8_t[::1] shift not None,
-    counter[::1] row not None,
+    int64_t[::1] row not None,
 ):
-    """Add keys to the counters of their pages; return how many belong to no counter.
+    """Add keys to the counters of their pages; return how many lie in no dense page.
 
-    Those, whose page has a ``start`` below 0, are moved to the front of `keys`.
+    Those, whose page has a ``start`` below 0, are moved to the front of `keys`. Counters are
+    fetched a block of keys before they are needed: they are many, and far from one another.
     """
-    cdef Py_ssize_t i, rest = 0
+    cdef int64_t at[BLOCK]
+    cdef Py_ssize_t i, n, found, rest = 0, first = 0
     cdef uint32_t key
-    cdef int64_t first
+    cdef int64_t begin
     with nogil:
-        for i in range(keys.shape[0]):
-            key = keys[i]
-            first = start[key >> 16]
-            if first >= 0:
-                row[first + ((key & 0xFFFF) >> shift[key >> 16])] += 1
-            else:
-                keys[rest] = key
-                rest += 1
+        while first < keys.shape[0]:
+            n = min(<Py_ssize_t> BLOCK, keys.shape[0] - first)
+            found = 0
+            for i in range(n):
+                key = keys[first + i]
+                begin = start[key >> 16]
+                if begin >= 0:
+                    at[found] = begin + ((key & 0xFFFF) >> shift[key >> 16])
+                    PREFETCH(&row[at[found]])
+                    found += 1
+                else:
+                    keys[rest] = key
+                    rest += 1
+            for i in range(found):
+                row[at[i]] += 1
+            first += n
     return rest
 
 
@@ -112,7 +98,7 @@ def add_cells(
     const int64_t[::1] counts not None,
     const int64_t[::1] start not None,
     const uint8_t[::1] shift not None,
-    counter[::1] row not None,
+    int64_t[::1] row not None,
     uint32_t[::1] new_keys not None,
     int64_t[::1] new_counts not None,
 ):
@@ -131,7 +117,7 @@ def add_cells(
             first = start[key >> 16]
             low = (key & 0xFFFF) >> shift[key >> 16]
             if first >= 0:
-                row[first + low] += <counter> counts[j]
+                row[first + low] += counts[j]
                 continue
             key = (key & <uint32_t> 0xFFFF0000) | (low << shift[key >> 16])
             while i < end and sparse_keys[i] <= key:
@@ -156,31 +142,23 @@ def add_cells(
 def add_rows(
     const int64_t[::1] pages not None,
     const int64_t[::1] starts not None,
-    const addend[::1] rows not None,
+    const int64_t[::1] rows not None,
     const uint8_t[::1] finer not None,
     const int64_t[::1] start not None,
-    counter[::1] total not None,
+    int64_t[::1] total not None,
 ):
     """Add the rows of `pages`, one after the other from `starts` on, to those of a histogram.
 
     2**finer[page] neighbours become one counter of the row that begins at ``start[page]``.
     """
-    cdef Py_ssize_t p, i, n
-    cdef const addend *source
-    cdef counter *target
+    cdef Py_ssize_t p, i
+    cdef const int64_t *source
+    cdef int64_t *target
     cdef uint8_t bits
     with nogil:
         for p in range(pages.shape[0]):
             bits = finer[pages[p]]
             source = &rows[starts[p]]
             target = &total[start[pages[p]]]
-            n = starts[p + 1] - starts[p]
-            if bits == 0:
-                for i in range(n):
-                    target[i] += <counter> source[i]
-            elif bits == 1:
-                for i in range(n >> 1):
-                    target[i] += <counter> (source[2 * i] + source[2 * i + 1])
-            else:
-                for i in range(n):
-                    target[i >> bits] += <counter> source[i]
+            for i in range(starts[p + 1] - starts[p]):
+                target[i >> bits] += source[i]

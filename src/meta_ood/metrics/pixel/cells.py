@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import numpy.typing as npt
 
@@ -70,7 +68,7 @@ def add_cells(
     more: Column,
     start: Integers,
     shifts: npt.NDArray[np.uint8],
-    row: npt.NDArray[Any],
+    row: Integers,
 ) -> Column:
     """Add `more` to the rows of its pages, else to the `sparse` list, which is returned anew.
 
@@ -85,7 +83,7 @@ def add_cells(
     shifts
         Dropped bits of each page, ``(65536,)``.
     row
-        Counters of the dense pages, ``uint32`` or ``uint64``.
+        Counters of the dense pages.
     """
     room = sparse[0].size + more[0].size
     keys, counts = np.empty(room, np.uint32), np.empty(room, np.int64)
@@ -95,4 +93,4 @@ def add_cells(
 
 _NOWHERE = np.full(PAGES, -1, np.int64)
 _WHOLE = np.zeros(PAGES, np.uint8)
-_NO_ROW = np.empty(0, np.uint32)
+_NO_ROW = np.empty(0, np.int64)

@@ -1,8 +1,11 @@
-"""From a histogram to curves and areas: exact where its cells are, bounded where they are not."""
+"""Curves, areas and thresholds of a score histogram.
+
+They are exact where each cell of the histogram is one score. In a coarse cell, which covers several
+scores, the pixels are taken as evenly mixed, and the areas come with a bound of the error.
+"""
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,11 +17,12 @@ from meta_ood.metrics.pixel.keys import key_scores
 Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
 TPR = 0.95
+"""True positive rate at which FPR95 is read."""
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """Counts at every threshold, from the highest cell down.
+    """Numbers of pixels at every threshold, from the highest cell down.
 
     Attributes
     ----------
@@ -39,18 +43,23 @@ class Sweep:
     cell_fp: Floats
     coarse: npt.NDArray[np.bool_]
 
+    @classmethod
+    def of_cells(
+        cls, thresholds: Floats, cell_tp: Floats, cell_fp: Floats, coarse: npt.NDArray[np.bool_]
+    ) -> Sweep:
+        """Return the sweep over cells by falling threshold."""
+        return cls(thresholds, np.cumsum(cell_tp), np.cumsum(cell_fp), cell_tp, cell_fp, coarse)
+
 
 def sweep(histogram: ScoreHistogram) -> Sweep:
-    """Return the counts at every threshold of a histogram."""
+    """Return the numbers of pixels at every threshold of a histogram."""
     keys, negatives, positives, coarse = histogram.counts()
-    cell_tp, cell_fp = positives[::-1].astype(np.float64), negatives[::-1].astype(np.float64)
-    return Sweep(
-        key_scores(keys)[::-1].astype(np.float64),
-        np.cumsum(cell_tp),
-        np.cumsum(cell_fp),
-        cell_tp,
-        cell_fp,
-        coarse[::-1],
+    falling = slice(None, None, -1)
+    return Sweep.of_cells(
+        key_scores(keys)[falling].astype(np.float64),
+        positives[falling].astype(np.float64),
+        negatives[falling].astype(np.float64),
+        coarse[falling],
     )
 
 
@@ -66,8 +75,8 @@ def auroc_of(s: Sweep) -> tuple[float, float]:
 def auprc_of(s: Sweep) -> tuple[float, float]:
     """Return the average precision ``Σ (R_i - R_(i-1)) P_i`` and its error bound.
 
-    In a cell that covers several scores the pixels are taken as evenly mixed: its j-th positive
-    comes after the share (j - 1/2) / n of its negatives, and the sum over j is an integral.
+    In a coarse cell with n positives the j-th one comes after the share (j - 1/2) / n of the cell's
+    negatives, and the sum over j is an integral.
     """
     total = s.tp[-1]
     sums = s.cell_tp * (s.tp / (s.tp + s.fp))
@@ -86,29 +95,32 @@ def auprc_of(s: Sweep) -> tuple[float, float]:
     return float(np.sum(sums) / total), float(error / total)
 
 
-def fpr_at_tpr(s: Sweep, tpr: float = TPR) -> tuple[float, float, float]:
-    """Return FPR and threshold at the first TPR >= `tpr`, and the FPR's error bound.
-
-    In a cell that covers several scores the pixels are taken as evenly mixed.
-    """
-    rates = s.tp / s.tp[-1]
-    i = int(np.searchsorted(rates, tpr, side="left"))
+def fpr_at_tpr(s: Sweep, tpr: float = TPR) -> tuple[float, float]:
+    """Return the FPR at the first TPR >= `tpr`, and its error bound."""
+    i = int(np.searchsorted(s.tp / s.tp[-1], tpr, side="left"))
     total = s.fp[-1]
     if not s.coarse[i] or s.cell_fp[i] == 0:
-        return float(s.fp[i] / total), float(s.thresholds[i]), 0.0
+        return float(s.fp[i] / total), 0.0
     before = s.tp[i] - s.cell_tp[i]
     share = min(1.0, max(0.0, (tpr * s.tp[-1] - before) / s.cell_tp[i]))
     value = s.fp[i] - s.cell_fp[i] * (1 - share)
     error = s.cell_fp[i] * max(share, 1 - share)
-    return float(value / total), float(s.thresholds[i]), float(error / total)
+    return float(value / total), float(error / total)
 
 
-def roc_curve(histogram: ScoreHistogram, points: int = 1000) -> tuple[Floats, Floats, Floats]:
-    """Return ``(fpr, tpr, threshold)`` of the ROC curve, thinned to at most about `points` points.
+def f1_at(s: Sweep, threshold: float) -> float:
+    """Return the pixel F1 of ``score >= float32(threshold)``."""
+    n = int(np.searchsorted(-s.thresholds, -float(np.float32(threshold)), side="right"))
+    return float(2 * s.tp[n - 1] / (s.tp[-1] + s.tp[n - 1] + s.fp[n - 1])) if n else 0.0
 
-    Thinned by arc length, so that steep and flat parts both keep their shape; first point (0, 0).
-    """
-    s = sweep(histogram)
+
+def best_f1_threshold(s: Sweep) -> float:
+    """Return the threshold of the best pixel F1 *on this very set*, an oracle; `>=` is positive."""
+    return float(s.thresholds[int(np.argmax(2 * s.tp / (s.tp[-1] + s.tp + s.fp)))])
+
+
+def roc_curve(s: Sweep, points: int = 1000) -> tuple[Floats, Floats, Floats]:
+    """Return ``(fpr, tpr, threshold)``, thinned to about `points` points; the first is (0, 0)."""
     fpr, tpr = s.fp / s.fp[-1], s.tp / s.tp[-1]
     keep = _thin(fpr, tpr, points)
     return (
@@ -118,16 +130,18 @@ def roc_curve(histogram: ScoreHistogram, points: int = 1000) -> tuple[Floats, Fl
     )
 
 
-def pr_curve(histogram: ScoreHistogram, points: int = 1000) -> tuple[Floats, Floats, Floats]:
-    """Return ``(recall, precision, threshold)``, thinned to at most about `points` points."""
-    s = sweep(histogram)
+def pr_curve(s: Sweep, points: int = 1000) -> tuple[Floats, Floats, Floats]:
+    """Return ``(recall, precision, threshold)``, thinned to about `points` points."""
     recall, precision = s.tp / s.tp[-1], s.tp / (s.tp + s.fp)
     keep = _thin(recall, precision, points)
     return recall[keep], precision[keep], s.thresholds[keep]
 
 
-def _thin(x: Floats, y: Floats, points: int) -> npt.NDArray[np.int64]:
-    """Return at most `points` indices, evenly spread along the curve, with both ends."""
+def _thin(x: Floats, y: Floats, points: int) -> Integers:
+    """Return at most `points` indices with both ends.
+
+    They are even in arc length, so that steep and flat parts both keep their shape.
+    """
     if x.size <= points:
         return np.arange(x.size)
     length = np.concatenate([[0.0], np.cumsum(np.abs(np.diff(x)) + np.abs(np.diff(y)))])
@@ -135,72 +149,18 @@ def _thin(x: Floats, y: Floats, points: int) -> npt.NDArray[np.int64]:
     return np.unique(np.append(np.searchsorted(length, marks[:-1]), x.size - 1))
 
 
-@dataclass(frozen=True)
-class AtThreshold:
-    """Pixel figures at one threshold: positive is ``score >= threshold``."""
-
-    threshold: float
-    tpr: float
-    fpr: float
-    precision: float
-    f1: float
-
-
-def at_threshold(histogram: ScoreHistogram, threshold: float) -> AtThreshold:
-    """Return TPR, FPR, precision and F1 at a given threshold (NaN where undefined)."""
-    s = sweep(histogram)
-    n = int(np.searchsorted(-s.thresholds, -float(np.float32(threshold)), side="right"))
-    tp, fp = (s.tp[n - 1], s.fp[n - 1]) if n else (0.0, 0.0)
-    return AtThreshold(
-        threshold,
-        _ratio(tp, histogram.positives),
-        _ratio(fp, histogram.negatives),
-        _ratio(tp, tp + fp),
-        _ratio(2 * tp, histogram.positives + tp + fp),
-    )
-
-
-def best_f1(histogram: ScoreHistogram) -> AtThreshold:
-    """Return the threshold of the best pixel F1 *on this very set*: an oracle."""
-    s = sweep(histogram)
-    f1 = 2 * s.tp / (s.tp[-1] + s.tp + s.fp)
-    return at_threshold(histogram, float(s.thresholds[int(np.argmax(f1))]))
-
-
-def _ratio(part: float, whole: float) -> float:
-    return float(part / whole) if whole else math.nan
-
-
-def score_distribution(
-    histogram: ScoreHistogram, bins: int = 100
-) -> tuple[Floats, Integers, Integers]:
+def score_distribution(s: Sweep, bins: int = 100) -> tuple[Floats, Integers, Integers]:
     """Return ``(centre, negatives, positives)`` over equal bins between the extreme scores.
 
     Infinite scores count in the outermost bins.
     """
-    keys, negatives, positives, _ = histogram.counts()
-    scores = key_scores(keys).astype(np.float64)
-    finite = scores[np.isfinite(scores)]
+    finite = s.thresholds[np.isfinite(s.thresholds)]
     if not finite.size:
         return np.empty(0), np.empty(0, np.int64), np.empty(0, np.int64)
-    low, high = float(finite[0]), float(finite[-1])
+    low, high = float(finite[-1]), float(finite[0])
     width = (high - low) / bins or 1.0
-    index = ((np.clip(scores, low, high) - low) / width).astype(np.int64)
+    index = ((np.clip(s.thresholds, low, high) - low) / width).astype(np.int64)
     index = np.minimum(index, bins - 1)
     centres: Floats = low + width * (np.arange(bins, dtype=np.float64) + 0.5)
-    below: Integers = np.zeros(bins, np.int64)
-    above: Integers = np.zeros(bins, np.int64)
-    np.add.at(below, index, negatives)
-    np.add.at(above, index, positives)
-    return centres, below, above
-
-
-def just_below(threshold: float) -> float:
-    """Return the next smaller ``float32``: ``score >= t`` is ``score > just_below(t)``.
-
-    Examples
-    --------
-    >>> just_below(0.0) < 0
-    True
-    """
-    return float(np.nextafter(np.float32(threshold), np.float32(-np.inf)))
+    counts = (np.bincount(index, cell, bins).astype(np.int64) for cell in (s.cell_fp, s.cell_tp))
+    return (centres, *counts)

@@ -31,19 +31,13 @@ from meta_ood.metrics.pixel.cells import (
     union,
 )
 from meta_ood.metrics.pixel.images import ImageCurve, image_curve
-from meta_ood.metrics.pixel.keys import Keys, as_float32, check_maps, raise_wrong_labels
+from meta_ood.metrics.pixel.keys import Keys, checked_scores, raise_wrong_labels
 
 Integers = npt.NDArray[np.int64]
-Counts = Integers
-
 CELLS = 1 << 22
 """Default budget of counters; 8 bytes each while fewer than 2³² pixels are counted."""
-_BUFFER = 1 << 22
-"""Keys put by before they are counted together: three full frames, which share the counters that
-each pass brings into the cache."""
-_REST = 1 << 20
-_GROUPS = 2048
-"""Groups of keys by their upper 11 bits, as in the kernel."""
+_PENDING = 1 << 20
+"""Keys outside dense pages that wait to be sorted together."""
 
 
 class ScoreHistogram:
@@ -69,10 +63,7 @@ class ScoreHistogram:
         self.frames = self.positives = self.negatives = self.neutral = self.ignored = 0
         self.images: list[ImageCurve] = []
         self._shift = 0
-        self._buffer: tuple[list[Keys], list[Keys]] = ([], [])
-        self._buffered = 0
-        self._sizes = np.zeros((2, _GROUPS), np.int64)
-        self._rest: tuple[list[Keys], list[Keys]] = ([], [])
+        self._pending: tuple[list[Keys], list[Keys]] = ([], [])
         self._sparse: list[Column] = [NOTHING, NOTHING]
         self._lay_out(np.empty(0, np.int64))
 
@@ -125,13 +116,13 @@ class ScoreHistogram:
         Parameters and errors as in :meth:`of`; `name` is the image's, `curve` keeps the image's
         own curve for the protocols that treat images one by one (9 kB an image).
         """
-        check_maps(score, target, name)
-        bits = np.ascontiguousarray(as_float32(score, name)).ravel().view(np.int32)
+        # 1. keys of the evaluated pixels; nothing is changed before all checks are passed
+        score = checked_scores(score, target, name)
+        bits = np.ascontiguousarray(score).ravel().view(np.int32)
         labels = np.ascontiguousarray(target).ravel()
         role = _roles(classes)
         keys = np.empty(bits.size, np.uint32), np.empty(bits.size, np.uint32)
-        sizes = np.zeros((2, _GROUPS), np.int64)
-        tally = _kernel.order(bits, labels, role, *keys, sizes)
+        tally = _kernel.order(bits, labels, role, *keys)
         negatives, positives, neutral, ignored, wrong, missing = tally
         if wrong:
             raise_wrong_labels(labels, classes or NEUTRAL, name)
@@ -142,19 +133,21 @@ class ScoreHistogram:
         self.positives += positives
         self.neutral += neutral
         self.ignored += ignored
+        evaluated = keys[0][:negatives], keys[1][:positives]
+
+        # 2. the image's own curve needs them sorted
         if curve:
-            ordered = keys[0][:negatives], keys[1][:positives]
-            for part in ordered:
+            for part in evaluated:
                 part.sort()
-            self.images.append(image_curve(name, *ordered))
-        for column, n in enumerate((negatives, positives)):
-            if n:
-                part = keys[column][:n]
-                self._buffer[column].append(part if 2 * n > bits.size else part.copy())
-        self._buffered += negatives + positives
-        self._sizes += sizes
-        if self._buffered > _BUFFER:
-            self._drain()
+            self.images.append(image_curve(name, *evaluated))
+
+        # 3. count those of dense pages, keep the others until there are enough to sort together
+        shifts = dropped_bits(self._shift).astype(np.uint8)
+        for column, part in enumerate(evaluated):
+            rest = _kernel.count(part, self._start_of, shifts, self._dense[column])
+            if rest:
+                self._pending[column].append(part[:rest].copy())
+        self._settle(_PENDING)
         return self
 
     def __iadd__(self, other: ScoreHistogram) -> ScoreHistogram:
@@ -164,13 +157,17 @@ class ScoreHistogram:
         for name in ("frames", "positives", "negatives", "neutral", "ignored"):
             setattr(self, name, getattr(self, name) + getattr(other, name))
         self.images += other.images
-        for mine, theirs in zip(self._buffer, other._buffer, strict=True):
-            mine.extend(keys.copy() for keys in theirs)
-        self._buffered += other._buffered
-        self._sizes += other._sizes
-        if self._buffered > _BUFFER:
-            self._drain()
-        self._join(other)
+        other._settle()
+        self._settle()
+        # the coarser of the two resolutions, and a row for every page that has one in either
+        if other._shift > self._shift:
+            self._build([self._cells(column) for column in (0, 1)], other._shift)
+        if (self._start_of[other._pages] < 0).any():
+            self._add_pages(other._pages)
+        self._add_rows(other._pages, other._starts, other._dense, other._shift)
+        for column, cells in enumerate(other._sparse):
+            self._count(column, *cells)
+        self._fit()
         return self
 
     def __add__(self, other: ScoreHistogram) -> ScoreHistogram:
@@ -194,7 +191,7 @@ class ScoreHistogram:
 
     __hash__ = None  # type: ignore[assignment]
 
-    def counts(self) -> tuple[Keys, Counts, Counts, npt.NDArray[np.bool_]]:
+    def counts(self) -> tuple[Keys, Integers, Integers, npt.NDArray[np.bool_]]:
         """Return the cells that hold a pixel, by rising score.
 
         Returns
@@ -206,7 +203,7 @@ class ScoreHistogram:
         coarse
             ``(n,) bool``: the cell covers more than one ``float32`` value.
         """
-        self._flush()
+        self._settle()
         (negative, below), (positive, above) = self._cells(0), self._cells(1)
         none, zeros = np.zeros_like(above), np.zeros_like(below)
         keys, negatives = union((negative, below), (positive, none))
@@ -216,7 +213,7 @@ class ScoreHistogram:
     @property
     def exact(self) -> bool:
         """True while every distinct score is counted for itself."""
-        self._flush()
+        self._settle()
         return self._shift == 0
 
     # -- the representation -------------------------------------------------------------------
@@ -228,59 +225,32 @@ class ScoreHistogram:
         self._starts: Integers = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
         self._start_of = np.full(PAGES, -1, np.int64)
         self._start_of[pages] = self._starts[:-1]
-        wide = self.negatives + self.positives >= 1 << 32
-        self._dense: npt.NDArray[Any] = np.zeros(
-            (2, int(self._starts[-1])), np.uint64 if wide else np.uint32
-        )
+        self._dense: Integers = np.zeros((2, int(self._starts[-1])), np.int64)
 
-    def _widen(self) -> None:
-        if self._dense.dtype == np.uint32 and self.negatives + self.positives >= 1 << 32:
-            self._dense = self._dense.astype(np.uint64)
-
-    def _drain(self) -> None:
-        """Count the buffered keys; those without a row are put by."""
-        if not self._buffered:
-            return
-        self._buffered = 0
-        self._widen()
-        shifts = dropped_bits(self._shift).astype(np.uint8)
-        for column, buffer in enumerate(self._buffer):
-            if buffer:
-                ends = np.cumsum(self._sizes[column])
-                grouped, place = np.empty(ends[-1], np.uint32), ends - self._sizes[column]
-                for keys in buffer:
-                    _kernel.group(keys, place, grouped)
-                buffer.clear()
-                rest = _kernel.count(grouped, self._start_of, shifts, self._dense[column])
-                part = grouped[:rest]
-                self._rest[column].append(part if 2 * rest > grouped.size else part.copy())
-        self._sizes[:] = 0
-        if sum(keys.size for column in self._rest for keys in column) > _REST:
-            self._settle()
-
-    def _flush(self) -> None:
-        """Count everything that has been put by."""
-        self._drain()
-        if any(self._rest):
-            self._settle()
-
-    def _count(self, column: int, keys: Keys, counts: Counts) -> None:
+    def _count(self, column: int, keys: Keys, counts: Integers) -> None:
         """Add counts of rising `keys`; those that fall into one cell become one."""
         shifts = dropped_bits(self._shift).astype(np.uint8)
         self._sparse[column] = add_cells(
             self._sparse[column], (keys, counts), self._start_of, shifts, self._dense[column]
         )
 
-    def _settle(self) -> None:
-        """Count the rest; give crowded pages a row; drop bits if the budget is exceeded."""
-        distinct = np.zeros(PAGES, np.int64)
-        for column, rest in enumerate(self._rest):
-            if rest:
-                keys = np.concatenate(rest)
-                rest.clear()
+    def _settle(self, allowed: int = 0) -> None:
+        """Count the pending keys if there are more than `allowed`."""
+        if sum(keys.size for column in self._pending for keys in column) <= allowed:
+            return
+        for column, pending in enumerate(self._pending):
+            if pending:
+                keys = np.concatenate(pending)
+                pending.clear()
                 keys.sort()
                 self._count(column, *runs(keys))
-            distinct += np.bincount(self._sparse[column][0] >> 16, minlength=PAGES)
+        self._fit()
+
+    def _fit(self) -> None:
+        """Give crowded pages a row, and drop bits if there are more counters than the budget."""
+        distinct = np.zeros(PAGES, np.int64)
+        for keys, _ in self._sparse:
+            distinct += np.bincount(keys >> 16, minlength=PAGES)
         sparse = int(distinct.sum())
         crowded = np.flatnonzero(distinct > sparse_room(self._shift))
         if self._dense.shape[1] + 2 * sparse > self.cells or distinct[crowded].sum() > sparse // 4:
@@ -307,7 +277,7 @@ class ScoreHistogram:
         page = np.repeat(self._pages.astype(np.uint32), lengths)[used]
         start = np.repeat(self._starts[:-1], lengths)[used]
         low = (used - start).astype(np.uint32) << dropped_bits(self._shift)[page]
-        dense = (page << np.uint32(16)) | low, self._dense[column, used].astype(np.int64)
+        dense = (page << np.uint32(16)) | low, self._dense[column, used]
         return union(dense, self._sparse[column])
 
     def _build(self, columns: list[Column], shift: int) -> None:
@@ -327,25 +297,7 @@ class ScoreHistogram:
         for column, (keys, counts) in enumerate(columns):
             self._count(column, keys, counts)
 
-    def _join(self, other: ScoreHistogram) -> None:
-        """Add the cells of `other`, not its buffer."""
-        for mine, theirs in zip(self._rest, other._rest, strict=True):
-            mine.extend(keys.copy() for keys in theirs)
-        if not other._dense.size and not any(keys.size for keys, _ in other._sparse):
-            return
-        self._widen()
-        if other._shift > self._shift:
-            self._build([self._cells(column) for column in (0, 1)], other._shift)
-        if (self._start_of[other._pages] < 0).any():
-            self._add_pages(other._pages)
-        self._add_rows(other._pages, other._starts, other._dense, other._shift)
-        for column, (keys, counts) in enumerate(other._sparse):
-            self._count(column, keys, counts)
-        self._settle()
-
-    def _add_rows(
-        self, pages: Integers, starts: Integers, dense: npt.NDArray[Any], shift: int
-    ) -> None:
+    def _add_rows(self, pages: Integers, starts: Integers, dense: Integers, shift: int) -> None:
         """Add dense rows of an equal or finer shift; all `pages` are dense here too."""
         finer = (dropped_bits(self._shift) - dropped_bits(shift)).astype(np.uint8)
         for rows, total in zip(dense, self._dense, strict=True):

@@ -19,18 +19,19 @@ QUANTILES = 384
 
 @dataclass(frozen=True)
 class ImageCurve:
-    """Pixel metrics of one image, and its share in the curve of SegmentMeIfYouCan.
+    """Pixel metrics of one image, and its part of SegmentMeIfYouCan's curve.
 
     Attributes
     ----------
     image_id
-        Its name: curves are put in the order of names, so that no sum depends on who came first.
+        Its name: curves are sorted by name, so that sums do not depend on the order of adding.
     positives, negatives
         Evaluated pixels.
     auroc, auprc, fpr95
         Exact; NaN without a positive or without a negative pixel.
     thresholds
-        ``(n,) float64`` falling: lower edges of the image's own bins.
+        ``(n,) float64`` falling: lower edges of the image's own bins. Empty where a score is
+        infinite: then there are no quantiles.
     tp, fp
         ``(n,) int64`` positives and negatives in each bin.
     """
@@ -46,20 +47,12 @@ class ImageCurve:
     fp: Integers
 
 
-def image_curve(image_id: str, negative: Keys, positive: Keys, tpr: float = 0.95) -> ImageCurve:
-    """Evaluate one image.
-
-    Parameters
-    ----------
-    image_id
-        Its name.
-    negative, positive
-        Sorted keys of its pixels, see :func:`meta_ood.metrics.pixel.keys.order_keys`.
-    tpr
-        Where FPR95 is read: at the first threshold with at least this TPR.
-    """
+def image_curve(image_id: str, negative: Keys, positive: Keys) -> ImageCurve:
+    """Evaluate one image, given the sorted keys of its pixels (:func:`.keys.order_keys`)."""
     auroc = auprc = fpr95 = math.nan
     if positive.size and negative.size:
+        # the curve changes in a way that counts only where there is a positive: one point for each
+        # distinct positive score, from the highest down
         values, counts = np.unique(positive, return_counts=True)
         values, counts = values[::-1], counts[::-1].astype(np.float64)
         above = negative.size - np.searchsorted(negative, values, side="right")
@@ -68,12 +61,9 @@ def image_curve(image_id: str, negative: Keys, positive: Keys, tpr: float = 0.95
         pairs = float(positive.size) * float(negative.size)
         auroc = float(1 - np.sum(counts * (above + fp) / 2) / pairs)
         auprc = float(np.sum(counts * (tp / (tp + fp))) / positive.size)
-        first = int(np.searchsorted(tp / positive.size, tpr, side="left"))
-        fpr95 = float(fp[first] / negative.size)
-    thresholds, true, false = _quantile_bins(key_scores(negative), key_scores(positive))
-    return ImageCurve(
-        image_id, positive.size, negative.size, auroc, auprc, fpr95, thresholds, true, false
-    )
+        fpr95 = float(fp[np.searchsorted(tp / positive.size, 0.95)] / negative.size)
+    bins = _quantile_bins(key_scores(negative), key_scores(positive))
+    return ImageCurve(image_id, positive.size, negative.size, auroc, auprc, fpr95, *bins)
 
 
 def _quantile_bins(
@@ -81,9 +71,10 @@ def _quantile_bins(
 ) -> tuple[Floats, Integers, Integers]:
     """Count both classes between the quantiles of both, and a margin around the whole range."""
     parts = [part for part in (positive, negative) if part.size]
-    if not parts:
+    ends = np.array([part[i] for part in parts for i in (0, -1)], np.float64)
+    if not parts or not np.isfinite(ends).all():
         return np.empty(0), np.empty(0, np.int64), np.empty(0, np.int64)
-    low, high = (float(f(p[i] for p in parts)) for f, i in ((min, 0), (max, -1)))
+    low, high = ends.min(), ends.max()
     margin = max((high - low) * 1e-2, 1e-2)
     edges = [np.array([low - margin, high + margin])]
     edges += [_quantiles(part, min(QUANTILES, part.size)) for part in parts]

@@ -1,4 +1,4 @@
-"""Pixel metrics from score histograms: AUROC, AUPRC, FPR95, curves, and what they were made of."""
+"""Pixel metrics of a score under a named protocol: AUROC, AUPRC and FPR95 with their counts."""
 
 from __future__ import annotations
 
@@ -12,10 +12,9 @@ import numpy as np
 import numpy.typing as npt
 
 from meta_ood.data.registry import lookup
-from meta_ood.metrics.pixel.curves import TPR, auprc_of, auroc_of, fpr_at_tpr, sweep
+from meta_ood.metrics.pixel.curves import TPR, Sweep, auprc_of, auroc_of, fpr_at_tpr, sweep
 from meta_ood.metrics.pixel.histogram import ScoreHistogram
 from meta_ood.metrics.pixel.images import ImageCurve
-from meta_ood.metrics.pixel.keys import key_scores
 
 logger = logging.getLogger(__name__)
 
@@ -23,16 +22,7 @@ Floats = npt.NDArray[np.float64]
 BINS = 100
 """Bins of the published protocol."""
 ROUNDING = 1e-6
-"""How far a score may lie outside [0, 1] and still be one that was meant to be inside."""
-_FIGURES = (
-    "auroc",
-    "auprc",
-    "fpr95",
-    "threshold95",
-    "auroc_error",
-    "auprc_error",
-    "fpr95_error",
-)
+"""How far a score may lie outside [0, 1] by rounding and still count as meant to be inside."""
 
 
 @dataclass(frozen=True)
@@ -47,24 +37,22 @@ class PixelMetrics:
         Area under the ROC curve; ties count half.
     auprc
         Average precision: the step-wise sum of precision over recall.
-    fpr95, threshold95
-        False positive rate at the first threshold whose true positive rate is at least 0.95, and
-        that threshold: positive is ``score >= threshold``.
+    fpr95
+        False positive rate at the first threshold whose true positive rate is at least 0.95.
     auroc_error, auprc_error, fpr95_error
-        Bounds of what the histogram's bounded memory can have changed; 0 while it is exact.
+        Bounds of the error that the histogram's limited memory can cause; 0 while it is exact.
     frames, pixels, positives
         Evaluated frames, evaluated pixels and the OoD pixels among them.
     ignored, neutral
         Pixels left out: void, and LostAndFound's non-hazards.
 
-    All figures are NaN where there is no positive or no negative pixel.
+    The first six are NaN where there is no positive or no negative pixel.
     """
 
     protocol: str
     auroc: float
     auprc: float
     fpr95: float
-    threshold95: float
     auroc_error: float
     auprc_error: float
     fpr95_error: float
@@ -75,78 +63,50 @@ class PixelMetrics:
     neutral: int
 
 
-def exact(histogram: ScoreHistogram) -> PixelMetrics:
+Values = dict[str, float]
+"""Fields of :class:`PixelMetrics`; a missing rate is NaN, a missing count is the histogram's."""
+
+
+def exact(histogram: ScoreHistogram, curve: Sweep) -> Values:
     """Evaluate all pixels pooled, every score counted for itself.
 
-    This is also the pixel protocol of Fishyscapes (``bdlb``).
+    Protocol ``fishyscapes`` is the same: the pixel metrics of Fishyscapes' benchmark (``bdlb``).
     """
-    return _pooled(histogram, "exact")
+    (auroc, auroc_error), (auprc, auprc_error) = auroc_of(curve), auprc_of(curve)
+    fpr95, fpr95_error = fpr_at_tpr(curve)
+    errors = {"auroc_error": auroc_error, "auprc_error": auprc_error, "fpr95_error": fpr95_error}
+    return {"auroc": auroc, "auprc": auprc, "fpr95": fpr95, **errors}
 
 
-def fishyscapes(histogram: ScoreHistogram) -> PixelMetrics:
-    """Evaluate as Fishyscapes' benchmark does: pooled, step-wise AP, first TPR >= 0.95."""
-    return _pooled(histogram, "fishyscapes")
+def published(histogram: ScoreHistogram, curve: Sweep) -> Values:
+    """Evaluate as the published code does, for comparison with its numbers (decision 0040).
 
-
-def _pooled(histogram: ScoreHistogram, protocol: str) -> PixelMetrics:
-    s = sweep(histogram)
-    auroc, auroc_error = auroc_of(s)
-    auprc, auprc_error = auprc_of(s)
-    fpr95, threshold, fpr95_error = fpr_at_tpr(s)
-    return _result(
-        histogram,
-        protocol,
-        auroc=auroc,
-        auprc=auprc,
-        fpr95=fpr95,
-        threshold95=threshold,
-        auroc_error=auroc_error,
-        auprc_error=auprc_error,
-        fpr95_error=fpr95_error,
-    )
-
-
-def _result(histogram: ScoreHistogram, protocol: str, **figures: float) -> PixelMetrics:
-    return PixelMetrics(
-        protocol=protocol,
-        **{name: figures.get(name, math.nan) for name in _FIGURES},
-        frames=histogram.frames,
-        pixels=histogram.positives + histogram.negatives,
-        positives=histogram.positives,
-        ignored=histogram.ignored,
-        neutral=histogram.neutral,
-    )
-
-
-def published(histogram: ScoreHistogram) -> PixelMetrics:
-    """Evaluate as the published code does (METHOD.md G4), for comparison with its figures.
-
-    100 equal bins on [0, 1]; scores that round beyond are lost, other scores have no figure.
-    AUROC and FPR95 from 10^5 points of each class (bins with less than 10^-5 of a class vanish),
-    FPR95 at the ROC point whose TPR is *nearest* to 0.95; AUPRC from 10^7 points in all.
+    100 equal bins on [0, 1]; scores that round beyond are lost, others give no value. AUROC and
+    FPR95 come from 10^5 points of each class (bins with less than 10^-5 of a class vanish), FPR95
+    at the ROC point whose TPR is *nearest* to 0.95; AUPRC comes from 10^7 points in all.
     """
-    keys, negatives, positives, _ = histogram.counts()
-    scores = key_scores(keys)
-    if scores[0] < -ROUNDING or scores[-1] > 1 + ROUNDING:
+    scores = curve.thresholds
+    if scores[-1] < -ROUNDING or scores[0] > 1 + ROUNDING:
         logger.warning("protocol published needs scores in [0, 1]: the metrics are NaN")
-        return undefined(histogram, "published")
-    edges = np.linspace(0, 1, BINS + 1, dtype=np.float32)
+        return {}
+    # edges in float64, as in the published code: the float32 nearest to 0.29 lies below 0.29
+    edges = np.linspace(0, 1, BINS + 1)
     place = np.searchsorted(edges, scores, side="right") - 1
     place[scores == edges[-1]] = BINS - 1
     inside = (place >= 0) & (place < BINS)
-    counts: list[Floats] = [
-        np.asarray(np.bincount(place[inside], column[inside], BINS), np.float64)
-        for column in (negatives, positives)
-    ]
-    lost = histogram.negatives + histogram.positives - int(counts[0].sum() + counts[1].sum())
+    negatives, positives = (
+        np.asarray(np.bincount(place[inside], cell[inside], BINS), np.float64)
+        for cell in (curve.cell_fp, curve.cell_tp)
+    )
+    lost = histogram.negatives + histogram.positives - int(negatives.sum() + positives.sum())
     if lost:
         logger.warning("protocol published loses %d pixels that round beyond [0, 1]", lost)
-    if not counts[0].any() or not counts[1].any():
-        return undefined(histogram, "published")
-    return _result(histogram, "published", **published_figures(counts[0], counts[1]))
+    if not negatives.any() or not positives.any():
+        return {}
+    return published_metrics(negatives, positives)
 
 
-def published_figures(negatives: Floats, positives: Floats) -> dict[str, float]:
+def published_metrics(negatives: Floats, positives: Floats) -> Values:
     """Return the published code's AUROC, FPR95 and AUPRC of two histograms over [0, 1].
 
     Parameters
@@ -178,46 +138,64 @@ def _expand(counts: Floats, points: float) -> Floats:
     return np.asarray(np.floor(counts / counts.sum() * points), np.float64)
 
 
-def smiyc(histogram: ScoreHistogram) -> PixelMetrics:
+def smiyc(histogram: ScoreHistogram, curve: Sweep) -> Values:
     """Evaluate as SegmentMeIfYouCan does: each image adds its pixels at its own 768 edges.
 
     Bins count at their lower edge; AP is the step sum over the merged curve, FPR95 is read at the
-    first TPR >= 0.95. Needs the images' curves.
+    first TPR >= 0.95. Needs the images' curves; infinite scores have no quantiles and no value.
     """
+    merged = _smiyc_curve(histogram)
+    if merged is None:
+        logger.warning("protocol smiyc needs finite scores: the metrics are NaN")
+        return {}
+    _, tp, fp = merged
+    tp, fp = np.concatenate([[0.0], tp]), np.concatenate([[0.0], fp])
+    tpr, fpr = tp / tp[-1], fp / fp[-1]
+    precision = tp / np.maximum(tp + fp, 1)
+    return {
+        "auroc": float(np.sum(np.diff(fpr) * (tpr[1:] + tpr[:-1])) / 2),
+        "auprc": float(np.sum(np.diff(tpr) * precision[1:])),
+        "fpr95": float(fpr[int(np.searchsorted(tpr, TPR))]),
+    }
+
+
+def smiyc_threshold(histogram: ScoreHistogram) -> float:
+    """Return SegmentMeIfYouCan's default threshold of components; `>` is positive.
+
+    It is the lower edge of the bin with the best F1 on the curve merged from the images' quantiles,
+    the highest one of several: an oracle. NaN without a positive pixel or with infinite scores.
+    """
+    merged = _smiyc_curve(histogram)
+    if merged is None or not histogram.positives:
+        return math.nan
+    levels, tp, fp = merged
+    return float(levels[int(np.argmax(2 * tp / (tp + fp + histogram.positives)))])
+
+
+def _smiyc_curve(histogram: ScoreHistogram) -> tuple[Floats, Floats, Floats] | None:
+    """Return falling thresholds with the true and false positives at each; None if undefined."""
     images = _images(histogram, "smiyc")
+    if any((i.positives or i.negatives) and not i.thresholds.size for i in images):
+        return None
     thresholds = np.concatenate([image.thresholds for image in images])
     order = np.argsort(-thresholds, kind="stable")
     tp = np.cumsum(np.concatenate([image.tp for image in images])[order].astype(np.float64))
     fp = np.cumsum(np.concatenate([image.fp for image in images])[order].astype(np.float64))
     last = np.flatnonzero(np.append(np.diff(thresholds[order]) != 0, True))
-    levels = thresholds[order][last]
-    tp, fp = np.concatenate([[0.0], tp[last]]), np.concatenate([[0.0], fp[last]])
-    tpr, fpr = tp / tp[-1], fp / fp[-1]
-    precision = tp / np.maximum(tp + fp, 1)
-    first = int(np.searchsorted(tpr, TPR))
-    return _result(
-        histogram,
-        "smiyc",
-        auroc=float(np.sum(np.diff(fpr) * (tpr[1:] + tpr[:-1])) / 2),
-        auprc=float(np.sum(np.diff(tpr) * precision[1:])),
-        fpr95=float(fpr[first]),
-        threshold95=float(levels[first - 1]),
-    )
+    return thresholds[order][last], tp[last], fp[last]
 
 
-def per_image_mean(histogram: ScoreHistogram) -> PixelMetrics:
-    """Average the exact figures of the images that have both kinds of pixels.
+def per_image_mean(histogram: ScoreHistogram, curve: Sweep) -> Values:
+    """Average the exact values of the images that have both kinds of pixels.
 
     ``frames`` counts only those: images without OoD, where false alarms cost most, are left out.
     """
     images = [i for i in _images(histogram, "per_image_mean") if i.positives and i.negatives]
     if not images:
-        return undefined(histogram, "per_image_mean")
-    means = {
-        name: math.fsum(getattr(image, name) for image in images) / len(images)
-        for name in ("auroc", "auprc", "fpr95")
-    }
-    return dataclasses.replace(_result(histogram, "per_image_mean", **means), frames=len(images))
+        return {}
+    names = ("auroc", "auprc", "fpr95")
+    means = {name: math.fsum(getattr(i, name) for i in images) / len(images) for name in names}
+    return {**means, "frames": len(images)}
 
 
 def _images(histogram: ScoreHistogram, protocol: str) -> list[ImageCurve]:
@@ -229,16 +207,18 @@ def _images(histogram: ScoreHistogram, protocol: str) -> list[ImageCurve]:
 PER_IMAGE = ("smiyc", "per_image_mean")
 """Protocols that need the images' curves: ``ScoreHistogram.add(..., curve=True)``."""
 
-PROTOCOLS: dict[str, Callable[[ScoreHistogram], PixelMetrics]] = {
+PROTOCOLS: dict[str, Callable[[ScoreHistogram, Sweep], Values]] = {
     "exact": exact,
     "published": published,
-    "fishyscapes": fishyscapes,
+    "fishyscapes": exact,
     "smiyc": smiyc,
     "per_image_mean": per_image_mean,
 }
 
 
-def pixel_metrics(histogram: ScoreHistogram, protocol: str = "exact") -> PixelMetrics:
+def pixel_metrics(
+    histogram: ScoreHistogram, protocol: str = "exact", curve: Sweep | None = None
+) -> PixelMetrics:
     """Evaluate a score.
 
     Parameters
@@ -247,6 +227,8 @@ def pixel_metrics(histogram: ScoreHistogram, protocol: str = "exact") -> PixelMe
         The evaluated pixels.
     protocol
         Key of :data:`PROTOCOLS`.
+    curve
+        Sweep of this histogram, if it is there already.
 
     Returns
     -------
@@ -266,13 +248,21 @@ def pixel_metrics(histogram: ScoreHistogram, protocol: str = "exact") -> PixelMe
     (0.75, 0.8333, 0.5)
     """
     evaluate = lookup("protocol", PROTOCOLS, protocol)
-    if not histogram.positives or not histogram.negatives:
-        missing = "OoD" if not histogram.positives else "in-distribution"
+    values: Values = {}
+    if histogram.positives and histogram.negatives:
+        values = evaluate(histogram, curve or sweep(histogram))
+    else:
+        missing = "in-distribution" if histogram.positives else "OoD"
         logger.warning("protocol %s: no %s pixel, the metrics are NaN", protocol, missing)
-        return undefined(histogram, protocol)
-    return evaluate(histogram)
-
-
-def undefined(histogram: ScoreHistogram, protocol: str) -> PixelMetrics:
-    """Return metrics that are all NaN, with the counts of the histogram."""
-    return _result(histogram, protocol)
+    counts = {
+        "frames": histogram.frames,
+        "pixels": histogram.positives + histogram.negatives,
+        "positives": histogram.positives,
+        "ignored": histogram.ignored,
+        "neutral": histogram.neutral,
+    }
+    rates = [field.name for field in dataclasses.fields(PixelMetrics)][1:7]
+    return PixelMetrics(
+        protocol,
+        **{**dict.fromkeys(rates, math.nan), **counts, **values},  # type: ignore[arg-type]
+    )

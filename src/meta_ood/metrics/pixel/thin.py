@@ -1,4 +1,4 @@
-"""Thin score counts of scenes, a few kB each: enough to resample scenes, not to quote figures."""
+"""Thin score counts of scenes, a few kB each: enough to resample scenes, not to quote values."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from meta_ood.data.labels import IN, NEUTRAL, OOD, LabelMap
 from meta_ood.metrics.pixel.curves import Sweep, auprc_of, auroc_of, fpr_at_tpr
-from meta_ood.metrics.pixel.keys import as_float32, key_scores, order_keys
+from meta_ood.metrics.pixel.keys import key_scores, order_keys
 
 Integers = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
@@ -37,9 +37,9 @@ class ThinCounts:
     counts: Integers
 
     @classmethod
-    def of(cls, score: npt.NDArray[np.floating], target: LabelMap) -> ThinCounts:
+    def of(cls, score: npt.NDArray[np.float32], target: LabelMap) -> ThinCounts:
         """Count one map: ``(H, W)`` scores without NaN where they are evaluated, and its target."""
-        keys = order_keys(as_float32(score)) >> np.uint32(DROPPED)
+        keys = order_keys(score) >> np.uint32(DROPPED)
         positive = np.bincount(keys[target == OOD], minlength=_CELLS)
         negative = np.bincount(keys[(target < NEUTRAL) | (target == IN)], minlength=_CELLS)
         cells = np.flatnonzero(positive + negative)
@@ -54,7 +54,7 @@ class ThinCounts:
         return ThinCounts(cells, counts)
 
 
-def resampled_figures(scenes: Sequence[ThinCounts], weights: Integers) -> dict[str, Floats]:
+def resampled_metrics(scenes: Sequence[ThinCounts], weights: Integers) -> dict[str, Floats]:
     """Evaluate many weighted sums of scenes.
 
     Parameters
@@ -72,21 +72,15 @@ def resampled_figures(scenes: Sequence[ThinCounts], weights: Integers) -> dict[s
     table = np.zeros((2, len(scenes), cells.size), np.int64)
     for index, scene in enumerate(scenes):
         table[:, index, np.searchsorted(cells, scene.cells)] = scene.counts
-    thresholds = key_scores((cells << DROPPED).astype(np.uint32))[::-1].astype(np.float64)
+    cells, table = cells[::-1], table[:, :, ::-1]  # a sweep goes from the highest score down
+    thresholds = key_scores((cells << DROPPED).astype(np.uint32)).astype(np.float64)
     coarse = np.ones(cells.size, bool)
-    figures = np.full((3, len(weights)), math.nan)
+    result = np.full((3, len(weights)), math.nan)
     for index, weight in enumerate(weights):
-        fp, tp = ((weight @ part).astype(np.float64) for part in table)  # integers: no BLAS
+        # sums of integers, which BLAS does not touch: equal on every machine
+        fp, tp = ((weight @ part).astype(np.float64) for part in table)
+        used = fp + tp > 0
         if fp.any() and tp.any():
-            used = (fp + tp)[::-1] > 0
-            cell_tp, cell_fp = tp[::-1][used], fp[::-1][used]
-            s = Sweep(
-                thresholds[used],
-                np.cumsum(cell_tp),
-                np.cumsum(cell_fp),
-                cell_tp,
-                cell_fp,
-                coarse[: cell_tp.size],
-            )
-            figures[:, index] = auroc_of(s)[0], auprc_of(s)[0], fpr_at_tpr(s)[0]
-    return dict(zip(("auroc", "auprc", "fpr95"), figures, strict=True))
+            s = Sweep.of_cells(thresholds[used], tp[used], fp[used], coarse[used])
+            result[:, index] = auroc_of(s)[0], auprc_of(s)[0], fpr_at_tpr(s)[0]
+    return dict(zip(("auroc", "auprc", "fpr95"), result, strict=True))
