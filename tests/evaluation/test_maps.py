@@ -55,15 +55,17 @@ def test_every_format_gives_the_same(tmp_path: Path, kind: str) -> None:
     assert set(found["protocols"]) == {"exact", "smiyc"}
     assert found["component"]["threshold_is_oracle"]
     best = max(2 * y[s >= t].sum() / (y.sum() + (s >= t).sum()) for t in np.unique(s))
-    assert found["component"]["pixel_f1"] == pytest.approx(best)
-    cut = found["component"]["threshold"]
-    overlaps = component.Overlaps(np.empty(0), np.empty(0))
-    for score, target in maps:
-        ours = np.select([target == 1, target == 255], [OOD, IGNORE], IN).astype(np.uint8)
-        overlaps += component.of_map(score, ours, cut)
-    expected = component.component_metrics(overlaps)
-    assert found["component"]["siou"] == pytest.approx(expected.siou)
-    assert found["component"]["f1"] == pytest.approx(expected.f1)
+    assert found["component_best_pixel_f1"]["pixel_f1"] == pytest.approx(best)
+    assert found["component"]["rule"] == "smiyc"
+    for key, strict in (("component", True), ("component_best_pixel_f1", False)):
+        overlaps = []
+        for score, target in maps:
+            ours = np.select([target == 1, target == 255], [OOD, IGNORE], IN).astype(np.uint8)
+            cut = component.Cut("", found[key]["threshold"], strict)
+            overlaps.append(component.of_mask(cut.mask(score.astype(np.float32), ours), ours))
+        expected = component.component_metrics(component.Overlaps.concatenate(overlaps))
+        assert found[key]["siou"] == pytest.approx(expected.siou)
+        assert found[key]["f1"] == pytest.approx(expected.f1)
 
 
 def test_command(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ import pytest
 
 from meta_ood.data.labels import IGNORE, IN, OOD
 from meta_ood.data.predictions import Prediction
-from meta_ood.evaluation.counting import Counts
+from meta_ood.evaluation.counting import SetCounts
 from meta_ood.evaluation.uncertainty import replicates
 from meta_ood.metrics import bootstrap, component
 from meta_ood.metrics.segment import segment_errors
@@ -25,7 +25,7 @@ def prediction(number: int) -> Prediction:
 
 def test_segment_figures_are_those_of_the_scenes_drawn() -> None:
     predictions = [prediction(number) for number in range(6)]
-    counts = Counts(["entropy"])
+    counts = SetCounts(["entropy"])
     for one in predictions:
         counts.add(one)
     tables = [measure_segments(one) for one in predictions]

@@ -1,6 +1,6 @@
-"""What the stage `evaluate` computes: counts over frames, figures, curves and pictures."""
+"""Metrics, curves and pictures of predictions and of score maps, from counts over frames."""
 
-from meta_ood.evaluation.counting import Counts, count_components, count_files
+from meta_ood.evaluation.counting import SetCounts, count_files
 from meta_ood.evaluation.maps import chosen_threshold, evaluate_maps, maps_text, pair_files
 from meta_ood.evaluation.pictures import choose_pictures, write_pictures
 from meta_ood.evaluation.summary import (
@@ -10,18 +10,16 @@ from meta_ood.evaluation.summary import (
     plain,
     read_calibration,
     read_removed,
-    write_columns,
-    write_json,
+    write_curve,
 )
 from meta_ood.evaluation.uncertainty import intervals, replicates
 from meta_ood.metrics.pixel import PROTOCOLS
 
 __all__ = [
     "PROTOCOLS",
-    "Counts",
+    "SetCounts",
     "choose_pictures",
     "chosen_threshold",
-    "count_components",
     "count_files",
     "curve_tables",
     "evaluate_maps",
@@ -34,7 +32,6 @@ __all__ = [
     "read_calibration",
     "read_removed",
     "replicates",
-    "write_columns",
-    "write_json",
+    "write_curve",
     "write_pictures",
 ]

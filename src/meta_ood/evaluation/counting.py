@@ -1,27 +1,35 @@
-"""Counts of a set of predictions: frame by frame, in any order and by any number of threads."""
+"""Counts over the frames of an evaluated set.
+
+Each prediction file is read and up-sampled once. It is read a second time only for what a frame
+cannot say before the whole set is counted: component metrics at a threshold that is chosen on this
+set, and the standardised max logit, which needs the mean and deviation of each class.
+"""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from meta_ood.config import EvaluateParams
 from meta_ood.data.context import progress
+from meta_ood.data.labels import LabelMap
 from meta_ood.data.prediction_files import read_prediction
 from meta_ood.data.predictions import FloatMap, Prediction
 from meta_ood.data.registry import lookup
-from meta_ood.metrics import component, semantic
-from meta_ood.metrics.pixel import ScoreHistogram, ThinCounts, best_f1, just_below
+from meta_ood.metrics import semantic
+from meta_ood.metrics.component import TRACKS, Cut, Overlaps, of_mask
+from meta_ood.metrics.pixel import PER_IMAGE, ScoreHistogram, Sweep, ThinCounts, sweep
 from meta_ood.scores import SCORES, PixelMaps, Score, pixel_maps
 
+Floats = npt.NDArray[np.float64]
 Confusion = npt.NDArray[np.int64]
-
 
 STANDARDISED = "standardised_max_logit"
 """A score that needs the statistics of a whole set; the others are in ``scores.SCORES``."""
@@ -29,7 +37,7 @@ STANDARDISED = "standardised_max_logit"
 
 @dataclass(frozen=True)
 class ClassStatistics:
-    """Largest logit over the pixels of each predicted class.
+    """Mean and deviation of the largest logit over the pixels of each predicted class.
 
     Attributes
     ----------
@@ -37,8 +45,15 @@ class ClassStatistics:
         ``(C,) float64``; 0 and 1 for a class that is nowhere predicted.
     """
 
-    mean: npt.NDArray[np.float64]
-    deviation: npt.NDArray[np.float64]
+    mean: Floats
+    deviation: Floats
+
+    @classmethod
+    def of_sums(cls, count: Floats, first: Floats, second: Floats) -> ClassStatistics:
+        """Return the statistics from ``(C,)`` numbers of pixels, sums and sums of squares."""
+        mean = first / np.maximum(count, 1)
+        variance = np.maximum(second / np.maximum(count, 1) - mean**2, 0)
+        return cls(mean, np.where(variance > 0, np.sqrt(variance), 1.0))
 
     def standardise(self, maps: PixelMaps) -> FloatMap:
         """Return the negated largest logit, standardised by its class: ``(H, W) float32``.
@@ -46,48 +61,34 @@ class ClassStatistics:
         Standardised max logit (Jung et al. 2021), with the statistics of the evaluated set itself;
         no target is used (decision 0045).
         """
-        assert maps.arg_max is not None
         mean, deviation = (v.astype(np.float32) for v in (self.mean, self.deviation))
-        return (mean[maps.arg_max] - maps.the("max_logit")) / deviation[maps.arg_max]
+        return (mean[maps.arg_max] - maps.max_logit) / deviation[maps.arg_max]
 
 
-def class_statistics(
-    paths: Sequence[Path], workers: int = 1, temperature: float = 1.0
-) -> ClassStatistics:
-    """Collect the statistics of a set of predictions; the number of threads changes nothing."""
-
-    def sums(path: Path) -> npt.NDArray[np.float64]:
-        prediction = tempered(read_prediction(path), temperature)
-        maps = pixel_maps(prediction, ("max_logit", "arg_max"))
-        assert maps.arg_max is not None
-        index = maps.arg_max.ravel()
-        logit = maps.the("max_logit").ravel().astype(np.float64)
-        powers = (np.ones_like(logit), logit, logit * logit)
-        classes = prediction.logits.shape[0]
-        return np.stack([np.bincount(index, power, classes) for power in powers])
-
-    with ThreadPoolExecutor(max(workers, 1)) as pool:
-        found = list(progress(pool.map(sums, paths), "class statistics", total=len(paths)))
-    count, first, second = np.sum(found, axis=0)
-    mean = first / np.maximum(count, 1)
-    variance = np.maximum(second / np.maximum(count, 1) - mean**2, 0)
-    return ClassStatistics(mean, np.where(variance > 0, np.sqrt(variance), 1.0))
-
-
-class Counts:
+class SetCounts:
     """Everything that is counted frame by frame; threads may add at once, in any order.
 
     Attributes
     ----------
+    main
+        Name of the score that segments, components and curves are made of: the first one.
     histograms
         Score name -> pixels.
     thin
-        Scene -> pixels of the first score, for resampling.
+        Scene -> pixels of the main score, for resampling.
     confusion
         Scene -> ``(C, C) int64``.
     reliability
         How often the arg max is right at each confidence.
+    curve
+        Sweep of the main score over the whole set; set by :func:`count_files`.
+    components
+        Name -> component metrics of the main score; set by :func:`count_files`.
     """
+
+    curve: Sweep
+    components: dict[str, dict[str, Any]]
+    reliability: semantic.Reliability
 
     def __init__(
         self,
@@ -95,36 +96,50 @@ class Counts:
         *,
         curves: bool = False,
         temperature: float = 1.0,
-        statistics: ClassStatistics | None = None,
+        track: str = "all",
     ) -> None:
         """Start from nothing.
 
         Parameters
         ----------
         scores
-            Keys of :data:`meta_ood.scores.SCORES`.
+            Keys of :data:`meta_ood.scores.SCORES`, or :data:`STANDARDISED`.
         curves
             Keep a curve of every image, for the protocols that need it.
         temperature
             Divides the logits.
-        statistics
-            For :data:`STANDARDISED`.
+        track
+            Key of :data:`meta_ood.metrics.component.TRACKS`.
+
+        Raises
+        ------
+        ValueError
+            Unknown name.
         """
-        self._temperature = temperature
-        known = dict(SCORES)
-        if statistics is not None:
-            known[STANDARDISED] = Score(("max_logit", "arg_max"), statistics.standardise)
-        self._functions = {name: lookup("score", known, name) for name in scores}
-        self._needs = {need for score in self._functions.values() for need in score.needs}
-        self._curves = curves
+        late = Score(("max_logit", "arg_max"), _not_yet)
+        known = {**SCORES, STANDARDISED: late}
+        self._scores = {name: lookup("score", known, name) for name in scores}
+        self._is_standardised = self._scores.pop(STANDARDISED, None) is not None
+        self._temperature, self._curves = temperature, curves
+        self._sizes = lookup("track", TRACKS, track)
+        # maps that calibration and confusion need, those of the scores, and those of the statistics
+        self._needs = {"first", "arg_max"}.union(*(score.needs for score in self._scores.values()))
+        self._needs |= set(late.needs) if self._is_standardised else set()
         self._locks = {name: threading.Lock() for name in ("", *scores)}
+        self.main = scores[0]
         self.histograms = {name: ScoreHistogram() for name in scores}
         self.thin: dict[str, ThinCounts] = {}
         self.confusion: dict[str, Confusion] = {}
-        self.reliability: semantic.Reliability | None = None
+        # by image, so that sums of floats do not depend on the order of adding
+        self._class_sums: dict[str, Floats] = {}
+        self._overlaps: dict[str, dict[str, Overlaps]] = {}
 
-    def add(self, prediction: Prediction) -> None:
-        """Count one frame.
+    def add(self, prediction: Prediction, cuts: Mapping[str, Cut] | None = None) -> PixelMaps:
+        """Count one frame, with segments at thresholds that are known by now.
+
+        Returns
+        -------
+        The frame's pixel maps, of the logits divided by the temperature.
 
         Raises
         ------
@@ -132,24 +147,75 @@ class Counts:
             Wrong target values or NaN; the frame is named.
         """
         prediction = tempered(prediction, self._temperature)
-        classes, target = prediction.logits.shape[0], prediction.target
-        maps = pixel_maps(prediction, sorted({*self._needs, "first", "arg_max"}))
-        assert maps.arg_max is not None
-        thin: ThinCounts | None = None
-        for name, function in self._functions.items():
-            score = function(maps)
-            with self._locks[name]:
-                self.histograms[name].add(score, target, classes, prediction.image_id, self._curves)
-            thin = thin or ThinCounts.of(score, target)
+        target, scene = prediction.target, prediction.scene
+        classes = prediction.logits.shape[0]
+        maps = pixel_maps(prediction, self._needs)
+        # 1. every score; thin counts and components of the main one
+        for name, score in self._scores.items():
+            values = score(maps)
+            self._add_score(name, values, prediction)
+            if name == self.main:
+                thin = ThinCounts.of(values, target)
+                self._add_components(values, target, prediction.image_id, cuts or {})
+        # 2. known classes
         confusion = semantic.confusion_matrix(maps.arg_max, target, classes)
-        reliability = semantic.reliability(maps.the("first"), maps.arg_max, target, classes)
+        reliability = semantic.reliability(maps.first, maps.arg_max, target, classes)
         with self._locks[""]:
-            scene = prediction.scene
-            known = scene in self.confusion
-            self.confusion[scene] = self.confusion[scene] + confusion if known else confusion
-            if thin is not None:
-                self.thin[scene] = self.thin[scene] + thin if known else thin
-            self.reliability = self.reliability + reliability if self.reliability else reliability
+            is_known = scene in self.thin
+            self.thin[scene] = self.thin[scene] + thin if is_known else thin
+            self.confusion[scene] = self.confusion[scene] + confusion if is_known else confusion
+            is_first = not hasattr(self, "reliability")
+            self.reliability = reliability if is_first else self.reliability + reliability
+            # 3. what the standardised max logit will need of the whole set
+            if self._is_standardised:
+                self._class_sums[prediction.image_id] = _class_sums(maps, classes)
+        return maps
+
+    def add_again(self, prediction: Prediction, cuts: Mapping[str, Cut]) -> None:
+        """Count of one frame what could not be counted before all others were."""
+        prediction = tempered(prediction, self._temperature)
+        score = self._scores[self.main]
+        late = ("max_logit", "arg_max") if self._is_standardised else ()
+        maps = pixel_maps(prediction, {*late, *(score.needs if cuts else ())})
+        if self._is_standardised:
+            statistics = self.class_statistics().standardise(maps)
+            self._add_score(STANDARDISED, statistics, prediction)
+        if cuts:
+            self._add_components(score(maps), prediction.target, prediction.image_id, cuts)
+
+    def class_statistics(self) -> ClassStatistics:
+        """Return the statistics of all frames that were added."""
+        images = sorted(self._class_sums)
+        return ClassStatistics.of_sums(*np.sum([self._class_sums[i] for i in images], axis=0))
+
+    def overlaps(self, cut: str) -> Overlaps:
+        """Return sIoU and PPV at one of the cuts over all frames, in the order of their names."""
+        of_images = self._overlaps[cut]
+        return Overlaps.concatenate([of_images[image] for image in sorted(of_images)])
+
+    def _add_score(self, name: str, values: FloatMap, prediction: Prediction) -> None:
+        classes, image = prediction.logits.shape[0], prediction.image_id
+        with self._locks[name]:
+            self.histograms[name].add(values, prediction.target, classes, image, self._curves)
+
+    def _add_components(
+        self, values: FloatMap, target: LabelMap, image: str, cuts: Mapping[str, Cut]
+    ) -> None:
+        for name, cut in cuts.items():
+            found = of_mask(cut.mask(values, target), target, *self._sizes)
+            with self._locks[""]:
+                self._overlaps.setdefault(name, {})[image] = found
+
+
+def _not_yet(maps: PixelMaps) -> FloatMap:
+    raise AssertionError("standardised before the set was counted")
+
+
+def _class_sums(maps: PixelMaps, classes: int) -> Floats:
+    """Return ``(3, C)``: pixels of each predicted class, sums and sums of squares of max logits."""
+    index, logit = maps.arg_max.ravel(), maps.max_logit.ravel().astype(np.float64)
+    powers = (np.ones_like(logit), logit, logit * logit)
+    return np.stack([np.bincount(index, power, classes) for power in powers])
 
 
 def tempered(prediction: Prediction, temperature: float) -> Prediction:
@@ -169,87 +235,90 @@ def tempered(prediction: Prediction, temperature: float) -> Prediction:
 
 def count_files(
     paths: Sequence[Path],
-    scores: Sequence[str],
-    workers: int = 1,
-    *,
-    curves: bool = False,
-    temperature: float = 1.0,
-) -> Counts:
-    """Count the stored predictions `paths` with `workers` threads; their number changes nothing.
-
-    Other parameters as for :class:`Counts`.
-
-    Raises
-    ------
-    ValueError
-        As :meth:`Counts.add`, or if there is no path.
-    """
-    if not paths:
-        raise ValueError("no prediction to count")
-    needed = STANDARDISED in scores
-    statistics = class_statistics(paths, workers, temperature) if needed else None
-    counts = Counts(scores, curves=curves, temperature=temperature, statistics=statistics)
-    with ThreadPoolExecutor(max(workers, 1)) as pool:
-        tasks = [pool.submit(lambda path: counts.add(read_prediction(path)), p) for p in paths]
-        try:
-            for task in progress(as_completed(tasks), "evaluate", total=len(tasks)):
-                task.result()
-        finally:
-            for task in tasks:
-                task.cancel()
-    return counts
-
-
-def count_components(
-    paths: Sequence[Path],
     score: str,
-    histogram: ScoreHistogram,
-    track: str,
-    given: float | None,
-    temperature: float,
-    workers: int,
-) -> dict[str, Any]:
-    """Measure components of the score maps themselves, in a second pass over the predictions.
+    settings: EvaluateParams,
+    *,
+    threshold: float | None = None,
+    workers: int = 1,
+    visit: Callable[[Prediction, PixelMaps], None] | None = None,
+) -> SetCounts:
+    """Count stored predictions.
 
     Parameters
     ----------
     paths
-        Stored predictions.
-    score, histogram
-        The score and its pixels: they say where the best F1 is.
-    track
-        Key of :data:`meta_ood.metrics.component.TRACKS`.
-    given
-        Threshold; None takes the best pixel F1 of this very set, an oracle, and says so.
-    temperature
-        Divides the logits, as it did for `histogram`.
+        The files.
+    score
+        The main score.
+    settings
+        Other scores, protocols, temperature, and track of components.
+    threshold
+        Of the main score, for components; None takes the best pixel F1 of this very set.
     workers
-        Threads; they change nothing.
+        Threads; the result does not depend on them.
+    visit
+        Called with each prediction and its pixel maps, of the logits divided by the temperature.
 
     Returns
     -------
-    Figures of :class:`meta_ood.metrics.component.ComponentMetrics`, and the threshold that made
-    them: ``score > threshold``. Empty without OoD pixels.
+    The counts. ``components`` has ``of_score`` and, if ``smiyc`` is among the protocols, ``smiyc``:
+    component metrics at SegmentMeIfYouCan's own threshold. Both are empty without OoD pixels.
+
+    Raises
+    ------
+    ValueError
+        As :meth:`SetCounts.add`, or if there is no path.
     """
-    if not histogram.positives:
-        return {}
-    threshold = just_below(best_f1(histogram).threshold) if given is None else given
-    sizes = component.TRACKS[track]
-    function = SCORES[score]
-
-    def overlaps(path: Path) -> component.Overlaps:
-        prediction = read_prediction(path)
-        score_map = function(tempered(prediction, temperature))
-        return component.of_map(score_map, prediction.target, threshold, *sizes)
-
-    with ThreadPoolExecutor(max(workers, 1)) as pool:
-        found = list(progress(pool.map(overlaps, paths), "components", total=len(paths)))
-    whole = component.Overlaps(
-        np.concatenate([one.siou for one in found]), np.concatenate([one.ppv for one in found])
+    if not paths:
+        raise ValueError("no prediction to count")
+    counts = SetCounts(
+        tuple(dict.fromkeys((score, *settings.scores))),
+        curves=bool({*PER_IMAGE} & {*settings.protocols}),
+        temperature=settings.temperature,
+        track=settings.component_track,
     )
-    return {
-        "track": track,
-        "threshold": threshold,
-        "threshold_is_oracle": given is None,
-        **asdict(component.component_metrics(whole)),
+    # 1. each frame by itself
+    known = {} if threshold is None else {"of_score": Cut("given", threshold)}
+
+    def count(path: Path) -> None:
+        prediction = read_prediction(path)
+        maps = counts.add(prediction, known)
+        if visit:
+            visit(prediction, maps)
+
+    _for_each(paths, count, "evaluate", workers)
+
+    # 2. thresholds that the whole set decides
+    histogram = counts.histograms[score]
+    counts.curve = sweep(histogram)
+    chosen: dict[str, Cut] = {}
+    if histogram.positives and threshold is None:
+        chosen["of_score"] = Cut.choose(histogram, counts.curve)
+    if histogram.positives and "smiyc" in settings.protocols:
+        chosen["smiyc"] = Cut.choose(histogram, counts.curve, smiyc=True)  # scores are finite here
+
+    # 3. a second look at each frame, where something was left
+    if chosen or STANDARDISED in counts.histograms:
+        _for_each(
+            paths, lambda p: counts.add_again(read_prediction(p), chosen), "second look", workers
+        )
+    cuts = known | chosen if histogram.positives else {}
+    counts.components = {"of_score": {}} | {
+        name: cut.values(settings.component_track, counts.overlaps(name))
+        for name, cut in cuts.items()
     }
+    return counts
+
+
+def _for_each(
+    paths: Sequence[Path], function: Callable[[Path], None], what: str, workers: int
+) -> None:
+    """Call `function` with every path on `workers` threads; the first error ends the others."""
+    with ThreadPoolExecutor(max(workers, 1)) as pool:
+        tasks = [pool.submit(function, path) for path in paths]
+        try:
+            for task in progress(as_completed(tasks), what, total=len(tasks)):
+                task.result()
+        finally:
+            for task in tasks:
+                task.cancel()

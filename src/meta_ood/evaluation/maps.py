@@ -26,11 +26,11 @@ from meta_ood.metrics.pixel import (
     PER_IMAGE,
     PROTOCOLS,
     ScoreHistogram,
-    at_threshold,
-    best_f1,
-    just_below,
+    f1_at,
     pixel_metrics,
+    sweep,
 )
+from meta_ood.metrics.pixel.keys import checked_scores
 
 logger = logging.getLogger(__name__)
 
@@ -132,14 +132,15 @@ def evaluate_maps(
     track
         Key of :data:`meta_ood.metrics.component.TRACKS`, for component metrics.
     threshold
-        Of the score, for component metrics; None takes the best pixel F1 on this very set, an
-        oracle, and says so.
+        Of the score, for component metrics. None chooses one on this very set, an oracle: by
+        SegmentMeIfYouCan's rule if ``smiyc`` is among the protocols, else the best pixel F1.
     workers
         Threads; they change nothing.
 
     Returns
     -------
-    ``protocols``: name -> metrics; ``component``, if a track was asked for.
+    ``protocols``: name -> metrics. If a track was asked for, ``component``; and if ``smiyc`` is
+    one of several protocols, ``component_best_pixel_f1`` by our own rule.
 
     Raises
     ------
@@ -172,25 +173,22 @@ def evaluate_maps(
             return result
 
         # 2. components, in a second pass: the threshold depends on all pixels
-        at = at_threshold(total, threshold) if threshold is not None else best_f1(total)
-        # components are cut at score > threshold, pixels at score >= threshold
-        cut = at.threshold if threshold is not None else just_below(at.threshold)
+        curve = sweep(total)
+        cuts = {"component": component.Cut.choose(total, curve, threshold, "smiyc" in protocols)}
+        if threshold is None and {*protocols} > {"smiyc"}:
+            cuts["component_best_pixel_f1"] = component.Cut.choose(total, curve)
+        cuts = {key: cut for key, cut in cuts.items() if not math.isnan(cut.threshold)}
 
-        def overlap(pair: tuple[str, Path, Path]) -> component.Overlaps:
-            truth = read_target(pair[2], encoding)
-            return component.of_map(read_array(pair[1]), truth, cut, *sizes)
+        def overlap(pair: tuple[str, Path, Path]) -> list[component.Overlaps]:
+            name, truth = pair[0], read_target(pair[2], encoding)
+            score = checked_scores(read_array(pair[1]), truth, name)
+            masks = (cut.mask(score, truth) for cut in cuts.values())
+            return [component.of_mask(mask, truth, *sizes) for mask in masks]
 
         found = list(progress(pool.map(overlap, pairs), "components", total=len(pairs)))
-    overlaps = component.Overlaps(
-        np.concatenate([one.siou for one in found]), np.concatenate([one.ppv for one in found])
-    )
-    result["component"] = {
-        "track": track,
-        "threshold": cut,
-        "threshold_is_oracle": threshold is None,
-        "pixel_f1": at.f1,
-        **asdict(component.component_metrics(overlaps)),
-    }
+    for (key, cut), parts in zip(cuts.items(), zip(*found, strict=True), strict=True):
+        pixel_f1 = {"pixel_f1": f1_at(curve, cut.threshold, cut.strict)}
+        result[key] = cut.values(track or "", component.Overlaps.concatenate(parts)) | pixel_f1
     return result
 
 
@@ -233,15 +231,23 @@ def maps_text(result: dict[str, Any]) -> str:
         for name, one in result["protocols"].items()
     ]
     text = text_table(["protocol", *map(str.upper, rates), *counts], rows)
-    if found := result.get("component"):
-        oracle = " (best F1 on this very set: an oracle)" if found["threshold_is_oracle"] else ""
-        siou, ppv, f1 = (_percent(found[key]) for key in ("siou", "ppv", "f1"))
-        text += (
-            f"\n\ncomponents, track {found['track']}: sIoU {siou} PPV {ppv} mean F1 {f1}\n"
-            f"at score > {found['threshold']:.6g}{oracle}; "
-            f"{found['components']} components, {found['segments']} segments"
-        )
+    for key in ("component", "component_best_pixel_f1"):
+        if found := result.get(key):
+            rule = _RULES[found["rule"]]
+            siou, ppv, f1 = (_percent(found[name]) for name in ("siou", "ppv", "f1"))
+            text += (
+                f"\n\ncomponents, track {found['track']}: sIoU {siou} PPV {ppv} mean F1 {f1}\n"
+                f"at the threshold {found['threshold']:.6g}, {rule}; "
+                f"{found['components']} components, {found['segments']} segments"
+            )
     return text
+
+
+_RULES = {
+    "given": "which was given",
+    "best_pixel_f1": "the best pixel F1 of this very set: an oracle",
+    "smiyc": "SegmentMeIfYouCan's choice on this very set: an oracle",
+}
 
 
 def _percent(value: float | None) -> str:

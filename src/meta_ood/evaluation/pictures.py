@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +10,9 @@ import numpy.typing as npt
 from meta_ood.config import SegmentsParams
 from meta_ood.data.images import read_image, write_image
 from meta_ood.data.labels import IGNORE
-from meta_ood.data.prediction_files import PredictionFolder
 from meta_ood.data.predictions import Prediction
 from meta_ood.evaluation import overlays
-from meta_ood.scores import SCORES, pixel_maps
+from meta_ood.scores import SCORES, PixelMaps, pixel_maps
 from meta_ood.segments import SegmentTable, label_map, predicted_ood
 
 Flags = npt.NDArray[np.bool_]
@@ -47,42 +45,19 @@ def choose_pictures(table: SegmentTable, count: int) -> list[int]:
 
 def write_pictures(
     folder: Path,
-    predictions: PredictionFolder,
-    images: Mapping[str, Path],
-    table: SegmentTable,
+    prediction: Prediction,
+    image: Path,
     removed: Flags,
-    chosen: Sequence[int],
     segments: SegmentsParams,
+    maps: PixelMaps | None = None,
 ) -> None:
-    """Write ``<image_id>_{image,target,score,classes,segments}.png`` of the `chosen` frames.
+    """Write ``<image_id>_{image,target,score,classes,segments}.png`` of one frame into a folder.
 
-    Parameters
-    ----------
-    folder
-        Where to; it is made.
-    predictions, table
-        All frames, in one order.
-    images
-        Image id -> image file; a missing file leaves its picture out.
-    removed
-        ``(S,) bool`` of all segments of the table.
-    chosen
-        Indices into ``table.image_ids``.
-    segments
-        Score and threshold that make the segments.
-
-    Raises
-    ------
-    ValueError
-        If a frame has another number of segments than the table.
+    A missing `image` file leaves its picture out; the other parameters are those of :func:`draw`.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    for index in chosen:
-        prediction, image = predictions[index], images[table.image_ids[index]]
-        photo = read_image(image) if image.is_file() else None
-        panels = draw(prediction, photo, removed[table.image == index], segments)
-        for kind, panel in panels.items():
-            write_image(folder / f"{prediction.image_id}_{kind}.png", panel)
+    photo = read_image(image) if image.is_file() else None
+    for kind, panel in draw(prediction, photo, removed, segments, maps).items():
+        write_image(folder / f"{prediction.image_id}_{kind}.png", panel)
 
 
 def draw(
@@ -90,6 +65,7 @@ def draw(
     photo: overlays.Picture | None,
     removed: Flags,
     segments: SegmentsParams,
+    maps: PixelMaps | None = None,
 ) -> dict[str, overlays.Picture]:
     """Return the pictures of one frame by kind, at most :data:`MAX_WIDTH` columns wide.
 
@@ -103,6 +79,8 @@ def draw(
         ``(S,) bool`` of the frame's segments, in raster order of their first pixel.
     segments
         Score and threshold.
+    maps
+        Pixel maps of the prediction that are there already.
 
     Raises
     ------
@@ -111,7 +89,7 @@ def draw(
     """
     # 1. score, classes and segments, as the stage `segments` finds them
     score = SCORES[segments.score]
-    maps = pixel_maps(prediction, {*score.needs, "arg_max"})
+    maps = maps or pixel_maps(prediction, {*score.needs, "arg_max"})
     score_map, target = score(maps), prediction.target
     labels = label_map(predicted_ood(score_map, segments.threshold, target))
     if labels.max(initial=0) != len(removed):

@@ -1,8 +1,7 @@
-"""From counts and tables to the figures of metrics.json and the curves."""
+"""Metrics and curves of an evaluated cell, from counts and segments to metrics.json."""
 
 from __future__ import annotations
 
-import csv
 import json
 import logging
 import math
@@ -14,19 +13,23 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from meta_ood.evaluation.counting import Counts
+from meta_ood.data import files
+from meta_ood.evaluation.counting import SetCounts
 from meta_ood.metrics import component, pixel, segment, semantic
 from meta_ood.metrics.catalogue import METRICS
-from meta_ood.segments.table import SegmentTable
+from meta_ood.segments import SegmentTable
 
 logger = logging.getLogger(__name__)
 
 Flags = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.float64]
+Curve = Mapping[str, npt.NDArray[Any]]
+"""Column name -> values, all of one length."""
 
-HEADLINES = ("auroc", "auprc", "fpr95")
 SIZES = np.array([1, 100, 1000, 10_000, 100_000, 1_000_000_000], np.float64)
 """Edges of the size groups of components [px]."""
+ROWS = 5
+"""Groups of components by the row of their lower edge."""
 
 
 def read_removed(meta: Path, table: SegmentTable) -> tuple[Floats, Flags]:
@@ -49,20 +52,22 @@ def read_removed(meta: Path, table: SegmentTable) -> tuple[Floats, Flags]:
     path = meta / "probabilities.csv"
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing: run `meta` first")
-    with path.open(newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
+    columns = ("image_id", "probability", "removed")
+    rows = files.read_csv(path, columns, optional=("segment", "scene", "estimated_iou"))
     images = [table.image_ids[i] for i in table.image]
-    if [row.get("image_id") for row in rows] != images:
+    if [row["image_id"] for row in rows] != images:
         raise ValueError(f"{path}: {len(rows)} rows do not fit the table's {len(images)} segments")
     try:
         probability = np.array([float(row["probability"]) for row in rows], np.float64)
-    except (KeyError, ValueError) as error:
-        raise ValueError(f"{path}: expected a number in every `probability`: {error}") from None
-    removed = np.array([row.get("removed") in ("1", "true", "True") for row in rows], bool)
+        removed = np.array([bool(int(row["removed"])) for row in rows], bool)
+    except ValueError as error:
+        raise ValueError(
+            f"{path}: expected a number in every `probability` and `removed`: {error}"
+        ) from None
     return probability, removed
 
 
-def read_calibration(meta: Path) -> dict[str, Floats]:
+def read_calibration(meta: Path) -> Curve:
     """Read the calibration of the out-of-fold probabilities from ``metrics.json`` of `meta`.
 
     Returns
@@ -95,77 +100,74 @@ def read_calibration(meta: Path) -> dict[str, Floats]:
 
 
 def measure(
-    counts: Counts,
+    counts: SetCounts,
     table: SegmentTable,
     removed: Flags,
     *,
-    score: str,
     protocols: Sequence[str],
     label_names: Mapping[int, str] | None = None,
 ) -> dict[str, Any]:
-    """Compute all figures of one network, variant and dataset.
+    """Return all metrics of one network, variant and dataset.
 
     Parameters
     ----------
     counts
-        Sum over all frames.
+        Counts of all frames.
     table, removed
         Segments of the set and what meta classification removes, ``(S,) bool``.
-    score
-        The score whose figures are the headline.
     protocols
         Keys of :data:`meta_ood.metrics.pixel.PROTOCOLS`; ``exact`` is always there.
     label_names
-        What the label ids of components are called.
+        Names of the label ids of components.
 
     Returns
     -------
     Plain values for metrics.json; NaN where undefined.
     """
-    main = counts.histograms[score]
-    defined = bool(main.positives and main.negatives)
-    if not defined:
-        logger.warning("no OoD pixel or no other pixel: AUROC, AUPRC and FPR95 are not defined")
-    results = {
-        protocol: {
-            name: asdict((pixel.pixel_metrics if defined else pixel.undefined)(histogram, protocol))
-            for name, histogram in counts.histograms.items()
-        }
-        for protocol in dict.fromkeys(("exact", *protocols))
-    }
-    judged = segment.segment_errors(table, removed)
-    errors, of_segments = asdict(judged), judged.summary()
+    # 1. pixels: each score is swept once for all protocols
+    pixels: dict[str, dict[str, Any]] = {name: {} for name in dict.fromkeys(("exact", *protocols))}
+    for score, histogram in counts.histograms.items():
+        curve = counts.curve if score == counts.main else pixel.sweep(histogram)
+        for name, of_scores in pixels.items():
+            of_scores[score] = asdict(pixel.pixel_metrics(histogram, name, curve))
+    main = counts.histograms[counts.main]
+    # 2. segments and components
+    errors = segment.segment_errors(table, removed)
+    of_segments = errors.summary()
     before = component.component_metrics(component.of_table(table))
     after = component.component_metrics(component.of_table(table, ~removed))
-    confusion = sum(counts.confusion.values(), np.zeros((1, 1), np.int64))
-    assert counts.reliability is not None
+    # 3. known classes
+    confusion = np.sum(list(counts.confusion.values()), axis=0)
     return {
-        **{name: results["exact"][score][name] for name in HEADLINES},
-        "score": score,
+        **{name: pixels["exact"][counts.main][name] for name in ("auroc", "auprc", "fpr95")},
+        "score": counts.main,
         "frames": main.frames,
         "scenes": len(set(table.scenes)),
         "pixels": main.positives + main.negatives,
         "positives": main.positives,
         "ignored": main.ignored,
         "neutral": main.neutral,
-        "segments": errors["segments"],
-        "components": errors["components"],
-        "true_segments_removed": errors["true_segments_removed"],
-        **{f"segment_{k}": v for k, v in errors.items() if k.startswith("false")},
-        "segments_removed": errors["removed"],
-        "published_false_positives_after_meta": errors["published_false_positives_after_meta"],
+        "segments": errors.segments,
+        "components": errors.components,
+        "true_segments_removed": errors.true_segments_removed,
+        "segment_false_positives": errors.false_positives,
+        "segment_false_negatives": errors.false_negatives,
+        "segment_false_positives_after_meta": errors.false_positives_after_meta,
+        "segment_false_negatives_after_meta": errors.false_negatives_after_meta,
+        "segments_removed": errors.removed,
+        "published_false_positives_after_meta": errors.published_false_positives_after_meta,
         "segment_f1": of_segments["before"]["f1"],
         "segment_f1_after_meta": of_segments["after_meta"]["f1"],
         "segment": of_segments,
         "component_f1": before.f1,
         "component_f1_after_meta": after.f1,
-        "component": {"before": asdict(before), "after_meta": asdict(after)},
+        "component": {"before": asdict(before), "after_meta": asdict(after), **counts.components},
         "miou": semantic.mean_iou(confusion),
         "class_iou": semantic.class_iou(confusion).tolist() if confusion.any() else None,
         "calibration_error": counts.reliability.error,
-        "detection": detection(table, removed, label_names or {}),
-        "scores": results["exact"],
-        "protocols": results,
+        "detection": found_components(table, removed, label_names or {}),
+        "scores": pixels["exact"],
+        "protocols": pixels,
     }
 
 
@@ -180,7 +182,7 @@ def headlines(values: Mapping[str, Any]) -> dict[str, float]:
     return {name: values[name] for name in METRICS if values.get(name) is not None}
 
 
-def detection(
+def found_components(
     table: SegmentTable, removed: Flags, label_names: Mapping[int, str]
 ) -> dict[str, Any]:
     """Return how many components are found by size, by row of their lower edge, by label.
@@ -188,33 +190,18 @@ def detection(
     Labels stand under their names where these are known, else under their ids; without any label
     id there is no group.
     """
-    is_labelled = bool((table.component_label_id >= 0).any())
+    lowest = table.component_box[:, 2]
+    # equal groups of rows up to the lowest component
+    rows = np.linspace(0, float(lowest.max(initial=0)) + 1, ROWS + 1).round()
+    by_label = segment.found_by(table, removed, table.component_label_id)
     names = {"-1": "unknown", **{str(label_id): name for label_id, name in label_names.items()}}
-    groups = {
-        "size": (table.component_size, SIZES),
-        "row": (table.component_box[:, 2], None if not len(table.component_box) else _rows(table)),
-        "label_id": (table.component_label_id, None),
+    return {
+        "size": segment.found_by(table, removed, table.component_size, SIZES),
+        "row": segment.found_by(table, removed, lowest, rows) if len(lowest) else {},
+        "label_id": {names.get(label, label): found for label, found in by_label.items()}
+        if (table.component_label_id >= 0).any()
+        else {},
     }
-    found = {}
-    for name, (values, edges) in groups.items():
-        one = segment.detection_by(table, removed, values, edges)
-        titles = one.group
-        if name == "label_id":
-            titles = tuple(names.get(group, group) for group in titles) if is_labelled else ()
-        found[name] = {
-            title: {
-                "components": int(one.components[i]),
-                "found": int(one.found[i]),
-                "found_after_meta": int(one.found_after_meta[i]),
-            }
-            for i, title in enumerate(titles)
-        }
-    return found
-
-
-def _rows(table: SegmentTable) -> Floats:
-    """Return five equal groups of rows up to the lowest component."""
-    return np.linspace(0, float(table.component_box[:, 2].max()) + 1, 6).round()
 
 
 def plain(value: Any) -> Any:
@@ -236,22 +223,18 @@ def plain(value: Any) -> Any:
     return value
 
 
-def curve_tables(
-    counts: Counts, table: SegmentTable, probability: Floats, score: str
-) -> dict[str, dict[str, npt.NDArray[Any]]]:
-    """Return the curves of the headline score: file stem -> column -> values.
+def curve_tables(counts: SetCounts, table: SegmentTable, probability: Floats) -> dict[str, Curve]:
+    """Return the curves of the main score: file stem -> column -> values.
 
     Without OoD pixels there is no ROC and no precision-recall curve: no rows.
     """
-    histogram = counts.histograms[score]
-    both = bool(histogram.positives and histogram.negatives)
+    main = counts.histograms[counts.main]
+    both = bool(main.positives and main.negatives)
     empty = (np.empty(0),) * 3
-    fpr, tpr, roc_threshold = pixel.roc_curve(histogram) if both else empty
-    recall, precision, pr_threshold = pixel.pr_curve(histogram) if both else empty
-    trade = segment.trade_off(table, probability)
-    assert counts.reliability is not None
+    fpr, tpr, roc_threshold = pixel.roc_curve(counts.curve) if both else empty
+    recall, precision, pr_threshold = pixel.pr_curve(counts.curve) if both else empty
     confidence, accuracy, pixels = counts.reliability.curve()
-    edges, negatives, positives = pixel.score_distribution(histogram)
+    centres, negatives, positives = pixel.score_distribution(counts.curve)
     return {
         "roc": {
             "false_positive_rate": fpr,
@@ -259,30 +242,13 @@ def curve_tables(
             "threshold": roc_threshold,
         },
         "pr": {"recall": recall, "precision": precision, "threshold": pr_threshold},
-        "histogram": {"score": edges, "in_distribution": negatives, "ood": positives},
-        "trade_off": {
-            "operating_point": trade.operating_point,
-            "false_positives": trade.false_positives,
-            "false_negatives": trade.false_negatives,
-            "true_segments_removed": trade.true_segments_removed,
-        },
+        "histogram": {"score": centres, "in_distribution": negatives, "ood": positives},
+        "trade_off": segment.trade_off(table, probability),
         "reliability": {"confidence": confidence, "accuracy": accuracy, "pixels": pixels},
     }
 
 
-def write_columns(path: Path, columns: Mapping[str, npt.NDArray[Any]]) -> None:
+def write_curve(path: Path, curve: Curve) -> None:
     """Write a CSV file atomically: a header and one row per index, numbers in 10 digits."""
-    temporary = path.with_name(f"{path.name}.tmp")
-    with temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(columns)
-        for row in zip(*columns.values(), strict=True):
-            writer.writerow([f"{value:.10g}" for value in row])
-    temporary.replace(path)
-
-
-def write_json(path: Path, values: Mapping[str, Any]) -> None:
-    """Write plain values atomically."""
-    temporary = path.with_name(f"{path.name}.tmp")
-    temporary.write_text(json.dumps(values, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-    temporary.replace(path)
+    rows = zip(*curve.values(), strict=True)
+    files.write_csv(path, list(curve), ([f"{value:.10g}" for value in row] for row in rows))

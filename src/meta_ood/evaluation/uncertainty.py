@@ -1,17 +1,16 @@
-"""Bootstrap over scenes: replicates of the headline figures, and their intervals."""
+"""Replicates of the headline metrics over resampled scenes, and their intervals."""
 
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Mapping
 
 import numpy as np
 import numpy.typing as npt
 
-from meta_ood.evaluation.counting import Counts
+from meta_ood.evaluation.counting import SetCounts
 from meta_ood.metrics import bootstrap, component, segment, semantic
-from meta_ood.metrics.pixel import resampled_figures
+from meta_ood.metrics.pixel import resampled_metrics
 from meta_ood.segments.table import SegmentTable
 
 logger = logging.getLogger(__name__)
@@ -21,27 +20,27 @@ Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
 
 FEW = 10
-"""Below so many scenes an interval is too narrow to be believed: a warning says so."""
+"""With fewer scenes than this, intervals are much too narrow: a warning says so."""
 
 
 def replicates(
-    counts: Counts,
+    counts: SetCounts,
     table: SegmentTable,
     removed: Flags,
-    figures: Mapping[str, object],
+    metrics: Mapping[str, object],
     *,
     count: int,
     seed: int,
 ) -> dict[str, Floats]:
-    """Evaluate resampled scenes.
+    """Return the metrics of resampled scenes.
 
     Parameters
     ----------
     counts, table, removed
         As for :func:`meta_ood.evaluation.measure`.
-    figures
-        What that returned: the thin counts' small error is taken out of the replicates by
-        shifting them by (exact figure - thin figure) of the whole set.
+    metrics
+        What that returned. The thin counts have a small error: the difference between exact and
+        thin value of the whole set is added to the replicates.
     count, seed
         Number of replicates and the seed of the draw.
 
@@ -55,14 +54,19 @@ def replicates(
     if len(scenes) < 2 or not count:
         return {}
     weights = bootstrap.resample(len(scenes), count, seed)
-    whole = np.ones((1, len(scenes)), np.int64)
+    # 1. pixels
     thin = [counts.thin[scene] for scene in scenes]
-    result = resampled_figures(thin, weights)
-    for name, value in resampled_figures(thin, whole).items():
-        exact = figures[name]
+    result = resampled_metrics(thin, weights)
+    whole = resampled_metrics(thin, np.ones((1, len(scenes)), np.int64))
+    for name, value in whole.items():
+        exact = metrics[name]
         assert isinstance(exact, float)
         result[name] = np.clip(result[name] + (exact - value[0]), 0, 1)
-    result |= _of_segments(table, removed, scenes, weights)
+    # 2. segments and components, before and after meta classification
+    place = np.array([scenes.index(scene) for scene in table.scenes])
+    result |= _of_segments(table, np.zeros_like(removed), place, weights, "")
+    result |= _of_segments(table, removed, place, weights, "_after_meta")
+    # 3. known classes
     confusion = np.stack([counts.confusion[scene] for scene in scenes])
     result["miou"] = np.array(
         [semantic.mean_iou(np.tensordot(weight, confusion, 1)) for weight in weights]
@@ -71,43 +75,39 @@ def replicates(
 
 
 def _of_segments(
-    table: SegmentTable, removed: Flags, scenes: list[str], weights: Integers
+    table: SegmentTable, removed: Flags, place: Integers, weights: Integers, suffix: str
 ) -> dict[str, Floats]:
-    """Resample the counts of false and missed segments, and F1 of segments and components."""
-    place = np.array([scenes.index(scene) for scene in table.scenes])
-    of_segment, of_component = place[table.image], place[table.component_image]
-    result: dict[str, Floats] = {}
-    for suffix, gone in (("", np.zeros_like(removed)), ("_after_meta", removed)):
-        true, false = (
-            np.bincount(of_segment[kind & ~gone], minlength=len(scenes))
-            for kind in (~table.is_false, table.is_false)
+    """Resample segment errors, and F1 of segments and components.
+
+    All of them are functions of numbers per scene, which are summed with the weights: scene of
+    image i is ``place[i]``.
+    """
+    scenes = weights.shape[1]
+    of_segment, of_component = place[table.image][~removed], place[table.component_image]
+    is_false = table.is_false[~removed]
+    true, false, missed = (
+        weights @ np.bincount(where, minlength=scenes)
+        for where in (
+            of_segment[~is_false],
+            of_segment[is_false],
+            of_component[segment.missed(table, ~removed)],
         )
-        lost = np.bincount(of_component[segment.missed(table, ~gone)], minlength=len(scenes))
-        result[f"segment_false_positives{suffix}"] = (weights @ false).astype(np.float64)
-        result[f"segment_false_negatives{suffix}"] = (weights @ lost).astype(np.float64)
-        result[f"segment_f1{suffix}"] = segment.segment_f1(
-            *(weights @ n for n in (true, false, lost))
-        )
-        overlaps = component.of_table(table, ~gone)
-        kept_scene = of_segment[~gone]
-        result[f"component_f1{suffix}"] = np.array(
-            [
-                component.component_metrics(
-                    component.Overlaps(
-                        np.repeat(overlaps.siou, weight[of_component]),
-                        np.repeat(overlaps.ppv, weight[kept_scene]),
-                    )
-                ).f1
-                for weight in weights
-            ]
-        )
-    return result
+    )
+    overlaps, taus = component.of_table(table, ~removed), np.array(component.TAUS)
+    # (scenes, taus): components found and segments false at each overlap threshold
+    found, wrong = (np.zeros((scenes, len(taus)), np.int64) for _ in range(2))
+    np.add.at(found, of_component, overlaps.siou[:, None] >= taus)
+    np.add.at(wrong, of_segment, overlaps.ppv[:, None] < taus)
+    components = np.bincount(of_component, minlength=scenes)
+    f1 = component.f1_at_taus(weights @ found, (weights @ components)[:, None], weights @ wrong)
+    return {
+        f"segment_false_positives{suffix}": false.astype(np.float64),
+        f"segment_false_negatives{suffix}": missed.astype(np.float64),
+        f"segment_f1{suffix}": segment.segment_f1(true, false, missed),
+        f"component_f1{suffix}": f1.mean(axis=1),
+    }
 
 
 def intervals(values: Mapping[str, Floats]) -> dict[str, tuple[float, float]]:
     """Return the 95 % interval of each metric; NaN where it is not defined."""
-    result = {}
-    for name, column in values.items():
-        known = bool(np.isfinite(column).any())
-        result[name] = bootstrap.interval(column) if known else (math.nan, math.nan)
-    return result
+    return {name: bootstrap.interval(column) for name, column in values.items()}

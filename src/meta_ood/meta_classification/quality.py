@@ -9,6 +9,7 @@ import numpy as np
 from sklearn.metrics import average_precision_score, brier_score_loss, roc_auc_score
 
 from meta_ood.meta_classification.features import Flags, Floats, Integers
+from meta_ood.metrics.semantic import calibration_bin
 
 
 def auroc(probability: Floats, false: Flags) -> float:
@@ -64,16 +65,14 @@ class Calibration:
 def calibration(probability: Floats, false: Flags, bins: int = 10) -> Calibration:
     """Return the reliability diagram with `bins` bins of equal width, empty ones left out.
 
-    A probability on the edge of two bins counts to the lower one, as in scikit-learn's
-    ``calibration_curve`` and in :func:`meta_ood.metrics.semantic.reliability`.
+    A probability on the edge of two bins counts to the lower one, see :func:`calibration_bin`.
 
     Examples
     --------
     >>> calibration(np.array([0.1, 0.5, 0.9]), np.array([False, True, True]), bins=2).observed
     array([0.5, 1. ])
     """
-    inner_edges = np.linspace(0, 1, bins + 1)[1:-1]
-    bin_of = np.searchsorted(inner_edges, probability, side="left")
+    bin_of = calibration_bin(probability, bins)
     count = np.bincount(bin_of, minlength=bins)
     used = count > 0
     predicted, observed = (

@@ -224,10 +224,18 @@ def _small(labels: npt.NDArray[np.int32], least: int) -> Flags:
     return np.asarray(small[labels], bool)
 
 
-def component_metrics(overlaps: Overlaps) -> ComponentMetrics:
-    """Reduce sIoU and PPV of a whole set to the benchmark's metrics.
+def f1_at_taus(found: Integers, components: int | Integers, false: Integers) -> Floats:
+    """Return ``F1(τ) = 2 TP / (2 TP + FN + FP)`` for each τ in the last axis; NaN if all are 0.
 
-    ``F1(τ) = 2 TP / (2 TP + FN + FP)`` with TP = #(sIoU ≥ τ), FN = #(sIoU < τ), FP = #(PPV < τ).
+    TP are the components `found` with sIoU ≥ τ, FN the other `components`, FP the `false` segments
+    with PPV < τ.
+    """
+    whole = found + components + false
+    return np.where(whole > 0, 2 * found / np.maximum(whole, 1), np.nan)
+
+
+def component_metrics(overlaps: Overlaps) -> ComponentMetrics:
+    """Return the benchmark's metrics of sIoU and PPV over a whole set.
 
     Examples
     --------
@@ -236,11 +244,11 @@ def component_metrics(overlaps: Overlaps) -> ComponentMetrics:
     (0.65, 1.0, [1.0, 1.0, 0.67])
     """
     taus = np.array(TAUS)
-    hit = (overlaps.siou[:, None] >= taus).sum(0)
-    lost = len(overlaps.siou) - hit
-    false = (overlaps.ppv[:, None] < taus).sum(0)
-    whole = 2 * hit + lost + false
-    f1 = np.where(whole > 0, 2 * hit / np.maximum(whole, 1), np.nan)
+    f1 = f1_at_taus(
+        (overlaps.siou[:, None] >= taus).sum(0),
+        len(overlaps.siou),
+        (overlaps.ppv[:, None] < taus).sum(0),
+    )
     return ComponentMetrics(
         siou=float(overlaps.siou.mean()) if overlaps.siou.size else math.nan,
         ppv=float(overlaps.ppv.mean()) if overlaps.ppv.size else math.nan,

@@ -1,4 +1,4 @@
-"""Stage `evaluate`: predictions, segments and meta classification -> figures, curves, pictures."""
+"""Stage `evaluate`: metrics, curves and pictures of one network and variant on one dataset."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ from pathlib import Path
 
 from meta_ood import evaluation
 from meta_ood.config import Params
+from meta_ood.data import files
 from meta_ood.data.context import Log, Machine
 from meta_ood.data.frames import read_frames, read_label_names
 from meta_ood.data.prediction_files import open_predictions
-from meta_ood.metrics.pixel import PER_IMAGE
+from meta_ood.data.predictions import Prediction
+from meta_ood.scores import PixelMaps
 from meta_ood.segments.table_file import read_table
 
 
@@ -33,52 +35,69 @@ def run(
     """Evaluate one network and variant on one dataset.
 
     Writes metrics.json, its headlines in summary.json, a CSV file per curve, and pictures of some
-    frames. Frames are counted by
-    `machine.workers` threads; the result does not depend on their number.
+    frames. `machine.workers` threads count the frames; the result does not depend on their number.
     """
     settings, score = params.evaluate, params.segments.score
+
+    # 1. inputs that belong together
     folder = open_predictions(predictions)
+    frames = {frame.image_id: frame for frame in read_frames(prepared, Path.cwd())}
     table = read_table(segments)
     if [path.stem for path in folder.paths] != list(table.image_ids):
         raise ValueError(f"{segments} is of other frames than {predictions}: run `segments` again")
     probability, removed = evaluation.read_removed(meta, table)
+    calibration = evaluation.read_calibration(meta)
 
-    scores = tuple(dict.fromkeys((score, *settings.scores)))
-    curved = bool({*PER_IMAGE} & {*settings.protocols})
+    # 2. one look at each frame, which also draws the chosen ones; see evaluation.counting for when
+    #    a second one is needed
+    chosen = {table.image_ids[i]: i for i in evaluation.choose_pictures(table, settings.pictures)}
+    is_plain = settings.temperature == 1  # segments are those of the logits as they are
+
+    def draw(prediction: Prediction, maps: PixelMaps) -> None:
+        if (index := chosen.get(prediction.image_id)) is not None:
+            image, of_frame = frames[prediction.image_id].image, removed[table.image == index]
+            evaluation.write_pictures(
+                pictures, prediction, image, of_frame, params.segments, maps if is_plain else None
+            )
+
+    pictures.mkdir(parents=True, exist_ok=True)
     counts = evaluation.count_files(
-        folder.paths, scores, machine.workers, curves=curved, temperature=settings.temperature
-    )
-    names = read_label_names(prepared)
-    figures = evaluation.measure(
-        counts, table, removed, score=score, protocols=settings.protocols, label_names=names
-    )
-    resampled = evaluation.replicates(
-        counts, table, removed, figures, count=settings.bootstrap, seed=params.seed
-    )
-    figures["component"]["of_score"] = evaluation.count_components(
         folder.paths,
         score,
-        counts.histograms[score],
-        settings.component_track,
-        settings.threshold_of(network, variant),
-        settings.temperature,
-        machine.workers,
+        settings,
+        threshold=settings.threshold_of(network, variant),
+        workers=machine.workers,
+        visit=draw,
     )
-    figures["intervals"] = evaluation.intervals(resampled)
-    origin = {
-        **{"network": network, "variant": variant, "dataset": dataset},
-        **{"split": params.dataset_params(dataset).split, "weights": folder.weights_sha256},
-    }
-    values = evaluation.plain({**origin, **figures})
 
-    curves.mkdir(parents=True, exist_ok=True)
-    tables = evaluation.curve_tables(counts, table, probability, score)
-    tables |= {"bootstrap": resampled, "meta_calibration": evaluation.read_calibration(meta)}
-    for stem, columns in tables.items():
-        evaluation.write_columns(curves / f"{stem}.csv", columns)
-    images = {frame.image_id: frame.image for frame in read_frames(prepared, Path.cwd())}
-    chosen = evaluation.choose_pictures(table, settings.pictures)
-    evaluation.write_pictures(pictures, folder, images, table, removed, chosen, params.segments)
-    evaluation.write_json(metrics, values)
-    evaluation.write_json(summary, evaluation.headlines(values))
+    # 3. metrics, and their spread over resampled scenes
+    found = evaluation.measure(
+        counts,
+        table,
+        removed,
+        protocols=settings.protocols,
+        label_names=read_label_names(prepared),
+    )
+    replicates = evaluation.replicates(
+        counts, table, removed, found, count=settings.bootstrap, seed=params.seed
+    )
+    found["intervals"] = evaluation.intervals(replicates)
+    values = evaluation.plain(
+        {
+            "network": network,
+            "variant": variant,
+            "dataset": dataset,
+            "split": params.dataset_params(dataset).split,
+            "weights": folder.weights_sha256,
+            **found,
+        }
+    )
+
+    # 4. files
+    tables = evaluation.curve_tables(counts, table, probability)
+    tables |= {"bootstrap": replicates, "meta_calibration": calibration}
+    for stem, curve in tables.items():
+        evaluation.write_curve(curves / f"{stem}.csv", curve)
+    files.write_json(metrics, values)
+    files.write_json(summary, evaluation.headlines(values))
     log({f"evaluate/{k}": float(v) for k, v in values.items() if isinstance(v, int | float)}, 0)

@@ -108,9 +108,10 @@ def fpr_at_tpr(s: Sweep, tpr: float = TPR) -> tuple[float, float]:
     return float(value / total), float(error / total)
 
 
-def f1_at(s: Sweep, threshold: float) -> float:
-    """Return the pixel F1 of ``score >= float32(threshold)``."""
-    n = int(np.searchsorted(-s.thresholds, -float(np.float32(threshold)), side="right"))
+def f1_at(s: Sweep, threshold: float, strict: bool = False) -> float:
+    """Return the pixel F1 of ``score >= float32(threshold)``, or of ``score > threshold``."""
+    value, side = (threshold, "left") if strict else (float(np.float32(threshold)), "right")
+    n = int(np.searchsorted(-s.thresholds, -value, side=side))  # type: ignore[call-overload]
     return float(2 * s.tp[n - 1] / (s.tp[-1] + s.tp[n - 1] + s.fp[n - 1])) if n else 0.0
 
 
@@ -162,5 +163,7 @@ def score_distribution(s: Sweep, bins: int = 100) -> tuple[Floats, Integers, Int
     index = ((np.clip(s.thresholds, low, high) - low) / width).astype(np.int64)
     index = np.minimum(index, bins - 1)
     centres: Floats = low + width * (np.arange(bins, dtype=np.float64) + 0.5)
-    counts = (np.bincount(index, cell, bins).astype(np.int64) for cell in (s.cell_fp, s.cell_tp))
-    return (centres, *counts)
+    below, above = (
+        np.bincount(index, cell, bins).astype(np.int64) for cell in (s.cell_fp, s.cell_tp)
+    )
+    return centres, below, above

@@ -58,8 +58,8 @@ def checked_scores(
     ------
     ValueError
         On different shapes, a target that is not ``uint8``, scores that are not real, a finite
-        score beyond the range of ``float32``, or scores whose order ``float32`` cannot hold. A loss of order that
-        hardly matters is a warning in the log.
+        score beyond the range of ``float32``, or scores whose order ``float32`` cannot hold. A
+        loss of order that hardly matters is a warning in the log.
     """
     if score.shape != target.shape:
         raise ValueError(f"{name}: scores {score.shape} and target {target.shape} differ in shape")
