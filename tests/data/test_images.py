@@ -10,32 +10,10 @@ import pytest
 from PIL import Image
 
 from meta_ood.data.images import image_size, read_image, read_label_map, write_image
+from png_files import grey_png
 
 RNG = np.random.default_rng(0)
 PIXELS = RNG.integers(0, 256, (40, 60, 3), dtype=np.uint8)
-
-
-def grey_png(path, ids, bits):
-    """Write a grey PNG of a given depth by hand: Pillow cannot."""
-    height, width = ids.shape
-    rows = b""
-    for row in ids:
-        packed = "".join(f"{value:0{bits}b}" for value in row)
-        packed += "0" * (-len(packed) % 8)
-        rows += b"\0" + int(packed, 2).to_bytes(len(packed) // 8, "big")
-
-    def chunk(kind, data):
-        return (
-            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-        )
-
-    header = struct.pack(">IIBBBBB", width, height, bits, 0, 0, 0, 0)
-    path.write_bytes(
-        b"\x89PNG\r\n\x1a\n"
-        + chunk(b"IHDR", header)
-        + chunk(b"IDAT", zlib.compress(rows))
-        + chunk(b"IEND", b"")
-    )
 
 
 @pytest.mark.parametrize("kind", ["PNG", "WEBP", "BMP", "TIFF", "PPM"])

@@ -11,6 +11,7 @@ from meta_ood.data.labels import IGNORE, IN, OOD
 from meta_ood.datasets import READERS, LayoutReader, known_options, read
 from meta_ood.datasets.checks.examine import examine
 from meta_ood.datasets.preparation import prepare_frame
+from png_files import grey_png
 
 LABELS = np.array([[0, 1, 255, 0]], np.uint8)
 TARGET = [[IN, OOD, IGNORE, IN]]
@@ -132,6 +133,43 @@ def test_night_and_snow_are_splits_of_their_own(tmp_path):
         for split in ("test", "night", "snow")
     }
     assert ids == {"test": ["gravel_1"], "night": ["driveway_1"], "snow": ["snowstorm1_0"]}
+
+
+def test_validation_frames_of_obstacles_are_those_of_the_benchmarks_loader(tmp_path):
+    names = [f"validation_{number}" for number in range(1, 41)]
+    for name in names:
+        put(tmp_path / f"images/{name}.webp", picture(len(name)))
+        put(tmp_path / f"labels_masks/{name}_labels_semantic.png", LABELS)
+    # as road_anomaly_benchmark/datasets/tracks.py states it, ObstacleTrack-validation
+    excluded = ("validation_19", *(f"validation_{number}" for number in range(21, 30)))
+    expected = sorted(name for name in names if not name.startswith(excluded))
+    assert len(expected) == 30
+    assert [f.image_id for f in read("road_obstacle21", tmp_path, "val")] == expected
+    assert len(read("road_obstacle21", tmp_path, "valAll")) == 40
+    report = examine("val", "road_obstacle21", tmp_path, "val", {})
+    (note,) = [f for f in report.findings if f.code == "left_out"]
+    assert (note.level, note.count) == ("note", 10)
+    assert {f.code for f in report.findings} <= {"left_out", "duplicate"}
+    for name in names[30:]:  # the archive of Zenodo holds 1 to 30
+        (tmp_path / f"images/{name}.webp").unlink()
+        (tmp_path / f"labels_masks/{name}_labels_semantic.png").unlink()
+    assert len(read("road_obstacle21", tmp_path, "val")) == 20
+    report = examine("val", "road_obstacle21", tmp_path, "val", {})
+    assert "20 frames; published are 30" in str(report.findings)
+    report = examine("val", "road_obstacle21", tmp_path, "valAll", {})
+    assert not {"count", "left_out"} & {f.code for f in report.findings}
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4])
+def test_label_files_of_few_bits_keep_their_ids(tmp_path, bits):
+    scene = "02_Weg"
+    stem = f"test/{scene}/{scene}_000000_000020"
+    put(tmp_path / f"leftImg8bit/{stem}_leftImg8bit.png", picture())
+    path = tmp_path / f"gtCoarse/{stem}_gtCoarse_labelIds.png"
+    path.parent.mkdir(parents=True)
+    grey_png(path, np.array([[1, 0, 1, 0]], np.uint8), bits)
+    (frame,) = read("lost_and_found", tmp_path, "test", {"reading": "smiyc"})
+    assert frame.target().tolist() == [[IN, IGNORE, IN, IGNORE]]
 
 
 def put_lost_and_found(root, name, split):

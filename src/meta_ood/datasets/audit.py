@@ -1,19 +1,14 @@
-"""What the OoD proxies are: categories kept and dropped, areas, and what evaluation sets hold."""
+"""Audit of the OoD proxies: categories kept and dropped, areas, overlap with evaluation sets."""
 
 from __future__ import annotations
 
-import csv
-import json
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-from PIL import Image, ImageDraw
-
+from meta_ood.data.files import replacing, write_csv, write_json
 from meta_ood.data.labels import OOD
 from meta_ood.datasets import read
 from meta_ood.datasets.coco import places
@@ -33,12 +28,12 @@ EVALUATION: dict[str, str] = {
     "traffic light": "Cityscapes",
     "stop sign": "Cityscapes (traffic sign)",
 }
-"""COCO category -> where the networks meet it again: a proxy that is in the test is a leak."""
+"""COCO category -> the evaluation set that holds it too: then it is not unknown in the test."""
 
 
 @dataclass(frozen=True)
 class Category:
-    """One COCO category.
+    """One COCO category; ``kept`` counts in proxies, ``dropped`` in the other images.
 
     Attributes
     ----------
@@ -51,7 +46,7 @@ class Category:
     area_kept, area_dropped
         Sum of its annotations' shares of their image, in images.
     evaluation
-        Where the evaluation sets hold it; empty if they do not.
+        The evaluation sets that hold it; empty if none does.
     """
 
     name: str
@@ -77,7 +72,7 @@ class Audit:
     unannotated
         Share of pixels of the proxies that no annotation covers, in [0, 1].
     measured
-        Number of proxies that share was measured on.
+        Number of proxies on which that share was measured.
     categories
         By annotations kept, most first.
     """
@@ -95,7 +90,7 @@ class Audit:
         return tuple(c for c in self.categories if c.evaluation and c.annotations_kept)
 
     def numbers(self) -> dict[str, float]:
-        """Return what is worth a chart."""
+        """Return the values to log."""
         return {
             "audit/images": float(self.images),
             "audit/kept": float(self.kept),
@@ -115,57 +110,50 @@ def audit(root: Path, split: str, options: Mapping[str, Any], sample: int = 500)
     sample
         Number of proxies whose pixels are counted, evenly spread; 0 = all.
     """
+    # 1. annotations by (category, whether their image is kept)
     frames = read("coco", root, split, options)
     kept = {frame.image.name for frame in frames}
     where = {key: options[key] for key in ("images", "annotations") if key in options}
     instances = read_instances(places(root, split, **where)[1])
     images = {image.id: image for image in instances.images}
-    names = instances.categories
-    counts: dict[bool, Counter[str]] = {True: Counter(), False: Counter()}
-    areas: dict[bool, defaultdict[str, float]] = {
-        True: defaultdict(float),
-        False: defaultdict(float),
-    }
-    seen: dict[bool, dict[str, set[int]]] = {True: defaultdict(set), False: defaultdict(set)}
+    counts: Counter[tuple[str, bool]] = Counter()
+    areas: defaultdict[tuple[str, bool], float] = defaultdict(float)
+    holders: defaultdict[tuple[str, bool], set[int]] = defaultdict(set)
     annotated = set()
     for annotation in instances.annotations():
         image = images.get(annotation["image_id"])
         if image is None:
             continue
-        is_kept = image.file_name in kept
-        name = names[annotation["category_id"]]
+        key = instances.categories[annotation["category_id"]], image.file_name in kept
         annotated.add(image.file_name)
-        counts[is_kept][name] += 1
-        areas[is_kept][name] += float(annotation["area"]) / (image.height * image.width)
-        seen[is_kept][name].add(image.id)
+        counts[key] += 1
+        areas[key] += float(annotation.get("area") or 0) / (image.height * image.width)
+        holders[key].add(image.id)
     categories = [
         Category(
             name,
-            len(seen[True][name]),
-            len(seen[False][name]),
-            counts[True][name],
-            counts[False][name],
-            areas[True][name],
-            areas[False][name],
+            len(holders[name, True]),
+            len(holders[name, False]),
+            counts[name, True],
+            counts[name, False],
+            areas[name, True],
+            areas[name, False],
             EVALUATION.get(name, ""),
         )
-        for name in names.values()
+        for name in instances.categories.values()
     ]
-    categories.sort(key=lambda c: (-c.annotations_kept, c.name))
+    categories.sort(key=lambda category: (-category.annotations_kept, category.name))
+
+    # 2. pixels without annotation, on a sample of the proxies
     chosen = frames if sample <= 0 else frames[:: max(1, -(-len(frames) // sample))]
     covered = total = 0
     for frame in chosen:
         target = frame.target()
         covered += int((target == OOD).sum())
         total += target.size
-    return Audit(
-        len(images),
-        len(frames),
-        len(kept - annotated),
-        1 - covered / total if total else 0.0,
-        len(chosen),
-        tuple(categories),
-    )
+    unannotated = 1 - covered / total if total else 0.0
+    empty = len(kept - annotated)
+    return Audit(len(images), len(frames), empty, unannotated, len(chosen), tuple(categories))
 
 
 def table(found: Audit) -> list[tuple[str, ...]]:
@@ -185,41 +173,30 @@ def table(found: Audit) -> list[tuple[str, ...]]:
     return [header, *rows]
 
 
-def chart(found: Audit, rows: int = 40) -> npt.NDArray[np.uint8]:
-    """Draw images kept and dropped per category as bars.
-
-    Returns
-    -------
-    ``(H, 720, 3) uint8``.
-    """
-    shown: Sequence[Category] = found.categories[:rows]
-    longest = max((c.images_kept + c.images_dropped for c in shown), default=1) or 1
-    picture = Image.new("RGB", (720, 48 + 16 * len(shown)), (255, 255, 255))
-    draw = ImageDraw.Draw(picture)
-    text = f"{found.kept} of {found.images} images are proxies; blue kept, grey dropped"
-    draw.text((8, 8), text, (0, 0, 0))
-    for row, category in enumerate(shown):
-        top = 32 + 16 * row
-        colour = (178, 34, 34) if category in found.leaks else (0, 0, 0)
-        draw.text((8, top), category.name, colour)
-        left = 140
-        for count, fill in (
-            (category.images_kept, (0, 114, 178)),
-            (category.images_dropped, (190, 190, 190)),
-        ):
-            right = left + round(500 * count / longest)
-            if right > left:
-                draw.rectangle((left, top + 2, right - 1, top + 12), fill)
-            left = right
-        draw.text((left + 4, top), f"{category.images_kept} / {category.images_dropped}", (0, 0, 0))
-    return np.asarray(picture)
-
-
 def write(found: Audit, folder: Path) -> None:
     """Write ``audit.json``, ``categories.csv`` and ``categories.png``."""
-    folder.mkdir(parents=True, exist_ok=True)
-    values = {**vars(found), "categories": [vars(c) for c in found.categories]}
-    (folder / "audit.json").write_text(json.dumps(values, indent=2), encoding="utf-8")
-    with (folder / "categories.csv").open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file, lineterminator="\n").writerows(table(found))
-    Image.fromarray(chart(found)).save(folder / "categories.png")
+    header, *rows = table(found)
+    write_json(folder / "audit.json", vars(found) | {"categories": [*map(vars, found.categories)]})
+    write_csv(folder / "categories.csv", header, rows)
+    _write_chart(found, folder / "categories.png")
+
+
+def _write_chart(found: Audit, path: Path) -> None:
+    """Draw images kept and dropped of the 40 most frequent categories as bars."""
+    from matplotlib.figure import Figure  # takes half a second to import
+
+    shown = found.categories[:40][::-1]  # the first one on top
+    names = [category.name for category in shown]
+    kept = [category.images_kept for category in shown]
+    dropped = [category.images_dropped for category in shown]
+    figure = Figure(figsize=(7.2, 1 + 0.2 * len(shown)), layout="constrained")
+    axes = figure.subplots()
+    axes.barh(names, kept, color="#0072b2", label="proxies")
+    axes.barh(names, dropped, left=kept, color="#bebebe", label="left out")
+    axes.set_xlabel("images")
+    axes.set_title(f"{found.kept} of {found.images} images are proxies; red: in evaluation sets")
+    for label, category in zip(axes.get_yticklabels(), shown, strict=True):
+        label.set_color("#b22222" if category in found.leaks else "black")
+    axes.legend()
+    with replacing(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=100)
