@@ -15,11 +15,7 @@ from Cython.Build import cythonize
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
-MODULES = (
-    "meta_ood.metrics.pixel._kernel",
-    "meta_ood.scores._kernel",
-    "meta_ood.segments._kernel",
-)
+MODULES = ("meta_ood.metrics.pixel._kernel", "meta_ood.scores._kernel", "meta_ood.segments._kernel")
 INCLUDE = "src/meta_ood/scores"
 HEADERS = (f"{INCLUDE}/_softmax.h", f"{INCLUDE}/_softmax_rows.h")
 OPENMP = {"msvc": ["/openmp"], "unix": ["-fopenmp"]}
@@ -47,12 +43,8 @@ class BuildKernels(build_ext):
             source = Path(folder, "openmp.c")
             source.write_text(program, encoding="ascii")
             try:
-                objects = self.compiler.compile(
-                    [str(source)], output_dir=folder, extra_postargs=flags
-                )
-                self.compiler.link_executable(
-                    objects, str(Path(folder, "openmp")), extra_postargs=flags
-                )
+                objects = self.compiler.compile([str(source)], output_dir=folder, extra_postargs=flags)
+                self.compiler.link_executable(objects, str(Path(folder, "openmp")), extra_postargs=flags)
             except Exception:  # what a compiler raises is its own affair
                 return False
         return True

@@ -2,10 +2,10 @@
 
     python benchmarks/coco_scale.py [--images 2000 20000 118287] [--workers 1] [--list]
 
-Each set is synthesised with the numbers of the real one: 7.3 annotations an image, 80 categories,
-polygons of 8 to 40 corners, 1 % run lengths, a json of 4.4 kB an image (522 MB at full size),
-images of 480 x 640 px and the like, about 150 kB each (a few files, linked under all names). A set
-is prepared in a process of its own. `--list` only lists the proxies: what the json costs.
+Each set is synthesised with the numbers of the real one: 7.3 annotations an image, 80 categories, polygons of 8 to 40
+corners, 1 % run lengths, a json of 4.4 kB an image (522 MB at full size), images of 480 x 640 px and the like, about
+150 kB each (a few files, linked under all names). A set is prepared in a process of its own. `--list` only lists the
+proxies: what the json costs.
 """
 
 from __future__ import annotations
@@ -122,11 +122,7 @@ def main():
                 command = [sys.executable, "-c", LISTING, str(root)]
             wall, processor, peak = measured(command, folder)
             proxies = len(list((folder / "data" / "prepare" / "coco" / "targets").glob("*")))
-            print(
-                f"{count:>7} {size:>8.0f} {proxies or '':>8} {wall:>8.1f} {processor:>8.1f} "
-                f"{peak:>8.0f}",
-                flush=True,
-            )
+            print(f"{count:>7} {size:>8.0f} {proxies or '':>8} {wall:>8.1f} {processor:>8.1f} {peak:>8.0f}", flush=True)
 
 
 if __name__ == "__main__":

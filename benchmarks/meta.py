@@ -2,10 +2,9 @@
 
     python benchmarks/meta.py [--sizes 500 2000 5000 20000] [--all-up-to 500] [--fits 40]
 
-Prints a table: ours with fixed scaling (published) and with scaling fitted without the segment,
-the published way (all n cold fits up to --all-up-to, above that --fits of them, times n / fits),
-the ratio, the limit, and how far the probabilities are from the cold fits: at scikit-learn's
-default tolerance, as published, and at 1e-10.
+Prints a table: ours with fixed scaling (published) and with scaling fitted without the segment, the published way (all
+n cold fits up to --all-up-to, above that --fits of them, times n / fits), the ratio, the limit, and how far the
+probabilities are from the cold fits: at scikit-learn's default tolerance, as published, and at 1e-10.
 """
 
 from __future__ import annotations
@@ -34,9 +33,7 @@ def segments(count: int, features: int = 75) -> tuple[np.ndarray, np.ndarray]:
     return values, odds > 0
 
 
-def cold_fits(
-    scaled: np.ndarray, false: np.ndarray, rows: np.ndarray, tolerance: float
-) -> tuple[np.ndarray, float]:
+def cold_fits(scaled: np.ndarray, false: np.ndarray, rows: np.ndarray, tolerance: float) -> tuple[np.ndarray, float]:
     """Fit without each of `rows` from scratch; return the probabilities and the seconds."""
     began = time.perf_counter()
     probability = []
@@ -66,9 +63,7 @@ def main() -> None:
     parser.add_argument("--fits", type=int, default=40)
     arguments = parser.parse_args()
     print(f"75 features; {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}")
-    print(
-        "       n   fixed  refitted   cold fits    ratio   limit   |dp| tol 1e-4   |dp| tol 1e-10"
-    )
+    print("       n   fixed  refitted   cold fits    ratio   limit   |dp| tol 1e-4   |dp| tol 1e-10")
     for count in arguments.sizes:
         values, false = segments(count)
         scaled = Scaling.of(values)(values)

@@ -2,9 +2,9 @@
 
     python benchmarks/metrics.py [--frames 1203]
 
-Times are CPU seconds of one process: other load on the machine changes them little. Ours is the
-mean over frames, because several are counted together and cells are rebuilt now and then; merging
-is wall clock. Memory is the peak of a process that does nothing but count.
+Times are CPU seconds of one process: other load on the machine changes them little. Ours is the mean over frames,
+because several are counted together and cells are rebuilt now and then; merging is wall clock. Memory is the peak of a
+process that does nothing but count.
 """
 
 from __future__ import annotations
@@ -80,11 +80,7 @@ def by_sklearn(count: int = 3) -> tuple[float, float]:
     positive = np.concatenate([t[t != IGNORE] == OOD for _, t in maps])
     fpr, tpr, _ = roc_curve(positive, score, drop_intermediate=False)
     expected = np.array(
-        [
-            roc_auc_score(positive, score),
-            average_precision_score(positive, score),
-            fpr[np.argmax(tpr >= 0.95)],
-        ]
+        [roc_auc_score(positive, score), average_precision_score(positive, score), fpr[np.argmax(tpr >= 0.95)]]
     )
     seconds = (time.process_time() - begin) / count
     m = pixel_metrics(histogram)
@@ -132,9 +128,7 @@ def main() -> None:
         count_all(options.frames)
         return
     command = [sys.executable, __file__, "--count", "--frames", str(options.frames)]
-    numbers, figures = subprocess.run(
-        command, capture_output=True, text=True, check=True
-    ).stdout.splitlines()
+    numbers, figures = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
     peak, mean, finish = map(float, numbers.split())
     print(f"{options.frames} frames of {SIZE[0]} x {SIZE[1]}: {figures}")
     print(f"{'':<40}{'ours':>10}{'reference':>11}{'ratio':>8}  limit")

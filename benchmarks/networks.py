@@ -4,12 +4,11 @@
     python benchmarks/networks.py --only dualgcnnet 480x480  # rows whose text holds every word
     python benchmarks/networks.py --memory                   # peak memory of one full frame
 
-Every row is a process of its own (peak memory is the process's): a first step, which compiles
-where that is asked for, then the median of several; eager steps of the full networks on a CPU take
-long, and those of training and of full frames are the first. With OMP_NUM_THREADS=1 "seconds" is
-processor time, which others on the machine disturb less. The limit is what a large matrix product
-of the same precision reaches here. No row is left out: one that takes longer than ``--limit`` or
-needs more memory than there is says so. With ``--results`` a table that was interrupted goes on.
+Every row is a process of its own (peak memory is the process's): a first step, which compiles where that is asked for,
+then the median of several; eager steps of the full networks on a CPU take long, and those of training and of full
+frames are the first. With OMP_NUM_THREADS=1 "seconds" is processor time, which others on the machine disturb less. The
+limit is what a large matrix product of the same precision reaches here. No row is left out: one that takes longer than
+``--limit`` or needs more memory than there is says so. With ``--results`` a table that was interrupted goes on.
 """
 
 from __future__ import annotations
@@ -64,10 +63,7 @@ class Case:
         layout = "channels-last" if self.channels_last else "channels-first"
         mode = "compiled" if self.compiled else "eager"
         size = "x".join(map(str, self.size))
-        return (
-            f"{self.network:<20} {self.job} {self.batch}x{size:<9} {self.precision:<8} "
-            f"{layout:<14} {mode:<8}"
-        )
+        return f"{self.network:<20} {self.job} {self.batch}x{size:<9} {self.precision:<8} {layout:<14} {mode:<8}"
 
     @property
     def plain(self) -> Case:
@@ -97,9 +93,7 @@ def variants(base: Case, device: str) -> list[Case]:
     precisions = ("float32", "bfloat16") if device == "cpu" else ("float32", "tf32", "bfloat16")
     ways = ((False, False), (True, False), (True, True))
     return [
-        replace(base, precision=p, channels_last=last, compiled=compiled)
-        for p in precisions
-        for last, compiled in ways
+        replace(base, precision=p, channels_last=last, compiled=compiled) for p in precisions for last, compiled in ways
     ]
 
 
@@ -183,8 +177,8 @@ def peak(device: str) -> float:
 def predicted(case: Case) -> dict[str, float]:
     """Count operations and, for a training step, bytes, on tensors without memory.
 
-    A training step holds weights, gradients, whatever autograd keeps for the way back, and the
-    gradient of the logits at full size. Inference keeps too little to be in the way.
+    A training step holds weights, gradients, whatever autograd keeps for the way back, and the gradient of the logits
+    at full size. Inference keeps too little to be in the way.
     """
     kept: dict[int, int] = {}
 
@@ -262,9 +256,7 @@ def in_a_process(
             resource.setrlimit(resource.RLIMIT_DATA, (int(free), int(free)))
 
     alone = {**os.environ, "TORCHINDUCTOR_COMPILE_THREADS": "1"}
-    done = subprocess.run(
-        command, capture_output=True, text=True, check=False, preexec_fn=guard, env=alone
-    )
+    done = subprocess.run(command, capture_output=True, text=True, check=False, preexec_fn=guard, env=alone)
     lines = [line for line in done.stdout.splitlines() if line.startswith('{"seconds"')]
     if lines:
         return {**json.loads(lines[-1]), "operations": operations}
@@ -347,10 +339,7 @@ def main() -> None:
         job = row if row.job == "train" else row.plain
         job = replace(job, channels_last=False, compiled=False)
         counts = found(f"count {job}", lambda job=job: predicted(job))
-        value = found(
-            str(row),
-            lambda row=row, counts=counts: in_a_process(row, device, options.limit, known, counts),
-        )
+        value = found(str(row), lambda row=row, counts=counts: in_a_process(row, device, options.limit, known, counts))
         print(line(row, value, known.get(str(row.plain), {}), limits[row.precision]), flush=True)
 
 

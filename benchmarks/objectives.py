@@ -2,11 +2,10 @@
 
     python benchmarks/objectives.py --network deeplabv3plus_mini --seeds 1 2 3 --csv out.csv
 
-Needs the demo's raw data, frames and baseline (`dvc repro pretrain`). Each setting continues from
-the same baseline with every seed; a line is written to the CSV as soon as it is measured, and what
-the CSV has is not measured again, so that processes with seeds of their own can share one.
-``cross_entropy`` is the control: as many more steps on
-known pixels only. Each objective is judged by the score that it trains.
+Needs the demo's raw data, frames and baseline (`dvc repro pretrain`). Each setting continues from the same baseline
+with every seed; a line is written to the CSV as soon as it is measured, and what the CSV has is not measured again, so
+that processes with seeds of their own can share one. ``cross_entropy`` is the control: as many more steps on known
+pixels only. Each objective is judged by the score that it trains.
 """
 
 from __future__ import annotations
@@ -46,14 +45,16 @@ SCORES: Mapping[str, tuple[str, ...]] = {
     "unknown_class": ("energy",),
 }
 """Loss -> the scores that it is judged by. Energy orders pixels as the probability of the unknown
-class does (decision 0054)."""
+class does (decision 0054).
+"""
 
 OPTIONS: Mapping[str, str] = {
     "entropy_maximization": "{normalisation: pixels}",
     "energy_hinge": "{margin_in: -6.0, margin_ood: -2.0}",
 }
 """Loss -> its options. The margins: the mean energy of the baseline at known pixels of its training
-set is -5.7; the published -12 and -6 belong to networks with larger logits."""
+set is -5.7; the published -12 and -6 belong to networks with larger logits.
+"""
 
 
 class Setting(NamedTuple):
@@ -165,10 +166,7 @@ def read_done(path: Path) -> dict[tuple[str, ...], dict[str, float]]:
     with path.open(newline="") as file:
         rows = list(csv.DictReader(file))
     keys = [tuple(row.pop(name) for name in (*Setting._fields, "seed")) for row in rows]
-    return {
-        key: {name: float(value) for name, value in row.items()}
-        for key, row in zip(keys, rows, strict=True)
-    }
+    return {key: {name: float(value) for name, value in row.items()} for key, row in zip(keys, rows, strict=True)}
 
 
 def main() -> None:

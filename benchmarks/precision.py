@@ -3,15 +3,14 @@
     python benchmarks/precision.py data/prepare/lost_and_found data/networks/*/*.safetensors
     python benchmarks/precision.py data/prepare/lost_and_found --filled dualgcnnet_r50 --frames 8
 
-For every weights file: the change of the entropy, of AUROC, AUPRC and FPR95, and of the segments.
-``--filled`` takes published architectures at their full size, with the weight fill of METHOD.md G3:
-random weights, so that AUROC says nothing but its change does. Their logits are spread to a
-standard deviation of 3, about that of trained networks, lest every pixel have the same entropy; the
-threshold of the segments is the entropy that a tenth of the pixels reach.
+For every weights file: the change of the entropy, of AUROC, AUPRC and FPR95, and of the segments. ``--filled`` takes
+published architectures at their full size, with the weight fill of METHOD.md G3: random weights, so that AUROC says
+nothing but its change does. Their logits are spread to a standard deviation of 3, about that of trained networks, lest
+every pixel have the same entropy; the threshold of the segments is the entropy that a tenth of the pixels reach.
 
-A CPU has no TF32 and may have no bfloat16. They are then emulated: every convolution and matrix
-product gets operands rounded to nearest as the tensor cores do (10 or 7 bits of mantissa) and sums
-in float32; what bfloat16 stores between the products is bfloat16, as under autocast.
+A CPU has no TF32 and may have no bfloat16. They are then emulated: every convolution and matrix product gets operands
+rounded to nearest as the tensor cores do (10 or 7 bits of mantissa) and sums in float32; what bfloat16 stores between
+the products is bfloat16, as under autocast.
 """
 
 from __future__ import annotations
@@ -47,17 +46,13 @@ PRODUCTS = ("convolution", "mm", "bmm", "addmm", "baddbmm")
 class Emulated(TorchDispatchMode):
     """Products of operands as the tensor cores take them, summed in float32."""
 
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None
-    ) -> Any:
+    def __torch_dispatch__(self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None) -> Any:
         """Round operands to TF32 and bfloat16 results to bfloat16; other operations as they are."""
         if func.overloadpacket.__name__ not in PRODUCTS:
             return func(*args, **(kwargs or {}))
         tensors = [a for a in args if isinstance(a, Tensor)]
         half = any(a.dtype == torch.bfloat16 for a in tensors)
-        rounded = [
-            (a.float() if half else round_to_tf32(a)) if isinstance(a, Tensor) else a for a in args
-        ]
+        rounded = [(a.float() if half else round_to_tf32(a)) if isinstance(a, Tensor) else a for a in args]
         result = func(*rounded, **(kwargs or {}))
         return result.bfloat16() if half else result
 
@@ -81,9 +76,7 @@ def computing(precision: str, device: str) -> Iterator[None]:
         yield
 
 
-def predict(
-    network: nn.Module, sample: Sample, precision: str, device: str, scale: float = 1.0
-) -> Prediction:
+def predict(network: nn.Module, sample: Sample, precision: str, device: str, scale: float = 1.0) -> Prediction:
     """Infer one frame; the logits are multiplied by `scale`."""
     image = sample.image[None].to(device, memory_format=torch.channels_last).float() / 255
     with computing(precision, device):
@@ -130,8 +123,7 @@ def filled(architecture: str) -> nn.Module:
     with torch.device("meta"):
         network = models.build(architecture, 19)
     network.load_state_dict(
-        {key: fill(key, tuple(value.shape)) for key, value in network.state_dict().items()},
-        assign=True,
+        {key: fill(key, tuple(value.shape)) for key, value in network.state_dict().items()}, assign=True
     )
     return network
 
@@ -153,9 +145,7 @@ def fill(key: str, shape: tuple[int, ...]) -> Tensor:
     return torch.from_numpy(n.astype(np.float32))
 
 
-def compare(
-    network: nn.Module, samples: list[Sample], precisions: Sequence[str], device: str, random: bool
-) -> None:
+def compare(network: nn.Module, samples: list[Sample], precisions: Sequence[str], device: str, random: bool) -> None:
     """Print what each precision changes against float32."""
     network = network.eval().to(device, memory_format=torch.channels_last)
     scale = 1.0
@@ -176,8 +166,7 @@ def compare(
             for p, q in zip(predictions, exact, strict=True)
         ])  # fmt: skip
         numbers = ", ".join(
-            f"{k} {v:.5f}" if isinstance(v, float) else f"{k} {v}"
-            for k, v in figures(predictions, threshold).items()
+            f"{k} {v:.5f}" if isinstance(v, float) else f"{k} {v}" for k, v in figures(predictions, threshold).items()
         )
         print(
             f"  {precision:<17} entropy change: mean {change.mean():.1e} "

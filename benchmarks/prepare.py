@@ -2,10 +2,10 @@
 
     python benchmarks/prepare.py [--frames 12]
 
-Prints, for each dataset, seconds of processor time per image (median of 3 runs; a busy machine
-changes it little), images per second, the ratio to the plain loop in the same run, and what the
-whole dataset would take on one core. Frames repeat two synthetic streets; COCO is as in
-``coco_scale.py``, with the real numbers of annotations and corners. Files are cached.
+Prints, for each dataset, seconds of processor time per image (median of 3 runs; a busy machine changes it little),
+images per second, the ratio to the plain loop in the same run, and what the whole dataset would take on one core.
+Frames repeat two synthetic streets; COCO is as in ``coco_scale.py``, with the real numbers of annotations and corners.
+Files are cached.
 """
 
 from __future__ import annotations
@@ -106,8 +106,7 @@ def main():
     count, only = arguments.frames, arguments.only or list(PUBLISHED)
     warnings.filterwarnings("ignore", category=DeprecationWarning)
     print(
-        f"{'dataset':<28} {'ours s':>8} {'plain s':>8} {'ratio':>6} {'limit':>6} "
-        f"{'img/s':>7} {'whole set, 1 core':>18}"
+        f"{'dataset':<28} {'ours s':>8} {'plain s':>8} {'ratio':>6} {'limit':>6} {'img/s':>7} {'whole set, 1 core':>18}"
     )
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -130,9 +129,7 @@ def main():
             line(
                 dataset,
                 seconds(ours(frames), frames, folder / "ours"),
-                seconds(
-                    lambda out, f=frames, t=table: plain_pairs(f, t, out), frames, folder / "plain"
-                ),
+                seconds(lambda out, f=frames, t=table: plain_pairs(f, t, out), frames, folder / "plain"),
             )
             shutil.rmtree(root)
         if "coco" not in only:
@@ -145,11 +142,7 @@ def main():
         line(
             "coco",
             seconds(ours(frames), frames, folder / "ours"),
-            seconds(
-                lambda out: plain_coco(frames, annotations, "train2017", out),
-                frames,
-                folder / "plain",
-            ),
+            seconds(lambda out: plain_coco(frames, annotations, "train2017", out), frames, folder / "plain"),
         )
 
 

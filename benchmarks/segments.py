@@ -2,10 +2,10 @@
 
     PYTHONPATH=src python benchmarks/segments.py [--frames 9] [--only DeepLabv3+]
 
-Medians of warm calls, wall clock and, in brackets, processor time of all threads: on a busy machine
-the latter is the fairer figure. Frames are made up: sure everywhere but in round blobs, which are
-the segments; some of them lie on true components. "published" is what the authors' code took on a
-machine of the same kind (METHOD.md T): mask, components and true components, from HDF5.
+Medians of warm calls, wall clock and, in brackets, processor time of all threads: on a busy machine the latter is the
+fairer figure. Frames are made up: sure everywhere but in round blobs, which are the segments; some of them lie on true
+components. "published" is what the authors' code took on a machine of the same kind (METHOD.md T): mask, components and
+true components, from HDF5.
 """
 
 from __future__ import annotations
@@ -189,8 +189,8 @@ def peak_memory(path: Path) -> float:
 def limits(repeats: int) -> tuple[float, float, float]:
     """Return this core's limits.
 
-    Exponentials a second of np.exp and of the kernel, statistics included, on a block that stays in
-    the cache and needs no up-sampling; bytes a second of a copy (read + written).
+    Exponentials a second of np.exp and of the kernel, statistics included, on a block that stays in the cache and needs
+    no up-sampling; bytes a second of a copy (read + written).
     """
     small = np.random.default_rng(0).uniform(-20, 0, 16384).astype(np.float32)
     result = np.empty_like(small)
@@ -205,9 +205,7 @@ def limits(repeats: int) -> tuple[float, float, float]:
     return 200 * small.size / many, 50 * logits.size / own, copied
 
 
-def row(
-    what: str, ours: tuple[float, float], reference: float = math.nan, limit: float = math.nan
-) -> None:
+def row(what: str, ours: tuple[float, float], reference: float = math.nan, limit: float = math.nan) -> None:
     """Print one line of the table."""
     ratio = reference / ours[0]
     texts = [" " * 8 if math.isnan(v) else f"{v:8.3f}" for v in (reference, limit)]
@@ -238,11 +236,7 @@ def report(paths: list[Path], published: float, repeats: int, exps: float, copie
         limit=limit,
     )
     row("pixels, all maps", seconds(lambda: pixel_maps(prediction, workspace=memory), repeats))
-    row(
-        "pixels, 2 threads",
-        seconds(lambda: pixel_maps(prediction, wanted, memory, 2), repeats),
-        limit=limit / 2,
-    )
+    row("pixels, 2 threads", seconds(lambda: pixel_maps(prediction, wanted, memory, 2), repeats), limit=limit / 2)
     start = time.perf_counter()
     numpy_scipy(prediction)
     slow = time.perf_counter() - start
@@ -271,12 +265,7 @@ def report(paths: list[Path], published: float, repeats: int, exps: float, copie
         LIMIT[2],
     )
     for kind in ("threads", "processes"):
-        row(
-            f"file to table, frames on 2 {kind}",
-            frames_on(paths, max(repeats // 3, 3), kind),
-            published,
-            LIMIT[2],
-        )
+        row(f"file to table, frames on 2 {kind}", frames_on(paths, max(repeats // 3, 3), kind), published, LIMIT[2])
     print(f"{'peak memory of a worker [MB]':42} {peak_memory(paths[0]):7.0f} {'':25} {250:8}\n")
 
 
@@ -300,9 +289,7 @@ def main() -> None:
                     paths = [Path(folder, f"{network}_{case}_{seed}.h5") for seed in range(4)]
                     for seed, path in enumerate(paths):
                         frame = made_up(blobs, share, stride, seed)
-                        write_prediction(
-                            path, frame, class_names=NAMES, network=network, weights_sha256=""
-                        )
+                        write_prediction(path, frame, class_names=NAMES, network=network, weights_sha256="")
                     report(paths, published, options.frames, max(exps, own), copied)
 
 

@@ -2,9 +2,9 @@
 
     python benchmarks/serving.py models:/deeplabv3plus_mini@champion
 
-Starts the server of docs/operations.md, sends it a bounded number of requests, stops it. The limit
-is the same detector in this process: what HTTP, base64 and PNG cost is the rest. With the
-predictions of the pipeline (data/infer) every mask is compared with the pipeline's.
+Starts the server of docs/operations.md, sends it a bounded number of requests, stops it. The limit is the same detector
+in this process: what HTTP, base64 and PNG cost is the rest. With the predictions of the pipeline (data/infer) every
+mask is compared with the pipeline's.
 """
 
 from __future__ import annotations
@@ -44,11 +44,7 @@ def server(model: str, seconds: float = 180.0):
         port = free.getsockname()[1]
     command = [sys.executable, "-m", "meta_ood", "serve", model]
     begin = time.perf_counter()
-    process = subprocess.Popen(
-        [*command, "--port", str(port)],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
+    process = subprocess.Popen([*command, "--port", str(port)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         address = f"http://127.0.0.1:{port}"
         while True:

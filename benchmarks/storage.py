@@ -2,9 +2,9 @@
 
     PYTHONPATH=src python benchmarks/storage.py [--frames 5]
 
-The first table takes one made-up frame of 1024 x 2048 with 19 classes for each network; times are
-medians of warm calls, processor time in brackets. Rounding errors come from the demo's networks on
-all of its evaluation frames, so run the demo first. "ours" is what meta_ood.data.storage writes.
+The first table takes one made-up frame of 1024 x 2048 with 19 classes for each network; times are medians of warm
+calls, processor time in brackets. Rounding errors come from the demo's networks on all of its evaluation frames, so run
+the demo first. "ours" is what meta_ood.data.storage writes.
 """
 
 from __future__ import annotations
@@ -69,9 +69,7 @@ FILTERS: dict[str, dict[str, object]] = {
 }
 
 
-def files(
-    frame: Prediction,
-) -> Iterator[tuple[str, Callable[[Path], None], Callable[[Path], Array]]]:
+def files(frame: Prediction) -> Iterator[tuple[str, Callable[[Path], None], Callable[[Path], Array]]]:
     """Yield name, writer and reader of every encoding; readers return float32 logits."""
 
     def ours(path: Path) -> None:
@@ -83,16 +81,12 @@ def files(
         for name, options in FILTERS.items():
 
             def write(path: Path, kind: str = kind, options: dict[str, object] = options) -> None:
-                values = (
-                    frame.logits.astype(kind) if kind != "int16" else fixed(frame.logits, (1, 2))[0]
-                )
+                values = frame.logits.astype(kind) if kind != "int16" else fixed(frame.logits, (1, 2))[0]
                 if options:
                     options = {**options, "chunks": (1, *values.shape[1:])}
                 with h5py.File(path, "w") as file:
                     file.create_dataset("logits", data=values, **options)
-                    file.create_dataset(
-                        "target", data=frame.target, compression="gzip", chunks=True
-                    )
+                    file.create_dataset("target", data=frame.target, compression="gzip", chunks=True)
 
             def read(path: Path, kind: str = kind) -> Array:
                 with h5py.File(path) as file:
@@ -104,9 +98,7 @@ def files(
 
 def sizes_and_times(repeats: int) -> None:
     """Print the first table."""
-    print(
-        f"{'encoding':34} {'bytes':>11} {'published':>9} {'aim':>9} {'write s':>15} {'read s':>15}"
-    )
+    print(f"{'encoding':34} {'bytes':>11} {'published':>9} {'aim':>9} {'write s':>15} {'read s':>15}")
     with tempfile.TemporaryDirectory() as folder:
         for network, stride in STRIDES.items():
             frame = made_up(*CASES["dense"][:2], stride)
@@ -124,9 +116,7 @@ def demo_frames(network: str, params: config.Params) -> list[Prediction]:
     """Return the demo network's float32 predictions of all evaluation frames."""
     net, _ = checkpoint.load(Path("data/networks", network, "ood_trained.safetensors"))
     frames = [
-        frame
-        for dataset in params.evaluation_sets
-        for frame in read_frames(Path("data/prepare", dataset), Path.cwd())
+        frame for dataset in params.evaluation_sets for frame in read_frames(Path("data/prepare", dataset), Path.cwd())
     ]
     return list(predict(net, frames, params.infer, Machine("cpu", 1)))
 
@@ -137,9 +127,7 @@ def changed_segments(before: Array, after: Array) -> int:
     second, other = ndimage.label(after, np.ones((3, 3)))
     pairs = set(zip(first[before & after], second[before & after], strict=True))
     lost, new = one - len({i for i, _ in pairs}), other - len({j for _, j in pairs})
-    return int(
-        lost + new + 2 * len(pairs) - len({i for i, _ in pairs}) - len({j for _, j in pairs})
-    )
+    return int(lost + new + 2 * len(pairs) - len({i for i, _ in pairs}) - len({j for _, j in pairs}))
 
 
 def errors() -> None:

@@ -2,8 +2,8 @@
 
     python benchmarks/tracking.py --demo-seconds 600
 
-Run it in a folder in which `make demo` was run: it records all stages of dvc.lock in a store of
-its own, and times a stage that writes its run itself, with tracking on and off.
+Run it in a folder in which `make demo` was run: it records all stages of dvc.lock in a store of its own, and times a
+stage that writes its run itself, with tracking on and off.
 """
 
 from __future__ import annotations
@@ -51,13 +51,9 @@ def main() -> None:
     untracked = [seconds(stage, META_OOD_TRACKING="off") for _ in range(3)]
     rows = {"sync: a new store, all stages": first, "sync: nothing to do": again}
     medians = [
-        tuple(statistics.median(column) for column in zip(*times, strict=True))
-        for times in (tracked, untracked)
+        tuple(statistics.median(column) for column in zip(*times, strict=True)) for times in (tracked, untracked)
     ]
-    live = rows["a stage that writes its run"] = (
-        medians[0][0] - medians[1][0],
-        medians[0][1] - medians[1][1],
-    )
+    live = rows["a stage that writes its run"] = (medians[0][0] - medians[1][0], medians[0][1] - medians[1][1])
     for name, (cpu, wall) in rows.items():
         print(f"{name:30} {cpu:6.2f} s CPU {wall:6.2f} s")
     if options.demo_seconds:

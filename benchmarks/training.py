@@ -34,9 +34,7 @@ from meta_ood.training.transforms import Augmentation
 SHAPE = (8, 19, 480, 480)
 
 
-def line(
-    what: str, ours: float, other: float | None = None, limit: str = "", unit: str = "s"
-) -> None:
+def line(what: str, ours: float, other: float | None = None, limit: str = "", unit: str = "s") -> None:
     """Print one line of the table."""
     reference = "" if other is None else f"{other:9.3f}"
     ratio = "" if other is None else f"{other / ours:8.1f}x"
@@ -140,14 +138,9 @@ def written(folder: Path, number: int, height: int, width: int) -> list[Frame]:
 
 def samples_per_second(dataset: SegmentationDataset, rounds: int, workers: int) -> float:
     """Drain the loader."""
-    plan = np.concatenate(
-        [mix_proxies(len(dataset), 0, 0, seed=0, epoch=epoch) for epoch in range(rounds)]
-    )
+    plan = np.concatenate([mix_proxies(len(dataset), 0, 0, seed=0, epoch=epoch) for epoch in range(rounds)])
     start = time.perf_counter()
-    seen = sum(
-        len(batch.image_ids)
-        for batch in load_batches(dataset, plan, 8, seed=0, epoch=0, workers=workers)
-    )
+    seen = sum(len(batch.image_ids) for batch in load_batches(dataset, plan, 8, seed=0, epoch=0, workers=workers))
     return seen / (time.perf_counter() - start)
 
 
@@ -163,15 +156,9 @@ def loader() -> None:
         samples_per_second(dataset, 1, 1)
         line("  the same from memory, 1 thread", samples_per_second(dataset, 4, 1), unit="img/s")
     with tempfile.TemporaryDirectory() as folder:
-        small = SegmentationDataset(
-            written(Path(folder), 64, 128, 256), Augmentation(128, 0.25, 0.2)
-        )
+        small = SegmentationDataset(written(Path(folder), 64, 128, 256), Augmentation(128, 0.25, 0.2))
         samples_per_second(small, 1, 1)
-        line(
-            "loader, demo (128x256, crop 128, from memory)",
-            samples_per_second(small, 8, 1),
-            unit="img/s",
-        )
+        line("loader, demo (128x256, crop 128, from memory)", samples_per_second(small, 8, 1), unit="img/s")
 
 
 # --- step ----------------------------------------------------------------------------------------
@@ -214,10 +201,7 @@ def step() -> None:
         medians = np.median(parts[2:], axis=0)
         line(f"step, {name}, crop 128, batch 8, {torch.get_num_threads()} threads", medians.sum())
         names = ("data", "forward + loss", "backward", "optimizer")
-        shares = ", ".join(
-            f"{what} {share:.0%}"
-            for what, share in zip(names, medians / medians.sum(), strict=True)
-        )
+        shares = ", ".join(f"{what} {share:.0%}" for what, share in zip(names, medians / medians.sum(), strict=True))
         print(f"  {shares}")
         batches.close()  # type: ignore[attr-defined]
 
@@ -270,9 +254,7 @@ def gpu(name: str = "deeplabv3plus_wrn38", crop: int = 480, size: int = 8) -> No
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     published, ours = (gpu_steps(name, crop, size, way, device) for way in (True, False))
-    line(
-        f"{name}, crop {crop}, batch {size}, {device}", ours[0], unit="img/s, limit >= 5x published"
-    )
+    line(f"{name}, crop {crop}, batch {size}, {device}", ours[0], unit="img/s, limit >= 5x published")
     line("  published recipe (float32, eager, one-hot on the CPU)", published[0], unit="img/s")
     line("  ours / published", ours[0] / published[0], None, ">= 5", unit="x")
     if device == "cuda":

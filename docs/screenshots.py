@@ -78,8 +78,7 @@ def pages(address: str) -> dict[str, str]:
     aliases = client.get_registered_model(network).aliases
     version = aliases.get("champion") or aliases["ood_trained"]
     evaluations, trainings = (
-        f"{runs}&searchFilter=" + urllib.parse.quote(f'tags.stage = "{stage}"')
-        for stage in ("evaluate", "train")
+        f"{runs}&searchFilter=" + urllib.parse.quote(f'tags.stage = "{stage}"') for stage in ("evaluate", "train")
     )
     return {
         "runs": runs,

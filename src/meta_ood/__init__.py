@@ -1,7 +1,6 @@
 """OoD segmentation: entropy maximisation and meta classification. These names are the public API.
 
-They are imported when they are first used, so that ``import meta_ood`` itself is quick and needs
-no torch.
+They are imported when they are first used, so that ``import meta_ood`` itself is quick and needs no torch.
 """
 
 from __future__ import annotations

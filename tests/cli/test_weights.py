@@ -23,10 +23,7 @@ def run(tmp_path, monkeypatch):
 
 
 def importing(*more):
-    return (
-        *("import", "file.pth", "--params", PARAMS, "--network", "dualgcn_mini"),
-        *("--variant", "baseline", *more),
-    )
+    return (*("import", "file.pth", "--params", PARAMS, "--network", "dualgcn_mini"), *("--variant", "baseline", *more))
 
 
 def test_import_stores_and_says_how_to_use_it(run):

@@ -130,9 +130,7 @@ def test_an_architecture_may_be_a_builder_of_somebody() -> None:
         ("a: \0", "character"),
     ],
 )  # fmt: skip
-def test_what_is_no_params_file_is_refused_and_named(
-    tmp_path: Path, text: str, message: str
-) -> None:
+def test_what_is_no_params_file_is_refused_and_named(tmp_path: Path, text: str, message: str) -> None:
     path = tmp_path / "bad.yaml"
     path.write_text(text)
     with pytest.raises(config.ConfigError, match=rf"bad\.yaml: .*({message})"):

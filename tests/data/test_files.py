@@ -33,9 +33,7 @@ def test_a_link_is_replaced_and_the_folder_behind_it_is_not_touched(tmp_path: Pa
     assert _names(tmp_path / "out") == ["a"]
 
 
-def test_an_old_folder_that_stays_is_an_error(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_old_folder_that_stays_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     target = _folder(tmp_path / "out", "old")
     new = _folder(tmp_path / "new", "a")
 
@@ -52,10 +50,7 @@ def test_a_lock_names_its_owner_and_ends_with_it(tmp_path: Path) -> None:
     lock = tmp_path / "locks" / "a.lock"
     with running("infer net", lock):
         with (
-            pytest.raises(
-                BlockingIOError,
-                match=rf"infer net is running since 2.* by process {os.getpid()} on ",
-            ),
+            pytest.raises(BlockingIOError, match=rf"infer net is running since 2.* by process {os.getpid()} on "),
             running("infer net", lock),
         ):
             pass

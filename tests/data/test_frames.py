@@ -2,25 +2,14 @@ from pathlib import Path
 
 import pytest
 
-from meta_ood.data.frames import (
-    Frame,
-    read_frames,
-    read_label_names,
-    write_frames,
-    write_label_names,
-)
+from meta_ood.data.frames import Frame, read_frames, read_label_names, write_frames, write_label_names
 
 
 def example(root: Path) -> list[Frame]:
     folder = root / "data/prepare/x"
     return [
         Frame(
-            "a",
-            root / "data/raw/a.png",
-            "0" * 32,
-            folder / "targets/a.png",
-            "scene, one",
-            folder / "label_ids/a.png",
+            "a", root / "data/raw/a.png", "0" * 32, folder / "targets/a.png", "scene, one", folder / "label_ids/a.png"
         ),
         Frame("b", Path("/elsewhere/b.png"), "1" * 32, folder / "targets/b.png", ""),
     ]
@@ -64,9 +53,7 @@ def test_label_names_come_back(tmp_path: Path) -> None:
 @pytest.mark.parametrize("text", ["", "id,name\n2,a\n", "label_id,name\ntwo,a\n"])
 def test_damaged_label_names_are_named(tmp_path: Path, text: str) -> None:
     (tmp_path / "labels.csv").write_text(text)
-    with pytest.raises(
-        ValueError, match=r"labels\.csv: expected (the header label_id,name|integers)"
-    ):
+    with pytest.raises(ValueError, match=r"labels\.csv: expected (the header label_id,name|integers)"):
         read_label_names(tmp_path)
 
 

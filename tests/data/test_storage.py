@@ -7,12 +7,7 @@ import numpy as np
 import pytest
 
 from children import start
-from meta_ood.data.prediction_files import (
-    as_stored,
-    open_predictions,
-    read_prediction,
-    write_prediction,
-)
+from meta_ood.data.prediction_files import as_stored, open_predictions, read_prediction, write_prediction
 from meta_ood.data.predictions import Prediction
 from meta_ood.scores.maps import pixel_maps
 from meta_ood.segments import SegmentTable, measure_segments
@@ -270,9 +265,7 @@ def test_many_writers_at_once(tmp_path: Path) -> None:
 
 
 def test_what_a_killed_writer_left_is_swept_and_nothing_else(tmp_path: Path) -> None:
-    left, written, other = (
-        tmp_path / f".{name}.tmp" for name in ("a.h5.1.0", "a.h5.2.0", "b.h5.1.0")
-    )
+    left, written, other = (tmp_path / f".{name}.tmp" for name in ("a.h5.1.0", "a.h5.2.0", "b.h5.1.0"))
     for path in (left, written, other):
         path.write_bytes(b"half")
     with written.open("rb") as file:
@@ -282,9 +275,7 @@ def test_what_a_killed_writer_left_is_swept_and_nothing_else(tmp_path: Path) -> 
     assert written.read_bytes() == b"half"
 
 
-def test_a_file_that_vanished_is_not_taken_for_written(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_file_that_vanished_is_not_taken_for_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     replace = Path.replace
 
     def after_a_loss(temporary: Path, target: Path) -> Path:
@@ -316,6 +307,4 @@ def test_a_file_without_its_logits_is_named(tmp_path: Path) -> None:
 def test_as_stored_is_what_comes_back_to_the_bit(tmp_path: Path, scale: float) -> None:
     written = _prediction(scale=scale)
     _write(tmp_path / "a.h5", written)
-    np.testing.assert_array_equal(
-        read_prediction(tmp_path / "a.h5").logits, as_stored(written.logits)
-    )
+    np.testing.assert_array_equal(read_prediction(tmp_path / "a.h5").logits, as_stored(written.logits))

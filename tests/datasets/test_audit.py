@@ -12,14 +12,9 @@ def root(tmp_path):
     """Four images of 10 x 10: two proxies, one with a person, one too small."""
     (tmp_path / "train2017").mkdir()
     (tmp_path / "annotations").mkdir()
-    images = [
-        {"id": k, "file_name": f"{k}.jpg", "height": 10, "width": 10 if k < 4 else 5}
-        for k in range(1, 5)
-    ]
+    images = [{"id": k, "file_name": f"{k}.jpg", "height": 10, "width": 10 if k < 4 else 5} for k in range(1, 5)]
     for image in images:
-        Image.new("RGB", (image["width"], image["height"])).save(
-            tmp_path / "train2017" / image["file_name"]
-        )
+        Image.new("RGB", (image["width"], image["height"])).save(tmp_path / "train2017" / image["file_name"])
 
     def annotation(number, image, category, columns):
         counts = [0, 10 * columns, 100 - 10 * columns] if image < 4 else [0, 10 * columns, 40]
@@ -42,11 +37,7 @@ def root(tmp_path):
             annotation(5, 3, 1, 2),
             annotation(6, 4, 62, 1),
         ],
-        "categories": [
-            {"id": 1, "name": "person"},
-            {"id": 18, "name": "dog"},
-            {"id": 62, "name": "chair"},
-        ],
+        "categories": [{"id": 1, "name": "person"}, {"id": 18, "name": "dog"}, {"id": 62, "name": "chair"}],
     }
     (tmp_path / "annotations" / "instances_train2017.json").write_text(json.dumps(instances))
     return tmp_path
@@ -57,9 +48,7 @@ def test_audit_counts_by_hand(root):
     assert (found.images, found.kept, found.empty, found.measured) == (4, 2, 1, 2)
     assert found.unannotated == pytest.approx(1 - 40 / 200)
     dog, chair, person = found.categories
-    assert dog == audit.Category(
-        "dog", 1, 1, 2, 1, pytest.approx(0.6), pytest.approx(0.3), dog.evaluation
-    )
+    assert dog == audit.Category("dog", 1, 1, 2, 1, pytest.approx(0.6), pytest.approx(0.3), dog.evaluation)
     assert (chair.images_kept, chair.images_dropped) == (1, 1)
     assert chair.area_dropped == pytest.approx(0.2)
     assert (person.annotations_kept, person.annotations_dropped) == (0, 1)

@@ -13,12 +13,7 @@ from meta_ood.datasets.checks.archives import Archive
 from meta_ood.datasets.checks.examine import examine, recognise
 from meta_ood.demo.miniature import write_miniature
 
-SPLITS = {
-    "cityscapes": "train",
-    "coco": "train2017",
-    "lost_and_found": "test",
-    "fishyscapes": "Static",
-}
+SPLITS = {"cityscapes": "train", "coco": "train2017", "lost_and_found": "test", "fishyscapes": "Static"}
 
 
 def look(root, reader, split=None, full=True, **options):
@@ -123,33 +118,13 @@ def as_val(path):
 
 
 DAMAGE = {
-    "image without labels": (
-        lambda root: remove(labels(root)[1]) and images(root)[1],
-        "no_labels",
-        "error",
-    ),
-    "labels without image": (
-        lambda root: remove(images(root)[1]) and labels(root)[1],
-        "no_image",
-        "error",
-    ),
+    "image without labels": (lambda root: remove(labels(root)[1]) and images(root)[1], "no_labels", "error"),
+    "labels without image": (lambda root: remove(images(root)[1]) and labels(root)[1], "no_image", "error"),
     "image of no bytes": (lambda root: write(images(root)[2], b""), "image_empty", "error"),
     "image cut off": (lambda root: cut(images(root)[2]), "image_truncated", "error"),
-    "no image at all": (
-        lambda root: write(images(root)[2], b"<html>"),
-        "image_unreadable",
-        "error",
-    ),
-    "image of 16 bits": (
-        lambda root: replace(images(root)[2], np.zeros((64, 128), np.uint16)),
-        "image_mode",
-        "error",
-    ),
-    "grey image": (
-        lambda root: replace(images(root)[2], np.zeros((64, 128), np.uint8)),
-        "image_grey",
-        "warning",
-    ),
+    "no image at all": (lambda root: write(images(root)[2], b"<html>"), "image_unreadable", "error"),
+    "image of 16 bits": (lambda root: replace(images(root)[2], np.zeros((64, 128), np.uint16)), "image_mode", "error"),
+    "grey image": (lambda root: replace(images(root)[2], np.zeros((64, 128), np.uint8)), "image_grey", "warning"),
     "labels cut off": (lambda root: cut(labels(root)[2]), "labels_unreadable", "error"),
     "colour labels": (
         lambda root: replace(labels(root)[2], np.zeros((64, 128, 3), np.uint8)),
@@ -161,22 +136,14 @@ DAMAGE = {
         "size_mismatch",
         "error",
     ),
-    "label outside the table": (
-        lambda root: strange_value(labels(root)[2]),
-        "label_values",
-        "error",
-    ),
+    "label outside the table": (lambda root: strange_value(labels(root)[2]), "label_values", "error"),
     "labels of a hidden test": (
         lambda root: replace(labels(root)[2], np.zeros((64, 128), np.uint8)),
         "labels_empty",
         "warning",
     ),
     "gamma tag": (lambda root: gamma(images(root)[2]), "gamma", "note"),
-    "half a download": (
-        lambda root: write(images(root)[0].with_suffix(".png.part"), b"x"),
-        "stray_files",
-        "warning",
-    ),
+    "half a download": (lambda root: write(images(root)[0].with_suffix(".png.part"), b"x"), "stray_files", "warning"),
     "file of a Mac": (
         lambda root: write(images(root)[0].parent / "._a_leftImg8bit.png", b"x"),
         "stray_files",
@@ -184,16 +151,8 @@ DAMAGE = {
     ),
     "same frame in two folders": (lambda root: as_other_city(images(root)[0]), "same_id", "error"),
     "frame in two splits": (lambda root: as_val(images(root)[0]), "wrong_split", "error"),
-    "same picture twice": (
-        lambda root: copy(images(root)[0], images(root)[1]),
-        "duplicate",
-        "warning",
-    ),
-    "archive cut off": (
-        lambda root: write(root / "gtFine_trainvaltest.zip", b"PK"),
-        "archive_damaged",
-        "error",
-    ),
+    "same picture twice": (lambda root: copy(images(root)[0], images(root)[1]), "duplicate", "warning"),
+    "archive cut off": (lambda root: write(root / "gtFine_trainvaltest.zip", b"PK"), "archive_damaged", "error"),
 }
 
 
@@ -297,14 +256,8 @@ OVERLAY_DAMAGE = {
     "missing": (remove, "is missing"),
     "cut off": (cut, "expected an array named rgb"),
     "without rgb": (lambda path: save_overlay(path, mask=np.zeros(3)), "named rgb"),
-    "of another size": (
-        lambda path: save_overlay(path, rgb=np.zeros((2, 2, 3), np.int16)),
-        r"overlay (2, 2, 3)",
-    ),
-    "that holds objects": (
-        lambda path: save_overlay(path, rgb=np.array([{"a": 1}], object)),
-        "named rgb",
-    ),
+    "of another size": (lambda path: save_overlay(path, rgb=np.zeros((2, 2, 3), np.int16)), r"overlay (2, 2, 3)"),
+    "that holds objects": (lambda path: save_overlay(path, rgb=np.array([{"a": 1}], object)), "named rgb"),
 }
 
 
@@ -369,37 +322,21 @@ def first_segmentation(instances, counts):
 JSON = "instances_train2017.json"
 COCO_DAMAGE = {
     "json missing": (lambda r: remove(r / "annotations" / JSON), "json_missing", "error"),
-    "json cut off": (
-        lambda r: cut(r / "annotations" / "instances_train2017.json"),
-        "json_broken",
-        "error",
-    ),
+    "json cut off": (lambda r: cut(r / "annotations" / "instances_train2017.json"), "json_broken", "error"),
     "json of something else": (
         lambda r: (r / "annotations" / "instances_train2017.json").write_text("[]"),
         "json_broken",
         "error",
     ),
-    "image missing": (
-        lambda r: remove(sorted((r / "train2017").iterdir())[0]),
-        "json_only",
-        "warning",
-    ),
-    "image cut off": (
-        lambda r: cut(sorted((r / "train2017").iterdir())[0]),
-        "image_truncated",
-        "error",
-    ),
+    "image missing": (lambda r: remove(sorted((r / "train2017").iterdir())[0]), "json_only", "warning"),
+    "image cut off": (lambda r: cut(sorted((r / "train2017").iterdir())[0]), "image_truncated", "error"),
     "image resized": (
         lambda r: replace(sorted((r / "train2017").iterdir())[0], np.zeros((9, 9, 3), np.uint8)),
         "size_mismatch",
         "error",
     ),
     "same id twice": (set_value("images", 0, "id", 1037), "json_same_id", "error"),
-    "annotation of no image": (
-        set_value("annotations", 0, "image_id", 5),
-        "json_orphans",
-        "warning",
-    ),
+    "annotation of no image": (set_value("annotations", 0, "image_id", 5), "json_orphans", "warning"),
     "unknown category": (set_value("annotations", 0, "category_id", 999), "json_category", "error"),
     "polygon of two points": (
         set_value("annotations", 0, "segmentation", [[1, 2, 3, 4]]),
@@ -411,11 +348,7 @@ COCO_DAMAGE = {
         "json_segmentation",
         "error",
     ),
-    "run lengths too short": (
-        lambda r: edit(r, lambda j: first_segmentation(j, [5, 6])),
-        "json_segmentation",
-        "error",
-    ),
+    "run lengths too short": (lambda r: edit(r, lambda j: first_segmentation(j, [5, 6])), "json_segmentation", "error"),
     "no image of the json": (
         lambda r: [p.rename(p.with_name(f"x{p.name}")) for p in (r / "train2017").iterdir()],
         "nothing_found",

@@ -46,11 +46,7 @@ def test_default_differs_from_the_published_preparation_in_three_ways(reference,
     published = {f.image_id: f.target() for f in read("coco", root, "train2017", PUBLISHED)}
     default = {f.image_id: f.target() for f in read("coco", root, "train2017")}
     assert "000000581234.jpg" in caplog.text  # the published code stops with a KeyError here
-    trains = {
-        f"{a['image_id']:012d}"
-        for a in reference["instances"]["annotations"]
-        if a["category_id"] == 7
-    }
+    trains = {f"{a['image_id']:012d}" for a in reference["instances"]["annotations"] if a["category_id"] == 7}
     assert set(published) - set(default) == trains & set(published) != set()
     for name, target in default.items():
         assert np.array_equal(target == 254, published[name] == 254)

@@ -44,8 +44,7 @@ def write(folder, text):
 def test_elements_are_those_of_the_whole_file(tmp_path, text, chunk):
     found = instances.read_instances(write(tmp_path, text))
     assert [image._asdict() for image in found.images] == [
-        {key: image[key] for key in ("id", "file_name", "height", "width")}
-        for image in CONTENT["images"]
+        {key: image[key] for key in ("id", "file_name", "height", "width")} for image in CONTENT["images"]
     ]
     assert found.categories == {2: "dog", 9: "Löwe"}
     assert list(found.annotations()) == CONTENT["annotations"]

@@ -58,10 +58,7 @@ def test_fishyscapes_static_is_clip_of_image_plus_overlay(tmp_path, version, kin
     np.savez(tmp_path / f"fs_val_{version}/0007_{name}_rgb.npz", rgb=overlay)
     (frame,) = read("fishyscapes_static", tmp_path, "val", {"version": version})
     expected = [
-        [
-            [min(max(int(image[r, c, k]) + int(overlay[r, c, k]), 0), 255) for k in range(3)]
-            for c in range(8)
-        ]
+        [[min(max(int(image[r, c, k]) + int(overlay[r, c, k]), 0), 255) for k in range(3)] for c in range(8)]
         for r in range(6)
     ]
     assert frame.pixels is not None
@@ -87,9 +84,7 @@ def test_fishyscapes_static_names_what_is_wrong_with_an_overlay(tmp_path):
     with pytest.raises(ValueError, match=r"_rgb\.npz: expected an array named rgb"):
         frame.pixels()
     np.savez(overlay, rgb=np.zeros((2, 4, 3), np.int16))
-    with pytest.raises(
-        ValueError, match=r"_rgb\.npz: overlay \(2, 4, 3\) int16, but .* is \(1, 4, 3\)"
-    ):
+    with pytest.raises(ValueError, match=r"_rgb\.npz: overlay \(2, 4, 3\) int16, but .* is \(1, 4, 3\)"):
         frame.pixels()
 
 
@@ -111,9 +106,7 @@ def test_road_anomaly(tmp_path, suffix):
     assert frame.target().tolist() == [[IN, OOD, IN, OOD]]
 
 
-@pytest.mark.parametrize(
-    ("reader", "suffix"), [("road_anomaly21", "jpg"), ("road_obstacle21", "webp")]
-)
+@pytest.mark.parametrize(("reader", "suffix"), [("road_anomaly21", "jpg"), ("road_obstacle21", "webp")])
 def test_tracks_of_segment_me_if_you_can(tmp_path, reader, suffix):
     put(tmp_path / f"images/validation0000.{suffix}", picture())
     put(tmp_path / f"images/airplane0001.{suffix}", picture())
@@ -181,9 +174,7 @@ def put_lost_and_found(root, name, split):
 def test_lost_and_found_without_frames_that_have_no_label(tmp_path):
     for number in range(1036):
         split, folder = "train", f"{number // 200:02d}_Weg"
-        path = (
-            tmp_path / f"leftImg8bit/{split}/{folder}/{folder}_000000_{number:06d}_leftImg8bit.png"
-        )
+        path = tmp_path / f"leftImg8bit/{split}/{folder}/{folder}_000000_{number:06d}_leftImg8bit.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
         label = str(path).replace("leftImg8bit.png", "gtCoarse_labelIds.png")

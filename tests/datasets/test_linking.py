@@ -54,9 +54,7 @@ def test_a_known_entry_gets_another_root_and_nothing_else_changes():
 
 
 def test_a_new_entry_is_added_to_the_datasets():
-    text = linking.enter(
-        PARAMS, "new", "lost_and_found", "data/raw/x", "test", {"reading": "smiyc"}
-    )
+    text = linking.enter(PARAMS, "new", "lost_and_found", "data/raw/x", "test", {"reading": "smiyc"})
     before, after = yaml.safe_load(PARAMS), yaml.safe_load(text)
     assert after["datasets"].pop("new") == {
         "reader": "lost_and_found",

@@ -1,7 +1,7 @@
 """configs/paper.yaml from raw datasets and released weights to the table beside published figures.
 
-Everything is as in the committed file but what OVERRIDES says: the miniatures are small, and so are
-the networks' widths. Folders, names, weights files, stages, epochs and λ are the real ones.
+Everything is as in the committed file but what OVERRIDES says: the miniatures are small, and so are the networks'
+widths. Folders, names, weights files, stages, epochs and λ are the real ones.
 """
 
 import csv
@@ -115,9 +115,7 @@ def test_the_baseline_is_what_was_imported_and_training_starts_from_it(work, net
     expected = released[network].state_dict()
     for name, value in baseline.state_dict().items():
         assert torch.equal(value, expected[name]), name
-    assert any(
-        not torch.equal(value, expected[name]) for name, value in trained.state_dict().items()
-    )
+    assert any(not torch.equal(value, expected[name]) for name, value in trained.state_dict().items())
     assert metadata["variant"] == "ood_trained"
 
 

@@ -23,34 +23,19 @@ def run(demo, prepared, dataset="lost_and_found", workers=1, log=no_log, options
     if name == "coco":
         changed["min_side"] = 64
     object.__setattr__(own, "options", changed)
-    prepare.run(
-        params,
-        dataset=dataset,
-        root=demo / name,
-        prepared=prepared,
-        log=log,
-        machine=Machine(workers=workers),
-    )
+    prepare.run(params, dataset=dataset, root=demo / name, prepared=prepared, log=log, machine=Machine(workers=workers))
     return read_frames(prepared, Path.cwd())
 
 
 def contents(folder):
     return {
-        path.relative_to(folder).as_posix(): path.read_bytes()
-        for path in sorted(folder.rglob("*"))
-        if path.is_file()
+        path.relative_to(folder).as_posix(): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()
     }
 
 
 @pytest.mark.parametrize(
     ("dataset", "count"),
-    [
-        ("cityscapes_train", 8),
-        ("cityscapes_val", 8),
-        ("coco", 26),
-        ("lost_and_found", 11),
-        ("fishyscapes_static", 4),
-    ],
+    [("cityscapes_train", 8), ("cityscapes_val", 8), ("coco", 26), ("lost_and_found", 11), ("fishyscapes_static", 4)],
 )
 def test_prepare_writes_frames_and_grey_targets(demo, tmp_path, dataset, count):
     logged = {}
@@ -130,9 +115,7 @@ def test_interrupted_run_goes_on_where_it_stopped(demo, tmp_path, monkeypatch):
 
     again = []
     monkeypatch.setattr(
-        preparation,
-        "prepare_frame",
-        lambda raw, prepared: again.append(raw.image_id) or real(raw, prepared),
+        preparation, "prepare_frame", lambda raw, prepared: again.append(raw.image_id) or real(raw, prepared)
     )
     run(demo, part)
     assert len(again) == 7

@@ -72,9 +72,7 @@ def test_wrong_root_says_what_is_expected(tmp_path):
 
 
 def test_unknown_split_and_option_list_the_known_ones(tmp_path):
-    with pytest.raises(
-        ValueError, match=r"unknown Cityscapes split 'tset'; known: test, train, val"
-    ):
+    with pytest.raises(ValueError, match=r"unknown Cityscapes split 'tset'; known: test, train, val"):
         read("cityscapes", tmp_path, "tset")
     with pytest.raises(ValueError, match="unknown option 'lables'; known: annotation, labels"):
         read("cityscapes", tmp_path, "val", {"lables": "train_ids"})
@@ -87,9 +85,7 @@ def test_unknown_split_and_option_list_the_known_ones(tmp_path):
 def test_label_outside_the_table_names_file_and_value(tmp_path):
     put_pair(tmp_path, "ulm_000001_000019", [[7, 77]])
     (frame,) = read("cityscapes", tmp_path, "train")
-    with pytest.raises(
-        ValueError, match=r"ulm_000001_000019_gtFine_labelIds.png: label ids \[77\]"
-    ):
+    with pytest.raises(ValueError, match=r"ulm_000001_000019_gtFine_labelIds.png: label ids \[77\]"):
         frame.target()
 
 
@@ -145,9 +141,7 @@ def write_coco(root, images, annotations, categories):
     (root / "train2017").mkdir(parents=True)
     (root / "annotations").mkdir()
     for image in images:
-        Image.new("RGB", (image["width"], image["height"])).save(
-            root / "train2017" / image["file_name"]
-        )
+        Image.new("RGB", (image["width"], image["height"])).save(root / "train2017" / image["file_name"])
     instances = {"images": images, "annotations": annotations, "categories": categories}
     (root / "annotations" / "instances_train2017.json").write_text(json.dumps(instances))
 
@@ -174,11 +168,7 @@ def test_coco_leaves_out_street_classes_and_small_images(tiny_coco):
     assert ids(read("coco", tiny_coco, "train2017", {"min_side": 6})) == [1, 4, 5]
     published = {"min_side": 6, "exclude": "published"}
     assert ids(read("coco", tiny_coco, "train2017", published)) == [1, 3, 4, 5]
-    assert ids(read("coco", tiny_coco, "train2017", {"min_side": 0, "exclude": ["dog"]})) == [
-        3,
-        4,
-        5,
-    ]
+    assert ids(read("coco", tiny_coco, "train2017", {"min_side": 0, "exclude": ["dog"]})) == [3, 4, 5]
     assert read("coco", tiny_coco, "train2017", {"min_side": 7}) == []
 
 

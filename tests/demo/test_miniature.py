@@ -19,10 +19,7 @@ CASES = [
 def options(kind):
     if kind.startswith("fishyscapes_static_"):
         return "fishyscapes_static", {"version": kind[-2:]}
-    changed = {
-        "cityscapes_train_ids": {"labels": "train_ids"},
-        "cityscapes_coarse": {"annotation": "coarse"},
-    }
+    changed = {"cityscapes_train_ids": {"labels": "train_ids"}, "cityscapes_coarse": {"annotation": "coarse"}}
     return ("cityscapes", changed[kind]) if kind in changed else (kind, {})
 
 
@@ -61,10 +58,7 @@ def test_round_trip_of_coco(tmp_path, split):
         assert set(np.unique(target).tolist()) == {OOD, IGNORE}
     report = examine("coco", "coco", tmp_path, split, {}, full=True)
     assert {f.code for f in report.findings} == {"count"}
-    assert (report.facts["frames"], report.facts["published"]) == (
-        9,
-        {"train2017": 118287, "val2017": 5000}[split],
-    )
+    assert (report.facts["frames"], report.facts["published"]) == (9, {"train2017": 118287, "val2017": 5000}[split])
     assert len({frame.image.read_bytes() for frame in frames}) == 6
 
 
@@ -82,8 +76,7 @@ def test_overlays_give_the_pasted_pictures(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("kind", "split"),
-    [("fishyscapes_lost_and_found", "val"), ("road_anomaly", "all"), ("road_obstacle21", "val")],
+    ("kind", "split"), [("fishyscapes_lost_and_found", "val"), ("road_anomaly", "all"), ("road_obstacle21", "val")]
 )
 def test_counts_are_those_of_the_real_dataset(tmp_path, kind, split):
     write_miniature(tmp_path, kind, split, height=64, width=128)

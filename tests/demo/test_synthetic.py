@@ -70,10 +70,7 @@ def test_drawn_obstacles_agree_with_the_published_label_table():
 
 def test_neighbouring_frames_of_a_scene_look_alike_and_scenes_differ(demo):
     scenes = sorted((demo / "lost_and_found" / "leftImg8bit" / "test").iterdir())
-    pictures = [
-        [np.asarray(Image.open(path), float) for path in sorted(scene.iterdir())[:2]]
-        for scene in scenes[:2]
-    ]
+    pictures = [[np.asarray(Image.open(path), float) for path in sorted(scene.iterdir())[:2]] for scene in scenes[:2]]
     near = np.abs(pictures[0][0] - pictures[0][1]).mean()
     far = np.abs(pictures[0][0] - pictures[1][0]).mean()
     assert near < 0.7 * far
@@ -83,9 +80,7 @@ def test_coco_has_the_oddities_of_real_folders(demo):
     root = demo / "coco"
     instances = json.loads((root / "annotations" / "instances_train2017.json").read_text())
     forms = {
-        "polygons"
-        if isinstance(a["segmentation"], list)
-        else type(a["segmentation"]["counts"]).__name__
+        "polygons" if isinstance(a["segmentation"], list) else type(a["segmentation"]["counts"]).__name__
         for a in instances["annotations"]
     }
     assert forms == {"polygons", "str", "list"}

@@ -99,11 +99,7 @@ def test_without_classifier_and_without_segments(parts, detector):
 
 def test_a_folder_is_self_contained_and_equal_for_equal_parts(parts, detector, tmp_path):
     copy = shutil.copytree(parts.detector, tmp_path / "copy")
-    assert sorted(p.name for p in copy.iterdir()) == [
-        "classifier.json",
-        "detector.json",
-        "weights.safetensors",
-    ]
+    assert sorted(p.name for p in copy.iterdir()) == ["classifier.json", "detector.json", "weights.safetensors"]
     image = parts.frames[1].image
     assert Detector.load(str(copy), "cpu")(image).to_json() == detector(image).to_json()
     again = parts.write(tmp_path / "again")
@@ -176,11 +172,7 @@ def images(tmp_path):
 def test_a_folder_is_written_and_not_written_again(detector, images, tmp_path):
     out = tmp_path / "out"
     files = list(detect_images([images], detector, out))
-    assert [f.relative_to(out).as_posix() for f in files] == [
-        "a.json",
-        "town/b.json",
-        "town/c.d.json",
-    ]
+    assert [f.relative_to(out).as_posix() for f in files] == ["a.json", "town/b.json", "town/c.d.json"]
     ends = (".json", "_before.png", "_after.png", "_overlay.png", "_classes.png")
     written = {p.relative_to(out).as_posix() for p in out.rglob("*") if p.is_file()}
     assert written == {f"{stem}{end}" for stem in ("a", "town/b", "town/c.d") for end in ends}
@@ -205,9 +197,7 @@ def test_a_folder_is_written_and_not_written_again(detector, images, tmp_path):
     changed = {p.name for p, stamp in stamps.items() if p.stat().st_mtime_ns != stamp}
     assert changed == {f"b{end}" for end in ends[1:]}
     # another threshold is another detector
-    other = Detector(
-        detector.network, detector.settings.model_copy(update={"threshold": 0.5}), None, "cpu"
-    )
+    other = Detector(detector.network, detector.settings.model_copy(update={"threshold": 0.5}), None, "cpu")
     list(detect_images([images], other, out))
     assert json.loads(files[0].read_text())["detector"]["threshold"] == 0.5
 

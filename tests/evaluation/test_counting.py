@@ -59,9 +59,7 @@ def test_standardised_max_logit_by_hand(tmp_path: Path) -> None:
     found = evaluation.count_files(paths, "entropy", settings, workers=2)
     m = pixel_metrics(found.histograms[STANDARDISED])
     assert m.auroc == pytest.approx(roc_auc_score(target.ravel() == OOD, score.ravel()), abs=1e-5)
-    np.testing.assert_allclose(
-        found.class_statistics().mean, [best[winner == c].mean() for c in range(3)], rtol=1e-6
-    )
+    np.testing.assert_allclose(found.class_statistics().mean, [best[winner == c].mean() for c in range(3)], rtol=1e-6)
 
 
 def test_a_softmax_has_no_temperature() -> None:

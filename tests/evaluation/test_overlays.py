@@ -72,11 +72,7 @@ def outline_by_loop(segments):
     return edge
 
 
-@given(
-    hnp.arrays(
-        np.int32, hnp.array_shapes(min_dims=2, max_dims=2, max_side=9), elements=st.integers(0, 3)
-    )
-)
+@given(hnp.arrays(np.int32, hnp.array_shapes(min_dims=2, max_dims=2, max_side=9), elements=st.integers(0, 3)))
 def test_segments_map_against_pixel_loop(labels):
     removed = np.array([False, True, False])
     picture = overlays.segments_map(None, labels, removed)
@@ -116,9 +112,7 @@ def test_segments_map_when_a_segment_is_unknown():
 
 def test_segments_map_when_shapes_differ():
     with pytest.raises(ValueError, match=r"image .* differ in shape"):
-        overlays.segments_map(
-            np.zeros((2, 2, 3), np.uint8), np.zeros((2, 3), np.int32), np.zeros(0, bool)
-        )
+        overlays.segments_map(np.zeros((2, 2, 3), np.uint8), np.zeros((2, 3), np.int32), np.zeros(0, bool))
 
 
 @pytest.mark.parametrize("shape", [(5, 7), (5, 7, 3)])

@@ -32,14 +32,7 @@ def test_segment_figures_are_those_of_the_scenes_drawn() -> None:
     rng = np.random.default_rng(0)
     gone = [rng.random(len(table.image)) < 0.4 for table in tables]
     figures = {"auroc": 0.5, "auprc": 0.5, "fpr95": 0.5}
-    found = replicates(
-        counts,
-        SegmentTable.concatenate(tables),
-        np.concatenate(gone),
-        figures,
-        count=12,
-        seed=3,
-    )
+    found = replicates(counts, SegmentTable.concatenate(tables), np.concatenate(gone), figures, count=12, seed=3)
     for index, weights in enumerate(bootstrap.resample(SCENES, 12, 3)):
         drawn = [number for number in range(6) for _ in range(weights[number % SCENES])]
         table = SegmentTable.concatenate([tables[number] for number in drawn])
@@ -54,9 +47,7 @@ def test_segment_figures_are_those_of_the_scenes_drawn() -> None:
             "segment_f1": f1["before"]["f1"],
             "segment_f1_after_meta": f1["after_meta"]["f1"],
             "component_f1": component.component_metrics(component.of_table(table)).f1,
-            "component_f1_after_meta": component.component_metrics(
-                component.of_table(table, ~removed)
-            ).f1,
+            "component_f1_after_meta": component.component_metrics(component.of_table(table, ~removed)).f1,
         }
         for name, value in expected.items():
             assert found[name][index] == pytest.approx(value, rel=1e-12), name

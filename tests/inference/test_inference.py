@@ -10,13 +10,7 @@ from torch import Tensor, nn
 from meta_ood.config import InferParams
 from meta_ood.data.context import Machine
 from meta_ood.data.frames import Frame
-from meta_ood.inference import (
-    average_logits,
-    predict,
-    processes,
-    tiled_logits,
-    write_behind,
-)
+from meta_ood.inference import average_logits, predict, processes, tiled_logits, write_behind
 from meta_ood.models import upsample
 
 CPU = Machine("cpu", 2)
@@ -53,9 +47,7 @@ def frames_of(folder: Path, sizes) -> list[Frame]:
     frames = []
     for number, (height, width) in enumerate(sizes):
         rng = np.random.default_rng(number)
-        frame = Frame(
-            f"f{number}", folder / f"{number}.png", "", folder / f"{number}_t.png", f"s{number % 2}"
-        )
+        frame = Frame(f"f{number}", folder / f"{number}.png", "", folder / f"{number}_t.png", f"s{number % 2}")
         Image.fromarray(rng.integers(0, 256, (height, width, 3), dtype=np.uint8)).save(frame.image)
         Image.fromarray(np.full((height, width), number, np.uint8)).save(frame.target)
         frames.append(frame)
@@ -81,9 +73,7 @@ def test_batching_changes_nothing(tmp_path):
     torch.manual_seed(0)
     network = nn.Conv2d(3, 4, 3, padding=1)
     frames = frames_of(tmp_path, [(8, 12)] * 5)
-    one, four = (
-        list(predict(network, frames, InferParams(batch_size=size), CPU)) for size in (1, 4)
-    )
+    one, four = (list(predict(network, frames, InferParams(batch_size=size), CPU)) for size in (1, 4))
     for a, b in zip(one, four, strict=True):
         np.testing.assert_allclose(a.logits, b.logits, rtol=1e-5, atol=1e-6)
 

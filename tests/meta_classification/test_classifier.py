@@ -46,8 +46,7 @@ def test_other_features_are_refused():
 
 
 @pytest.mark.parametrize(
-    ("iou", "why"),
-    [(0.0, "all 60 training segments are false positives"), (0.5, "none of 60 training segments")],
+    ("iou", "why"), [(0.0, "all 60 training segments are false positives"), (0.5, "none of 60 training segments")]
 )
 def test_one_kind_of_segment_keeps_everything_and_says_why(iou, why):
     table = random_table(5)

@@ -41,19 +41,14 @@ VERSION_1 = {
     "keep_everything": "",
     "score": "entropy",
     "threshold": 0.7,
-    "features": [
-        {"name": "E", "mean": 0.5, "scale": 0.25},
-        {"name": "S", "mean": 100, "scale": 50},
-    ],
+    "features": [{"name": "E", "mean": 0.5, "scale": 0.25}, {"name": "S", "mean": 100, "scale": 50}],
     "model": {"bias": 0.5, "weights": {"E": -1.0, "S": 2.0}},
 }
 
 
 def test_files_of_version_1_are_read():
     old = MetaClassifier.from_json(json.dumps(VERSION_1))
-    assert (old.operating_point, old.fit_failure, old.score, old.threshold) == (
-        *(0.25, "", "entropy", 0.7),
-    )
+    assert (old.operating_point, old.fit_failure, old.score, old.threshold) == (*(0.25, "", "entropy", 0.7),)
     expected = 1 / (1 + np.exp(-(0.5 - 1.0 * 2 + 2.0 * 1)))
     assert old.probability_of(np.array([[1.0, 150.0]])) == pytest.approx(expected)
     kept = MetaClassifier.from_json(json.dumps({**VERSION_1, "keep_everything": "no segment"}))
@@ -194,8 +189,7 @@ def test_a_stored_model_of_another_kind_is_refused_by_name(tmp_path, make, messa
 
 
 @pytest.mark.parametrize(
-    ("column", "value"),
-    [("left", 0), ("right", 10_000), ("feature_idx", 99), ("feature_idx", -1)],
+    ("column", "value"), [("left", 0), ("right", 10_000), ("feature_idx", 99), ("feature_idx", -1)]
 )
 def test_trees_that_point_outside_are_refused(tmp_path, column, value):
     # scikit-learn's compiled code would follow them: out of bounds, or for ever

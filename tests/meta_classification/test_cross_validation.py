@@ -90,7 +90,5 @@ def test_metrics_are_those_of_the_segments_with_a_classifier():
     found = cross_validate(table)
     rest = table.image >= 3
     assert found.metrics["kept_without_classifier"] == (~rest).sum()
-    assert found.metrics["brier"] == pytest.approx(
-        ((found.probability[rest] - 1) ** 2).mean(), abs=1e-9
-    )
+    assert found.metrics["brier"] == pytest.approx(((found.probability[rest] - 1) ** 2).mean(), abs=1e-9)
     assert not found.removed[~rest].any()

@@ -140,9 +140,7 @@ def test_the_whole_path_is_the_cross_validation():
     table = random_table(7)
     false = table.iou == 0
     first, whole = path_quality(table.features, false, assign_folds(table, "scene"), [1, 5])
-    assert whole["auroc"] == pytest.approx(
-        quality.auroc(out_of_fold(table, "scene").probability, false), abs=1e-6
-    )
+    assert whole["auroc"] == pytest.approx(quality.auroc(out_of_fold(table, "scene").probability, false), abs=1e-6)
     assert first["auroc"] > 0.6
 
 

@@ -11,9 +11,7 @@ def test_published_scaling():
             _, figures = reference_table(case, tag)
             scaling = Scaling.published(figures["X_raw"])
             np.testing.assert_allclose(scaling(figures["X_raw"]), figures["X"], atol=1e-9)
-            np.testing.assert_allclose(
-                Scaling.of(figures["X_raw"])(figures["X_raw"]), figures["X"], atol=1e-6
-            )
+            np.testing.assert_allclose(Scaling.of(figures["X_raw"])(figures["X_raw"]), figures["X"], atol=1e-6)
 
 
 @pytest.mark.parametrize("constant", [0.0, 0.1, 1e9, -3.3e-7])

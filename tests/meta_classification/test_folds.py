@@ -21,20 +21,14 @@ def test_published_folds_give_the_published_probabilities(case, tag):
 
 
 def liblinear():
-    return make_pipeline(
-        StandardScaler(), LogisticRegression(solver="liblinear", tol=1e-12, max_iter=10_000)
-    )
+    return make_pipeline(StandardScaler(), LogisticRegression(solver="liblinear", tol=1e-12, max_iter=10_000))
 
 
 @pytest.mark.parametrize("folds", ["scene", "image", "leave_one_out"])
 def test_out_of_fold_is_a_fit_without_the_fold(folds):
     table = random_table(0)
     false = table.iou == 0
-    groups = {
-        "scene": table.image // 3,
-        "image": table.image,
-        "leave_one_out": np.arange(len(false)),
-    }[folds]
+    groups = {"scene": table.image // 3, "image": table.image, "leave_one_out": np.arange(len(false))}[folds]
     expected = np.zeros(len(false))
     for train, test in LeaveOneGroupOut().split(table.features, false, groups):
         model = liblinear().fit(table.features[train], false[train])

@@ -19,9 +19,9 @@ def cold_fits(features, false, rows, rescale, penalty=1.0):
         source = features[rest] if rescale else features
         mean, std = source.mean(0), source.std(0)
         std[std == 0] = 1
-        model = LogisticRegression(
-            C=1 / penalty, solver="liblinear", tol=1e-12, max_iter=100_000, random_state=0
-        ).fit((features[rest] - mean) / std, false[rest])
+        model = LogisticRegression(C=1 / penalty, solver="liblinear", tol=1e-12, max_iter=100_000, random_state=0).fit(
+            (features[rest] - mean) / std, false[rest]
+        )
         log_odds.append(model.decision_function((features[[row]] - mean) / std)[0])
     return np.array(log_odds)
 
@@ -56,11 +56,7 @@ def test_corrections_suffice_for_many_segments(rescale):
 
 @pytest.mark.parametrize("name", ["1000 segments", "A_laf"])
 def test_most_segments_need_no_fit(name):
-    table = (
-        random_table(5, segments=1000, features=75)
-        if name != "A_laf"
-        else reference_table("A_laf", "base")[0]
-    )
+    table = random_table(5, segments=1000, features=75) if name != "A_laf" else reference_table("A_laf", "base")[0]
     scaled = Scaling.of(table.features)(table.features)
     corrected = np.isfinite(leave_one_out(scaled, table.iou == 0)).mean()
     assert corrected > (0.99 if name != "A_laf" else 0.5)

@@ -24,9 +24,9 @@ def problem(seed, rows=80, columns=6):
 def test_is_the_optimum_that_liblinear_looks_for(penalty):
     scaled, false = problem(0)
     model = models.logistic_regression(scaled, false, penalty=penalty)
-    oracle = LogisticRegression(
-        C=1 / penalty, solver="liblinear", tol=1e-12, max_iter=10_000, random_state=0
-    ).fit(scaled, false)
+    oracle = LogisticRegression(C=1 / penalty, solver="liblinear", tol=1e-12, max_iter=10_000, random_state=0).fit(
+        scaled, false
+    )
     np.testing.assert_allclose(model.weights, oracle.coef_[0], atol=1e-6)
     np.testing.assert_allclose(model.bias, oracle.intercept_[0], atol=1e-6)
 
@@ -78,12 +78,8 @@ def test_trees_are_those_of_scikit_learn():
         early_stopping=False,
         random_state=0,
     ).fit(scaled, false)
-    fitted = fit(
-        table, "gradient_boosted_trees", trees=25, leaves=9, learning_rate=0.2, least_segments=5
-    )
-    np.testing.assert_allclose(
-        fitted.probability(table), oracle.predict_proba(scaled)[:, 1], atol=1e-6
-    )
+    fitted = fit(table, "gradient_boosted_trees", trees=25, leaves=9, learning_rate=0.2, least_segments=5)
+    np.testing.assert_allclose(fitted.probability(table), oracle.predict_proba(scaled)[:, 1], atol=1e-6)
     new = random_table(3, segments=200)
     expected = oracle.predict_proba((new.features - fitted.mean) / fitted.scale)[:, 1]
     np.testing.assert_allclose(fitted.probability(new), expected, atol=1e-6)
@@ -94,9 +90,9 @@ def test_the_network_is_that_of_scikit_learn():
     assert issubclass(ConvergenceWarning, UserWarning)
     table = random_table(4)
     scaled = scaled_of(table)
-    oracle = MLPClassifier(
-        (5,), activation="tanh", solver="lbfgs", alpha=0.3, max_iter=300, random_state=0
-    ).fit(scaled, table.iou == 0)
+    oracle = MLPClassifier((5,), activation="tanh", solver="lbfgs", alpha=0.3, max_iter=300, random_state=0).fit(
+        scaled, table.iou == 0
+    )
     fitted = fit(table, "small_network", width=5, penalty=0.3)
     expected = oracle.predict_proba(scaled)[:, 1]
     np.testing.assert_allclose(fitted.probability(table), expected, atol=1e-4)
@@ -117,9 +113,7 @@ def test_sparse_weights_fulfil_the_optimality_conditions(penalty):
     assert zero.any()
     assert not zero.all()
     assert np.abs(slope[:-1][zero]).max() <= penalty + 1e-4
-    np.testing.assert_allclose(
-        slope[:-1][~zero], -penalty * np.sign(weights[:-1][~zero]), atol=1e-4
-    )
+    np.testing.assert_allclose(slope[:-1][~zero], -penalty * np.sign(weights[:-1][~zero]), atol=1e-4)
     assert abs(slope[-1]) < 1e-3 * penalty
 
 

@@ -115,10 +115,7 @@ def test_counts_every_score_for_itself() -> None:
     keys, negatives, positives, coarse = histogram.counts()
     assert not coarse.any()
     assert (np.diff(keys.astype(np.int64)) > 0).all()
-    found = {
-        float(s): [int(n), int(p)]
-        for s, n, p in zip(key_scores(keys), negatives, positives, strict=True)
-    }
+    found = {float(s): [int(n), int(p)] for s, n, p in zip(key_scores(keys), negatives, positives, strict=True)}
     assert found == exact_counts(score, target)
     assert (histogram.ignored, histogram.neutral) == (50, 40)
 
@@ -216,9 +213,7 @@ def test_what_is_wrong_is_said() -> None:
 
 
 @pytest.mark.parametrize("start", [0.0, 1.0, -3e5])
-def test_scores_that_float32_cannot_tell_apart_are_refused(
-    start: float, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_scores_that_float32_cannot_tell_apart_are_refused(start: float, caplog: pytest.LogCaptureFixture) -> None:
     """Narrowed, these scores would have an AUROC of 0.5."""
     r = np.random.default_rng(0)
     step = float(np.spacing(np.float32(start))) / 1000
@@ -262,9 +257,7 @@ def test_a_failed_map_is_not_counted() -> None:
 
 
 @pytest.mark.parametrize("values", [[IN], [OOD], [IGNORE, NEUTRAL]])
-def test_a_missing_class_gives_nan_and_a_warning(
-    values: list[int], caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_missing_class_gives_nan_and_a_warning(values: list[int], caplog: pytest.LogCaptureFixture) -> None:
     target = np.resize(np.uint8(values), (3, 4))
     m = pixel_metrics(ScoreHistogram.of(np.ones((3, 4)), target))
     assert np.isnan([m.auroc, m.auprc, m.fpr95]).all()

@@ -33,9 +33,7 @@ def as_map(scores_in: np.ndarray, scores_out: np.ndarray) -> tuple[np.ndarray, n
 @pytest.mark.parametrize("path", SMALL, ids=lambda path: path.stem)
 def test_exact_is_the_reference(path: Path) -> None:
     with np.load(path) as reference:
-        m = pixel_metrics(
-            ScoreHistogram.of(*as_map(reference["scores_in"], reference["scores_out"]))
-        )
+        m = pixel_metrics(ScoreHistogram.of(*as_map(reference["scores_in"], reference["scores_out"])))
         expected = reference["exact_auroc_fpr95_auprc"]
     assert (m.auroc, m.fpr95, m.auprc) == pytest.approx(expected, abs=1e-12)
 
@@ -80,9 +78,7 @@ def test_published_bins_have_float64_edges(dtype: type) -> None:
 
 
 @pytest.mark.parametrize("wrong", [-0.01, 1.01])
-def test_published_has_no_figure_for_other_scores(
-    wrong: float, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_published_has_no_figure_for_other_scores(wrong: float, caplog: pytest.LogCaptureFixture) -> None:
     target = np.uint8([[IN, IN, OOD, OOD]])
     m = pixel_metrics(ScoreHistogram.of(np.array([[0.1, 0.2, 0.9, wrong]]), target), "published")
     assert np.isnan([m.auroc, m.auprc, m.fpr95]).all()
@@ -108,9 +104,7 @@ def histogram_of(maps: list[tuple[np.ndarray, np.ndarray]]) -> ScoreHistogram:
     return histogram
 
 
-def smiyc_slowly(
-    maps: list[tuple[np.ndarray, np.ndarray]],
-) -> tuple[tuple[float, float, float], float]:
+def smiyc_slowly(maps: list[tuple[np.ndarray, np.ndarray]]) -> tuple[tuple[float, float, float], float]:
     """SegmentMeIfYouCan's curve rule by rule: AUROC, AP and FPR95, and its component threshold."""
     entries = []
     for score, target in maps:
@@ -161,9 +155,7 @@ def test_smiyc_threshold_is_the_best_f1_of_the_merged_curve(seed: int) -> None:
 
 @pytest.mark.parametrize("value", [np.inf, -np.inf])
 @pytest.mark.parametrize("share", [0.3, 1.0])
-def test_smiyc_has_no_value_for_infinite_scores(
-    value: float, share: float, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_smiyc_has_no_value_for_infinite_scores(value: float, share: float, caplog: pytest.LogCaptureFixture) -> None:
     score, target = images()[4]
     score[np.random.default_rng(0).random(score.shape) < share] = value
     histogram = histogram_of([(score, target)])
@@ -232,9 +224,7 @@ def test_curves_run_from_end_to_end() -> None:
     assert np.trapezoid(thin[1], thin[0]) == pytest.approx(np.trapezoid(tpr, fpr), abs=0.01)
     recall, precision, _ = pixel.pr_curve(s, points=10**6)
     steps = np.sum(np.diff(recall, prepend=0) * precision)
-    assert steps == pytest.approx(
-        average_precision_score(target[valid] == OOD, score[valid]), abs=1e-12
-    )
+    assert steps == pytest.approx(average_precision_score(target[valid] == OOD, score[valid]), abs=1e-12)
 
 
 def test_f1_at_a_threshold() -> None:

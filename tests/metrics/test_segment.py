@@ -14,9 +14,7 @@ from meta_ood.segments import SegmentTable, measure_segments
 REFERENCE = Path(__file__).parents[1] / "reference"
 
 
-def table_of(
-    segments: int, components: int, overlaps: list[tuple[int, int, int]], **more: object
-) -> SegmentTable:
+def table_of(segments: int, components: int, overlaps: list[tuple[int, int, int]], **more: object) -> SegmentTable:
     pairs = np.array(overlaps, np.int64).reshape(-1, 3)
     iou = np.zeros(segments)
     iou[pairs[:, 0]] = 0.5

@@ -7,13 +7,7 @@ from sklearn.metrics import confusion_matrix as sklearn_confusion
 from sklearn.metrics import jaccard_score
 
 from meta_ood.data.labels import IGNORE, IN, OOD
-from meta_ood.metrics.semantic import (
-    calibration_bin,
-    class_iou,
-    confusion_matrix,
-    mean_iou,
-    reliability,
-)
+from meta_ood.metrics.semantic import calibration_bin, class_iou, confusion_matrix, mean_iou, reliability
 
 
 def maps(classes: int = 6) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -94,9 +88,7 @@ def test_a_probability_on_an_edge_lies_in_the_bin_below(bins: int) -> None:
 
 def test_reliability_adds_up_in_any_order() -> None:
     predicted, target, confidence = maps()
-    parts = [
-        reliability(confidence[i::4], predicted[i::4], target[i::4], 6, bins=7) for i in range(4)
-    ]
+    parts = [reliability(confidence[i::4], predicted[i::4], target[i::4], 6, bins=7) for i in range(4)]
     a = parts[0] + parts[1] + parts[2] + parts[3]
     b = parts[3] + (parts[1] + parts[2]) + parts[0]
     for name in ("pixels", "correct", "confidence"):

@@ -19,9 +19,7 @@ def allowed():
     return torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
 
 
-@pytest.mark.parametrize(
-    ("precision", "rounded"), [("float32", False), ("tf32", True), ("bfloat16", False)]
-)
+@pytest.mark.parametrize(("precision", "rounded"), [("float32", False), ("tf32", True), ("bfloat16", False)])
 def test_only_tf32_rounds_operands(precision, rounded):
     torch.backends.cudnn.allow_tf32 = not rounded
     set_tf32(precision, torch.device("cuda"))

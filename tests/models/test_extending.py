@@ -97,15 +97,11 @@ def test_torchvision_backbone_and_auxiliary_classifier(tmp_path):
     assert report.dropped == ("fc.weight", "fc.bias")
     assert torch.equal(network.backbone["conv1"].weight, classifier.conv1.weight)
 
-    theirs = segmentation.fcn_resnet50(
-        weights=None, weights_backbone=None, num_classes=5, aux_loss=True
-    )
+    theirs = segmentation.fcn_resnet50(weights=None, weights_backbone=None, num_classes=5, aux_loss=True)
     torch.save(theirs.state_dict(), tmp_path / "segmentation.pth")
     with pytest.raises(checkpoint.CheckpointError, match=r"aux_classifier\.0\.weight"):
         published.import_published(tmp_path / "segmentation.pth", name, 5)
-    loaded, _ = published.import_published(
-        tmp_path / "segmentation.pth", name, 5, {"auxiliary": True}
-    )
+    loaded, _ = published.import_published(tmp_path / "segmentation.pth", name, 5, {"auxiliary": True})
     assert not any(p.requires_grad for p in loaded.aux_classifier.parameters())
 
 

@@ -21,10 +21,7 @@ def test_names_shapes_and_order_are_the_published_ones(name):
     table = json.loads((REFERENCE / f"g3_{reference}_state_dict.json").read_text())
     with torch.device("meta"):
         network = models.build(name, 19)
-    own = [
-        [k, list(v.shape), str(v.dtype).removeprefix("torch.")]
-        for k, v in network.state_dict().items()
-    ]
+    own = [[k, list(v.shape), str(v.dtype).removeprefix("torch.")] for k, v in network.state_dict().items()]
     assert own == table["entries"]
     assert [k for k, _ in network.named_parameters()] == table["parameter_order"]
     assert len(own) == entries

@@ -17,12 +17,7 @@ from meta_ood.models import checkpoint, published, torch_files
 from meta_ood.models.torch_files import CheckpointError
 
 NAMES = ("road", "car", "sky")
-NUMPY = (
-    np._core.multiarray.scalar,
-    np._core.multiarray._reconstruct,
-    np.ndarray,
-    type(np.dtype(np.float64)),
-)
+NUMPY = (np._core.multiarray.scalar, np._core.multiarray._reconstruct, np.ndarray, type(np.dtype(np.float64)))
 NETWORKS = {
     "deeplabv3plus_wrn38": {
         "stem_width": 2,
@@ -31,12 +26,7 @@ NETWORKS = {
         "aspp_width": 4,
         "fine_width": 4,
     },
-    "dualgcnnet_r50": {
-        "blocks": [1, 1, 1, 1],
-        "stem_width": 2,
-        "planes": [2, 2, 2, 2],
-        "head_planes": 8,
-    },
+    "dualgcnnet_r50": {"blocks": [1, 1, 1, 1], "stem_width": 2, "planes": [2, 2, 2, 2], "head_planes": 8},
 }
 
 
@@ -95,22 +85,15 @@ FORMATS = {
     "nvidia": save_nvidia,
     "bare": lambda path, network: torch.save(network.state_dict(), path),
     "model": lambda path, network: torch.save({"model": network.state_dict()}, path),
-    "compiled": lambda path, network: torch.save(
-        {f"module._orig_mod.{k}": v for k, v in state(network)}, path
-    ),
-    "safetensors": lambda path, network: save_file(
-        {k: v.contiguous() for k, v in state(network)}, path
-    ),
+    "compiled": lambda path, network: torch.save({f"module._orig_mod.{k}": v for k, v in state(network)}, path),
+    "safetensors": lambda path, network: save_file({k: v.contiguous() for k, v in state(network)}, path),
     "lightning": lambda path, network: torch.save(
         {"state_dict": {f"model.net.{k}": v for k, v in state(network)}, "epoch": 3}, path
     ),
     "parameters": lambda path, network: torch.save(
-        {k: torch.nn.Parameter(v, requires_grad=v.is_floating_point()) for k, v in state(network)},
-        path,
+        {k: torch.nn.Parameter(v, requires_grad=v.is_floating_point()) for k, v in state(network)}, path
     ),
-    "views": lambda path, network: torch.save(
-        {k: torch.stack([v, v], -1)[..., 1] for k, v in state(network)}, path
-    ),
+    "views": lambda path, network: torch.save({k: torch.stack([v, v], -1)[..., 1] for k, v in state(network)}, path),
     "half": save_half,
     "before counters": save_old,
 }
@@ -199,10 +182,7 @@ def test_our_own_file_keeps_its_origin(tmp_path):
     assert metadata["origin"]["file"] == "file.pth"
     with pytest.raises(CheckpointError, match="class names"):
         take(
-            tmp_path / "a.safetensors",
-            tmp_path / "c.safetensors",
-            "dualgcnnet_r50",
-            class_names=("sky", "car", "road"),
+            tmp_path / "a.safetensors", tmp_path / "c.safetensors", "dualgcnnet_r50", class_names=("sky", "car", "road")
         )
 
 
@@ -279,10 +259,7 @@ REFUSED = {
     "cut": (cut, "damaged or cut off"),
     "cut, old layout": (cut_old, "damaged or cut off"),
     "empty": (lambda path, *_: path.write_bytes(b""), "damaged or cut off"),
-    "text": (
-        lambda path, *_: path.write_text("<html>Not found"),
-        "damaged or cut off, or no file of",
-    ),
+    "text": (lambda path, *_: path.write_text("<html>Not found"), "damaged or cut off, or no file of"),
     "missing file": (lambda *_: None, "no such weights file"),
     "safetensors cut": (
         lambda path, network, _: path.write_bytes(b"\x40\0\0\0\0\0\0\0{}"),
@@ -312,16 +289,10 @@ REFUSED = {
     ),
     "integers": (set_entry(BIAS, torch.tensor([1, 2, 3])), "int64, expected torch.float32"),
     "sparse": (set_entry(BIAS, torch.ones(3).to_sparse()), "asks for .*, which is no plain tensor"),
-    "huge view": (
-        set_entry(BIAS, torch.zeros(1).expand(10**12)),
-        r"is \(1000000000000,\), expected \(3,\)",
-    ),
+    "huge view": (set_entry(BIAS, torch.zeros(1).expand(10**12)), r"is \(1000000000000,\), expected \(3,\)"),
     "list": (set_entry(BIAS, [1.0, 2.0, 3.0]), f"'{BIAS}' is list"),
     "number for a name": (set_entry(7, torch.ones(1)), "entry 7 is Tensor, expected a name"),
-    "no state dict": (
-        lambda path, *_: torch.save([torch.ones(2)], path),
-        "holds list, expected a state dict",
-    ),
+    "no state dict": (lambda path, *_: torch.save([torch.ones(2)], path), "holds list, expected a state dict"),
     "empty state dict": (
         lambda path, *_: torch.save({"state_dict": {}}, path),
         "state dict below 'state_dict' is empty",
@@ -361,9 +332,7 @@ def pickled(program):
 def claim(path):
     """Write the older layout with a storage of 1.8 GB that the file does not hold."""
     header = [pickle.dumps(value, 2) for value in (torch_files._MAGIC, 1001, {})]
-    storage = b"(U\7storagectorch\nFloatStorage\nU\0010U\3cpuJ" + (450_000_000).to_bytes(
-        4, "little"
-    )
+    storage = b"(U\7storagectorch\nFloatStorage\nU\0010U\3cpuJ" + (450_000_000).to_bytes(4, "little")
     path.write_bytes(b"".join(header) + b"\x80\2" + storage + b"NtQ." + pickle.dumps(["0"], 2))
 
 
@@ -371,9 +340,7 @@ TENSOR = b"ctorch._utils\n_rebuild_tensor_v2\n((U\7storagectorch\nFloatStorage\n
 HOSTILE = {
     "nested tuples as a key": pickled(b")q\0" + b"h\0h\0\x86q\0" * 60 + b"}h\0K\1s."),
     "a call that allocates": pickled(b"ctorch\nFloatStorage\n(J\0\0\0\x1btR."),
-    "nested tuples in a call": pickled(
-        b")q\0" + b"h\0h\0\x86q\0" * 60 + b"ccollections\nOrderedDict\n(h\0tR."
-    ),
+    "nested tuples in a call": pickled(b")q\0" + b"h\0h\0\x86q\0" * 60 + b"ccollections\nOrderedDict\n(h\0tR."),
     "a storage that is not there": claim,
     "a view beyond its storage": pickled(TENSOR + b"K\0J\0\0\0\x1b\x85K\1\x85tR."),
     "a negative stride": pickled(TENSOR + b"K\0K\2\x85J\xff\xff\xff\xff\x85tR."),
@@ -382,9 +349,7 @@ HOSTILE = {
     "index of the memo": pickled(b"Nr\xff\xff\xff\x7f."),
     "length of a pickle": pickled(b"N" * 5_000_000 + b"."),
     "a number of a million digits": pickled(b"I" + b"9" * 10**6 + b"\n."),
-    "names of any length": pickled(
-        b"}X" + (10**6).to_bytes(4, "little") + b"a." * 500_000 + b"Ns."
-    ),
+    "names of any length": pickled(b"}X" + (10**6).to_bytes(4, "little") + b"a." * 500_000 + b"Ns."),
 }
 
 

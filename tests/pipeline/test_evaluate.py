@@ -50,11 +50,7 @@ def run(folder: Path, predictions: list[Prediction], workers: int = 1, **overrid
     frames = []
     for p in predictions:
         prediction_files.write_prediction(
-            folder / "infer" / f"{p.image_id}.h5",
-            p,
-            class_names=names,
-            network="n",
-            weights_sha256="0",
+            folder / "infer" / f"{p.image_id}.h5", p, class_names=names, network="n", weights_sha256="0"
         )
         image = folder / f"{p.image_id}.png"
         Image.fromarray(np.zeros((32, 48, 3), np.uint8)).save(image)
@@ -115,9 +111,7 @@ def test_ood_set(tmp_path: Path) -> None:
         score = np.concatenate([score_maps(p, [name])[name].ravel() for p in stored])
         y, s = target[evaluated] == OOD, score[evaluated]
         assert values["scores"][name]["auroc"] == pytest.approx(roc_auc_score(y, s), abs=1e-9)
-        assert values["scores"][name]["auprc"] == pytest.approx(
-            average_precision_score(y, s), abs=1e-9
-        )
+        assert values["scores"][name]["auprc"] == pytest.approx(average_precision_score(y, s), abs=1e-9)
     assert values["auroc"] == values["scores"]["entropy"]["auroc"]
     assert values["pixels"] == evaluated.sum()
     assert values["positives"] == (target == OOD).sum()
@@ -140,11 +134,7 @@ def test_ood_set(tmp_path: Path) -> None:
         rows = list(csv.DictReader(file))
     assert float(rows[-1]["true_positive_rate"]) == 1
     with (tmp_path / "curves/meta_calibration.csv").open() as file:
-        assert list(csv.reader(file)) == [
-            ["predicted", "observed", "segments"],
-            ["0.1", "0.5", "2"],
-            ["0.9", "1", "3"],
-        ]
+        assert list(csv.reader(file)) == [["predicted", "observed", "segments"], ["0.1", "0.5", "2"], ["0.9", "1", "3"]]
     assert len(list((tmp_path / "pictures").glob("f*_segments.png"))) == 4
     assert len(list((tmp_path / "pictures").glob("f*_image.png"))) == 4
 
@@ -207,9 +197,7 @@ def test_workers_change_nothing(tmp_path: Path) -> None:
                 assert path.read_bytes() == other.read_bytes(), path.name
 
 
-@pytest.mark.parametrize(
-    "text", ["{}", "[]", '{"calibration": {"count": [1], "predicted": [1]}}', "no"]
-)
+@pytest.mark.parametrize("text", ["{}", "[]", '{"calibration": {"count": [1], "predicted": [1]}}', "no"])
 def test_a_calibration_that_is_none_is_refused_by_name(tmp_path: Path, text: str) -> None:
     run(tmp_path, make_predictions(ood=True))
     (tmp_path / "meta/metrics.json").write_text(text)

@@ -63,9 +63,6 @@ def test_twenty_kills_leave_no_trace(prepared: Path) -> None:
         shutil.rmtree(out)
 
     seen = kill_twenty_times(
-        lambda: start(infer_frames, prepared, out),
-        lambda: len(list(ROOT.glob("*/*.h5"))),
-        FRAMES,
-        check,
+        lambda: start(infer_frames, prepared, out), lambda: len(list(ROOT.glob("*/*.h5"))), FRAMES, check
     )
     assert len(seen) > 2

@@ -77,12 +77,7 @@ def test_same_table_same_bytes(tmp_path):
         out, _ = run(tmp_path / name, segment_table())
         read.append({p.name: p.read_bytes() for p in out.iterdir()})
     assert read[0] == read[1]
-    assert set(read[0]) == {
-        "classifier.json",
-        "probabilities.csv",
-        "metrics.json",
-        "explanation.json",
-    }
+    assert set(read[0]) == {"classifier.json", "probabilities.csv", "metrics.json", "explanation.json"}
 
 
 def test_only_false_segments_say_why_nothing_goes(tmp_path, caplog):

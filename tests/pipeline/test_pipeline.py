@@ -65,21 +65,14 @@ def test_a_stage_has_one_name() -> None:
     assert list(config.SECTIONS) == names
     assert set(names) <= set(MLPROJECT)
     assert {"main", "sweep"} | set(names) == set(MLPROJECT)
-    modules = {p.stem for p in (ROOT / "src/meta_ood/pipeline").glob("*.py")} - {
-        "__init__",
-        "paths",
-        "code_digest",
-    }
+    modules = {p.stem for p in (ROOT / "src/meta_ood/pipeline").glob("*.py")} - {"__init__", "paths", "code_digest"}
     assert modules == set(names)
 
 
 @pytest.mark.parametrize("stage", layout.STAGES)
 def test_commands_name_their_stage_and_keys(stage: str) -> None:
     body = DVC[stage].get("do", DVC[stage])
-    options = " ".join(
-        f"--{key} ${{{'key' if 'do' in DVC[stage] else f'item.{key}'}}}"
-        for key in layout.STAGES[stage]
-    )
+    options = " ".join(f"--{key} ${{{'key' if 'do' in DVC[stage] else f'item.{key}'}}}" for key in layout.STAGES[stage])
     assert body["cmd"].split() == f"python -m meta_ood {stage} {options}".split()
     entry = MLPROJECT[stage]
     assert set(layout.STAGES[stage]) <= set(entry["parameters"])
@@ -179,29 +172,20 @@ def small_instances() -> list[tuple[str, dict[str, str]]]:
     for stage, keys in layout.STAGES.items():
         found: list[dict[str, str]] = [{}]
         for key in keys:
-            values = sets.get(key) or (
-                list(PARAMS.datasets) if stage == "prepare" else ["lost_and_found"]
-            )
+            values = sets.get(key) or (list(PARAMS.datasets) if stage == "prepare" else ["lost_and_found"])
             found = [{**cell, key: value} for cell in found for value in values]
         order += [(stage, cell) for cell in found]
     return order
 
 
-def test_stages_read_and_write_what_they_declare(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_stages_read_and_write_what_they_declare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     params = config.load(ROOT / "params.yaml", SMALL)
     recorder = Recorder(tmp_path)
     for stage, cell in small_instances():
         with recorder.recording():
             run_stage(
-                stage,
-                cell,
-                params_file=ROOT / "params.yaml",
-                overrides=SMALL,
-                machine=Machine("cpu", 1),
-                track=False,
+                stage, cell, params_file=ROOT / "params.yaml", overrides=SMALL, machine=Machine("cpu", 1), track=False
             )
         paths = layout.stage_paths(stage, params, **cell)
         # frames.csv lists raw images with their md5: through it they are declared

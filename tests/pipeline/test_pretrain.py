@@ -86,9 +86,7 @@ def test_training_starts_from_a_backbone_if_one_is_given(prepared):
     backbone = models.build(NAME, 19)
     with torch.no_grad():
         backbone.conv1[0].weight.fill_(0.125)
-    own = {
-        k: v for k, v in backbone.state_dict().items() if k.startswith(backbone.backbone_prefixes)
-    }
+    own = {k: v for k, v in backbone.state_dict().items() if k.startswith(backbone.backbone_prefixes)}
     torch.save(own, "backbone.pth")
     settings = {
         "pretrain.epochs": 1,

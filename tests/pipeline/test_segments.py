@@ -22,15 +22,9 @@ def write_frames(folder: Path) -> None:
     for index in range(FRAMES):
         rng = np.random.default_rng(index)
         target = rng.choice(np.array([0, 1, OOD, IGNORE], np.uint8), (8, 12)).repeat(4, 0)
-        prediction = Prediction(
-            f"{index:03d}", rng.standard_normal((7, 8, 12), np.float32), (32, 12), True, target
-        )
+        prediction = Prediction(f"{index:03d}", rng.standard_normal((7, 8, 12), np.float32), (32, 12), True, target)
         prediction_files.write_prediction(
-            folder / f"{index:03d}.h5",
-            prediction,
-            class_names=list("abcdefg"),
-            network="net",
-            weights_sha256="cafe",
+            folder / f"{index:03d}.h5", prediction, class_names=list("abcdefg"), network="net", weights_sha256="cafe"
         )
 
 
@@ -59,9 +53,7 @@ def test_the_table_holds_every_frame_in_order(
     monkeypatch.chdir(tmp_path)
     logged: dict[str, float] = {}
     segments.run(
-        PARAMS,
-        **arguments(predictions, Path("data/table.h5"))
-        | {"log": lambda values, step: logged.update(values)},
+        PARAMS, **arguments(predictions, Path("data/table.h5")) | {"log": lambda values, step: logged.update(values)}
     )
     table = table_file.read_table(Path("data/table.h5"))
     alone = [
@@ -87,9 +79,7 @@ def missed(table: SegmentTable) -> int:
     return len(set(range(len(table.component_size))) - set(table.overlaps[:, 1].tolist()))
 
 
-def test_workers_do_not_change_a_byte(
-    predictions: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_workers_do_not_change_a_byte(predictions: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     contents = set()
     for workers in (1, 3):
@@ -120,16 +110,12 @@ def test_finished_batches_are_kept_and_changed_inputs_are_not_taken_for_them(
     segments.run(PARAMS, **arguments(predictions, Path("a.h5"), 1))
     assert measured == [f"{index:03d}" for index in range(64, 80)]
     measured.clear()
-    other = PARAMS.model_copy(
-        update={"segments": PARAMS.segments.model_copy(update={"threshold": 0.5})}
-    )
+    other = PARAMS.model_copy(update={"segments": PARAMS.segments.model_copy(update={"threshold": 0.5})})
     segments.run(other, **arguments(predictions, Path("b.h5"), 1))
     assert len(measured) == FRAMES
 
 
-def test_twenty_kills_leave_no_trace(
-    predictions: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_twenty_kills_leave_no_trace(predictions: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     segments.run(PARAMS, **arguments(predictions, Path("undisturbed.h5")))
     expected = Path("undisturbed.h5").read_bytes()
@@ -149,9 +135,7 @@ def test_twenty_kills_leave_no_trace(
     )
 
 
-def test_without_predictions_it_says_what_to_run(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_predictions_it_says_what_to_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(FileNotFoundError, match="run `infer` first"):
         segments.run(PARAMS, **arguments(Path("nowhere"), Path("a.h5")))

@@ -96,9 +96,7 @@ def test_training_twice_writes_the_same_bytes(prepared):
     assert Path("a.json").read_text() == Path("b.json").read_text()
     assert content(first) != content(run_pretrain(prepared, "c", "seed=1"))
     seen: dict[str, float] = {}
-    trained = [
-        run_train(prepared, first, out, lambda values, step: seen.update(values)) for out in "de"
-    ]
+    trained = [run_train(prepared, first, out, lambda values, step: seen.update(values)) for out in "de"]
     assert content(trained[0]) == content(trained[1]) != content(first)
     assert {"train/loss", "validation/miou", "validation/separation"} <= set(seen)
     assert checkpoint.load(trained[0])[1]["variant"] == "ood_trained"
@@ -175,9 +173,7 @@ def test_infer_batches_frames_of_one_size(prepared, monkeypatch):
         return average_logits(network, images, params)
 
     monkeypatch.setattr(inference, "average_logits", seen)
-    together = list(
-        prediction_files.open_predictions(run_infer(prepared, weights, "infer.batch_size=3"))
-    )
+    together = list(prediction_files.open_predictions(run_infer(prepared, weights, "infer.batch_size=3")))
     assert batches == [(2, 3, 20, 28), (3, 3, 24, 32)]
     for one, three in zip(alone, together, strict=True):
         assert one.image_id == three.image_id

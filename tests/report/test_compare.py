@@ -151,9 +151,7 @@ def test_thresholds_of_one_set_are_params_for_others(tmp_path: Path) -> None:
 def test_pareto_front_against_loop(points):
     x, y = np.array(points, float).T
     for i, is_optimal in enumerate(compare.pareto_front(x, y)):
-        beaten = any(
-            (a, b) != points[i] and a >= points[i][0] and b >= points[i][1] for a, b in points
-        )
+        beaten = any((a, b) != points[i] and a >= points[i][0] and b >= points[i][1] for a, b in points)
         assert is_optimal == (not beaten)
 
 

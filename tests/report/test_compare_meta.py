@@ -60,10 +60,7 @@ def test_rows_are_cross_validations_and_transfers():
 
 
 def test_a_bound_on_lost_segments():
-    tables = {
-        "a": with_components(random_table(5, segments=200)),
-        "b": with_components(random_table(6, segments=150)),
-    }
+    tables = {"a": with_components(random_table(5, segments=200)), "b": with_components(random_table(6, segments=150))}
     rows = compare(tables, ["logistic_regression"], ["scene"], max_lost=0.1)
     judged = cross_validate(tables["a"], max_lost=0.1)
     assert rows[0].removed_false == judged.metrics["removed_false"]

@@ -57,9 +57,7 @@ def test_segments_are_compared_alike_with_alike():
     text = " ".join(found.sentences)
     assert "removed 576 of 741 false segments (78 %) and 48 true ones" in text
     assert "missed objects went from 52 to 78" in text
-    assert (
-        "both with meta classification: false segments 134 → 165; missed objects 164 → 78" in text
-    )
+    assert "both with meta classification: false segments 134 → 165; missed objects 164 → 78" in text
     assert "428" not in text
     assert found.worse == ["mini on fs: false segments 134 → 165"]
 
@@ -103,10 +101,7 @@ def test_directions_are_counted():
 
     def sentences(*names):
         return headline(
-            {
-                n: ({"auroc": values[n][0], "fpr95": 0.5}, {"auroc": values[n][1], "fpr95": 0.4})
-                for n in names
-            }
+            {n: ({"auroc": values[n][0], "fpr95": 0.5}, {"auroc": values[n][1], "fpr95": 0.4}) for n in names}
         ).sentences
 
     assert sentences("0", "1", "2") == [

@@ -50,9 +50,7 @@ def written(evaluation, tmp_path_factory):
 
 def results_of(values, network="mini", dataset="fs", curves=None):
     """Results of one network from ``variant -> metrics``."""
-    found = [
-        Evaluation(network, v, dataset, m, (curves or {}).get(v, {})) for v, m in values.items()
-    ]
+    found = [Evaluation(network, v, dataset, m, (curves or {}).get(v, {})) for v, m in values.items()]
     return Results((network,), VARIANTS, (dataset,), {one.key: one for one in found})
 
 
@@ -260,10 +258,7 @@ def test_page_with_the_baseline_alone():
 
 
 def test_best_score_is_bold():
-    scores = {
-        "entropy": {"auroc": 0.9, "fpr95": 0.1},
-        "energy": {"auroc": 0.8, "fpr95": 0.05},
-    }
+    scores = {"entropy": {"auroc": 0.9, "fpr95": 0.1}, "energy": {"auroc": 0.8, "fpr95": 0.05}}
     page = report_page("t", results_of({"ood_trained": {"scores": scores}}), {})
     assert re.findall(r"<b>([\d.]*)</b>", page) == ["90.0", "5.0"]
 
@@ -271,10 +266,7 @@ def test_best_score_is_bold():
 def test_segment_f1_before_and_after_meta_classification():
     counts = {"true_positives": 9, "false_positives": 8, "false_negatives": 1}
     stages = {
-        variant: {
-            "components": 5,
-            "segment": {"before": counts | {"f1": f1}, "after_meta": counts | {"f1": f1 + 0.2}},
-        }
+        variant: {"components": 5, "segment": {"before": counts | {"f1": f1}, "after_meta": counts | {"f1": f1 + 0.2}}}
         for variant, f1 in (("baseline", 0.5), ("ood_trained", 0.6))
     }
     text = text_of(report_page("t", results_of(stages), {}))
@@ -292,10 +284,7 @@ def test_intervals_are_shown():
 def test_segments_are_compared_after_meta_classification():
     key = "segment_false_positives"
     results = results_of(
-        {
-            "baseline": {key: 30, f"{key}_after_meta": 10},
-            "ood_trained": {key: 40, f"{key}_after_meta": 7},
-        }
+        {"baseline": {key: 30, f"{key}_after_meta": 10}, "ood_trained": {key: 40, f"{key}_after_meta": 7}}
     )
     assert "✓ −3 better 40 → 7" in text_of(report_page("t", results, {}))
 
@@ -304,10 +293,7 @@ def test_segments_are_compared_after_meta_classification():
 def test_changes_that_could_be_chance_are_marked(shift, is_chance):
     noise = np.random.default_rng(1).normal(0, 0.1, 100)
     metrics = {"baseline": {"auroc": 0.4}, "ood_trained": {"auroc": 0.41 + shift}}
-    curves = {
-        "baseline": {"bootstrap": {"auroc": noise}},
-        "ood_trained": {"bootstrap": {"auroc": shift + noise[::-1]}},
-    }
+    curves = {"baseline": {"bootstrap": {"auroc": noise}}, "ood_trained": {"bootstrap": {"auroc": shift + noise[::-1]}}}
     page = text_of(report_page("t", results_of(metrics, curves=curves), {}))
     assert ("better, could be chance" in page) == is_chance
     assert "Changes and their intervals" in page

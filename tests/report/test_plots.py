@@ -18,11 +18,7 @@ def results(tmp_path_factory):
 
 
 def test_curves_are_drawn_where_they_exist(results):
-    found = {
-        (group[0].dataset, plot.title): plot
-        for group in results.groups
-        for plot in plots.curve_plots(group, "c")
-    }
+    found = {(group[0].dataset, plot.title): plot for group in results.groups for plot in plots.curve_plots(group, "c")}
     of_ood = {title for dataset, title in found if dataset == "lost_and_found"}
     assert of_ood == {
         "ROC, AUROC",
@@ -47,9 +43,7 @@ def test_svg_is_well_formed_with_unique_ids_and_roles(results):
         tree = ElementTree.fromstring(f"<svg {names}>{plot.contents}</svg>")
         ids += [node.get("id") for node in tree.iter() if node.get("id")]
         # style.css colours texts by this role; one outside of it would be dark on dark
-        coloured = {
-            text for g in tree.iter() if g.get("id", "").endswith("-ink") for text in g.iter()
-        }
+        coloured = {text for g in tree.iter() if g.get("id", "").endswith("-ink") for text in g.iter()}
         assert set(tree.iter("text")) <= coloured
         assert any(node.tag == "text" for node in coloured)
     assert len(ids) == len(set(ids))

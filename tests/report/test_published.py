@@ -28,16 +28,12 @@ def results_of(params, metrics=None):
 
 
 def comparisons(params=PAPER, metrics=None):
-    return published.match_published(
-        results_of(params, metrics), params.network, params.datasets, ROWS
-    )
+    return published.match_published(results_of(params, metrics), params.network, params.datasets, ROWS)
 
 
 def test_every_cell_of_the_paper_has_a_row_and_none_has_two_of_a_kind():
     found = comparisons()
-    cells = {
-        (one.evaluation.network, one.evaluation.variant, one.evaluation.dataset) for one in found
-    }
+    cells = {(one.evaluation.network, one.evaluation.variant, one.evaluation.dataset) for one in found}
     assert cells == set(results_of(PAPER).evaluations)
     kinds = [(one.evaluation, one.score, one.protocol, one.lines[1].protocol) for one in found]
     assert len({(id(cell), *rest) for cell, *rest in kinds}) == len(kinds)
@@ -101,9 +97,7 @@ def test_remarks_name_what_cannot_be_compared():
     assert of(found, "deeplabv3plus", "baseline", "lost_and_found", "entropy").remarks == ()
     (remark,) = of(found, "deeplabv3plus", "baseline", "fishyscapes_static", "energy").remarks
     assert remark == "fishyscapes_static has 1203 frames here, 30 where published"
-    other = config.load(
-        ROOT / "configs" / "paper.yaml", ["network.dualgcn.options={head_planes: 8}"]
-    )
+    other = config.load(ROOT / "configs" / "paper.yaml", ["network.dualgcn.options={head_planes: 8}"])
     (remark,) = of(comparisons(other), "dualgcn", "baseline", "lost_and_found", "entropy").remarks
     assert remark == "dualgcn is not the published network: options head_planes"
 

@@ -17,9 +17,7 @@ def frame(logits: np.ndarray, size: tuple[int, int], align_corners: bool = True)
 
 
 def check(prediction: Prediction, maps: PixelMaps, tolerance: float) -> None:
-    full = oracle.upsampled(
-        prediction.logits.astype(np.float64), prediction.size, prediction.align_corners
-    )
+    full = oracle.upsampled(prediction.logits.astype(np.float64), prediction.size, prediction.align_corners)
     p = oracle.softmax(full)
     ordered = np.sort(p, axis=0)
     largest = full.max(0)
@@ -54,11 +52,7 @@ def instruction_set(request: pytest.FixtureRequest):
      ((1, 1), (5, 70)), ((2, 9), (2, 65)), ((13, 11), (6, 5))],
 )  # fmt: skip
 def test_maps_are_those_of_double_precision(
-    instruction_set: str,
-    classes: int,
-    small: tuple[int, int],
-    size: tuple[int, int],
-    align_corners: bool,
+    instruction_set: str, classes: int, small: tuple[int, int], size: tuple[int, int], align_corners: bool
 ) -> None:
     rng = np.random.default_rng(classes)
     prediction = frame(4 * rng.standard_normal((classes, *small)), size, align_corners)
@@ -154,9 +148,7 @@ def test_instruction_sets_agree() -> None:
     _kernel.use_instruction_set()
     for maps in by_set[1:]:
         for name in MAPS[:-1]:
-            np.testing.assert_allclose(
-                getattr(maps, name), getattr(by_set[0], name), rtol=0, atol=3e-6
-            )
+            np.testing.assert_allclose(getattr(maps, name), getattr(by_set[0], name), rtol=0, atol=3e-6)
 
 
 def test_a_workspace_gives_its_memory_again() -> None:

@@ -40,9 +40,9 @@ def assert_equal(table: SegmentTable, expected: dict[str, list], tolerance: floa
 
 def exact(mask: np.ndarray, target: np.ndarray, classes: int = 3, seed: int = 0) -> Prediction:
     """Return a softmax that is uniform inside `mask` and sure outside, of random class."""
-    p = np.eye(classes, dtype=np.float32)[
-        np.random.default_rng(seed).integers(0, classes, mask.shape)
-    ].transpose(2, 0, 1)
+    p = np.eye(classes, dtype=np.float32)[np.random.default_rng(seed).integers(0, classes, mask.shape)].transpose(
+        2, 0, 1
+    )
     return Prediction.from_softmax("mask", np.where(mask, np.float32(1 / classes), p), target)
 
 
@@ -346,17 +346,13 @@ def large_mask() -> np.ndarray:
 def test_a_frame_of_4096_by_8192() -> None:
     run = [sys.executable, "-c", LARGE]
     path = os.pathsep.join([str(Path(__file__).parent), *sys.path])
-    done = subprocess.run(
-        run, capture_output=True, check=True, env=os.environ | {"PYTHONPATH": path}
-    )
+    done = subprocess.run(run, capture_output=True, check=True, env=os.environ | {"PYTHONPATH": path})
     peak, sizes, boxes, ious, recall = json.loads(done.stdout)
     mask = large_mask()
     reference, count = ndimage.label(mask, np.ones((3, 3)))
     expected = [
         (int(size), s[0].start, s[1].start, s[0].stop, s[1].stop)
-        for size, s in zip(
-            np.bincount(reference.ravel())[1:], ndimage.find_objects(reference), strict=True
-        )
+        for size, s in zip(np.bincount(reference.ravel())[1:], ndimage.find_objects(reference), strict=True)
     ]
     assert count > 200
     assert sorted((size, *box) for size, box in zip(sizes, boxes, strict=True)) == sorted(expected)

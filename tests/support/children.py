@@ -17,13 +17,7 @@ import pytest
 
 SERVER = multiprocessing.get_context("forkserver")
 SERVER.set_forkserver_preload(
-    [
-        "pytest",
-        "training_run",
-        "stage_runs",
-        "meta_ood.pipeline.infer",
-        "meta_ood.pipeline.segments",
-    ]
+    ["pytest", "training_run", "stage_runs", "meta_ood.pipeline.infer", "meta_ood.pipeline.segments"]
 )
 
 
@@ -38,16 +32,13 @@ def start(target: Callable[..., object], *args: Any, **kwargs: Any) -> ForkServe
 
 
 def kill_twenty_times(
-    begin: Callable[[], ForkServerProcess],
-    gathered: Callable[[], int],
-    total: int,
-    check: Callable[[], None],
+    begin: Callable[[], ForkServerProcess], gathered: Callable[[], int], total: int, check: Callable[[], None]
 ) -> set[int]:
     """Kill what `begin` starts, and what goes on with the parts it gathered, and so on.
 
-    A kill comes at a random moment after a random part, from those there already to the last of
-    `total`. A process that ends before must have done its work, which `check` looks at and clears;
-    the next one begins anew. Return how many parts there were at the kills.
+    A kill comes at a random moment after a random part, from those there already to the last of `total`. A process that
+    ends before must have done its work, which `check` looks at and clears; the next one begins anew. Return how many
+    parts there were at the kills.
     """
     start(int).join()  # the first waits for the imports
     started = time.monotonic()

@@ -13,13 +13,7 @@ DATASETS = ("cityscapes", "coco", "lost_and_found", "fishyscapes")
 def small_params(seed=0):
     params = config.load(REPOSITORY / "params.yaml")
     small = config.SynthesizeParams(
-        height=64,
-        width=128,
-        cityscapes_train=8,
-        cityscapes_val=8,
-        coco=30,
-        lost_and_found=11,
-        fishyscapes=4,
+        height=64, width=128, cityscapes_train=8, cityscapes_val=8, coco=30, lost_and_found=11, fishyscapes=4
     )
     return params.model_copy(update={"seed": seed, "synthesize": small})
 

@@ -23,9 +23,7 @@ def write_csv(path, **columns):
 
 def write_cell(folder, network, variant, dataset, *, pixels=4000, pictures=1, size=(32, 64)):
     """Write one cell; OoD-trained networks separate better."""
-    rng = np.random.default_rng(
-        [NETWORKS.index(network), VARIANTS.index(variant), DATASETS.index(dataset)]
-    )
+    rng = np.random.default_rng([NETWORKS.index(network), VARIANTS.index(variant), DATASETS.index(dataset)])
     after = variant == "ood_trained"
     folder.mkdir(parents=True)
     metrics = {
@@ -61,9 +59,7 @@ def write_cell(folder, network, variant, dataset, *, pixels=4000, pictures=1, si
         fpr, tpr, _ = roc_curve(truth, score)
         precision, recall, _ = precision_recall_curve(truth, score)
         keep = np.unique(np.linspace(0, len(fpr) - 1, 200).astype(int))
-        write_csv(
-            folder / "curves/roc.csv", false_positive_rate=fpr[keep], true_positive_rate=tpr[keep]
-        )
+        write_csv(folder / "curves/roc.csv", false_positive_rate=fpr[keep], true_positive_rate=tpr[keep])
         keep = np.unique(np.linspace(0, len(recall) - 1, 300).astype(int))
         write_csv(folder / "curves/pr.csv", recall=recall[keep], precision=precision[keep])
         edges = np.linspace(0, 1, 51)
@@ -98,8 +94,7 @@ def write_cell(folder, network, variant, dataset, *, pixels=4000, pictures=1, si
             "true_segments_removed": 3,
         }
         metrics["intervals"] = {
-            key: [metrics[key] - 0.02, min(1, metrics[key] + 0.015)]
-            for key in ("auroc", "auprc", "fpr95")
+            key: [metrics[key] - 0.02, min(1, metrics[key] + 0.015)] for key in ("auroc", "auprc", "fpr95")
         }
         metrics["scores"] = {
             name: {key: metrics[key] * factor for key in ("auroc", "auprc", "fpr95")}

@@ -18,9 +18,7 @@ class Table:
     iou: np.ndarray
 
     def rows(self, keep) -> "Table":
-        return replace(
-            self, image=self.image[keep], features=self.features[keep], iou=self.iou[keep]
-        )
+        return replace(self, image=self.image[keep], features=self.features[keep], iou=self.iou[keep])
 
 
 def reference_table(case: str, tag: str) -> tuple[Table, dict[str, np.ndarray]]:

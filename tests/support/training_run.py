@@ -122,9 +122,7 @@ def train(
 
 
 def frames_of(folder: Path, number: int) -> list[Frame]:
-    return [
-        Frame(str(i), folder / f"{i}.png", "", folder / f"{i}_t.png", "") for i in range(number)
-    ]
+    return [Frame(str(i), folder / f"{i}.png", "", folder / f"{i}_t.png", "") for i in range(number)]
 
 
 def killed(folder: Path, resume: Path, die_at: int, number: int = signal.SIGKILL) -> None:

@@ -46,9 +46,7 @@ def work(work):
                 "cmd": "python -m meta_ood pretrain --network deeplabv3plus_mini",
                 "deps": [{"path": "data/prepare/cityscapes_train", "hash": "md5", "md5": "aa.dir"}],
                 "params": {"params.yaml": {"seed": params["seed"]}},
-                "outs": [
-                    {"path": str(weights), "hash": "md5", "md5": file_hash(weights, "md5")},
-                ],
+                "outs": [{"path": str(weights), "hash": "md5", "md5": file_hash(weights, "md5")}],
             },
             f"evaluate@{PLACE.replace('/', '-')}": {
                 "cmd": "python -m meta_ood evaluate --network deeplabv3plus_mini "

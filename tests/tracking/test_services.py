@@ -1,7 +1,7 @@
 """The smallest demo against PostgreSQL and an S3-compatible server, by environment variables alone.
 
-``make test-services`` installs what it needs: PostgreSQL's programs must be there, moto stands for
-S3. One network, one evaluation set, tiny frames; then a fresh clone that pulls everything.
+``make test-services`` installs what it needs: PostgreSQL's programs must be there, moto stands for S3. One network, one
+evaluation set, tiny frames; then a fresh clone that pulls everything.
 """
 
 from __future__ import annotations
@@ -24,11 +24,7 @@ import yaml
 
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
-KEYS = {
-    "AWS_ACCESS_KEY_ID": "test",
-    "AWS_SECRET_ACCESS_KEY": "test",
-    "AWS_DEFAULT_REGION": "us-east-1",
-}
+KEYS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_DEFAULT_REGION": "us-east-1"}
 pytestmark = [pytest.mark.services, pytest.mark.filterwarnings("ignore")]
 
 
@@ -52,13 +48,7 @@ def environment(**more: str) -> dict[str, str]:
 
 def call(folder: Path, *command: str, user: int | None = None, **more: str) -> str:
     done = subprocess.run(
-        command,
-        cwd=folder,
-        env=environment(**more),
-        user=user,
-        capture_output=True,
-        text=True,
-        check=False,
+        command, cwd=folder, env=environment(**more), user=user, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, f"{command}: {done.stdout[-3000:]}{done.stderr[-3000:]}"
     return done.stdout
@@ -92,11 +82,7 @@ def postgres() -> Iterator[str]:
     call(place, str(programs_folder / "initdb"), "--pgdata", str(data), *options, user=user)
     command = [str(programs_folder / "postgres"), "-D", str(data), "-k", str(place)]
     server = subprocess.Popen(
-        [*command, "-p", str(port)],
-        cwd=place,
-        user=user,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
+        [*command, "-p", str(port)], cwd=place, user=user, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
     address = f"postgresql://mlflow@127.0.0.1:{port}/postgres"
     import psycopg
@@ -115,9 +101,7 @@ def s3() -> Iterator[str]:
 
     port = free_port()
     server = subprocess.Popen(
-        [str(BIN / "moto_server"), "-p", str(port)],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
+        [str(BIN / "moto_server"), "-p", str(port)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
     address = f"http://127.0.0.1:{port}"
     names = {"aws_access_key_id": "test", "aws_secret_access_key": "test"}
@@ -137,11 +121,7 @@ def tracking_server(postgres: str, s3: str, tmp_path: Path) -> Iterator[str]:
     command += ["--backend-store-uri", postgres, "--artifacts-destination", "s3://mlflow/artifacts"]
     with (tmp_path / "server.log").open("w") as log:
         server = subprocess.Popen(
-            command,
-            env=environment(MLFLOW_S3_ENDPOINT_URL=s3),
-            cwd=tmp_path,
-            stdout=log,
-            stderr=log,
+            command, env=environment(MLFLOW_S3_ENDPOINT_URL=s3), cwd=tmp_path, stdout=log, stderr=log
         )
     address = f"http://127.0.0.1:{port}"
     until(lambda: urllib.request.urlopen(f"{address}/health", timeout=5).close())
@@ -205,10 +185,7 @@ def test_the_pipeline_runs_on_servers_and_a_fresh_clone_pulls_it(tracking_server
         shutil.copy2(built, second / built.relative_to(ROOT))
     where["PYTHONPATH"] = str(second / "src")
     call(second, "dvc", "pull")
-    for name in (
-        "data/report/index.html",
-        "data/networks/deeplabv3plus_mini/ood_trained.safetensors",
-    ):
+    for name in ("data/report/index.html", "data/networks/deeplabv3plus_mini/ood_trained.safetensors"):
         assert (second / name).read_bytes() == (first / name).read_bytes()
     assert "up to date" in call(second, "dvc", "status", **where)
     assert "recorded 0" in call(second, "python", "-m", "meta_ood", "sync", **where)

@@ -85,9 +85,7 @@ def environment(**more: str) -> dict[str, str]:
 
 
 def call(folder: Path, *command: str, **more: str) -> None:
-    done = subprocess.run(
-        command, cwd=folder, env=environment(**more), capture_output=True, text=True, check=False
-    )
+    done = subprocess.run(command, cwd=folder, env=environment(**more), capture_output=True, text=True, check=False)
     assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
 
 
@@ -143,10 +141,7 @@ def ranks(project: Path) -> None:
 
 
 def six_at_once(project: Path) -> None:
-    started = [
-        subprocess.Popen(["python", "stage.py", "train"], cwd=project, env=environment())
-        for _ in range(6)
-    ]
+    started = [subprocess.Popen(["python", "stage.py", "train"], cwd=project, env=environment()) for _ in range(6)]
     assert [process.wait(timeout=60) for process in started] == [0] * 6
 
 
@@ -176,7 +171,4 @@ def test_the_whole_project_is_a_parent_with_a_child_for_each_stage(project):
     whole_project(project)
     parent, *children = runs(project)
     assert (parent[0], parent[2], parent[3]) == ("small", "FINISHED", None)
-    assert children == [
-        ("small", "train", "FINISHED", parent[1]),
-        ("small", "report", "FINISHED", parent[1]),
-    ]
+    assert children == [("small", "train", "FINISHED", parent[1]), ("small", "report", "FINISHED", parent[1])]

@@ -307,9 +307,7 @@ def test_a_database_that_two_clones_share_keeps_its_places(work, tmp_path_factor
         with track():
             pass
         assert not (clone / "mlartifacts").exists()
-    places = {
-        run.info.artifact_uri.rpartition("/mlartifacts")[0] for run in all_runs(open_store(work))
-    }
+    places = {run.info.artifact_uri.rpartition("/mlartifacts")[0] for run in all_runs(open_store(work))}
     assert places == {shared.as_uri()}
 
 
@@ -329,9 +327,7 @@ def test_a_group_may_write_where_it_may_write_into_the_folder(tmp_path, monkeypa
 
 def evaluated(seed, ood_weight, variant, auroc):
     """Track one evaluation as the command does, with a setting that is read from params."""
-    params = config.load(
-        Path("params.yaml"), [f"seed={seed}", f"train.ood_weight={ood_weight}", "report.title=x"]
-    )
+    params = config.load(Path("params.yaml"), [f"seed={seed}", f"train.ood_weight={ood_weight}", "report.title=x"])
     cell = {"network": "dualgcn_mini", "variant": variant, "dataset": "lost_and_found"}
     metrics = Path("metrics.json")
     metrics.write_text(json.dumps({"auroc": auroc, "weights": "abc"}), encoding="utf-8")
@@ -369,12 +365,8 @@ def test_runs_of_one_setting_over_seeds_are_found_together(work):
     cell = "dualgcn_mini · {} · lost_and_found"
     assert found == {
         cell.format("baseline"): ["auroc", "0.5000", "0.3536", "0.2500", "0.7500", "2"],
-        f"{cell.format('ood_trained')} · ood_weight 0.5": (
-            ["auroc", "0.6000", "0.1414", "0.5000", "0.7000", "2"]
-        ),
-        f"{cell.format('ood_trained')} · ood_weight 0.9": (
-            ["auroc", "0.8000", "–", "0.8000", "0.8000", "1"]
-        ),
+        f"{cell.format('ood_trained')} · ood_weight 0.5": (["auroc", "0.6000", "0.1414", "0.5000", "0.7000", "2"]),
+        f"{cell.format('ood_trained')} · ood_weight 0.9": (["auroc", "0.8000", "–", "0.8000", "0.8000", "1"]),
     }
 
 

@@ -21,11 +21,7 @@ def frames(tmp_path: Path) -> list[Frame]:
         Image.fromarray(image).save(tmp_path / f"{number}.png")
         target = np.full((20, 30), number, np.uint8)
         Image.fromarray(target).save(tmp_path / f"{number}_target.png")
-        found.append(
-            Frame(
-                str(number), tmp_path / f"{number}.png", "", tmp_path / f"{number}_target.png", ""
-            )
-        )
+        found.append(Frame(str(number), tmp_path / f"{number}.png", "", tmp_path / f"{number}_target.png", ""))
     return found
 
 
@@ -123,8 +119,7 @@ def test_batches_follow_the_plan(frames):
 
 def same(left, right) -> bool:
     return len(left) == len(right) and all(
-        torch.equal(a.images, b.images) and torch.equal(a.targets, b.targets)
-        for a, b in zip(left, right, strict=True)
+        torch.equal(a.images, b.images) and torch.equal(a.targets, b.targets) for a, b in zip(left, right, strict=True)
     )
 
 
@@ -144,9 +139,7 @@ def test_a_pasted_object_is_ood_in_the_sample(frames):
     for seed in range(10):
         sample = dataset.draw(2, 9, (seed,))
         assert set(sample.target.unique().tolist()) == {2, 254}
-        assert torch.equal(
-            sample.image[:, sample.target == 2], dataset[2].image[:, sample.target == 2]
-        )
+        assert torch.equal(sample.image[:, sample.target == 2], dataset[2].image[:, sample.target == 2])
         assert (dataset[2].target == 2).all()
     assert (dataset.draw(2, 3, (0,)).target == 2).all()  # a proxy without OoD pixels
 

@@ -60,9 +60,7 @@ def test_killed_ten_times_gives_the_same_weights(folder, undisturbed, tmp_path):
     assert figures == undisturbed[1]
 
 
-@pytest.mark.parametrize(
-    ("number", "error"), [(signal.SIGTERM, SystemExit), (signal.SIGINT, KeyboardInterrupt)]
-)
+@pytest.mark.parametrize(("number", "error"), [(signal.SIGTERM, SystemExit), (signal.SIGINT, KeyboardInterrupt)])
 def test_a_polite_signal_is_resumed_at_its_very_step(folder, undisturbed, tmp_path, number, error):
     before = signal.getsignal(number)
     with pytest.raises(error):
@@ -198,9 +196,7 @@ def test_a_loss_that_is_no_number_stops(folder, tmp_path):
             SegmentationDataset(training_run.frames_of(folder, 28), Augmentation(16)),
             lambda epoch: mix_proxies(28, 0, 0, seed=0, epoch=epoch),
             objective,
-            OptimisationParams(
-                epochs=2, batch_size=4, crop=16, learning_rate=0.01, checkpoint_every=2
-            ),
+            OptimisationParams(epochs=2, batch_size=4, crop=16, learning_rate=0.01, checkpoint_every=2),
             num_classes=CLASSES,
             seed=0,
             machine=Machine("cpu", 1),

@@ -25,9 +25,7 @@ REFERENCE = Path(__file__).parents[1] / "reference"
 CASES = sorted(REFERENCE.glob("g2_loss_*.npz"))
 
 
-def loss_and_gradient(
-    loss, logits: np.ndarray, target: np.ndarray, *args, **options
-) -> tuple[float, np.ndarray]:
+def loss_and_gradient(loss, logits: np.ndarray, target: np.ndarray, *args, **options) -> tuple[float, np.ndarray]:
     z = torch.tensor(logits, requires_grad=True)
     value = loss(z, torch.tensor(target), *args, **options)
     value.backward()
@@ -65,9 +63,7 @@ def test_published_figures(path: Path, weight: float):
     second = float(np.float32(weight / logits.shape[1])) * logits.shape[1]
     gradient = case[f"grad_a{weight}_f64"]
     scale = max(np.abs(gradient).max(), 1e-300)
-    np.testing.assert_allclose(
-        first * inside[0] + second * outside[0], case[f"loss_a{weight}_f64"], rtol=1e-12
-    )
+    np.testing.assert_allclose(first * inside[0] + second * outside[0], case[f"loss_a{weight}_f64"], rtol=1e-12)
     assert np.abs(first * inside[1] + second * outside[1] - gradient).max() <= 1e-12 * scale
 
     value, own = loss_and_gradient(entropy_maximization, logits.astype(np.float32), target, weight)
@@ -108,9 +104,7 @@ def some_pixels(seed: int = 0, shape=(2, 5, 9, 11)) -> tuple[Tensor, Tensor]:
 def test_gradients(name: str):
     logits, target = some_pixels(shape=(1, 5, 4, 5))
     options = {"margin_in": -4.0, "margin_ood": -2.0} if name == "energy_hinge" else {}
-    torch.autograd.gradcheck(
-        lambda z: LOSSES[name](z, target, 0.3, **options) * 2, logits.requires_grad_()
-    )
+    torch.autograd.gradcheck(lambda z: LOSSES[name](z, target, 0.3, **options) * 2, logits.requires_grad_())
 
 
 @pytest.mark.parametrize("name", LOSSES)
@@ -152,9 +146,7 @@ def test_memory_layout_and_precision_do_not_matter(name: str, layout: str, monke
     value = LOSSES[name](other, target, 0.7)
     value.backward()
     tolerance = {"rtol": 1e-2, "atol": 1e-4} if layout == "bfloat16" else {"rtol": 1e-9}
-    np.testing.assert_allclose(
-        float(value.detach()), expected[0], rtol=1e-5 if layout == "bfloat16" else 0
-    )
+    np.testing.assert_allclose(float(value.detach()), expected[0], rtol=1e-5 if layout == "bfloat16" else 0)
     assert other.grad is not None
     np.testing.assert_allclose(other.grad.double().numpy(), expected[1], **tolerance)
 
@@ -182,9 +174,7 @@ def test_outlier_exposure_and_energy_hinge_by_hand():
     log_p = torch.log_softmax(logits, 1)
     usual = cross_entropy(logits, target)
     uniform = -log_p.mean(1)[target == OOD].mean()
-    torch.testing.assert_close(
-        outlier_exposure(logits, target, 0.5), usual + 0.5 * uniform, rtol=1e-12, atol=0
-    )
+    torch.testing.assert_close(outlier_exposure(logits, target, 0.5), usual + 0.5 * uniform, rtol=1e-12, atol=0)
     energy = -logits.exp().sum(1).log()
     over = (energy[target < 5] + 4).clamp(min=0).square().mean()
     under = (-2 - energy[target == OOD]).clamp(min=0).square().mean()

@@ -8,9 +8,7 @@ from meta_ood.training.optimisation import follow, learning_rate, make_optimizer
 
 
 def params(**options) -> OptimisationParams:
-    return OptimisationParams(
-        **{"epochs": 1, "batch_size": 1, "crop": 16, "learning_rate": 0.5} | options
-    )
+    return OptimisationParams(**{"epochs": 1, "batch_size": 1, "crop": 16, "learning_rate": 0.5} | options)
 
 
 def test_schedules():

@@ -76,9 +76,7 @@ def test_scale_jitter_covers_its_range():
 
 def test_colour_jitter_leaves_the_target_alone_and_changes_the_image():
     image, target = picture(32, 32)
-    own, label = Augmentation(32, colour_jitter=0.5, flip=0)(
-        image, target, np.random.default_rng(3)
-    )
+    own, label = Augmentation(32, colour_jitter=0.5, flip=0)(image, target, np.random.default_rng(3))
     assert torch.equal(label, target)
     assert not torch.equal(own, image)
     assert own.dtype == torch.uint8
@@ -86,9 +84,7 @@ def test_colour_jitter_leaves_the_target_alone_and_changes_the_image():
 
 def test_same_draws_same_sample():
     transform = Augmentation(24, 0.3, 0.3)
-    first, second, other = (
-        transform(*picture(64, 96), np.random.default_rng(seed))[0] for seed in (1, 1, 2)
-    )
+    first, second, other = (transform(*picture(64, 96), np.random.default_rng(seed))[0] for seed in (1, 1, 2))
     assert torch.equal(first, second)
     assert not torch.equal(first, other)
 

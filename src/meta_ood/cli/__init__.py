@@ -1,7 +1,7 @@
 """The command line: one command per stage, and tools. No other room imports click.
 
-One module per group of commands. Commands are loaded when they are called, and import what they
-need when they run, so that ``--help`` answers at once.
+One module per group of commands. Commands are loaded when they are called, and import what they need when they run, so
+that ``--help`` answers at once.
 """
 
 from __future__ import annotations
@@ -84,10 +84,7 @@ class LazyGroup(click.Group):
 
         with formatter.section("Stages (and the parameters that --set may change)"):
             formatter.write_dl(
-                [
-                    (name, f"{text}  [{', '.join(SECTIONS[name]) or 'none'}]")
-                    for name, text in STAGES.items()
-                ]
+                [(name, f"{text}  [{', '.join(SECTIONS[name]) or 'none'}]") for name, text in STAGES.items()]
             )
         with formatter.section("Tools"):
             formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
@@ -116,9 +113,9 @@ class LazyGroup(click.Group):
 def main(verbose: bool, quiet: bool) -> None:
     """Detect out-of-distribution objects in semantic segmentation.
 
-    Every stage takes --set KEY=VALUE for any value of params.yaml, as often as needed:
-    meta-ood train --network deeplabv3plus_mini --set train.ood_weight=0.5.
-    meta-ood STAGE --help lists a stage's parameters. The whole pipeline: dvc repro.
+    Every stage takes --set KEY=VALUE for any value of params.yaml, as often as needed: meta-ood train --network
+    deeplabv3plus_mini --set train.ood_weight=0.5. meta-ood STAGE --help lists a stage's parameters. The whole pipeline:
+    dvc repro.
 
     Exit codes: 0 done, 1 a defect (traceback), 2 wrong input or usage, 130 interrupted.
     """

@@ -13,20 +13,14 @@ from meta_ood.cli.options import EXISTING_FOLDER, EXPERIMENTS, read_text
 @click.command()
 @click.argument("roots", nargs=-1, type=EXISTING_FOLDER)
 @click.option("--seeds", is_flag=True, help="Mean, spread and n over seeds, of all tracked runs.")
-@click.option(
-    "--experiments",
-    type=EXPERIMENTS,
-    help="The same of what `dvc exp show --csv` prints; -: stdin.",
-)
+@click.option("--experiments", type=EXPERIMENTS, help="The same of what `dvc exp show --csv` prints; -: stdin.")
 @click.option("--protocols", is_flag=True, help="AUROC / AUPRC / FPR95 in every protocol instead.")
-def compare(
-    roots: tuple[Path, ...], seeds: bool, experiments: Path | None, protocols: bool
-) -> None:
+def compare(roots: tuple[Path, ...], seeds: bool, experiments: Path | None, protocols: bool) -> None:
     """Compare evaluations.
 
-    With one folder (data/evaluate by default): variants and networks in pairs, with 95 % intervals
-    from resampled scenes. With several folders, one per run or seed, with --seeds or with
-    --experiments: mean, standard deviation, extremes and n of every cell.
+    With one folder (data/evaluate by default): variants and networks in pairs, with 95 % intervals from resampled
+    scenes. With several folders, one per run or seed, with --seeds or with --experiments: mean, standard deviation,
+    extremes and n of every cell.
     """
     from meta_ood.report.compare import (
         Repetition,
@@ -77,9 +71,7 @@ def _tracked() -> list[tuple[tuple[str, str, str], dict[str, str], dict[str, flo
 
 @click.command()
 @click.argument("tables", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option(
-    "--classifier", "classifiers", multiple=True, help="Only these classifiers; repeatable."
-)
+@click.option("--classifier", "classifiers", multiple=True, help="Only these classifiers; repeatable.")
 @click.option("--folds", multiple=True, help="Only these fold schemes; repeatable.")
 @click.option(
     "--most-fits",
@@ -104,8 +96,7 @@ def compare_meta(
 ) -> None:
     """Compare meta classifiers on TABLES, files that the stage `segments` wrote.
 
-    Cross-validated on each table in each fold scheme; with several tables also trained on one and
-    tested on each other.
+    Cross-validated on each table in each fold scheme; with several tables also trained on one and tested on each other.
     """
     from meta_ood.data.files import write_text
     from meta_ood.data.registry import lookup
@@ -141,8 +132,8 @@ def compare_meta(
 def pareto(file: Path, out: Path, title: str) -> None:
     """Plot AUPRC against mIoU of the experiments in FILE, and mark the Pareto-optimal ones.
 
-    FILE is what `dvc exp show --csv` prints, - is standard input. Experiments that differ in the
-    seed alone are averaged.
+    FILE is what `dvc exp show --csv` prints, - is standard input. Experiments that differ in the seed alone are
+    averaged.
     """
     from meta_ood.data.files import write_text
     from meta_ood.report.compare import read_experiments
@@ -164,8 +155,8 @@ def pareto(file: Path, out: Path, title: str) -> None:
 def thresholds(dataset: str, evaluations: Path) -> None:
     """Print the best-F1 thresholds of DATASET, of every network and variant, for params.yaml.
 
-    With them in evaluate.component_thresholds, the component metrics of the score maps use no
-    ground truth of any other set; on DATASET itself they do.
+    With them in evaluate.component_thresholds, the component metrics of the score maps use no ground truth of any other
+    set; on DATASET itself they do.
     """
     from meta_ood.report.compare import thresholds_text
 

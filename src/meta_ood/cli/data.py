@@ -37,12 +37,7 @@ def data() -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print json.")
 @click.pass_context
 def check(
-    ctx: click.Context,
-    names: tuple[str, ...],
-    params_file: Path,
-    full: bool,
-    workers: int,
-    as_json: bool,
+    ctx: click.Context, names: tuple[str, ...], params_file: Path, full: bool, workers: int, as_json: bool
 ) -> None:
     """Exit with 1 if an error is found."""
     reports = [
@@ -74,8 +69,7 @@ def _examine(name: str, params_file: Path, full: bool, workers: int) -> list[Rep
         hint = f"; try {', '.join(map(str, below))}" if below else "; see docs/datasets.md"
         raise ValueError(f"{root} looks like no dataset that is known{hint}")
     return [
-        examine(f"{reader} {split}", reader, root, split, options, full, workers)
-        for reader, split, options in guesses
+        examine(f"{reader} {split}", reader, root, split, options, full, workers) for reader, split, options in guesses
     ]
 
 
@@ -105,28 +99,18 @@ def _show(report: Report) -> None:
             click.echo(f"          -> {finding.advice}")
 
 
-@data.command(
-    help="Make a dataset available below data/raw by a link, enter it in params, check it."
-)
+@data.command(help="Make a dataset available below data/raw by a link, enter it in params, check it.")
 @click.argument("name")
 @click.argument("root", type=EXISTING_FOLDER)
 @click.option(
-    "--images",
-    type=EXISTING_FOLDER,
-    help="Root of the images, for Fishyscapes labels (LostAndFound, Cityscapes).",
+    "--images", type=EXISTING_FOLDER, help="Root of the images, for Fishyscapes labels (LostAndFound, Cityscapes)."
 )
 @options.params_file
 @_full
 @options.workers
 @click.pass_context
 def link(
-    ctx: click.Context,
-    name: str,
-    root: Path,
-    images: Path | None,
-    params_file: Path,
-    full: bool,
-    workers: int,
+    ctx: click.Context, name: str, root: Path, images: Path | None, params_file: Path, full: bool, workers: int
 ) -> None:
     """NAME is a reader (cityscapes, coco, ...) or an entry in params; nothing is copied."""
     from meta_ood.datasets import READERS, linking
@@ -139,9 +123,7 @@ def link(
         known = ", ".join(sorted({*READERS, *params.datasets}))
         raise ValueError(f"unknown dataset {name!r}; known: {known}")
     if linking.needs_images(reader) and images is None and not (root / "leftImg8bit").exists():
-        raise ValueError(
-            f"{reader} has labels only: give the root of {linking.needs_images(reader)} as --images"
-        )
+        raise ValueError(f"{reader} has labels only: give the root of {linking.needs_images(reader)} as --images")
     roots = {Path(d.root) for d in entries.values()}
     free = [r for r in roots if RAW in r.parents and r != DEMO and DEMO not in r.parents]
     place = free[0].relative_to(RAW) if len(roots) == len(free) == 1 else Path(reader)
@@ -149,8 +131,7 @@ def link(
     click.echo(f"{target} -> {root}")
     found = [(r, s, o) for r, s, o in recognise(target) if r == reader]
     wanted = [(k, d.split, d.options) for k, d in entries.items()] or [
-        (linking.entry_name(reader, split, len(found) == 1), split, options)
-        for _, split, options in found
+        (linking.entry_name(reader, split, len(found) == 1), split, options) for _, split, options in found
     ]
     text = changed = params_file.read_text(encoding="utf-8")
     for key, split, own in wanted:
@@ -191,9 +172,7 @@ def train_ids(root: Path, annotation: str) -> None:
 @click.option("--height", type=click.IntRange(16), default=64, show_default=True, help="[px]")
 @click.option("--width", type=click.IntRange(32), default=128, show_default=True, help="[px]")
 @click.option("--seed", type=int, default=0, show_default=True)
-def synthesize(
-    kind: str, root: Path, split: str | None, count: int | None, height: int, width: int, seed: int
-) -> None:
+def synthesize(kind: str, root: Path, split: str | None, count: int | None, height: int, width: int, seed: int) -> None:
     """KIND is a reader's name; an unknown one lists the known ones."""
     from meta_ood.demo.miniature import splits_of, write_miniature
 
@@ -214,9 +193,7 @@ def synthesize(
 )
 @options.out_folder(None, "Folder for audit.json, categories.csv and categories.png.")
 @options.track
-def audit_proxies(
-    name: str | None, params_file: Path, sample: int, out: Path | None, track: bool
-) -> None:
+def audit_proxies(name: str | None, params_file: Path, sample: int, out: Path | None, track: bool) -> None:
     """NAME is an entry in params; default: the one of roles.proxies."""
     from meta_ood import tracking
     from meta_ood.datasets import audit
@@ -230,15 +207,11 @@ def audit_proxies(
     header, *rows = audit.table(found)[:31]
     click.echo(text_table(header, rows))
     click.echo(f"\n{found.kept} of {found.images} images are proxies, {found.empty} of them empty;")
-    click.echo(
-        f"{found.unannotated:.1%} of their pixels have no annotation "
-        f"(measured on {found.measured})."
-    )
+    click.echo(f"{found.unannotated:.1%} of their pixels have no annotation (measured on {found.measured}).")
     if found.leaks:
         names = ", ".join(c.name for c in found.leaks)
         click.echo(
-            f"Kept although an evaluation set holds it: {names}. Options exclude and include "
-            "of the reader decide."
+            f"Kept although an evaluation set holds it: {names}. Options exclude and include of the reader decide."
         )
     folder = out or Path("outputs/audit") / name
     audit.write(found, folder)

@@ -23,8 +23,8 @@ from meta_ood.cli.options import EXISTING_FILE, EXISTING_FOLDER, FOLDER
 def detect(images: tuple[Path, ...], detector: Path, out: Path, device: str) -> None:
     """Find OoD segments in IMAGES (files and folders) and decide for each: real or false alarm.
 
-    Writes for each image the masks before and after meta classification, an overlay, the classes
-    and a JSON list of segments with the reasons. Run it again to go on where it stopped.
+    Writes for each image the masks before and after meta classification, an overlay, the classes and a JSON list of
+    segments with the reasons. Run it again to go on where it stopped.
 
     Exit code 3: some images could not be read; the others are done.
     """
@@ -54,8 +54,8 @@ def detect(images: tuple[Path, ...], detector: Path, out: Path, device: str) -> 
 def serve(model: str, host: str, port: int) -> None:
     """Answer images with OoD segments over HTTP; the protocol is that of `mlflow models serve`.
 
-    MODEL is what MLflow calls a model URI, such as models:/deeplabv3plus_mini@champion. Limits of
-    a request are environment variables, see docs/operations.md.
+    MODEL is what MLflow calls a model URI, such as models:/deeplabv3plus_mini@champion. Limits of a request are
+    environment variables, see docs/operations.md.
     """
     import uvicorn
 
@@ -157,18 +157,10 @@ def evaluate_maps(
 @click.option("--score", help="Default: segments.score of the params file.")
 @options.params_file
 @click.option(
-    "--to",
-    type=FOLDER,
-    help="Folder to write to; default outputs/submissions/BENCHMARK/NETWORK/VARIANT/DATASET.",
+    "--to", type=FOLDER, help="Folder to write to; default outputs/submissions/BENCHMARK/NETWORK/VARIANT/DATASET."
 )
 def submit(
-    benchmark: str,
-    network: str,
-    variant: str,
-    dataset: str,
-    score: str | None,
-    params_file: Path,
-    to: Path | None,
+    benchmark: str, network: str, variant: str, dataset: str, score: str | None, params_file: Path, to: Path | None
 ) -> None:
     """Write score maps of stored predictions in the format of a benchmark.
 

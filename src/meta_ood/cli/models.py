@@ -40,12 +40,7 @@ def weights() -> None:
 @weights.command("import", short_help="Turn a released checkpoint into weights of a network.")
 @click.argument("file", type=FILE)
 @options.network
-@click.option(
-    "--variant",
-    required=True,
-    type=click.Choice(["baseline", "ood_trained"]),
-    help="What the weights are.",
-)
+@click.option("--variant", required=True, type=click.Choice(["baseline", "ood_trained"]), help="What the weights are.")
 @click.option("--origin", default="", help="Where the file is from: a URL, a paper.")
 @options.params_file
 @options.overrides
@@ -63,9 +58,8 @@ def import_(
 ) -> None:
     """Read FILE (weights only), check it against the network, store and register it.
 
-    Known formats: torch.save files and safetensors, a bare state dict or one below "state_dict" or
-    "model". One prefix of all names ("module.", "model.", ...) is removed. Everything must fit, or
-    nothing is written.
+    Known formats: torch.save files and safetensors, a bare state dict or one below "state_dict" or "model". One prefix
+    of all names ("module.", "model.", ...) is removed. Everything must fit, or nothing is written.
     """
     from meta_ood import config, tracking
     from meta_ood.data.labels import CITYSCAPES
@@ -126,18 +120,14 @@ def show(file: Path) -> None:
     help="Height and width at which latency is measured [px].",
 )
 @click.option(
-    "--frames",
-    type=options.FOLDER,
-    help="A prepared dataset in whose frames the detector must find the same segments.",
+    "--frames", type=options.FOLDER, help="A prepared dataset in whose frames the detector must find the same segments."
 )
 @click.option("--count", default=20, show_default=True, help="How many of its frames.")
-def export(
-    source: Path, kind: str, out: Path, size: tuple[int, int], frames: Path | None, count: int
-) -> None:
+def export(source: Path, kind: str, out: Path, size: tuple[int, int], frames: Path | None, count: int) -> None:
     """Write the network of a detector for another runtime, check it, and time it.
 
-    SOURCE is a detector's folder (data/detectors/NETWORK/VARIANT), or a weights file; --frames
-    needs the former. Exit code 3: some frames have other segments.
+    SOURCE is a detector's folder (data/detectors/NETWORK/VARIANT), or a weights file; --frames needs the former. Exit
+    code 3: some frames have other segments.
     """
     from meta_ood.detector import export as exporting
     from meta_ood.detector.detector import Detector
@@ -180,8 +170,7 @@ def export(
     exported = exporting.latency(run, size)
     own = exporting.latency(exporting.network_runner(network), size)
     click.echo(
-        f"  {size[0]} x {size[1]} on this CPU: {exported * 1e3:.0f} ms per image, "
-        f"the network itself {own * 1e3:.0f} ms"
+        f"  {size[0]} x {size[1]} on this CPU: {exported * 1e3:.0f} ms per image, the network itself {own * 1e3:.0f} ms"
     )
     if other:
         click.echo(f"  other segments: {', '.join(other)}")

@@ -27,19 +27,10 @@ KEYS: dict[str, Option[Any]] = {"network": network, "variant": variant, "dataset
 """Key of a stage instance -> its option."""
 
 params_file = click.option(
-    "--params",
-    "params_file",
-    type=FILE,
-    default=Path("params.yaml"),
-    show_default=True,
-    help="The params file.",
+    "--params", "params_file", type=FILE, default=Path("params.yaml"), show_default=True, help="The params file."
 )
 overrides = click.option(
-    "--set",
-    "overrides",
-    multiple=True,
-    metavar="KEY=VALUE",
-    help="Override a value of the params file; repeatable.",
+    "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a value of the params file; repeatable."
 )
 device = click.option(
     "--device",

@@ -36,8 +36,7 @@ def stage_command(stage: str, text: str) -> click.Command:
     ) -> None:
         if experiments and out.resolve() == layout.DATA.resolve():
             raise click.UsageError(
-                f"--experiments needs --out other than {layout.DATA}: what DVC owns holds the "
-                "results of one run"
+                f"--experiments needs --out other than {layout.DATA}: what DVC owns holds the results of one run"
             )
         run_stage(
             stage,
@@ -50,11 +49,7 @@ def stage_command(stage: str, text: str) -> click.Command:
             more={"experiments": read_text(experiments)} if experiments else {},
         )
 
-    lines = [
-        f"  {key}: {expected}"
-        for section in config.SECTIONS[stage]
-        for key, expected in config.describe(section)
-    ]
+    lines = [f"  {key}: {expected}" for section in config.SECTIONS[stage] for key, expected in config.describe(section)]
     epilog = "\b\nParameters (--set KEY=VALUE):\n" + ("\n".join(lines) or "  none")
     out = "Folder that the stage writes below; its inputs are read below data."
     decorators = [
@@ -84,17 +79,12 @@ def run_stage(
 ) -> None:
     """Run one instance of a stage, tracked.
 
-    Parameters
-    ----------
-    more
-        Arguments of the stage's function beyond its keys and paths.
+    Args:
+        more: Arguments of the stage's function beyond its keys and paths.
 
-    Raises
-    ------
-    ConfigError
-        If the params file, an override or a key is wrong.
-    FileNotFoundError
-        If an input is missing; says which stage makes it.
+    Raises:
+        ConfigError: If the params file, an override or a key is wrong.
+        FileNotFoundError: If an input is missing; says which stage makes it.
     """
     from meta_ood import tracking
 
@@ -123,13 +113,7 @@ def run_stage(
     ) as run:
         module: Any = importlib.import_module(f"meta_ood.pipeline.{stage}")
         module.run(
-            params,
-            **keys,
-            **paths.inputs,
-            **paths.outputs,
-            **(more or {}),
-            log=run.log,
-            machine=machine or Machine(),
+            params, **keys, **paths.inputs, **paths.outputs, **(more or {}), log=run.log, machine=machine or Machine()
         )
         run.outputs(paths.outputs)
     # 4. what came out, and where it lies

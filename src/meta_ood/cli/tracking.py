@@ -58,9 +58,7 @@ def ui(port: int, experiment: str) -> None:
 @click.command()
 @click.argument("run")
 @click.option(
-    "--into",
-    type=click.Path(path_type=Path),
-    help="Folder of the new worktree.  [default: ../reproduce-RUN]",
+    "--into", type=click.Path(path_type=Path), help="Folder of the new worktree.  [default: ../reproduce-RUN]"
 )
 @click.option("--do", "execute", is_flag=True, help="Execute the commands, not only print them.")
 def reproduce(run: str, into: Path | None, execute: bool) -> None:
@@ -80,9 +78,7 @@ def reproduce(run: str, into: Path | None, execute: bool) -> None:
 @click.option("--force", is_flag=True, help="Promote although the gate refuses.")
 @options.params_file
 @options.overrides
-def promote(
-    network: str, variant: str, force: bool, params_file: Path, overrides: tuple[str, ...]
-) -> None:
+def promote(network: str, variant: str, force: bool, params_file: Path, overrides: tuple[str, ...]) -> None:
     """Make a network's detector champion if its evaluations pass the gate (tracking.champion).
 
     Exit code 3: the gate refuses.
@@ -103,7 +99,4 @@ def promote(
     version = champion.promote(root, network, variant, folder)
     click.echo(f"{network} version {version.version} is champion; to serve it:")
     uri = location.without_password(location.store_uri(root))
-    click.echo(
-        f"  MLFLOW_TRACKING_URI={uri} "
-        f"meta-ood serve models:/{network}@{champion.CHAMPION} --port 5001"
-    )
+    click.echo(f"  MLFLOW_TRACKING_URI={uri} meta-ood serve models:/{network}@{champion.CHAMPION} --port 5001")

@@ -1,7 +1,7 @@
 """params.yaml as frozen pydantic models: :func:`load` reads and checks it, nothing else does.
 
-Every section is a model of :mod:`meta_ood.config.schema`. What is wrong is found here, before any
-stage runs: unknown keys and names, wrong types, values out of range.
+Every section is a model of :mod:`meta_ood.config.schema`. What is wrong is found here, before any stage runs: unknown
+keys and names, wrong types, values out of range.
 """
 
 from meta_ood.config.errors import ConfigError

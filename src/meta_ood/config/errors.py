@@ -18,14 +18,10 @@ class ConfigError(ValueError):
 def messages(error: ValidationError, model: type[BaseModel], key: str = "") -> list[str]:
     """Return one line per mistake that pydantic found.
 
-    Parameters
-    ----------
-    error
-        What validating `model` raised.
-    model
-        The model of the section `key`; names the known keys.
-    key
-        Dotted name of the section in the file; empty for the whole file.
+    Args:
+        error: What validating `model` raised.
+        model: The model of the section `key`; names the known keys.
+        key: Dotted name of the section in the file; empty for the whole file.
     """
     return [_line(mistake, model, key) for mistake in error.errors(include_url=False)]
 
@@ -33,10 +29,9 @@ def messages(error: ValidationError, model: type[BaseModel], key: str = "") -> l
 def expected(schema: Mapping[str, Any]) -> str:
     """Return in words what a JSON schema, as pydantic writes it, admits.
 
-    Examples
-    --------
-    >>> expected({"type": "integer", "minimum": 1})
-    'an integer, at least 1'
+    Examples:
+        >>> expected({"type": "integer", "minimum": 1})
+        'an integer, at least 1'
     """
     if "anyOf" in schema:
         return " or ".join(expected(option) for option in schema["anyOf"])
@@ -48,9 +43,7 @@ def expected(schema: Mapping[str, Any]) -> str:
     words |= {"boolean": "true or false", "null": "nothing"}
     text = words.get(schema.get("type", ""), "a mapping")
     bounds = {"minimum": "at least", "exclusiveMinimum": "above", "maximum": "at most"}
-    return text + "".join(
-        f", {word} {schema[key]}" for key, word in bounds.items() if key in schema
-    )
+    return text + "".join(f", {word} {schema[key]}" for key, word in bounds.items() if key in schema)
 
 
 _PLAIN = {

@@ -1,7 +1,7 @@
 """params.yaml and other YAML files, read without surprises.
 
-Differences to PyYAML's safe loader: a key may not occur twice, aliases may not expand to more than
-:data:`MOST_NODES` values nor contain themselves, and ``1e-5`` is a number, as it is for DVC.
+Differences to PyYAML's safe loader: a key may not occur twice, aliases may not expand to more than :data:`MOST_NODES`
+values nor contain themselves, and ``1e-5`` is a number, as it is for DVC.
 """
 
 from __future__ import annotations
@@ -43,19 +43,15 @@ class _Loader(_Base):  # type: ignore[misc]
 
 
 _Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"),
-    "-+0123456789",
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), "-+0123456789"
 )
 
 
 def parse_yaml(text: str) -> Any:
     """Return the plain values of a YAML text.
 
-    Raises
-    ------
-    ConfigError
-        If it is not YAML, names a key twice, is nested too deeply or expands to too many values.
+    Raises:
+        ConfigError: If it is not YAML, names a key twice, is nested too deeply or expands to too many values.
     """
     try:
         # The parser itself does not recurse; what builds values from its events crashes in C.
@@ -100,10 +96,8 @@ def _count(node: yaml.Node | None, counts: dict[int, int], around: set[int]) -> 
 def read_yaml(path: Path) -> Any:
     """Return the plain values of a YAML file, such as dvc.lock; empty if there is no file.
 
-    Raises
-    ------
-    ConfigError
-        If it cannot be read; the file is named.
+    Raises:
+        ConfigError: If it cannot be read; the file is named.
     """
     try:
         return parse_yaml(path.read_text(encoding="utf-8"))
@@ -116,17 +110,12 @@ def read_yaml(path: Path) -> Any:
 def load(path: Path, overrides: Sequence[str] = ()) -> Params:
     """Read and check a params file.
 
-    Parameters
-    ----------
-    path
-        A YAML file with the schema of :class:`Params`.
-    overrides
-        ``key=value`` texts, dotted keys, YAML values: ``train.ood_weight=0.5``.
+    Args:
+        path: A YAML file with the schema of :class:`Params`.
+        overrides: ``key=value`` texts, dotted keys, YAML values: ``train.ood_weight=0.5``.
 
-    Raises
-    ------
-    ConfigError
-        Names the file and, in one line per mistake, the key, its value and what was expected.
+    Raises:
+        ConfigError: Names the file and, in one line per mistake, the key, its value and what was expected.
     """
     if not path.is_file():
         raise ConfigError(f"{path}: no such file")

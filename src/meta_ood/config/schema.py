@@ -6,15 +6,7 @@ import math
 from collections.abc import Collection
 from typing import Annotated, Any, Literal, TypeVar, get_args
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    ConfigDict,
-    Field,
-    StringConstraints,
-    ValidationError,
-    model_validator,
-)
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
 from meta_ood.config.errors import ConfigError, messages
 from meta_ood.data.registry import known_names
@@ -82,7 +74,8 @@ Classifier = Literal[
 Variant = Literal["baseline", "ood_trained"]
 Precision = Literal["float32", "tf32", "bfloat16"]
 """``float32``; ``tf32``: products of operands with 10 bits of mantissa, on NVIDIA GPUs (elsewhere
-the same as ``float32``); ``bfloat16``: autocast. Weights and stored logits are always float32."""
+the same as ``float32``); ``bfloat16``: autocast. Weights and stored logits are always float32.
+"""
 
 WITHIN_ONE = ("entropy", "max_softmax", "margin")
 """Scores in [0, 1]; the others have no bounds."""
@@ -180,7 +173,8 @@ class NetworkParams(Section):
     train: Options = {}
     weights: dict[Literal["baseline", "ood_trained", "backbone"], str] = {}
     """Files to start from: ``baseline`` and ``ood_trained`` as ``meta-ood weights import`` stores
-    them, taken instead of training; ``backbone`` of an image classifier, where training begins."""
+    them, taken instead of training; ``backbone`` of an image classifier, where training begins.
+    """
 
 
 class InferParams(Section):
@@ -215,10 +209,10 @@ class MetaParams(Section):
 class EvaluateParams(Section):
     """Reported scores and protocols, and the number of pictured frames.
 
-    Logits are divided by `temperature` before pixel scores and calibration are computed; segments
-    do not change. Component metrics of the score map leave out what is smaller than
-    `component_track` says. `component_thresholds`, by network and variant, were chosen on another
-    set and take precedence over `component_threshold`; null is the evaluated set's own best F1.
+    Logits are divided by `temperature` before pixel scores and calibration are computed; segments do not change.
+    Component metrics of the score map leave out what is smaller than `component_track` says. `component_thresholds`, by
+    network and variant, were chosen on another set and take precedence over `component_threshold`; null is the
+    evaluated set's own best F1.
     """
 
     scores: Several[ReportedScore] = ("entropy",)
@@ -251,9 +245,8 @@ class ReportParams(Section):
 class GateParams(Section):
     """What a version must show against the baseline to become champion.
 
-    AUPRC must rise and FPR95 fall by at least the gains on `dataset`, mIoU must fall by at most
-    `miou_loss` on `miou_dataset`. With `criterion` = interval the confidence intervals must not
-    overlap either.
+    AUPRC must rise and FPR95 fall by at least the gains on `dataset`, mIoU must fall by at most `miou_loss` on
+    `miou_dataset`. With `criterion` = interval the confidence intervals must not overlap either.
     """
 
     dataset: Name = "lost_and_found"

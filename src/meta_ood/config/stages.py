@@ -20,10 +20,7 @@ SECTIONS: dict[str, tuple[str, ...]] = {
     "meta": ("seed", "meta"),
     "evaluate": ("seed", "segments", "meta", "evaluate"),
     "detector": ("infer", "segments", "detector"),
-    "report": (
-        *("seed", "networks", "variants", "evaluation_sets", "datasets", "network"),
-        *("segments", "report"),
-    ),
+    "report": (*("seed", "networks", "variants", "evaluation_sets", "datasets", "network"), *("segments", "report")),
 }
 """Stage -> the parts of params.yaml that its result depends on, as in dvc.yaml."""
 
@@ -33,10 +30,9 @@ _MODELS: dict[str, Any] = {"datasets.<dataset>": DatasetParams, "network.<networ
 def describe(section: str) -> list[tuple[str, str]]:
     """Return ``(dotted key, expected value)`` for each value of a section of params.yaml.
 
-    Examples
-    --------
-    >>> describe("report")
-    [('report.title', 'a string')]
+    Examples:
+        >>> describe("report")
+        [('report.title', 'a string')]
     """
     hint = _MODELS.get(section) or Params.model_fields[section].rebuild_annotation()
     schema = TypeAdapter(hint).json_schema()
@@ -46,9 +42,7 @@ def describe(section: str) -> list[tuple[str, str]]:
     return [(f"{section}.{key}", expected(value)) for key, value in fields.items()]
 
 
-def stage_values(
-    params: Params, stage: str, network: str = "", variant: str = "", dataset: str = ""
-) -> dict[str, Any]:
+def stage_values(params: Params, stage: str, network: str = "", variant: str = "", dataset: str = "") -> dict[str, Any]:
     """Return the flat ``{dotted key: value}`` that an instance of `stage` depends on.
 
     The pretrain and train sections are those of the network, its own values put over them.

@@ -1,8 +1,7 @@
 """Score maps and label maps of other programs: npy, npz, HDF5, TIFF and PNG files.
 
-Such a file may be damaged or claim any size. The size is taken from the header and checked before
-memory is allocated, formats come from an allow-list, and whatever a library raises becomes a
-``ValueError`` that names the file.
+Such a file may be damaged or claim any size. The size is taken from the header and checked before memory is allocated,
+formats come from an allow-list, and whatever a library raises becomes a ``ValueError`` that names the file.
 """
 
 from __future__ import annotations
@@ -30,13 +29,10 @@ _MODES = ("1", "L", "I", "I;16", "I;16L", "I;16B", "F")
 def read_array(path: Path) -> Array:
     """Return the two-dimensional array of numbers in a file; axes of length 1 are dropped.
 
-    Raises
-    ------
-    FileNotFoundError
-        If there is no such file.
-    ValueError
-        If the file is damaged, holds several arrays or none, or anything but at most
-        :data:`MAX_PIXELS` numbers in two dimensions; the file is named.
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If the file is damaged, holds several arrays or none, or anything but at most :data:`MAX_PIXELS`
+            numbers in two dimensions; the file is named.
     """
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file")
@@ -79,12 +75,9 @@ def _read_npy(file: IO[bytes]) -> Array:
 def read_npz_member(path: Path, name: str) -> Array:
     """Return one array of an npz archive by its name; it may have any shape.
 
-    Raises
-    ------
-    FileNotFoundError
-        If there is no such file.
-    ValueError
-        If the file is damaged or holds no such array of at most :data:`MAX_PIXELS` numbers.
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If the file is damaged or holds no such array of at most :data:`MAX_PIXELS` numbers.
     """
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file")

@@ -25,12 +25,9 @@ def no_log(values: Mapping[str, float], step: int) -> None:
 class Machine:
     """Device and number of workers; they must not change a result.
 
-    Attributes
-    ----------
-    device
-        ``auto``, ``cpu`` or ``cuda``.
-    workers
-        Processes or threads for independent images, 1 = none beside the main one.
+    Attributes:
+        device: ``auto``, ``cpu`` or ``cuda``.
+        workers: Processes or threads for independent images, 1 = none beside the main one.
     """
 
     device: str = "auto"

@@ -1,8 +1,7 @@
 """Atomic files, CSV tables, hashes, locks, and folders of unfinished work.
 
-Every file that this package writes goes through :func:`replacing`. A reader therefore never sees
-half a file, a killed writer leaves the old contents, and any number of writers can work in one
-folder, also from several hosts or containers.
+Every file that this package writes goes through :func:`replacing`. A reader therefore never sees half a file, a killed
+writer leaves the old contents, and any number of writers can work in one folder, also from several hosts or containers.
 """
 
 from __future__ import annotations
@@ -33,24 +32,21 @@ logger = logging.getLogger(__name__)
 def replacing(path: Path) -> Iterator[Path]:
     """Yield a temporary file in the same folder; it takes the place of `path` if all goes well.
 
-    The folder is made. The temporary name is random and created exclusively: process numbers would
-    repeat in other containers and on other hosts that share the folder. The writer holds a lock on
-    it, which ends with its process however that ends, so that the next writer of the same file can
-    remove what a killed one left without touching what another is still writing.
+    The folder is made. The temporary name is random and created exclusively: process numbers would repeat in other
+    containers and on other hosts that share the folder. The writer holds a lock on it, which ends with its process
+    however that ends, so that the next writer of the same file can remove what a killed one left without touching what
+    another is still writing.
 
-    Raises
-    ------
-    OSError
-        If the file cannot be written (no space, no permission); `path` is named and unchanged.
+    Raises:
+        OSError: If the file cannot be written (no space, no permission); `path` is named and unchanged.
 
-    Examples
-    --------
-    >>> import tempfile
-    >>> path = Path(tempfile.mkdtemp(), "a.txt")
-    >>> with replacing(path) as temporary:
-    ...     _ = temporary.write_text("all of it")
-    >>> [file.name for file in path.parent.iterdir()]
-    ['a.txt']
+    Examples:
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp(), "a.txt")
+        >>> with replacing(path) as temporary:
+        ...     _ = temporary.write_text("all of it")
+        >>> [file.name for file in path.parent.iterdir()]
+        ['a.txt']
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     prefix = f".{path.name}."
@@ -109,10 +105,8 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, values: Any) -> None:
     """Write values as JSON atomically.
 
-    Raises
-    ------
-    ValueError
-        If a number is NaN or infinite, which JSON cannot hold.
+    Raises:
+        ValueError: If a number is NaN or infinite, which JSON cannot hold.
     """
     write_text(path, json.dumps(values, indent=1, allow_nan=False) + "\n")
 
@@ -125,10 +119,9 @@ def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]
 def csv_text(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     r"""Return a header and rows as CSV text.
 
-    Examples
-    --------
-    >>> csv_text(["a", "b"], [[1, "x,y"]])
-    'a,b\n1,"x,y"\n'
+    Examples:
+        >>> csv_text(["a", "b"], [[1, "x,y"]])
+        'a,b\n1,"x,y"\n'
     """
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
@@ -140,12 +133,9 @@ def csv_text(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
 def read_text(path: Path) -> str:
     """Return the text of a UTF-8 file.
 
-    Raises
-    ------
-    FileNotFoundError
-        If there is no such file.
-    ValueError
-        If it is not UTF-8; the file is named.
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it is not UTF-8; the file is named.
     """
     try:
         return path.read_text(encoding="utf-8-sig")
@@ -156,12 +146,9 @@ def read_text(path: Path) -> str:
 def read_json(path: Path) -> Any:
     """Return the value of a JSON file; NaN and infinity, which JSON does not have, are refused.
 
-    Raises
-    ------
-    FileNotFoundError
-        If there is no such file.
-    ValueError
-        If it is not UTF-8, no JSON, or nested too deeply; the file is named.
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it is not UTF-8, no JSON, or nested too deeply; the file is named.
     """
     text = read_text(path)
     try:
@@ -174,30 +161,20 @@ def _refuse_constant(name: str) -> float:
     raise ValueError(f"{name} is not a number")
 
 
-def read_csv(
-    path: Path, columns: Sequence[str], optional: Sequence[str] = ()
-) -> list[dict[str, str]]:
+def read_csv(path: Path, columns: Sequence[str], optional: Sequence[str] = ()) -> list[dict[str, str]]:
     """Read a CSV file that has at least these columns, in any order.
 
-    Parameters
-    ----------
-    path
-        A UTF-8 file with a header line.
-    columns
-        Names that the header must have.
-    optional
-        Names that it may have; a missing one reads as an empty text. Others are an error.
+    Args:
+        path: A UTF-8 file with a header line.
+        columns: Names that the header must have.
+        optional: Names that it may have; a missing one reads as an empty text. Others are an error.
 
-    Returns
-    -------
-    One dict per line, by column name.
+    Returns:
+        One dict per line, by column name.
 
-    Raises
-    ------
-    FileNotFoundError
-        If there is no such file.
-    ValueError
-        If it is no such table; file and line are named.
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it is no such table; file and line are named.
     """
     try:
         lines = list(csv.reader(io.StringIO(read_text(path), newline="")))
@@ -211,9 +188,7 @@ def read_csv(
     rows = []
     for number, line in enumerate(lines[1:], start=2):
         if len(line) != len(header):
-            raise ValueError(
-                f"{path}, line {number}: expected {len(header)} columns, got {len(line)}"
-            )
+            raise ValueError(f"{path}, line {number}: expected {len(header)} columns, got {len(line)}")
         rows.append(dict.fromkeys(optional, "") | dict(zip(header, line, strict=True)))
     return rows
 
@@ -221,33 +196,24 @@ def read_csv(
 def file_hash(path: Path, algorithm: str = "sha256") -> str:
     """Return the hash of a file's bytes as hexadecimal digits.
 
-    Raises
-    ------
-    FileNotFoundError
-        If there is no such file.
+    Raises:
+        FileNotFoundError: If there is no such file.
     """
     with path.open("rb") as file:
         return hashlib.file_digest(file, algorithm).hexdigest()
 
 
-def resume_folder(
-    parts: Iterable[object], files: Iterable[Path] = (), many: Iterable[Path] = ()
-) -> Path:
+def resume_folder(parts: Iterable[object], files: Iterable[Path] = (), many: Iterable[Path] = ()) -> Path:
     """Return the folder in which a command keeps finished parts of its work until all is done.
 
-    This is the only way in which commands go on after a kill: training keeps its last state there,
-    ``infer`` one file per frame, ``segments`` one table per batch. The name of the folder is a hash
-    of what decides the result, so that work for other parameters or inputs is never taken up. A
-    command removes the folder once its output is in place.
+    This is the only way in which commands go on after a kill: training keeps its last state there, ``infer`` one file
+    per frame, ``segments`` one table per batch. The name of the folder is a hash of what decides the result, so that
+    work for other parameters or inputs is never taken up. A command removes the folder once its output is in place.
 
-    Parameters
-    ----------
-    parts
-        Values with a stable ``repr``: parameters, names, the seed.
-    files
-        Inputs, hashed by content.
-    many
-        Inputs that are too many to be read: their names, sizes and times are hashed.
+    Args:
+        parts: Values with a stable ``repr``: parameters, names, the seed.
+        files: Inputs, hashed by content.
+        many: Inputs that are too many to be read: their names, sizes and times are hashed.
     """
     digest = hashlib.sha256(repr(tuple(parts)).encode())
     for path in files:
@@ -261,10 +227,8 @@ def resume_folder(
 def replace_folder(finished: Path, target: Path) -> None:
     """Move a folder to `target`, whose old contents are removed.
 
-    Raises
-    ------
-    OSError
-        If the old contents cannot be removed; `finished` stays where it is.
+    Raises:
+        OSError: If the old contents cannot be removed; `finished` stays where it is.
     """
     if target.is_symlink():
         target.unlink()  # the folder behind the link does not belong to this command
@@ -281,10 +245,8 @@ def replace_folder(finished: Path, target: Path) -> None:
 def running(what: str, lock: Path) -> Iterator[None]:
     """Hold the file `lock` while `what` runs; it ends with the process, however that ends.
 
-    Raises
-    ------
-    BlockingIOError
-        If another process holds it; says which one, and since when.
+    Raises:
+        BlockingIOError: If another process holds it; says which one, and since when.
     """
     try:
         lock.parent.mkdir(parents=True, exist_ok=True)
@@ -300,9 +262,7 @@ def running(what: str, lock: Path) -> Iterator[None]:
         except BlockingIOError:
             file.seek(0)
             owner = file.read() or "a short time ago"
-            raise BlockingIOError(
-                f"{what} is running since {owner}: wait for it or stop it"
-            ) from None
+            raise BlockingIOError(f"{what} is running since {owner}: wait for it or stop it") from None
         except OSError:
             pass  # a file system without locks
         with suppress(OSError):  # a full disk: then the owner is not named

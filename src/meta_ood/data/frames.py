@@ -17,21 +17,14 @@ _NAMES = ("label_id", "name")
 class Frame:
     """One image of a prepared dataset.
 
-    Attributes
-    ----------
-    image_id
-        Unique within its dataset; a file name stem.
-    image
-        The raw image file.
-    image_md5
-        md5 of the image file's bytes: through it frames.csv depends on the pixels.
-    target
-        The 8-bit grey PNG with the encoded target of :mod:`meta_ood.data.labels`.
-    scene
-        The unit of grouped cross validation and of the bootstrap (a video, a city).
-    label_ids
-        An 8-bit grey PNG of the dataset's own label ids, where they hold more than the target
-        (which object lies on the road); else None.
+    Attributes:
+        image_id: Unique within its dataset; a file name stem.
+        image: The raw image file.
+        image_md5: md5 of the image file's bytes: through it frames.csv depends on the pixels.
+        target: The 8-bit grey PNG with the encoded target of :mod:`meta_ood.data.labels`.
+        scene: The unit of grouped cross validation and of the bootstrap (a video, a city).
+        label_ids: An 8-bit grey PNG of the dataset's own label ids, where they hold more than the target (which object
+            lies on the road); else None.
     """
 
     image_id: str
@@ -45,8 +38,8 @@ class Frame:
 def write_frames(folder: Path, frames: Iterable[Frame], root: Path) -> None:
     """Write ``folder/frames.csv`` atomically.
 
-    Paths below `root` are stored relative to it, so that a moved checkout still works; targets and
-    label ids are stored relative to `folder`. `root` is absolute; links are not resolved.
+    Paths below `root` are stored relative to it, so that a moved checkout still works; targets and label ids are stored
+    relative to `folder`. `root` is absolute; links are not resolved.
     """
 
     def within(path: Path | None) -> str:
@@ -66,12 +59,9 @@ def read_frames(folder: Path, root: Path) -> list[Frame]:
 
     Files without the column ``label_ids``, which older versions wrote, are read as having none.
 
-    Raises
-    ------
-    FileNotFoundError
-        If the dataset has not been prepared.
-    ValueError
-        If the file is not a frames.csv, has no frame, or names an image twice.
+    Raises:
+        FileNotFoundError: If the dataset has not been prepared.
+        ValueError: If the file is not a frames.csv, has no frame, or names an image twice.
     """
     path = folder / "frames.csv"
     if not path.is_file():
@@ -106,10 +96,8 @@ def write_label_names(folder: Path, names: Mapping[int, str]) -> None:
 def read_label_names(folder: Path) -> dict[int, str]:
     """Read ``folder/labels.csv``: label id -> name; empty where there is no such file.
 
-    Raises
-    ------
-    ValueError
-        If the file is not one of :func:`write_label_names`.
+    Raises:
+        ValueError: If the file is not one of :func:`write_label_names`.
     """
     path = folder / "labels.csv"
     if not path.is_file():

@@ -38,15 +38,12 @@ def replacing(path: Path) -> Iterator[h5py.File]:
 def opened(path: Path, kind: str, version: int | tuple[int, ...]) -> Iterator[h5py.File]:
     """Yield an HDF5 file of ours, opened for reading.
 
-    The file may come from others: arrays that are links, lie in other files or claim more memory
-    than the file can hold are refused before any is read.
+    The file may come from others: arrays that are links, lie in other files or claim more memory than the file can hold
+    are refused before any is read.
 
-    Raises
-    ------
-    FileNotFoundError
-        If there is no such file.
-    ValueError
-        If it is damaged, or not of this kind and one of these versions; the file is named.
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it is damaged, or not of this kind and one of these versions; the file is named.
     """
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file")
@@ -68,16 +65,11 @@ def opened(path: Path, kind: str, version: int | tuple[int, ...]) -> Iterator[h5
 def checked(file: h5py.File, name: str) -> h5py.Dataset:
     """Return an array of a file after a check of where its data lie and what it claims to hold.
 
-    Raises
-    ------
-    ValueError
-        If it is a link, if its data lie in another file, or if it claims more bytes than the file
-        can hold.
+    Raises:
+        ValueError: If it is a link, if its data lie in another file, or if it claims more bytes than the file can hold.
     """
     dataset = file.get(name)
-    if not isinstance(file.get(name, getlink=True), h5py.HardLink) or not isinstance(
-        dataset, h5py.Dataset
-    ):
+    if not isinstance(file.get(name, getlink=True), h5py.HardLink) or not isinstance(dataset, h5py.Dataset):
         raise ValueError(f"{name!r} is no array of this file")
     if dataset.external or dataset.is_virtual:
         raise ValueError(f"the data of {name!r} lie in another file")
@@ -92,8 +84,7 @@ def stored_dataset(file: h5py.File, name: str, most: int) -> h5py.Dataset:
     dataset = checked(file, name)
     if dataset.dtype.kind not in "biuf" or dataset.size is None or dataset.size > most:
         raise ValueError(
-            f"{name!r}: expected at most {most} numbers, got shape {dataset.shape} and dtype "
-            f"{dataset.dtype}"
+            f"{name!r}: expected at most {most} numbers, got shape {dataset.shape} and dtype {dataset.dtype}"
         )
     return dataset
 
@@ -106,10 +97,8 @@ def stored_array(file: h5py.File, name: str, most: int) -> npt.NDArray[Any]:
 def read_map(path: Path, most: int) -> npt.NDArray[Any]:
     """Return the only array in an HDF5 file of another program, such as a score map.
 
-    Raises
-    ------
-    ValueError
-        If the file holds no array or several, or as :func:`stored_dataset`.
+    Raises:
+        ValueError: If the file holds no array or several, or as :func:`stored_dataset`.
     """
     found: list[str] = []
     with h5py.File(path, "r") as file:

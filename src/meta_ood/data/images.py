@@ -1,8 +1,7 @@
 """Reading and writing image files: photos as RGB, label maps as ids.
 
-Every image that this package reads comes through this module. The format is decided by the file's
-content and must be on a list of allowed formats; whatever a decoder raises becomes a ``ValueError``
-that names the file.
+Every image that this package reads comes through this module. The format is decided by the file's content and must be
+on a list of allowed formats; whatever a decoder raises becomes a ``ValueError`` that names the file.
 """
 
 from __future__ import annotations
@@ -43,13 +42,10 @@ def read_image(path: Path) -> RgbImage:
 
     The EXIF orientation is applied, an alpha channel is dropped, grey becomes three equal channels.
 
-    Raises
-    ------
-    FileNotFoundError
-        If there is no such file.
-    ValueError
-        If it is damaged, of a format outside :data:`FORMATS`, of more than 8 bits per channel or
-        larger than :data:`MAX_PIXELS`; the file is named.
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it is damaged, of a format outside :data:`FORMATS`, of more than 8 bits per channel or larger
+            than :data:`MAX_PIXELS`; the file is named.
     """
     return decode_image(path.read_bytes(), str(path))
 
@@ -66,10 +62,8 @@ def decode_image(content: bytes, name: str) -> RgbImage:
 def image_size(path: Path) -> tuple[int, int]:
     """Return ``(height, width)`` [px] of an upright image from its header, without decoding it.
 
-    Raises
-    ------
-    FileNotFoundError, ValueError
-        As :func:`read_image`, as far as the header shows it.
+    Raises:
+        FileNotFoundError, ValueError: As :func:`read_image`, as far as the header shows it.
     """
     with path.open("rb") as file, _opened(file, str(path), FORMATS) as image:
         swapped = _orientation(image) in (5, 6, 7, 8)  # turned by a quarter
@@ -87,13 +81,9 @@ def read_label_map(path: Path) -> LabelMap:
 
     Grey images of 1, 2, 4 and 8 bits and palette images are read; ids are not stretched to 0..255.
 
-    Raises
-    ------
-    FileNotFoundError
-        If there is no such file.
-    ValueError
-        If it is damaged, of a format with loss, in colour or of more than 8 bits; the file is
-        named.
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it is damaged, of a format with loss, in colour or of more than 8 bits; the file is named.
     """
     return decode_label_map(path.read_bytes(), str(path))
 
@@ -110,14 +100,10 @@ def decode_label_map(content: bytes, name: str) -> LabelMap:
 def write_image(path: Path, pixels: npt.NDArray[np.generic], **options: object) -> None:
     """Write an image file atomically.
 
-    Parameters
-    ----------
-    path
-        ``.jpg`` writes JPEG, everything else PNG.
-    pixels
-        ``(H, W)`` or ``(H, W, 3) uint8``, or ``(H, W) uint16``.
-    options
-        Of Pillow's ``save``, such as ``quality``.
+    Args:
+        path: ``.jpg`` writes JPEG, everything else PNG.
+        pixels: ``(H, W)`` or ``(H, W, 3) uint8``, or ``(H, W) uint16``.
+        options: Of Pillow's ``save``, such as ``quality``.
     """
     kind = "JPEG" if path.suffix in (".jpg", ".jpeg") else "PNG"
     with replacing(path) as temporary:
@@ -125,9 +111,7 @@ def write_image(path: Path, pixels: npt.NDArray[np.generic], **options: object) 
 
 
 @contextmanager
-def _opened(
-    source: bytes | io.BufferedReader, name: str, formats: tuple[str, ...]
-) -> Iterator[Image.Image]:
+def _opened(source: bytes | io.BufferedReader, name: str, formats: tuple[str, ...]) -> Iterator[Image.Image]:
     """Yield an open image; any error of the header or the body is a ValueError with its name."""
     file = io.BytesIO(source) if isinstance(source, bytes) else source
     try:

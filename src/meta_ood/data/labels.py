@@ -1,7 +1,7 @@
 """One label encoding for all datasets, and the label space of Cityscapes.
 
-A target is a ``(H, W) uint8`` map. Values ``0 .. C-1`` are train ids; the values below are the only
-others that occur after ``prepare``.
+A target is a ``(H, W) uint8`` map. Values ``0 .. C-1`` are train ids; the values below are the only others that occur
+after ``prepare``.
 """
 
 from __future__ import annotations
@@ -35,14 +35,10 @@ IGNORE = 255
 class LabelSpace:
     """Names and colours of the train ids, and the table from a dataset's label ids to our encoding.
 
-    Attributes
-    ----------
-    names
-        One name per train id, ``C`` in all.
-    palette
-        One ``(red, green, blue)`` triple in ``[0, 255]`` per train id.
-    train_ids
-        Label id in the raw files -> train id, ``NEUTRAL``, ``IN``, ``OOD`` or ``IGNORE``.
+    Attributes:
+        names: One name per train id, ``C`` in all.
+        palette: One ``(red, green, blue)`` triple in ``[0, 255]`` per train id.
+        train_ids: Label id in the raw files -> train id, ``NEUTRAL``, ``IN``, ``OOD`` or ``IGNORE``.
     """
 
     names: tuple[str, ...]
@@ -52,24 +48,18 @@ class LabelSpace:
     def encode(self, label_ids: npt.NDArray[np.integer]) -> LabelMap:
         """Translate raw label ids into our encoding.
 
-        Parameters
-        ----------
-        label_ids
-            ``(H, W)`` integers; every value must be a key of ``train_ids``.
+        Args:
+            label_ids: ``(H, W)`` integers; every value must be a key of ``train_ids``.
 
-        Returns
-        -------
-        ``(H, W) uint8`` target.
+        Returns:
+            ``(H, W) uint8`` target.
 
-        Raises
-        ------
-        ValueError
-            If a label id is not in the table; the ids are named.
+        Raises:
+            ValueError: If a label id is not in the table; the ids are named.
 
-        Examples
-        --------
-        >>> CITYSCAPES.encode(np.array([[7, 0, 26]]))
-        array([[  0, 255,  13]], dtype=uint8)
+        Examples:
+            >>> CITYSCAPES.encode(np.array([[7, 0, 26]]))
+            array([[  0, 255,  13]], dtype=uint8)
         """
         low, high = int(label_ids.min(initial=0)), int(label_ids.max(initial=0))
         table = np.zeros(high - low + 1, np.uint8)
@@ -81,9 +71,7 @@ class LabelSpace:
         shifted = label_ids.astype(np.int64) - low
         if not known[shifted].all():
             unknown = sorted({int(v) for v in np.unique(label_ids)} - set(self.train_ids))
-            raise ValueError(
-                f"label ids {unknown} are not in the table; known: {sorted(self.train_ids)}"
-            )
+            raise ValueError(f"label ids {unknown} are not in the table; known: {sorted(self.train_ids)}")
         return table[shifted]
 
 

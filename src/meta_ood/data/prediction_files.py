@@ -25,42 +25,27 @@ Allocate = Callable[[tuple[int, ...], np.dtype[np.float32]], npt.NDArray[np.floa
 
 
 def write_prediction(
-    path: Path,
-    prediction: Prediction,
-    *,
-    class_names: Sequence[str],
-    network: str,
-    weights_sha256: str,
+    path: Path, prediction: Prediction, *, class_names: Sequence[str], network: str, weights_sha256: str
 ) -> None:
     """Write one frame atomically.
 
-    Logits are stored in 16 bits: integers times a scale plus an offset, chosen for each class, so
-    that the error is at most range / 131070. Where the range of a class is so large (128) that the
-    entropy could change by 1e-3, and for a given softmax, float32 is stored.
+    Logits are stored in 16 bits: integers times a scale plus an offset, chosen for each class, so that the error is at
+    most range / 131070. Where the range of a class is so large (128) that the entropy could change by 1e-3, and for a
+    given softmax, float32 is stored.
 
-    Parameters
-    ----------
-    path
-        ``.../<image_id>.h5``.
-    prediction
-        One frame.
-    class_names
-        C names.
-    network
-        Name of what made the prediction.
-    weights_sha256
-        Hash of its weights file.
+    Args:
+        path: ``.../<image_id>.h5``.
+        prediction: One frame.
+        class_names: C names.
+        network: Name of what made the prediction.
+        weights_sha256: Hash of its weights file.
 
-    Raises
-    ------
-    ValueError
-        NaN or infinity (the frame is named); a wrong number of class names.
+    Raises:
+        ValueError: NaN or infinity (the frame is named); a wrong number of class names.
     """
     logits = prediction.logits
     if len(class_names) != logits.shape[0]:
-        raise ValueError(
-            f"{prediction.image_id}: {len(class_names)} class names for {logits.shape[0]} classes"
-        )
+        raise ValueError(f"{prediction.image_id}: {len(class_names)} class names for {logits.shape[0]} classes")
     if not np.isfinite(logits).all():
         raise ValueError(f"{prediction.image_id}: NaN or infinity in the prediction")
     with replacing(path) as file:
@@ -83,9 +68,7 @@ def write_prediction(
 def _write_labels(file: h5py.File, name: str, labels: LabelMap) -> None:
     """Write a label map as one chunk, which reads three times faster than HDF5's default chunks."""
     # the fastest compression: label maps compress so well that files grow by less than 0.1 %
-    file.create_dataset(
-        name, data=labels, chunks=labels.shape, compression="gzip", compression_opts=1
-    )
+    file.create_dataset(name, data=labels, chunks=labels.shape, compression="gzip", compression_opts=1)
 
 
 def _write_logits(file: h5py.File, logits: npt.NDArray[np.float32], exact: bool) -> None:
@@ -100,9 +83,7 @@ def _write_logits(file: h5py.File, logits: npt.NDArray[np.float32], exact: bool)
     stored.attrs["scale"], stored.attrs["offset"] = steps
 
 
-def _steps(
-    planes: npt.NDArray[np.float32],
-) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]] | None:
+def _steps(planes: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]] | None:
     """Return scale and offset of each plane, None where 16 bits are too coarse for one of them."""
     low = planes.min(axis=(1, 2)).astype(np.float64)
     scale = (planes.max(axis=(1, 2)) - low) / _STEPS
@@ -112,9 +93,7 @@ def _steps(
     return scale, low - _LOWEST * scale
 
 
-def _integers(
-    plane: npt.NDArray[np.float32], scale: np.float64, offset: np.float64
-) -> npt.NDArray[np.int16]:
+def _integers(plane: npt.NDArray[np.float32], scale: np.float64, offset: np.float64) -> npt.NDArray[np.int16]:
     return np.clip(np.rint((plane - offset) / scale), _LOWEST, _LOWEST + _STEPS).astype(np.int16)
 
 
@@ -127,11 +106,10 @@ def _restore(plane: npt.NDArray[np.int16], scale: np.float64, offset: np.float64
 def as_stored(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     """Return ``(C, h, w)`` logits as they would be read from a file: equal to the bit.
 
-    Examples
-    --------
-    >>> logits = np.array([[[0.0, 0.3]], [[1.0, 0.7]]], np.float32)
-    >>> bool(np.abs(as_stored(logits) - logits).max() <= 1 / 131070 + 1e-7)
-    True
+    Examples:
+        >>> logits = np.array([[[0.0, 0.3]], [[1.0, 0.7]]], np.float32)
+        >>> bool(np.abs(as_stored(logits) - logits).max() <= 1 / 131070 + 1e-7)
+        True
     """
     planes = np.asarray(logits, np.float32)
     steps = _steps(planes)
@@ -146,19 +124,13 @@ def as_stored(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
 def read_prediction(path: Path, allocate: Allocate = np.empty) -> Prediction:
     """Read one frame.
 
-    Parameters
-    ----------
-    path
-        A file of :func:`write_prediction`.
-    allocate
-        Returns memory for the logits, given shape and dtype; a caller may reuse its memory.
+    Args:
+        path: A file of :func:`write_prediction`.
+        allocate: Returns memory for the logits, given shape and dtype; a caller may reuse its memory.
 
-    Raises
-    ------
-    FileNotFoundError
-        If there is no such file.
-    ValueError
-        If the file is damaged or not a prediction of this version; the file is named.
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If the file is damaged or not a prediction of this version; the file is named.
     """
     with opened(path, "meta-ood prediction", PREDICTION_VERSION) as file:
         stored = stored_dataset(file, "logits", _MOST)
@@ -190,12 +162,9 @@ def read_prediction(path: Path, allocate: Allocate = np.empty) -> Prediction:
 class PredictionFolder(Sequence[Prediction]):
     """The predictions of a folder in file-name order, read one at a time.
 
-    Attributes
-    ----------
-    paths
-        The files.
-    class_names, network, weights_sha256
-        What all of them have in common.
+    Attributes:
+        paths: The files.
+        class_names, network, weights_sha256: What all of them have in common.
     """
 
     paths: tuple[Path, ...]
@@ -222,20 +191,14 @@ class PredictionFolder(Sequence[Prediction]):
 def open_predictions(folder: Path, frames: Collection[str] | None = None) -> PredictionFolder:
     """Open all predictions of a folder and check that they belong together.
 
-    Parameters
-    ----------
-    folder
-        Holds one ``<image_id>.h5`` per frame.
-    frames
-        The image ids that must be there, no other; None: whatever is there.
+    Args:
+        folder: Holds one ``<image_id>.h5`` per frame.
+        frames: The image ids that must be there, no other; None: whatever is there.
 
-    Raises
-    ------
-    FileNotFoundError
-        If the folder is missing or holds no prediction.
-    ValueError
-        If a frame is missing or unknown, if a file is damaged, of another version, or differs in
-        class names, network or weights.
+    Raises:
+        FileNotFoundError: If the folder is missing or holds no prediction.
+        ValueError: If a frame is missing or unknown, if a file is damaged, of another version, or differs in class
+            names, network or weights.
     """
     paths = tuple(sorted(folder.glob("*.h5")))
     if not paths:
@@ -244,9 +207,7 @@ def open_predictions(folder: Path, frames: Collection[str] | None = None) -> Pre
         found = {path.stem for path in paths}
         missing, unknown = sorted({*frames} - found), sorted(found - {*frames})
         if missing or unknown:
-            counts = (
-                f"{len(missing)} of {len(frames)} frames are missing, {len(unknown)} are unknown"
-            )
+            counts = f"{len(missing)} of {len(frames)} frames are missing, {len(unknown)} are unknown"
             example = (missing + unknown)[0]
             raise ValueError(f"{folder}: {counts} ({example}, ...); run `infer` again")
     common: tuple[tuple[str, ...], str, str] | None = None

@@ -16,25 +16,16 @@ FloatMap = npt.NDArray[np.float32]
 class Prediction:
     """The logits of a network for one image, at the network's own output stride.
 
-    Attributes
-    ----------
-    image_id
-        The image's name within its dataset.
-    logits
-        ``(C, h, w) float32``, finite, unless ``is_softmax``.
-    size
-        ``(H, W)`` of the image and the target [px].
-    align_corners
-        How the network's logits are up-sampled bilinearly to `size`.
-    target
-        ``(H, W) uint8``, see :mod:`meta_ood.data.labels`.
-    scene
-        Unit of grouped cross validation.
-    is_softmax
-        True if ``logits`` holds a given full-size ``(C, H, W)`` softmax, taken as it is.
-    label_ids
-        ``(H, W) uint8``: the dataset's own label ids where they hold more than the target, such as
-        which object lies on the road; else None.
+    Attributes:
+        image_id: The image's name within its dataset.
+        logits: ``(C, h, w) float32``, finite, unless ``is_softmax``.
+        size: ``(H, W)`` of the image and the target [px].
+        align_corners: How the network's logits are up-sampled bilinearly to `size`.
+        target: ``(H, W) uint8``, see :mod:`meta_ood.data.labels`.
+        scene: Unit of grouped cross validation.
+        is_softmax: True if ``logits`` holds a given full-size ``(C, H, W)`` softmax, taken as it is.
+        label_ids: ``(H, W) uint8``: the dataset's own label ids where they hold more than the target, such as which
+            object lies on the road; else None.
     """
 
     image_id: str
@@ -49,20 +40,14 @@ class Prediction:
     def __post_init__(self) -> None:
         """Check shapes and dtypes once, where data enters."""
         if self.logits.ndim != 3:
-            raise ValueError(
-                f"{self.image_id}: logits must be (C, h, w), got shape {self.logits.shape}"
-            )
+            raise ValueError(f"{self.image_id}: logits must be (C, h, w), got shape {self.logits.shape}")
         for name, labels in (("target", self.target), ("label_ids", self.label_ids)):
             if labels is not None and labels.dtype != np.uint8:
                 raise ValueError(f"{self.image_id}: {name} must be uint8, got {labels.dtype}")
             if labels is not None and labels.shape != tuple(self.size):
-                raise ValueError(
-                    f"{self.image_id}: {name} has shape {labels.shape}, expected {self.size}"
-                )
+                raise ValueError(f"{self.image_id}: {name} has shape {labels.shape}, expected {self.size}")
         if self.is_softmax and self.logits.shape[1:] != tuple(self.size):
-            raise ValueError(
-                f"{self.image_id}: a given softmax must have the full size {self.size}"
-            )
+            raise ValueError(f"{self.image_id}: a given softmax must have the full size {self.size}")
 
     @classmethod
     def from_softmax(
@@ -75,18 +60,12 @@ class Prediction:
     ) -> Prediction:
         """Wrap a softmax made elsewhere.
 
-        Parameters
-        ----------
-        image_id
-            The image's name.
-        softmax
-            ``(C, H, W)`` probabilities in [0, 1], taken as they are.
-        target
-            ``(H, W) uint8``.
-        scene
-            Unit of grouped cross validation.
-        label_ids
-            ``(H, W) uint8``, or None.
+        Args:
+            image_id: The image's name.
+            softmax: ``(C, H, W)`` probabilities in [0, 1], taken as they are.
+            target: ``(H, W) uint8``.
+            scene: Unit of grouped cross validation.
+            label_ids: ``(H, W) uint8``, or None.
         """
         height, width = target.shape
         return cls(

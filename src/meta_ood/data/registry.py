@@ -12,15 +12,12 @@ T = TypeVar("T")
 def lookup(kind: str, registry: Mapping[str, T], name: str) -> T:
     """Return ``registry[name]``; for an unknown name the error lists the known ones.
 
-    Raises
-    ------
-    ValueError
-        If `name` is not a key of `registry`.
+    Raises:
+        ValueError: If `name` is not a key of `registry`.
 
-    Examples
-    --------
-    >>> lookup("colour", {"red": 1}, "red")
-    1
+    Examples:
+        >>> lookup("colour", {"red": 1}, "red")
+        1
     """
     try:
         return registry[name]
@@ -31,10 +28,9 @@ def lookup(kind: str, registry: Mapping[str, T], name: str) -> T:
 def known_names(name: object, known: Iterable[str]) -> str:
     """Return a text of the known names, and of those that `name` may have been meant to be.
 
-    Examples
-    --------
-    >>> known_names("enropy", ["entropy", "energy"])
-    'known: energy, entropy; did you mean entropy or energy?'
+    Examples:
+        >>> known_names("enropy", ["entropy", "energy"])
+        'known: energy, entropy; did you mean entropy or energy?'
     """
     names = sorted(known)
     close = difflib.get_close_matches(str(name), names, n=2)

@@ -13,36 +13,26 @@ _LINES = "    \n    \n -- \n    \n    \n    \n    \n    \n"
 """A line below the header and no other, in rich's drawing of a table (``rich.box``)."""
 
 
-def text_table(
-    header: Sequence[str], rows: Sequence[Sequence[str]], *, left: int = 1, width: int = 200
-) -> str:
+def text_table(header: Sequence[str], rows: Sequence[Sequence[str]], *, left: int = 1, width: int = 200) -> str:
     """Return a table as plain text, without trailing blanks.
 
-    Parameters
-    ----------
-    header
-        Column titles; a line break in one makes a second header line.
-    rows
-        One text per column.
-    left
-        Number of columns, counted from the first, that are aligned to the left; the others hold
-        numbers and are aligned to the right.
-    width
-        The most characters in a line.
+    Args:
+        header: Column titles; a line break in one makes a second header line.
+        rows: One text per column.
+        left: Number of columns, counted from the first, that are aligned to the left; the others hold numbers and are
+            aligned to the right.
+        width: The most characters in a line.
 
-    Examples
-    --------
-    >>> print(text_table(["name", "value"], [["a", "1.5"], ["bcd", "10.0"]]))
-    name  value
-    -----------
-    a       1.5
-    bcd    10.0
+    Examples:
+        >>> print(text_table(["name", "value"], [["a", "1.5"], ["bcd", "10.0"]]))
+        name  value
+        -----------
+        a       1.5
+        bcd    10.0
     """
     table = Table(box=box.Box(_LINES), show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
     for index, title in enumerate(header):
-        table.add_column(
-            title, justify="left" if index < left else "right", no_wrap=True, vertical="bottom"
-        )
+        table.add_column(title, justify="left" if index < left else "right", no_wrap=True, vertical="bottom")
     for row in rows:
         table.add_row(*row)
     buffer = io.StringIO()

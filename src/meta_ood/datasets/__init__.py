@@ -51,43 +51,31 @@ def check_options(reader: str, options: Mapping[str, Any]) -> None:
     known = known_options(reader)
     for name in options:
         if name not in known:
-            raise ValueError(
-                f"{reader} reader: unknown option {name!r}; known: {', '.join(known) or 'none'}"
-            )
+            raise ValueError(f"{reader} reader: unknown option {name!r}; known: {', '.join(known) or 'none'}")
 
 
 def label_names(reader: str, options: Mapping[str, Any] | None = None) -> Mapping[int, str]:
     """Return the names of the label ids that a reader keeps beside the targets, if it keeps any.
 
-    Examples
-    --------
-    >>> label_names("lost_and_found")[9], label_names("lost_and_found", {"labels": "train_ids"})
-    ('Cardboard box 1', {})
+    Examples:
+        >>> label_names("lost_and_found")[9], label_names("lost_and_found", {"labels": "train_ids"})
+        ('Cardboard box 1', {})
     """
     function = lookup("reader", READERS, reader)
     return function.layout(**(options or {})).names if isinstance(function, LayoutReader) else {}
 
 
-def read(
-    reader: str, root: Path, split: str, options: Mapping[str, Any] | None = None
-) -> list[RawFrame]:
+def read(reader: str, root: Path, split: str, options: Mapping[str, Any] | None = None) -> list[RawFrame]:
     """List the frames of a raw dataset.
 
-    Parameters
-    ----------
-    reader
-        A key of :data:`READERS`.
-    root, split
-        The dataset's folder, and which part of it.
-    options
-        The reader's keyword arguments.
+    Args:
+        reader: A key of :data:`READERS`.
+        root, split: The dataset's folder, and which part of it.
+        options: The reader's keyword arguments.
 
-    Raises
-    ------
-    ValueError
-        If the reader or an option is unknown, or an image id occurs twice.
-    FileNotFoundError
-        If something is missing; the file is named.
+    Raises:
+        ValueError: If the reader or an option is unknown, or an image id occurs twice.
+        FileNotFoundError: If something is missing; the file is named.
     """
     check_options(reader, options or {})
     frames = list(READERS[reader](root, split, **(options or {})))
@@ -95,8 +83,6 @@ def read(
     for frame in frames:
         if frame.image_id in seen:
             first = seen[frame.image_id].image
-            raise ValueError(
-                f"{frame.image}: image id {frame.image_id!r} occurs twice, also {first}"
-            )
+            raise ValueError(f"{frame.image}: image id {frame.image_id!r} occurs twice, also {first}")
         seen[frame.image_id] = frame
     return frames

@@ -35,18 +35,12 @@ EVALUATION: dict[str, str] = {
 class Category:
     """One COCO category; ``kept`` counts in proxies, ``dropped`` in the other images.
 
-    Attributes
-    ----------
-    name
-        Its name.
-    images_kept, images_dropped
-        Images with at least one annotation of it.
-    annotations_kept, annotations_dropped
-        Annotations.
-    area_kept, area_dropped
-        Sum of its annotations' shares of their image, in images.
-    evaluation
-        The evaluation sets that hold it; empty if none does.
+    Attributes:
+        name: Its name.
+        images_kept, images_dropped: Images with at least one annotation of it.
+        annotations_kept, annotations_dropped: Annotations.
+        area_kept, area_dropped: Sum of its annotations' shares of their image, in images.
+        evaluation: The evaluation sets that hold it; empty if none does.
     """
 
     name: str
@@ -63,18 +57,12 @@ class Category:
 class Audit:
     """The proxies of one split.
 
-    Attributes
-    ----------
-    images, kept
-        Images in the json, and those that become proxies.
-    empty
-        Proxies without any annotation.
-    unannotated
-        Share of pixels of the proxies that no annotation covers, in [0, 1].
-    measured
-        Number of proxies on which that share was measured.
-    categories
-        By annotations kept, most first.
+    Attributes:
+        images, kept: Images in the json, and those that become proxies.
+        empty: Proxies without any annotation.
+        unannotated: Share of pixels of the proxies that no annotation covers, in [0, 1].
+        measured: Number of proxies on which that share was measured.
+        categories: By annotations kept, most first.
     """
 
     images: int
@@ -103,12 +91,9 @@ class Audit:
 def audit(root: Path, split: str, options: Mapping[str, Any], sample: int = 500) -> Audit:
     """Count what the COCO reader keeps and drops under its options.
 
-    Parameters
-    ----------
-    root, split, options
-        As an entry under ``datasets`` whose reader is ``coco``.
-    sample
-        Number of proxies whose pixels are counted, evenly spread; 0 = all.
+    Args:
+        root, split, options: As an entry under ``datasets`` whose reader is ``coco``.
+        sample: Number of proxies whose pixels are counted, evenly spread; 0 = all.
     """
     # 1. annotations by (category, whether their image is kept)
     frames = read("coco", root, split, options)

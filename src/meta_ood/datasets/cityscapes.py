@@ -21,12 +21,9 @@ _TRAIN_IDS = {**{index: index for index in range(len(CITYSCAPES.names))}, 255: I
 def cityscapes(*, annotation: str = "fine", labels: str = "label_ids") -> Layout:
     """Describe Cityscapes below a root with ``leftImg8bit`` and ``gtFine`` (or ``gtCoarse``).
 
-    Parameters
-    ----------
-    annotation
-        ``fine`` or ``coarse``.
-    labels
-        ``label_ids`` (in the archives), or ``train_ids`` (written by the official script).
+    Args:
+        annotation: ``fine`` or ``coarse``.
+        labels: ``label_ids`` (in the archives), or ``train_ids`` (written by the official script).
     """
     one_of("cityscapes", "annotation", annotation, ANNOTATIONS)
     one_of("cityscapes", "labels", labels, LABELS)
@@ -45,21 +42,14 @@ def cityscapes(*, annotation: str = "fine", labels: str = "label_ids") -> Layout
 def write_train_ids(root: Path, annotation: str = "fine") -> Iterator[Path]:
     """Write the train ids that the official script would write, beside the label ids.
 
-    Parameters
-    ----------
-    root
-        Folder with ``gtFine`` or ``gtCoarse``; files that exist are kept.
-    annotation
-        ``fine`` or ``coarse``.
+    Args:
+        root: Folder with ``gtFine`` or ``gtCoarse``; files that exist are kept.
+        annotation: ``fine`` or ``coarse``.
 
-    Yields
-    ------
-    Each file written.
+    Yields:
+        Each file written.
     """
-    by_id, by_train_id = (
-        cityscapes(annotation=annotation),
-        cityscapes(annotation=annotation, labels="train_ids"),
-    )
+    by_id, by_train_id = (cityscapes(annotation=annotation), cityscapes(annotation=annotation, labels="train_ids"))
     for split in by_id.splits:
         for fields, path in listed(by_id.targets.replace("{split}", split), root):
             target = locate(by_train_id.targets.replace("{split}", split), root, fields)

@@ -25,10 +25,7 @@ BACKGROUNDS = {"ignore": IGNORE, "road": 0, "ood": OOD}
 _PUBLISHED = (
     "person", "bicycle", "car", "motorcycle", "bus", "truck", "traffic light", "stop sign",
 )  # fmt: skip
-EXCLUDES: dict[str, tuple[str, ...]] = {
-    "street": (*_PUBLISHED, "train"),
-    "published": _PUBLISHED,
-}
+EXCLUDES: dict[str, tuple[str, ...]] = {"street": (*_PUBLISHED, "train"), "published": _PUBLISHED}
 """Preset of option `exclude` -> category names; an image with any of them is left out."""
 
 
@@ -45,30 +42,19 @@ def coco(
 ) -> Iterator[RawFrame]:
     """Read a split of COCO, or of any dataset with a json in COCO's format.
 
-    Parameters
-    ----------
-    root
-        Folder with images and annotations.
-    split
-        ``train2017``, ``val2017``, or what stands for ``{split}`` in `images` and `annotations`.
-    min_side
-        Images with a shorter side [px] are left out.
-    background
-        What pixels without annotation become: ``ignore`` (void), ``road`` (published) or ``ood``.
-    exclude
-        ``street``, ``published`` (the same without train), or category names: an image with an
-        annotation of one of them, crowds too, is left out. Case does not matter in names.
-    include
-        Category names whose annotations make proxies; all of them if empty.
-    images, annotations
-        Image folder and json below the root, for a dataset that is not laid out as COCO.
+    Args:
+        root: Folder with images and annotations.
+        split: ``train2017``, ``val2017``, or what stands for ``{split}`` in `images` and `annotations`.
+        min_side: Images with a shorter side [px] are left out.
+        background: What pixels without annotation become: ``ignore`` (void), ``road`` (published) or ``ood``.
+        exclude: ``street``, ``published`` (the same without train), or category names: an image with an annotation of
+            one of them, crowds too, is left out. Case does not matter in names.
+        include: Category names whose annotations make proxies; all of them if empty.
+        images, annotations: Image folder and json below the root, for a dataset that is not laid out as COCO.
 
-    Raises
-    ------
-    FileNotFoundError
-        If the json or the image folder is missing.
-    ValueError
-        If an option is wrong, a category is unknown or the json is not in COCO's format.
+    Raises:
+        FileNotFoundError: If the json or the image folder is missing.
+        ValueError: If an option is wrong, a category is unknown or the json is not in COCO's format.
     """
     fill = BACKGROUNDS[one_of("coco", "background", background, tuple(BACKGROUNDS))]
     if isinstance(min_side, bool) or not isinstance(min_side, int) or min_side < 0:
@@ -113,10 +99,7 @@ def missing_categories(names: Sequence[str], categories: Mapping[int, str]) -> l
 
 
 def _numbers(
-    categories: Mapping[int, str],
-    option: str,
-    names: Sequence[str],
-    may_be_missing: bool = False,
+    categories: Mapping[int, str], option: str, names: Sequence[str], may_be_missing: bool = False
 ) -> set[int]:
     """Return the ids of the categories with these names; an unknown name lists the known ones."""
     if isinstance(names, str) or not all(isinstance(name, str) for name in names):
@@ -129,10 +112,7 @@ def _numbers(
 
 
 def places(
-    root: Path,
-    split: str,
-    images: str = "{split}",
-    annotations: str = "annotations/instances_{split}.json",
+    root: Path, split: str, images: str = "{split}", annotations: str = "annotations/instances_{split}.json"
 ) -> tuple[Path, Path]:
     """Return the image folder and the json of a split."""
     return root / images.replace("{split}", split), root / annotations.replace("{split}", split)
@@ -144,10 +124,7 @@ def on_disk(folder: Path, images: Sequence[ListedImage]) -> list[ListedImage]:
         raise FileNotFoundError(f"COCO: the image folder {folder} is missing")
     names = {path.name for path in folder.iterdir() if path.is_file()}
     listed = {image.file_name for image in images}
-    for what, odd in (
-        ("on disk but not in the json", names - listed),
-        ("in the json but not on disk", listed - names),
-    ):
+    for what, odd in (("on disk but not in the json", names - listed), ("in the json but not on disk", listed - names)):
         if odd:
             some = ", ".join(sorted(odd)[:3]) + (", ..." if len(odd) > 3 else "")
             logger.warning("%s: skipped %d %s: %s", folder, len(odd), what, some)
@@ -157,15 +134,11 @@ def on_disk(folder: Path, images: Sequence[ListedImage]) -> list[ListedImage]:
     return sorted(present, key=lambda image: image.file_name)
 
 
-def read_target(
-    path: Path, spans: Sequence[Span], size: tuple[int, int], background: int
-) -> LabelMap:
+def read_target(path: Path, spans: Sequence[Span], size: tuple[int, int], background: int) -> LabelMap:
     """Read an image's annotations from the json and draw them; see :func:`rasterise`.
 
-    Raises
-    ------
-    ValueError
-        If a segmentation cannot be drawn; file and annotation are named.
+    Raises:
+        ValueError: If a segmentation cannot be drawn; file and annotation are named.
     """
     segmentations = []
     for annotation in read_spans(path, spans):
@@ -179,8 +152,8 @@ def read_target(
 def segmentation_fault(segmentation: Any, height: int, width: int) -> str:
     """Return what is wrong with a segmentation for an image of this size; empty if nothing is.
 
-    pycocotools, which draws it, checks nothing: coordinates or run lengths beyond the image make it
-    allocate without bound, loop for ever or crash.
+    pycocotools, which draws it, checks nothing: coordinates or run lengths beyond the image make it allocate without
+    bound, loop for ever or crash.
     """
     if isinstance(segmentation, list):
         for part in segmentation:
@@ -213,14 +186,12 @@ def _is_number(value: object) -> bool:
 def decompress(text: str) -> list[int] | None:
     """Read COCO's text form of run lengths; None if it is none.
 
-    Each length from the fourth on is written as the difference to the one two before; a number is
-    written five bits at a time, low ones first, with bit 6 set while more follow, as the characters
-    from ``0`` (code 48) on.
+    Each length from the fourth on is written as the difference to the one two before; a number is written five bits at
+    a time, low ones first, with bit 6 set while more follow, as the characters from ``0`` (code 48) on.
 
-    Examples
-    --------
-    >>> decompress("22")
-    [2, 2]
+    Examples:
+        >>> decompress("22")
+        [2, 2]
     """
     lengths: list[int] = []
     number = shift = 0
@@ -242,18 +213,13 @@ def decompress(text: str) -> list[int] | None:
 def rasterise(segmentations: Sequence[Any], size: tuple[int, int], background: int) -> LabelMap:
     """Draw annotations: ``OOD`` wherever any of them covers, `background` elsewhere.
 
-    Parameters
-    ----------
-    segmentations
-        COCO segmentations without :func:`segmentation_fault`.
-    size
-        Height and width [px].
-    background
-        Target value elsewhere.
+    Args:
+        segmentations: COCO segmentations without :func:`segmentation_fault`.
+        size: Height and width [px].
+        background: Target value elsewhere.
 
-    Returns
-    -------
-    ``(H, W) uint8`` target.
+    Returns:
+        ``(H, W) uint8`` target.
     """
     from pycocotools import mask
 

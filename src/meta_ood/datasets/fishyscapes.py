@@ -33,10 +33,8 @@ def fishyscapes() -> Layout:
 def fishyscapes_processed(*, region: str = "all") -> Layout:
     """Describe the processed folders ``{Static,LostAndFound}/{original,labels}`` of SynBoost.
 
-    Parameters
-    ----------
-    region
-        ``all`` (folder ``labels``), or ``roi`` (folder ``labels_with_ROI``).
+    Args:
+        region: ``all`` (folder ``labels``), or ``roi`` (folder ``labels_with_ROI``).
     """
     one_of("fishyscapes_processed", "region", region, ("all", "roi"))
     folder = {"all": "labels", "roi": "labels_with_ROI"}[region]
@@ -66,11 +64,9 @@ def fishyscapes_lost_and_found() -> Layout:
 def fishyscapes_static(*, version: str = "v3") -> Layout:
     """Describe the official overlays, unpacked beside Cityscapes' ``leftImg8bit``.
 
-    Parameters
-    ----------
-    version
-        ``v1`` (2019-03, hard paste), ``v2`` (2019-06, blended) or ``v3`` (2020-01, Cityscapes
-        objects pasted as negatives too): the folder ``fs_val_{version}``.
+    Args:
+        version: ``v1`` (2019-03, hard paste), ``v2`` (2019-06, blended) or ``v3`` (2020-01, Cityscapes objects pasted
+            as negatives too): the folder ``fs_val_{version}``.
     """
     one_of("fishyscapes_static", "version", version, VERSIONS)
     return Layout(
@@ -87,23 +83,18 @@ def fishyscapes_static(*, version: str = "v3") -> Layout:
 def overlaid(image: Path, labels: Path) -> RgbImage:
     """Add the overlay that lies beside a label file to a Cityscapes image.
 
-    Returns
-    -------
-    ``clip(image + overlay, 0, 255)``, ``(H, W, 3) uint8``.
+    Returns:
+        ``clip(image + overlay, 0, 255)``, ``(H, W, 3) uint8``.
 
-    Raises
-    ------
-    FileNotFoundError, ValueError
-        If the overlay is missing, broken, or not of the image's size; the file is named.
+    Raises:
+        FileNotFoundError, ValueError: If the overlay is missing, broken, or not of the image's size; the file is named.
     """
     path = labels.with_name(labels.name.replace("_labels.png", "_rgb.npz"))
     if not path.is_file():
         raise FileNotFoundError(f"Fishyscapes Static: {path} is missing, the overlay of {labels}")
     overlay, pixels = read_npz_member(path, "rgb"), read_image(image)
     if overlay.shape != pixels.shape or overlay.dtype.kind not in "iuf":
-        raise ValueError(
-            f"{path}: overlay {overlay.shape} {overlay.dtype}, but {image} is {pixels.shape}"
-        )
+        raise ValueError(f"{path}: overlay {overlay.shape} {overlay.dtype}, but {image} is {pixels.shape}")
     if not np.isfinite(overlay).all():
         raise ValueError(f"{path}: NaN or infinity in the overlay")
     # a sum of bytes would wrap around

@@ -1,7 +1,6 @@
 """Decoding one raw frame completely and listing what is wrong with it.
 
-``prepare`` and ``data check`` both call :func:`inspect`: the first stops at an error, the second
-reports all of them.
+``prepare`` and ``data check`` both call :func:`inspect`: the first stops at an error, the second reports all of them.
 """
 
 from __future__ import annotations
@@ -33,20 +32,13 @@ PROBLEMS = (
 class Inspected:
     """One decoded frame.
 
-    Attributes
-    ----------
-    image
-        The image file.
-    size
-        Width and height [px] of the image, (0, 0) if it cannot be read.
-    image_md5
-        Of the image file's bytes, empty if it cannot be read.
-    values
-        The target values that occur.
-    target, label_ids, pixels
-        What the raw frame's functions return; None if it has none or reading failed.
-    problems
-        Member of :data:`PROBLEMS` -> what is wrong; the file is named.
+    Attributes:
+        image: The image file.
+        size: Width and height [px] of the image, (0, 0) if it cannot be read.
+        image_md5: Of the image file's bytes, empty if it cannot be read.
+        values: The target values that occur.
+        target, label_ids, pixels: What the raw frame's functions return; None if it has none or reading failed.
+        problems: Member of :data:`PROBLEMS` -> what is wrong; the file is named.
     """
 
     image: Path
@@ -99,9 +91,7 @@ def inspect(raw: RawFrame) -> Inspected:
     if target is not None:
         height, width = target.shape
         if size not in ((width, height), (0, 0)):
-            problems["size_mismatch"] = (
-                f"{name}: the image is {size[0]}x{size[1]} px, its target {width}x{height} px"
-            )
+            problems["size_mismatch"] = f"{name}: the image is {size[0]}x{size[1]} px, its target {width}x{height} px"
         counts = Image.fromarray(target).histogram()  # some times faster than NumPy's unique
         values = tuple(value for value, count in enumerate(counts) if count)
         if values == (IGNORE,):

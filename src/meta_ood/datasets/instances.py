@@ -1,9 +1,8 @@
 """A json in COCO's format, read element by element.
 
-The json of COCO's training images has 520 MB, which ``json.load`` turns into several GB of Python
-objects. :class:`_Window` therefore moves over the file in chunks and parses one element at a time;
-of an annotation only its ids and its place in the file are kept, from which it is read again when
-its image is drawn.
+The json of COCO's training images has 520 MB, which ``json.load`` turns into several GB of Python objects.
+:class:`_Window` therefore moves over the file in chunks and parses one element at a time; of an annotation only its ids
+and its place in the file are kept, from which it is read again when its image is drawn.
 """
 
 from __future__ import annotations
@@ -47,17 +46,12 @@ class ListedImage(NamedTuple):
 class Instances:
     """The images and categories of a json in COCO's format, and the place of each annotation.
 
-    Attributes
-    ----------
-    path
-        The file; annotations are read from it when they are asked for.
-    images
-        In the order of the file.
-    categories
-        Id -> name.
-    image_ids, category_ids, starts, lengths
-        For each annotation its ids, which need not be in the json's lists, and its place in the
-        file [bytes]; each ``(N,) int64``.
+    Attributes:
+        path: The file; annotations are read from it when they are asked for.
+        images: In the order of the file.
+        categories: Id -> name.
+        image_ids, category_ids, starts, lengths: For each annotation its ids, which need not be in the json's lists,
+            and its place in the file [bytes]; each ``(N,) int64``.
     """
 
     path: Path
@@ -102,12 +96,9 @@ class Instances:
 def read_instances(path: Path) -> Instances:
     """Read a json in COCO's format.
 
-    Raises
-    ------
-    FileNotFoundError
-        If it is not there.
-    ValueError
-        If it is cut off, no json, or not in COCO's format; file and place are named.
+    Raises:
+        FileNotFoundError: If it is not there.
+        ValueError: If it is cut off, no json, or not in COCO's format; file and place are named.
     """
     if not path.is_file():
         raise FileNotFoundError(f"COCO: {path} is missing: the annotations of the images")
@@ -150,10 +141,8 @@ def _whole(element: Json, name: str) -> int:
 def read_spans(path: Path, spans: Sequence[Span]) -> list[Json]:
     """Read single elements of a json.
 
-    Raises
-    ------
-    ValueError
-        If the file has changed since the spans were found.
+    Raises:
+        ValueError: If the file has changed since the spans were found.
     """
     found = []
     with path.open("rb") as file:

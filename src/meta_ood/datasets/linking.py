@@ -11,38 +11,26 @@ from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap
 from ruamel.yaml.representer import RoundTripRepresenter
 
-_LABELS_ALONE = {
-    "fishyscapes_lost_and_found": "LostAndFound",
-    "fishyscapes_static": "Cityscapes",
-}
+_LABELS_ALONE = {"fishyscapes_lost_and_found": "LostAndFound", "fishyscapes_static": "Cityscapes"}
 """Reader -> the dataset whose images its labels belong to."""
 
 
 def link(name: str, source: Path, raw: Path, images: Path | None = None) -> Path:
     """Link a dataset's root below `raw`; nothing is copied, nothing of it is changed.
 
-    Parameters
-    ----------
-    name
-        Path below `raw`, usually the reader's name.
-    source
-        The dataset's root, wherever it is.
-    raw
-        Usually ``data/raw``.
-    images
-        The root whose ``leftImg8bit`` the labels in `source` belong to, for the two Fishyscapes
-        sets that consist of labels alone: then a folder of links is made.
+    Args:
+        name: Path below `raw`, usually the reader's name.
+        source: The dataset's root, wherever it is.
+        raw: Usually ``data/raw``.
+        images: The root whose ``leftImg8bit`` the labels in `source` belong to, for the two Fishyscapes sets that
+            consist of labels alone: then a folder of links is made.
 
-    Returns
-    -------
-    The link.
+    Returns:
+        The link.
 
-    Raises
-    ------
-    FileNotFoundError
-        If `source` or the images are not there.
-    ValueError
-        If something else than a link to the same place is in the way.
+    Raises:
+        FileNotFoundError: If `source` or the images are not there.
+        ValueError: If something else than a link to the same place is in the way.
     """
     if not source.is_dir():
         raise FileNotFoundError(f"{source} is no folder")
@@ -53,9 +41,7 @@ def link(name: str, source: Path, raw: Path, images: Path | None = None) -> Path
         return target
     pictures = images if images.name == "leftImg8bit" else images / "leftImg8bit"
     if not pictures.is_dir():
-        raise FileNotFoundError(
-            f"{pictures} is no folder; expected the images that belong to {source}"
-        )
+        raise FileNotFoundError(f"{pictures} is no folder; expected the images that belong to {source}")
     if target.is_symlink() or (target.exists() and not target.is_dir()):
         raise ValueError(f"{target} is in the way: expected no file or link there; remove it")
     target.mkdir(exist_ok=True)
@@ -81,37 +67,27 @@ def _symlink(link_path: Path, source: Path) -> None:
     link_path.symlink_to(source, target_is_directory=source.is_dir())
 
 
-def enter(
-    text: str, name: str, reader: str, root: str, split: str, options: Mapping[str, Any]
-) -> str:
+def enter(text: str, name: str, reader: str, root: str, split: str, options: Mapping[str, Any]) -> str:
     r"""Enter a dataset in the text of a params file; comments and all else stay.
 
-    Parameters
-    ----------
-    text
-        The params file.
-    name
-        Name of the entry below ``datasets``. If it is there only its root is changed.
-    reader, root, split, options
-        The entry.
+    Args:
+        text: The params file.
+        name: Name of the entry below ``datasets``. If it is there only its root is changed.
+        reader, root, split, options: The entry.
 
-    Returns
-    -------
-    The new text.
+    Returns:
+        The new text.
 
-    Raises
-    ------
-    ValueError
-        If there is no section ``datasets``.
+    Raises:
+        ValueError: If there is no section ``datasets``.
 
-    Examples
-    --------
-    >>> print(enter("datasets:\n  a:\n    root: x\nseed: 0\n", "a", "r", "y", "s", {}))
-    datasets:
-      a:
-        root: y
-    seed: 0
-    <BLANKLINE>
+    Examples:
+        >>> print(enter("datasets:\n  a:\n    root: x\nseed: 0\n", "a", "r", "y", "s", {}))
+        datasets:
+          a:
+            root: y
+        seed: 0
+        <BLANKLINE>
     """
     yaml = YAML()  # keeps comments, quotes and the order of keys
     yaml.indent(mapping=2, sequence=4, offset=2)
@@ -142,9 +118,8 @@ RoundTripRepresenter.add_representer(type(None), _represent_none)  # else null b
 def entry_name(reader: str, split: str, only: bool) -> str:
     """Name a new entry: the reader alone, or with its split where several are entered.
 
-    Examples
-    --------
-    >>> entry_name("cityscapes", "val", False)
-    'cityscapes_val'
+    Examples:
+        >>> entry_name("cityscapes", "val", False)
+        'cityscapes_val'
     """
     return reader if only else f"{reader}_{split}"

@@ -32,12 +32,7 @@ NAMES = {
 NON_HAZARDS = (31, 33, 34, 36, 37, 38, 39)
 """Label ids of objects that may be driven over: no part of the published pixel metrics."""
 
-_PUBLISHED = {
-    0: IGNORE,
-    1: IN,
-    **dict.fromkeys(range(2, 44), OOD),
-    **dict.fromkeys(NON_HAZARDS, NEUTRAL),
-}
+_PUBLISHED = {0: IGNORE, 1: IN, **dict.fromkeys(range(2, 44), OOD), **dict.fromkeys(NON_HAZARDS, NEUTRAL)}
 _SMIYC = {0: IGNORE, 1: IN, **dict.fromkeys(range(2, 201), OOD)}
 _TRAIN_IDS = {0: NEUTRAL, 1: IN, 2: OOD, 255: IGNORE}
 
@@ -55,30 +50,23 @@ _INVALID_TRAIN = (44, 67, 88, 109, 131, 614)
 """Positions, in the order of ids, of frames without a single label (SegmentMeIfYouCan's Valid)."""
 
 
-def lost_and_found(
-    *, reading: str = "published", labels: str = "label_ids", drop: Sequence[str] = ()
-) -> Layout:
+def lost_and_found(*, reading: str = "published", labels: str = "label_ids", drop: Sequence[str] = ()) -> Layout:
     """Describe LostAndFound below a root with ``leftImg8bit`` and ``gtCoarse``.
 
-    ``trainValid`` and ``testValid`` lack the frames without labels; ``testNoKnown`` lacks the
-    sequences that show known objects too. All three are SegmentMeIfYouCan's.
+    ``trainValid`` and ``testValid`` lack the frames without labels; ``testNoKnown`` lacks the sequences that show known
+    objects too. All three are SegmentMeIfYouCan's.
 
-    Parameters
-    ----------
-    reading
-        ``published``: free road is in-distribution, hazards are OoD, non-hazards are neutral, all
-        else is void. ``smiyc``: every object is OoD.
-    labels
-        ``label_ids``, or ``train_ids`` as stored (their non-hazards may differ from the table).
-    drop
-        Ids of frames to leave out.
+    Args:
+        reading: ``published``: free road is in-distribution, hazards are OoD, non-hazards are neutral, all else is
+            void. ``smiyc``: every object is OoD.
+        labels: ``label_ids``, or ``train_ids`` as stored (their non-hazards may differ from the table).
+        drop: Ids of frames to leave out.
     """
     one_of("lost_and_found", "reading", reading, READINGS)
     one_of("lost_and_found", "labels", labels, LABELS)
     if labels == "train_ids" and reading == "smiyc":
         raise ValueError(
-            "lost_and_found reader: reading smiyc needs labels label_ids; "
-            "the train ids do not tell non-hazards apart"
+            "lost_and_found reader: reading smiyc needs labels label_ids; the train ids do not tell non-hazards apart"
         )
     if isinstance(drop, str):
         raise ValueError(f"lost_and_found reader: option drop: expected a list, got {drop!r}")
@@ -89,21 +77,11 @@ def lost_and_found(
         images="leftImg8bit/{split}/{folder}/{id}_leftImg8bit.png",
         targets=f"gtCoarse/{{split}}/{{folder}}/{{id}}_gtCoarse_{suffix}.png",
         labels=_TRAIN_IDS if labels == "train_ids" else by_reading[reading],
-        splits={
-            "train": 1036,
-            "test": 1203,
-            "trainValid": 1030,
-            "testValid": 1186,
-            "testNoKnown": 1043,
-        },
+        splits={"train": 1036, "test": 1203, "trainValid": 1030, "testValid": 1186, "testNoKnown": 1043},
         size=(2048, 1024),
         folders={"trainValid": "train", "testValid": "test", "testNoKnown": "test"},
         without={"testNoKnown": _KNOWN},
-        skip={
-            "trainValid": _INVALID_TRAIN,
-            "testValid": _INVALID_TEST,
-            "testNoKnown": _INVALID_TEST,
-        },
+        skip={"trainValid": _INVALID_TRAIN, "testValid": _INVALID_TEST, "testNoKnown": _INVALID_TEST},
         drop=tuple(drop),
         names=NAMES if labels == "label_ids" else {},
     )
@@ -112,15 +90,12 @@ def lost_and_found(
 def train_ids_that_differ(path: Path) -> list[int]:
     """Compare a file of label ids with the train ids beside it, whichever of the two is given.
 
-    Returns
-    -------
-    The target values of the published reading, ``IN`` or ``OOD``, on which the two disagree; empty
-    if there is no second file.
+    Returns:
+        The target values of the published reading, ``IN`` or ``OOD``, on which the two disagree; empty if there is no
+        second file.
 
-    Raises
-    ------
-    ValueError
-        If either file cannot be read.
+    Raises:
+        ValueError: If either file cannot be read.
     """
     files = [
         path.with_name(path.name.replace(f"_{old}.png", f"_{new}.png"))

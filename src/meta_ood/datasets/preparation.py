@@ -22,10 +22,8 @@ JOURNAL = "progress.jsonl"
 def prepare_frame(raw: RawFrame, prepared: Path) -> Frame:
     """Write the frame's target (its image, where it is made, and its label ids) below `prepared`.
 
-    Raises
-    ------
-    ValueError
-        If the image or the target is damaged, or if the two differ in size; the file is named.
+    Raises:
+        ValueError: If the image or the target is damaged, or if the two differ in size; the file is named.
     """
     found = inspect(raw)
     found.raise_error()
@@ -55,16 +53,11 @@ def prepare_frames(
 ) -> Iterator[Frame]:
     """Prepare all frames, in order; finished frames of an interrupted run are kept.
 
-    Parameters
-    ----------
-    raw
-        The frames of a reader.
-    prepared
-        Folder to write to; the caller removes the journal in it by :func:`remove_left_overs`.
-    settings
-        What the targets depend on: another value starts from the beginning.
-    workers
-        Processes; the result does not depend on them.
+    Args:
+        raw: The frames of a reader.
+        prepared: Folder to write to; the caller removes the journal in it by :func:`remove_left_overs`.
+        settings: What the targets depend on: another value starts from the beginning.
+        workers: Processes; the result does not depend on them.
     """
     # 1. keep the lines of frames whose files are still there and unchanged
     path = prepared / JOURNAL

@@ -20,20 +20,13 @@ from meta_ood.data.registry import lookup
 class RawFrame:
     """One image of a raw dataset; nothing of it has been decoded yet.
 
-    Attributes
-    ----------
-    image_id
-        Unique within dataset and split.
-    image
-        The image file; with `pixels`, the file that the image is made from.
-    scene
-        The unit of grouped cross validation and of the bootstrap.
-    target
-        Reads the ``(H, W) uint8`` target; can be pickled.
-    pixels
-        Where the image itself is no file of the dataset: makes the ``(H, W, 3) uint8`` image.
-    label_ids
-        Where the dataset's label ids tell more than the target: reads them, ``(H, W) uint8``.
+    Attributes:
+        image_id: Unique within dataset and split.
+        image: The image file; with `pixels`, the file that the image is made from.
+        scene: The unit of grouped cross validation and of the bootstrap.
+        target: Reads the ``(H, W) uint8`` target; can be pickled.
+        pixels: Where the image itself is no file of the dataset: makes the ``(H, W, 3) uint8`` image.
+        label_ids: Where the dataset's label ids tell more than the target: reads them, ``(H, W) uint8``.
     """
 
     image_id: str
@@ -48,42 +41,26 @@ class RawFrame:
 class Layout:
     """A dataset as data: where its files lie, what its labels mean, how many frames it has.
 
-    Attributes
-    ----------
-    name
-        The dataset's name in messages.
-    images, targets
-        Paths below the root. ``{split}`` is the split's folder, ``{number}`` stands for digits,
-        ``{id}``, ``{folder}`` and the like for any text without a slash; the side that is not
-        listed may hold ``*``. `targets` is empty for a dataset without labels.
-    labels
-        Label id in the files -> target value.
-    splits
-        Split -> number of frames as published, 0 where unknown.
-    size
-        Published width and height [px] of all images, if they are all alike.
-    lead
-        ``images`` or ``targets``: the side that is listed; the other one follows by its template.
-    folders
-        Split -> its folder, where that is not the split's name.
-    only
-        Split -> regular expression that the ids of its frames match from the beginning.
-    skip
-        Split -> positions of frames that are left out, in the order of all frames of its folder.
-    without
-        Split -> beginnings of the ids of frames that are left out.
-    drop
-        Ids of frames that are left out of every split.
-    unlabelled
-        Splits whose labels are not public: their targets are void.
-    scene
-        Regular expression with the group ``scene``, searched in the id; where it does not match,
-        ``{folder}`` is the scene, or else each image is its own scene.
-    compose
-        Makes the image from image file and target file, where it is no file itself.
-    names
-        Label id -> name, where the ids tell more than the targets: which object it is that lies on
-        the road. Such ids are kept beside the targets.
+    Attributes:
+        name: The dataset's name in messages.
+        images, targets: Paths below the root. ``{split}`` is the split's folder, ``{number}`` stands for digits,
+            ``{id}``, ``{folder}`` and the like for any text without a slash; the side that is not listed may hold
+            ``*``. `targets` is empty for a dataset without labels.
+        labels: Label id in the files -> target value.
+        splits: Split -> number of frames as published, 0 where unknown.
+        size: Published width and height [px] of all images, if they are all alike.
+        lead: ``images`` or ``targets``: the side that is listed; the other one follows by its template.
+        folders: Split -> its folder, where that is not the split's name.
+        only: Split -> regular expression that the ids of its frames match from the beginning.
+        skip: Split -> positions of frames that are left out, in the order of all frames of its folder.
+        without: Split -> beginnings of the ids of frames that are left out.
+        drop: Ids of frames that are left out of every split.
+        unlabelled: Splits whose labels are not public: their targets are void.
+        scene: Regular expression with the group ``scene``, searched in the id; where it does not match, ``{folder}`` is
+            the scene, or else each image is its own scene.
+        compose: Makes the image from image file and target file, where it is no file itself.
+        names: Label id -> name, where the ids tell more than the targets: which object it is that lies on the road.
+            Such ids are kept beside the targets.
     """
 
     name: str
@@ -108,10 +85,8 @@ class Layout:
 class LayoutReader:
     """The reader of every dataset that is a :class:`Layout`.
 
-    Attributes
-    ----------
-    layout
-        Makes the layout; its keyword arguments are the reader's options.
+    Attributes:
+        layout: Makes the layout; its keyword arguments are the reader's options.
     """
 
     layout: Callable[..., Layout]
@@ -119,26 +94,20 @@ class LayoutReader:
     def __call__(self, root: Path, split: str, **options: object) -> Iterator[RawFrame]:
         """Yield the frames of a split.
 
-        Raises
-        ------
-        FileNotFoundError
-            If the root, a partner file or the whole split is missing; the file is named.
-        ValueError
-            If the split is unknown.
+        Raises:
+            FileNotFoundError: If the root, a partner file or the whole split is missing; the file is named.
+            ValueError: If the split is unknown.
         """
         layout = self.layout(**options)
         found = pairs(layout, root, split)
         if not found:
             raise FileNotFoundError(
-                f"{layout.name}: no file of split {split!r} below {root}; "
-                f"expected {expected(layout, split)}"
+                f"{layout.name}: no file of split {split!r} below {root}; expected {expected(layout, split)}"
             )
         for pair in found:
             for path, partner in ((pair.image, pair.target), (pair.target, pair.image)):
                 if path is not None and not path.exists():
-                    raise FileNotFoundError(
-                        f"{layout.name}: {path} is missing, the partner of {partner}"
-                    )
+                    raise FileNotFoundError(f"{layout.name}: {path} is missing, the partner of {partner}")
             yield raw_frame(layout, pair)
 
 
@@ -146,12 +115,9 @@ class LayoutReader:
 class Pair:
     """An image file and its target file; either may be missing on disk.
 
-    Attributes
-    ----------
-    image_id, scene
-        As in :class:`RawFrame`.
-    image, target
-        The files; no target where labels are not public.
+    Attributes:
+        image_id, scene: As in :class:`RawFrame`.
+        image, target: The files; no target where labels are not public.
     """
 
     image_id: str
@@ -168,25 +134,17 @@ class Pair:
 def pairs(layout: Layout, root: Path, split: str, *, left_out: bool = False) -> list[Pair]:
     """List the leading side of a layout in path order and name its partners, unchecked.
 
-    Parameters
-    ----------
-    layout, root, split
-        What to list.
-    left_out
-        List the frames of the split that the layout leaves out instead.
+    Args:
+        layout, root, split: What to list.
+        left_out: List the frames of the split that the layout leaves out instead.
 
-    Raises
-    ------
-    FileNotFoundError
-        If the root is not there.
-    ValueError
-        If the split is unknown.
+    Raises:
+        FileNotFoundError: If the root is not there.
+        ValueError: If the split is unknown.
     """
     lookup(f"{layout.name} split", layout.splits, split)
     if not root.is_dir():
-        raise FileNotFoundError(
-            f"{layout.name}: {root} is no folder; expected {expected(layout, split)} in it"
-        )
+        raise FileNotFoundError(f"{layout.name}: {root} is no folder; expected {expected(layout, split)} in it")
     leading, following = sides(layout, split)
     only = re.compile(layout.only.get(split, ""))
     skip, without = layout.skip.get(split, ()), layout.without.get(split, ())
@@ -239,9 +197,8 @@ def listed(template: str, root: Path) -> Iterator[tuple[dict[str, str], Path]]:
 def locate(template: str, root: Path, fields: Mapping[str, str]) -> Path:
     """Fill a template; where it holds ``*`` or a field that is not given, search the disk.
 
-    Returns
-    -------
-    The path, which need not exist.
+    Returns:
+        The path, which need not exist.
     """
     filled = template
     for name, value in fields.items():
@@ -266,21 +223,15 @@ def raw_frame(layout: Layout, pair: Pair) -> RawFrame:
 def read_target(path: Path, labels: Mapping[int, int]) -> LabelMap:
     """Read a label image and translate it.
 
-    Parameters
-    ----------
-    path
-        A grey or palette image of label ids.
-    labels
-        Label id -> target value.
+    Args:
+        path: A grey or palette image of label ids.
+        labels: Label id -> target value.
 
-    Returns
-    -------
-    ``(H, W) uint8`` target.
+    Returns:
+        ``(H, W) uint8`` target.
 
-    Raises
-    ------
-    ValueError
-        If the file is no image of ids or holds an id that is not in the table; the file is named.
+    Raises:
+        ValueError: If the file is no image of ids or holds an id that is not in the table; the file is named.
     """
     # Pillow counts and looks up bytes several times faster than NumPy
     image = Image.fromarray(read_label_map(path))
@@ -298,13 +249,10 @@ def void_target(image: Path) -> LabelMap:
 def one_of(reader: str, option: str, value: object, choices: Sequence[str]) -> str:
     """Return the value of a reader's option if it is one of the choices.
 
-    Examples
-    --------
-    >>> one_of("coco", "background", "road", ("ignore", "road"))
-    'road'
+    Examples:
+        >>> one_of("coco", "background", "road", ("ignore", "road"))
+        'road'
     """
     if not isinstance(value, str) or value not in choices:
-        raise ValueError(
-            f"{reader} reader: option {option}: expected one of {', '.join(choices)}, got {value!r}"
-        )
+        raise ValueError(f"{reader} reader: option {option}: expected one of {', '.join(choices)}, got {value!r}")
     return value

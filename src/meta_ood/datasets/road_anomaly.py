@@ -42,9 +42,8 @@ def road_anomaly21() -> Layout:
 def road_obstacle21() -> Layout:
     """Describe RoadObstacle21 below ``dataset_ObstacleTrack``; night and snow are splits.
 
-    ``val`` holds what the loader of the road-anomaly-benchmark keeps, ``valAll`` all validation
-    frames of the archive. That loader expects 30 frames after it has left out ten; the archive of
-    Zenodo has 30 before.
+    ``val`` holds what the loader of the road-anomaly-benchmark keeps, ``valAll`` all validation frames of the archive.
+    That loader expects 30 frames after it has left out ten; the archive of Zenodo has 30 before.
     """
     return Layout(
         name="RoadObstacle21",

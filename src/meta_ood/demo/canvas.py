@@ -45,14 +45,10 @@ class Camera:
 class Canvas:
     """An image with its label ids and instance numbers.
 
-    Attributes
-    ----------
-    rgb
-        ``(H, W, 3) float32``, about [0, 1].
-    ids
-        ``(H, W) uint8`` label ids.
-    instances
-        ``(H, W) uint16``, 0 where no instance is.
+    Attributes:
+        rgb: ``(H, W, 3) float32``, about [0, 1].
+        ids: ``(H, W) uint8`` label ids.
+        instances: ``(H, W) uint16``, 0 where no instance is.
     """
 
     def __init__(self, rgb: Floats, ids: Pixels) -> None:
@@ -62,27 +58,16 @@ class Canvas:
         self.unit = ids.shape[0] / REFERENCE_HEIGHT
 
     def polygon(
-        self,
-        points: Sequence[Point],
-        material: Material,
-        label: int | None,
-        scale: float,
-        instance: int = 0,
+        self, points: Sequence[Point], material: Material, label: int | None, scale: float, instance: int = 0
     ) -> None:
         """Fill a polygon.
 
-        Parameters
-        ----------
-        points
-            Corners [px].
-        material
-            What to fill with; its lower end is the polygon's.
-        label
-            Label id, or None to change the colour alone.
-        scale
-            Pixels per metre.
-        instance
-            Instance number that goes with the label.
+        Args:
+            points: Corners [px].
+            material: What to fill with; its lower end is the polygon's.
+            label: Label id, or None to change the colour alone.
+            scale: Pixels per metre.
+            instance: Instance number that goes with the label.
         """
         height, width = self.ids.shape
         xs, ys = [p[0] for p in points], [p[1] for p in points]
@@ -119,9 +104,8 @@ class Canvas:
     def develop(self, rng: np.random.Generator, exposure: float, grain: float) -> Pixels:
         """Return the photo: vignette, lens blur, exposure and sensor noise.
 
-        Returns
-        -------
-        ``(H, W, 3) uint8``.
+        Returns:
+            ``(H, W, 3) uint8``.
         """
         height, width = self.ids.shape
         y = np.linspace(-1, 1, height, dtype=np.float32)[:, None]
@@ -151,15 +135,11 @@ def _blur(image: Floats, radius: int) -> Floats:
 class Pen:
     """Draws one upright figure in metres: `a` to the right, `b` upwards from where it stands.
 
-    Attributes
-    ----------
-    parts
-        The labelled polygons drawn so far [px], for polygon annotations.
+    Attributes:
+        parts: The labelled polygons drawn so far [px], for polygon annotations.
     """
 
-    def __init__(
-        self, canvas: Canvas, foot: Point, scale: float, label: int, instance: int = 0
-    ) -> None:
+    def __init__(self, canvas: Canvas, foot: Point, scale: float, label: int, instance: int = 0) -> None:
         self.canvas = canvas
         self.foot = foot
         self.scale = scale
@@ -167,25 +147,15 @@ class Pen:
         self.instance = instance
         self.parts: list[list[Point]] = []
 
-    def polygon(
-        self, corners: Sequence[Point], material: Material, label: int | None = None
-    ) -> None:
+    def polygon(self, corners: Sequence[Point], material: Material, label: int | None = None) -> None:
         """Fill a polygon given in metres; `label` replaces the pen's own."""
-        points = [
-            (self.foot[0] + a * self.scale, self.foot[1] - b * self.scale) for a, b in corners
-        ]
+        points = [(self.foot[0] + a * self.scale, self.foot[1] - b * self.scale) for a, b in corners]
         self.parts.append(points)
         own = self.label if label is None else label
         self.canvas.polygon(points, material, own, self.scale, self.instance)
 
     def rectangle(
-        self,
-        a0: float,
-        b0: float,
-        a1: float,
-        b1: float,
-        material: Material,
-        label: int | None = None,
+        self, a0: float, b0: float, a1: float, b1: float, material: Material, label: int | None = None
     ) -> None:
         """Fill the rectangle between two corners."""
         self.polygon([(a0, b0), (a1, b0), (a1, b1), (a0, b1)], material, label)
@@ -209,9 +179,7 @@ class Pen:
             corners.append((a + p * cosine - q * sine, b + p * sine + q * cosine))
         self.polygon(corners, material, label)
 
-    def line(
-        self, start: Point, end: Point, width: float, material: Material, label: int | None = None
-    ) -> None:
+    def line(self, start: Point, end: Point, width: float, material: Material, label: int | None = None) -> None:
         """Fill a bar of `width` [m] from `start` to `end`; at least about a pixel wide."""
         half = max(width, 1.0 / self.scale) / 2
         along = (end[0] - start[0], end[1] - start[1])
@@ -228,9 +196,7 @@ class Pen:
             label,
         )
 
-    def blob(
-        self, a: float, b: float, radius: float, rough: float, seed: int, material: Material
-    ) -> None:
+    def blob(self, a: float, b: float, radius: float, rough: float, seed: int, material: Material) -> None:
         """Fill a bumpy disc around (a, b)."""
         corners = []
         for k in range(28):

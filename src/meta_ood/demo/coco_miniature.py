@@ -41,9 +41,8 @@ def write_coco_miniature(
 ) -> int:
     """Write ``{split}/<id>.jpg`` and the json; parameters as in ``write_miniature``.
 
-    Returns
-    -------
-    The number of images written.
+    Returns:
+        The number of images written.
     """
     pictures = [_picture(seed, k, height, width) for k in range(min(distinct, max(count, 1)))]
     images: list[str] = []

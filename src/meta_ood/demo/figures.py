@@ -17,12 +17,7 @@ GLASS = Material((0.12, 0.16, 0.2), (0.3, 0.36, 0.42), "diagonal", 1.1)
 RUBBER = Material((0.07, 0.07, 0.08))
 STEEL = Material((0.13, 0.3, 0.33), shade=0.0)
 SKIN = Material((0.78, 0.58, 0.47))
-CLOTHES: tuple[Colour, ...] = (
-    (0.62, 0.12, 0.2),
-    (0.75, 0.3, 0.35),
-    (0.5, 0.14, 0.4),
-    (0.72, 0.2, 0.1),
-)
+CLOTHES: tuple[Colour, ...] = ((0.62, 0.12, 0.2), (0.75, 0.3, 0.35), (0.5, 0.14, 0.4), (0.72, 0.2, 0.1))
 PAINTS: tuple[Colour, ...] = (
     (0.12, 0.12, 0.14),
     (0.6, 0.62, 0.65),
@@ -191,9 +186,7 @@ class _Box:
     length: float
 
 
-def _box(
-    canvas: Canvas, camera: Camera, item: Item, box: _Box, paint: Material, label: int
-) -> list[Point]:
+def _box(canvas: Canvas, camera: Camera, item: Item, box: _Box, paint: Material, label: int) -> list[Point]:
     """Draw the side that the camera sees and the near face; return the side's corners."""
     x = item.x + (box.half if item.x < camera.x else -box.half)
     near, far = item.z, item.z + box.length
@@ -216,9 +209,7 @@ def _box(
     return side
 
 
-def _side_windows(
-    canvas: Canvas, camera: Camera, item: Item, box: _Box, low: float, high: float, count: int
-) -> None:
+def _side_windows(canvas: Canvas, camera: Camera, item: Item, box: _Box, low: float, high: float, count: int) -> None:
     x = item.x + (box.half if item.x < camera.x else -box.half)
     for k in range(count):
         z0 = item.z + box.length * (k + 0.15) / count
@@ -240,9 +231,7 @@ def _wheels_of_box(canvas: Canvas, camera: Camera, item: Item, box: _Box, label:
     x = box.half if item.x < camera.x else -box.half
     for z in (item.z + 0.18 * box.length, item.z + 0.8 * box.length):
         foot = camera.project(item.x + x * 0.97, 0, z)
-        Pen(canvas, foot, camera.scale(z), label, item.instance).ellipse(
-            0, 0.33, 0.16, 0.33, RUBBER
-        )
+        Pen(canvas, foot, camera.scale(z), label, item.instance).ellipse(0, 0.33, 0.16, 0.33, RUBBER)
     pen = _pen(canvas, camera, item, label)
     for a in (-box.half + 0.2, box.half - 0.2):
         pen.rectangle(a - 0.13, 0, a + 0.13, box.bottom + 0.15, RUBBER)
@@ -296,9 +285,7 @@ def _bus(canvas: Canvas, camera: Camera, item: Item) -> None:
     _side_windows(canvas, camera, item, box, 1.5, 2.6, 6)
     pen = _pen(canvas, camera, item, BUS)
     pen.rectangle(-1.15, 1.3, 1.15, 2.55, GLASS)
-    pen.rectangle(
-        -0.8, 2.68, 0.8, 2.98, Material((0.1, 0.1, 0.08), (0.95, 0.7, 0.1), "stripes", 0.2)
-    )
+    pen.rectangle(-0.8, 2.68, 0.8, 2.98, Material((0.1, 0.1, 0.08), (0.95, 0.7, 0.1), "stripes", 0.2))
     _lamps(pen, 1.2, 0.75, item.dice[1] < 0.5)
 
 

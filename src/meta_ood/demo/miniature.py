@@ -1,7 +1,6 @@
 """Miniatures: any layout with the names and counts of the real dataset and small pictures.
 
-For tests, load tests and benchmarks. The pictures repeat a few demo streets; only their noise
-differs.
+For tests, load tests and benchmarks. The pictures repeat a few demo streets; only their noise differs.
 """
 
 from __future__ import annotations
@@ -116,9 +115,7 @@ def miniatures() -> dict[str, Miniature]:
         "cityscapes_coarse": Miniature(cityscapes(annotation="coarse"), cityscapes_names),
         "lost_and_found": Miniature(lost_and_found(), lost_and_found_names),
         "fishyscapes": Miniature(fishyscapes(), _whole_ids),
-        "fishyscapes_processed": Miniature(
-            fishyscapes_processed(), _whole_ids, "{split}/original/{id}.png"
-        ),
+        "fishyscapes_processed": Miniature(fishyscapes_processed(), _whole_ids, "{split}/original/{id}.png"),
         "fishyscapes_lost_and_found": Miniature(
             fishyscapes_lost_and_found(),
             lambda _, count: _numbered(lost_and_found_names("test", count)),
@@ -133,19 +130,10 @@ def miniatures() -> dict[str, Miniature]:
             for version in ("v1", "v2", "v3")
         },
         "road_anomaly": Miniature(road_anomaly(), _by_prefix({"all": "scene"}), "frames/{id}.jpg"),
-        "road_anomaly21": Miniature(
-            road_anomaly21(), _by_prefix({"val": "validation", "test": "airplane"})
-        ),
+        "road_anomaly21": Miniature(road_anomaly21(), _by_prefix({"val": "validation", "test": "airplane"})),
         "road_obstacle21": Miniature(
             road_obstacle21(),
-            _by_prefix(
-                {
-                    "val": "validation_",
-                    "test": "gravel_",
-                    "night": "driveway_",
-                    "snow": "snowstorm1_",
-                }
-            ),
+            _by_prefix({"val": "validation_", "test": "gravel_", "night": "driveway_", "snow": "snowstorm1_"}),
         ),
     }
 
@@ -205,24 +193,16 @@ def write_miniature(
 ) -> int:
     """Write a split of a layout.
 
-    Parameters
-    ----------
-    root
-        Raw root to write to; files of the same name are replaced.
-    kind
-        ``coco`` or a key of :func:`miniatures`.
-    split
-        A split of the layout.
-    count
-        Number of frames; None = as published.
-    seed, height, width
-        Of the pictures [px].
-    distinct
-        Number of different streets.
+    Args:
+        root: Raw root to write to; files of the same name are replaced.
+        kind: ``coco`` or a key of :func:`miniatures`.
+        split: A split of the layout.
+        count: Number of frames; None = as published.
+        seed, height, width: Of the pictures [px].
+        distinct: Number of different streets.
 
-    Returns
-    -------
-    The number of frames written.
+    Returns:
+        The number of frames written.
     """
     if kind == "coco":
         published = lookup("COCO split", coco_miniature.SPLITS, split)
@@ -255,9 +235,7 @@ def write_miniature(
         save(path, _labels(target, back))
         if layout.compose is not None:
             overlay = picture.pasted.astype(np.int16) - picture.plain.astype(np.int16)
-            np.savez_compressed(
-                path.with_name(path.name.replace("_labels.png", "_rgb.npz")), rgb=overlay
-            )
+            np.savez_compressed(path.with_name(path.name.replace("_labels.png", "_rgb.npz")), rgb=overlay)
     return len(names)
 
 

@@ -19,18 +19,8 @@ def _cuboid(pen: Pen, half: float, height: float, lean: float, front: Material) 
     side = Material(tint(front.colour, 0.62), tint(front.second, 0.62), front.pattern, front.period)
     top = Material(tint(front.colour, 1.25), tint(front.second, 1.25), front.pattern, front.period)
     edge = half if shift > 0 else -half
-    pen.polygon(
-        [(edge, 0), (edge + shift, rise), (edge + shift, rise + height), (edge, height)], side
-    )
-    pen.polygon(
-        [
-            (-half, height),
-            (half, height),
-            (half + shift, height + rise),
-            (-half + shift, height + rise),
-        ],
-        top,
-    )
+    pen.polygon([(edge, 0), (edge + shift, rise), (edge + shift, rise + height), (edge, height)], side)
+    pen.polygon([(-half, height), (half, height), (half + shift, height + rise), (-half + shift, height + rise)], top)
     pen.rectangle(-half, 0, half, height, front)
 
 
@@ -57,12 +47,7 @@ def _cardboard(pen: Pen, die: Dice) -> None:
     _cuboid(pen, half, height, lean, Material(colour, rough=0.04))
     pen.rectangle(-0.05, 0, 0.05, height, Material(tint(colour, 1.3)))
     pen.polygon(
-        [
-            (-half, height),
-            (-half * 0.2, height),
-            (-half * 0.4, height + 0.2),
-            (-half * 1.3, height + 0.16),
-        ],
+        [(-half, height), (-half * 0.2, height), (-half * 0.4, height + 0.2), (-half * 1.3, height + 0.16)],
         Material(tint(colour, 0.85)),
     )
 
@@ -78,16 +63,10 @@ def _pallet(pen: Pen, die: Dice) -> None:
 
 def _tyre(pen: Pen, die: Dice) -> None:
     if die[0] < 0.5:
-        pen.ellipse(
-            0, 0.33, 0.33, 0.33, Material((0.09, 0.09, 0.1), (0.2, 0.2, 0.21), "diagonal", 0.08)
-        )
-        pen.ellipse(
-            0, 0.33, 0.19, 0.19, Material((0.5, 0.5, 0.52), (0.2, 0.2, 0.2), "checker", 0.14)
-        )
+        pen.ellipse(0, 0.33, 0.33, 0.33, Material((0.09, 0.09, 0.1), (0.2, 0.2, 0.21), "diagonal", 0.08))
+        pen.ellipse(0, 0.33, 0.19, 0.19, Material((0.5, 0.5, 0.52), (0.2, 0.2, 0.2), "checker", 0.14))
     else:
-        pen.ellipse(
-            0, 0.14, 0.38, 0.17, Material((0.1, 0.1, 0.11), (0.2, 0.2, 0.22), "diagonal", 0.08)
-        )
+        pen.ellipse(0, 0.14, 0.38, 0.17, Material((0.1, 0.1, 0.11), (0.2, 0.2, 0.22), "diagonal", 0.08))
         pen.ellipse(0, 0.2, 0.22, 0.08, Material((0.02, 0.02, 0.02)))
 
 
@@ -139,9 +118,7 @@ def _dummy(pen: Pen, die: Dice) -> None:
     pen.rectangle(0.02, 0, 0.16, 0.4, suit)
     pen.rectangle(-0.2, 0.36, 0.2, tall, suit)
     for side in (-1, 1):
-        pen.line(
-            (0.18 * side, tall - 0.06), (0.5 * side, tall - 0.06 + 0.2 * (die[1] - 0.5)), 0.1, suit
-        )
+        pen.line((0.18 * side, tall - 0.06), (0.5 * side, tall - 0.06 + 0.2 * (die[1] - 0.5)), 0.1, suit)
     pen.ellipse(0, tall + 0.14, 0.13, 0.15, Material((0.92, 0.82, 0.66)))
 
 
@@ -162,16 +139,7 @@ def _pipe(pen: Pen, die: Dice) -> None:
 def _bumper(pen: Pen, die: Dice) -> None:
     plastic = Material((0.2, 0.2, 0.22), (0.5, 0.5, 0.5), "slats", 0.3, 0.05)
     pen.polygon(
-        [
-            (-0.8, 0.05),
-            (-0.7, 0.0),
-            (0.7, 0.0),
-            (0.8, 0.05),
-            (0.75, 0.35),
-            (0.55, 0.24),
-            (-0.55, 0.24),
-            (-0.75, 0.35),
-        ],
+        [(-0.8, 0.05), (-0.7, 0.0), (0.7, 0.0), (0.8, 0.05), (0.75, 0.35), (0.55, 0.24), (-0.55, 0.24), (-0.75, 0.35)],
         plastic,
     )
 

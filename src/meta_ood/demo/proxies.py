@@ -111,16 +111,7 @@ def _vase(pen: Pen, die: tuple[float, ...]) -> None:
         pen.line((0, 0.6), tip, 0.04, Material((0.2, 0.45, 0.15)))
         pen.ellipse(tip[0], tip[1], 0.11, 0.11, Material(_pick(_CLOTHS, (die[3] + k / 5) % 1)))
     pen.polygon(
-        [
-            (-0.14, 0),
-            (0.14, 0),
-            (0.28, 0.3),
-            (0.1, 0.55),
-            (0.16, 0.65),
-            (-0.16, 0.65),
-            (-0.1, 0.55),
-            (-0.28, 0.3),
-        ],
+        [(-0.14, 0), (0.14, 0), (0.28, 0.3), (0.1, 0.55), (0.16, 0.65), (-0.16, 0.65), (-0.1, 0.55), (-0.28, 0.3)],
         glaze,
     )
 
@@ -203,9 +194,7 @@ def scenery(rng: np.random.Generator, height: int, width: int) -> Canvas:
     return Canvas(rgb.astype(np.float32), ids)
 
 
-def draw_proxy(
-    rng: np.random.Generator, canvas: Canvas, category: tuple[int, str], instance: int
-) -> Pen:
+def draw_proxy(rng: np.random.Generator, canvas: Canvas, category: tuple[int, str], instance: int) -> Pen:
     """Draw one proxy somewhere on the canvas, some beyond its border; return the pen with parts."""
     height, width = canvas.ids.shape
     size = height * float(rng.uniform(0.25, 0.75))

@@ -35,9 +35,8 @@ FAR = 90.0
 def render(world: World, camera: Camera, height: int, width: int) -> Canvas:
     """See the street.
 
-    Returns
-    -------
-    A canvas of ``(height, width)`` with Cityscapes label ids; not yet developed.
+    Returns:
+        A canvas of ``(height, width)`` with Cityscapes label ids; not yet developed.
     """
     xs = ((np.arange(width) + 0.5 - camera.vanishing[0]) / camera.focal).astype(np.float32)
     ys = ((camera.vanishing[1] - np.arange(height) - 0.5) / camera.focal).astype(np.float32)
@@ -45,9 +44,7 @@ def render(world: World, camera: Camera, height: int, width: int) -> Canvas:
     wall_z = _fronts(world, camera, xs, ys, rgb, ids)
     _ground(world, camera, xs, ys, wall_z, rgb, ids)
     canvas = Canvas(rgb, ids)
-    drawn: list[tuple[float, Callable[[Canvas, Camera], None]]] = [
-        (item.z, _drawer(item)) for item in world.items
-    ]
+    drawn: list[tuple[float, Callable[[Canvas, Camera], None]]] = [(item.z, _drawer(item)) for item in world.items]
     for z, draw in sorted([*drawn, *world.extras], key=lambda pair: -pair[0]):
         if camera.z + 3.2 < z < camera.z + FAR:
             draw(canvas, camera)
@@ -69,9 +66,7 @@ def _sky(world: World, ys: Floats, width: int) -> tuple[Floats, npt.NDArray[np.u
     return rgb, np.full((height, width), SKY, np.uint8)
 
 
-def _fronts(
-    world: World, camera: Camera, xs: Floats, ys: Floats, rgb: Floats, ids: npt.NDArray[np.uint8]
-) -> Floats:
+def _fronts(world: World, camera: Camera, xs: Floats, ys: Floats, rgb: Floats, ids: npt.NDArray[np.uint8]) -> Floats:
     """Paint what stands along the street; return its depth (W,) [m] from the camera."""
     depth = np.full(len(xs), FAR, np.float32)
     for index, sign in ((0, -1), (1, 1)):
@@ -115,12 +110,7 @@ def _hazy(colour: Floats, haze: Floats, world: World) -> Floats:
 
 
 def _facade(
-    side: Side,
-    stretch: npt.NDArray[np.intp],
-    kinds: npt.NDArray[np.int64],
-    along: Floats,
-    above: Floats,
-    z: Floats,
+    side: Side, stretch: npt.NDArray[np.intp], kinds: npt.NDArray[np.int64], along: Floats, above: Floats, z: Floats
 ) -> Floats:
     """Return the colour (H, w, 3) of house fronts, walls, fences and hedges."""
     colour = side.colours[stretch][None, :, :] * np.ones((*above.shape, 1), np.float32)
@@ -143,13 +133,7 @@ def _facade(
 
 
 def _ground(
-    world: World,
-    camera: Camera,
-    xs: Floats,
-    ys: Floats,
-    wall_z: Floats,
-    rgb: Floats,
-    ids: npt.NDArray[np.uint8],
+    world: World, camera: Camera, xs: Floats, ys: Floats, wall_z: Floats, rgb: Floats, ids: npt.NDArray[np.uint8]
 ) -> None:
     rows = np.nonzero(ys < -1e-4)[0]
     z = np.float32(camera.height) / -ys[rows]  # (h,) [m] ahead
@@ -165,9 +149,7 @@ def _ground(
     middle = (right.road - left.road) / 2
     dashes = (np.abs(x - middle) < 0.09) & (np.mod(along, 6) < 3)
     edges = (np.abs(x - right.road + 0.35) < 0.07) | (np.abs(x + left.road - 0.35) < 0.07)
-    colour = np.where(
-        (dashes | edges)[..., None], np.float32(0.78) + 0.05 * grain[..., None], colour
-    )
+    colour = np.where((dashes | edges)[..., None], np.float32(0.78) + 0.05 * grain[..., None], colour)
     if world.rails:
         bed = np.abs(x - world.rails) < 1.1
         rail = np.abs(np.abs(x - world.rails) - 0.72) < 0.07
@@ -205,10 +187,7 @@ def aim(rng: np.random.Generator, height: int, width: int, z: float = 0.0) -> Ca
     """Draw a camera for an image of ``(height, width)``."""
     return Camera(
         focal=width * float(rng.uniform(0.95, 1.1)),
-        vanishing=(
-            width * float(rng.uniform(0.42, 0.58)),
-            height * float(rng.uniform(0.38, 0.46)),
-        ),
+        vanishing=(width * float(rng.uniform(0.42, 0.58)), height * float(rng.uniform(0.38, 0.46))),
         x=float(rng.uniform(0.6, 1.8)),
         height=float(rng.uniform(1.3, 1.6)),
         z=z,

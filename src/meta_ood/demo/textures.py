@@ -130,18 +130,12 @@ PATTERNS: dict[str, Callable[[Floats, Floats], Floats]] = {
 class Material:
     """What a surface looks like.
 
-    Attributes
-    ----------
-    colour, second
-        RGB in [0, 1]; the pattern mixes them.
-    pattern
-        A key of :data:`PATTERNS`.
-    period
-        Length of one period of the pattern [m].
-    rough
-        Amplitude of fine noise.
-    shade
-        How much darker the lower end is than the upper end.
+    Attributes:
+        colour, second: RGB in [0, 1]; the pattern mixes them.
+        pattern: A key of :data:`PATTERNS`.
+        period: Length of one period of the pattern [m].
+        rough: Amplitude of fine noise.
+        shade: How much darker the lower end is than the upper end.
     """
 
     colour: Colour
@@ -154,12 +148,9 @@ class Material:
     def at(self, u: Floats, v: Floats, down: Floats) -> Floats:
         """Return RGB in about [0, 1] at surface coordinates.
 
-        Parameters
-        ----------
-        u, v
-            ``(h, w)`` or broadcastable coordinates [m].
-        down
-            Broadcastable position between the upper (0) and the lower end (1).
+        Args:
+            u, v: ``(h, w)`` or broadcastable coordinates [m].
+            down: Broadcastable position between the upper (0) and the lower end (1).
         """
         share = lookup("pattern", PATTERNS, self.pattern)(u / self.period, v / self.period)
         first, second = vector(self.colour), vector(self.second)
@@ -171,10 +162,9 @@ class Material:
 def tint(colour: Colour, factor: float) -> Colour:
     """Return `colour` lighter (factor above 1) or darker, clipped to [0, 1].
 
-    Examples
-    --------
-    >>> tint((0.5, 0.2, 1.0), 2)
-    (1.0, 0.4, 1.0)
+    Examples:
+        >>> tint((0.5, 0.2, 1.0), 2)
+        (1.0, 0.4, 1.0)
     """
     red, green, blue = (min(1.0, value * factor) for value in colour)
     return red, green, blue

@@ -15,17 +15,7 @@ from meta_ood.demo.textures import Colour, Floats
 EGO, BORDER, STATIC, GROUND, PARKING, RAIL = 1, 2, 4, 6, 9, 10
 ROAD, SIDEWALK, BUILDING, WALL, FENCE, VEGETATION, TERRAIN, SKY = 7, 8, 11, 12, 13, 21, 22, 23
 
-RARE = (
-    "person",
-    "bus",
-    "traffic light",
-    "rider",
-    "truck",
-    "traffic sign",
-    "motorcycle",
-    "train",
-    "bicycle",
-)
+RARE = ("person", "bus", "traffic light", "rider", "truck", "traffic sign", "motorcycle", "train", "bicycle")
 """Every street gets some of these in turn, so that no class is missing in a small set."""
 
 
@@ -33,24 +23,15 @@ RARE = (
 class Side:
     """One side of the street, along Z in stretches.
 
-    Attributes
-    ----------
-    road, kerb, front
-        |X| [m] of the road's edge, the sidewalk's outer edge and the house fronts.
-    breaks
-        Z [m] at which a new stretch begins, ascending.
-    kinds
-        Label id of what stands along each stretch.
-    heights
-        Its height [m].
-    behind
-        Height [m] of the trees behind it.
-    colours
-        Its colour.
-    strip
-        Label id of the ground between sidewalk and front of each stretch.
-    parking
-        Width [m] of the parking lane beside the road in each stretch.
+    Attributes:
+        road, kerb, front: |X| [m] of the road's edge, the sidewalk's outer edge and the house fronts.
+        breaks: Z [m] at which a new stretch begins, ascending.
+        kinds: Label id of what stands along each stretch.
+        heights: Its height [m].
+        behind: Height [m] of the trees behind it.
+        colours: Its colour.
+        strip: Label id of the ground between sidewalk and front of each stretch.
+        parking: Width [m] of the parking lane beside the road in each stretch.
     """
 
     road: float
@@ -110,9 +91,7 @@ def _side(rng: np.random.Generator, road: float, wanted: Sequence[int], start: f
     fronts = np.array(_FRONTS)[rng.integers(0, len(_FRONTS), count)]
     fronts = fronts * rng.uniform(0.75, 1.2, (count, 1))
     colours = np.select(
-        [np.equal(kinds, kind)[:, None] for kind in (VEGETATION, WALL, FENCE)],
-        [green, brick, wire],
-        fronts,
+        [np.equal(kinds, kind)[:, None] for kind in (VEGETATION, WALL, FENCE)], [green, brick, wire], fronts
     )
     strip = np.where(rng.uniform(0, 1, count) < 0.55, TERRAIN, SIDEWALK)
     strip = np.where(rng.uniform(0, 1, count) < 0.05, GROUND, strip)
@@ -130,25 +109,17 @@ def _side(rng: np.random.Generator, road: float, wanted: Sequence[int], start: f
     )
 
 
-def sample_world(
-    rng: np.random.Generator, turn: int, things: bool = True, traffic: float = 1.0
-) -> World:
+def sample_world(rng: np.random.Generator, turn: int, things: bool = True, traffic: float = 1.0) -> World:
     """Draw a street.
 
-    Parameters
-    ----------
-    rng
-        Where all randomness comes from.
-    turn
-        Number of the street in its set; decides which rare classes it gets.
-    things
-        Whether there is traffic; without it the road is free.
-    traffic
-        Scale of the number of cars.
+    Args:
+        rng: Where all randomness comes from.
+        turn: Number of the street in its set; decides which rare classes it gets.
+        things: Whether there is traffic; without it the road is free.
+        traffic: Scale of the number of cars.
 
-    Returns
-    -------
-    The street; the camera starts at Z = 0.
+    Returns:
+        The street; the camera starts at Z = 0.
     """
     left = _side(rng, rng.uniform(3.6, 5.2), (_TURNS[turn % 4][0], _TURNS[turn % 4][1]), 4.0)
     right = _side(rng, rng.uniform(3.2, 4.6), (_TURNS[turn % 4][2], _TURNS[turn % 4][3]), 4.0)
@@ -159,10 +130,7 @@ def sample_world(
     kinds = [*forced, *extra] if things else [k for k in (*forced, *extra) if k not in _ON_ROAD]
     items = _items(rng, kinds, left, right, things, traffic)
     clear = rng.uniform(0, 1)
-    sky = (
-        (0.42 + 0.2 * clear, 0.58 + 0.12 * clear, 0.8 + 0.12 * clear),
-        (0.76, 0.85, 0.95),
-    )
+    sky = ((0.42 + 0.2 * clear, 0.58 + 0.12 * clear, 0.8 + 0.12 * clear), (0.76, 0.85, 0.95))
     if rng.uniform() < 0.35:
         sky = ((0.7, 0.74, 0.8), (0.84, 0.87, 0.92))
     rails = -left.road * 0.55 if any(item.kind == "train" for item in items) else 0.0
@@ -193,12 +161,7 @@ def _with(values: npt.NDArray[np.int64], index: int, value: int) -> npt.NDArray[
 
 
 def _items(
-    rng: np.random.Generator,
-    kinds: Sequence[str],
-    left: Side,
-    right: Side,
-    things: bool,
-    traffic: float,
+    rng: np.random.Generator, kinds: Sequence[str], left: Side, right: Side, things: bool, traffic: float
 ) -> list[Item]:
     items: list[Item] = []
 
@@ -219,9 +182,7 @@ def _items(
             lanes[lane] += {"bus": 14, "truck": 10, "train": 22}[kind] + rng.uniform(2, 8)
         else:
             flank, sign = (left, -1) if rng.uniform() < 0.5 else (right, 1)
-            low = (
-                flank.road + 0.5 if kind in ("traffic light", "traffic sign") else flank.road + 0.9
-            )
+            low = flank.road + 0.5 if kind in ("traffic light", "traffic sign") else flank.road + 0.9
             x = sign * (low if kind.startswith("traffic") else rng.uniform(low, flank.kerb - 0.2))
             add(kind, x, float(rng.uniform(7, 15)))
             if kind == "person" and rng.uniform() < 0.6:

@@ -83,9 +83,7 @@ def photo(
     return canvas.develop(rng, exposure, grain)
 
 
-def write_cityscapes_frame(
-    root: Path, split: str, index: int, seed: int, height: int, width: int
-) -> None:
+def write_cityscapes_frame(root: Path, split: str, index: int, seed: int, height: int, width: int) -> None:
     """Write one frame of Cityscapes: image, labelIds, instanceIds."""
     cities = _CITIES[split]
     rng = np.random.default_rng([seed, _WORLD_CITYSCAPES, split == "val", index])
@@ -94,10 +92,7 @@ def write_cityscapes_frame(
     add_car_body(canvas)
     city = cities[index % len(cities)]
     name = f"{city}_{index // len(cities):06d}_000019"
-    save(
-        root / "leftImg8bit" / split / city / f"{name}_leftImg8bit.png",
-        photo(rng, canvas, world, *light(rng)),
-    )
+    save(root / "leftImg8bit" / split / city / f"{name}_leftImg8bit.png", photo(rng, canvas, world, *light(rng)))
     labels = root / "gtFine" / split / city
     save(labels / f"{name}_gtFine_labelIds.png", canvas.ids)
     things = (canvas.ids >= 24) & (canvas.instances > 0)
@@ -142,26 +137,12 @@ def write_lost_and_found_scene(
         size = float(rng.uniform(0.8, 1.4))
         rolled = dice(rng)
         objects.append(
-            (
-                z,
-                partial(
-                    stand,
-                    draw=draw,
-                    x=x,
-                    z=z,
-                    rolled=rolled,
-                    label=100 + label,
-                    size=size,
-                    instance=number + 1,
-                ),
-            )
+            (z, partial(stand, draw=draw, x=x, z=z, rolled=rolled, label=100 + label, size=size, instance=number + 1))
         )
         z += float(rng.uniform(0.7, 6))
     sequence, day = int(rng.integers(0, 3)), light(rng)
     for step in range(frames):
-        camera = Camera(
-            cameras.focal, cameras.vanishing, cameras.x + 0.03 * step, cameras.height, 0.6 * step
-        )
+        camera = Camera(cameras.focal, cameras.vanishing, cameras.x + 0.03 * step, cameras.height, 0.6 * step)
         last = step == frames - 1 and frames > 1
         world = World(
             street.sides,
@@ -210,23 +191,15 @@ def write_static_frame(root: Path, index: int, seed: int, height: int, width: in
     save(folder / f"{stem}.png", canvas.ids)
 
 
-def write_coco(
-    root: Path, count: int, seed: int, side: int, progress: Callable[[int], None]
-) -> None:
+def write_coco(root: Path, count: int, seed: int, side: int, progress: Callable[[int], None]) -> None:
     """Write COCO: `count` images with an entry in the json, and the oddities of real folders.
 
-    Parameters
-    ----------
-    root
-        Folder for ``train2017`` and ``annotations``.
-    count
-        Number of images.
-    seed
-        Seed of the demo world.
-    side
-        Shorter side [px] of an image that is large enough; some are smaller.
-    progress
-        Called with 1 after each image.
+    Args:
+        root: Folder for ``train2017`` and ``annotations``.
+        count: Number of images.
+        seed: Seed of the demo world.
+        side: Shorter side [px] of an image that is large enough; some are smaller.
+        progress: Called with 1 after each image.
     """
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
@@ -252,24 +225,14 @@ def write_coco(
             add_street_thing(rng, canvas, image["id"], index // 15, annotations)
         for k, entry in enumerate(annotations):
             entry["id"] = k + 1
-        picture = canvas.develop(
-            rng, float(rng.uniform(0.8, 1.15)), float(rng.uniform(0.008, 0.02))
-        )
+        picture = canvas.develop(rng, float(rng.uniform(0.8, 1.15)), float(rng.uniform(0.008, 0.02)))
         save(root / "train2017" / str(image["file_name"]), picture, quality=90, subsampling=0)
         images.append(image)
         progress(1)
     rng = np.random.default_rng([seed, _WORLD_COCO, count])
     unlisted = scenery(rng, side, side).develop(rng, 1.0, 0.02)
     save(root / "train2017" / f"{900001:012d}.jpg", unlisted, quality=90)
-    images.append(
-        {
-            "id": 900002,
-            "file_name": f"{900002:012d}.jpg",
-            "height": side,
-            "width": side,
-            "license": 1,
-        }
-    )
+    images.append({"id": 900002, "file_name": f"{900002:012d}.jpg", "height": side, "width": side, "license": 1})
     instances = {
         "info": {"description": "demo world", "version": "1.0"},
         "licenses": [{"id": 1, "name": "Apache-2.0", "url": ""}],
@@ -309,11 +272,7 @@ def annotation(canvas: Canvas, pen: Pen, image_id: int, category: int, form: int
         segmentation = {"counts": counts, "size": [height, width]}
     else:
         segmentation = [
-            [
-                round(min(max(value, 0.0), bound), 2)
-                for x, y in part
-                for value, bound in ((x, width), (y, height))
-            ]
+            [round(min(max(value, 0.0), bound), 2) for x, y in part for value, bound in ((x, width), (y, height))]
             for part in pen.parts
         ]
     rows, columns = np.nonzero(mask)
@@ -331,11 +290,7 @@ def annotation(canvas: Canvas, pen: Pen, image_id: int, category: int, form: int
 
 
 def add_street_thing(
-    rng: np.random.Generator,
-    canvas: Canvas,
-    image_id: int,
-    turn: int,
-    annotations: list[dict[str, Any]],
+    rng: np.random.Generator, canvas: Canvas, image_id: int, turn: int, annotations: list[dict[str, Any]]
 ) -> None:
     """Draw something from the street into a proxy image, which must then be left out."""
     category = sorted(_STREET_CATEGORIES)[turn % len(_STREET_CATEGORIES)]

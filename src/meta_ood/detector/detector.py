@@ -5,8 +5,8 @@
 >>> found = detector(Path("street.jpg"))  # doctest: +SKIP
 >>> [segment.box for segment in found.segments if segment.kept]  # doctest: +SKIP
 
-The result is that of the stages infer, segments and meta, one after another, for an image without
-void. `detect`, the MLflow model, the server and the check of an export all call :class:`Detector`.
+The result is that of the stages infer, segments and meta, one after another, for an image without void. `detect`, the
+MLflow model, the server and the check of an export all call :class:`Detector`.
 """
 
 from __future__ import annotations
@@ -46,33 +46,25 @@ FORMAT = "meta-ood detection, version 2"
 
 UNLIKE = 6.0
 """Standard deviations in a feature beyond which a segment is unlike those of training: a normal
-feature exceeds them once in a billion segments."""
+feature exceeds them once in a billion segments.
+"""
 
 
 @dataclass(frozen=True)
 class Segment:
     """One predicted OoD segment.
 
-    Attributes
-    ----------
-    box
-        First row, first column, end row, end column [px], half open.
-    size
-        [px].
-    score
-        Mean of the score over the segment.
-    false_alarm
-        Probability in [0, 1] of being a false alarm; None without a meta classifier.
-    kept
-        False if the meta classifier removes the segment.
-    reasons
-        The features that decide most, the strongest first, see ``explanation.reasons``; positive
-        ``log_odds`` argue for a false alarm.
-    farthest
-        ``feature`` in which the segment differs most from the training segments, its
-        ``description``, and by how many standard ``deviations``; None without a meta classifier.
-    unlike_training
-        Whether these are more than :data:`UNLIKE`: the meta classifier then extrapolates.
+    Attributes:
+        box: First row, first column, end row, end column [px], half open.
+        size: [px].
+        score: Mean of the score over the segment.
+        false_alarm: Probability in [0, 1] of being a false alarm; None without a meta classifier.
+        kept: False if the meta classifier removes the segment.
+        reasons: The features that decide most, the strongest first, see ``explanation.reasons``; positive ``log_odds``
+            argue for a false alarm.
+        farthest: ``feature`` in which the segment differs most from the training segments, its ``description``, and by
+            how many standard ``deviations``; None without a meta classifier.
+        unlike_training: Whether these are more than :data:`UNLIKE`: the meta classifier then extrapolates.
     """
 
     box: tuple[int, int, int, int]
@@ -89,20 +81,13 @@ class Segment:
 class Detection:
     """What a detector finds in one image of ``(H, W)`` pixels.
 
-    Attributes
-    ----------
-    image
-        ``(H, W, 3) uint8`` RGB.
-    score
-        ``(H, W) float32``, higher = more out-of-distribution.
-    classes
-        ``(H, W) uint8``: index of the most probable class.
-    labels
-        ``(H, W) int32``: 0 outside, ``k + 1`` in ``segments[k]``.
-    segments
-        S segments, in raster order of their first pixel.
-    detector
-        Plain values that identify the detector, see :attr:`Detector.identity`.
+    Attributes:
+        image: ``(H, W, 3) uint8`` RGB.
+        score: ``(H, W) float32``, higher = more out-of-distribution.
+        classes: ``(H, W) uint8``: index of the most probable class.
+        labels: ``(H, W) int32``: 0 outside, ``k + 1`` in ``segments[k]``.
+        segments: S segments, in raster order of their first pixel.
+        detector: Plain values that identify the detector, see :attr:`Detector.identity`.
     """
 
     image: Picture
@@ -149,29 +134,19 @@ class Detection:
 class Detector:
     """A network with a score, a threshold and perhaps a meta classifier.
 
-    Attributes
-    ----------
-    network
-        In eval mode on the detector's device.
-    settings
-        Score, threshold, inference settings and names.
-    classifier
-        The meta classifier; None keeps all segments.
+    Attributes:
+        network: In eval mode on the detector's device.
+        settings: Score, threshold, inference settings and names.
+        classifier: The meta classifier; None keeps all segments.
     """
 
     def __init__(
-        self,
-        network: nn.Module,
-        settings: Settings,
-        classifier: MetaClassifier | None = None,
-        device: str = "auto",
+        self, network: nn.Module, settings: Settings, classifier: MetaClassifier | None = None, device: str = "auto"
     ) -> None:
         """Put the parts together; :meth:`load` reads them from a folder.
 
-        Raises
-        ------
-        ValueError
-            If the score is unknown, or the classifier was fitted for another detector.
+        Raises:
+            ValueError: If the score is unknown, or the classifier was fitted for another detector.
         """
         lookup("score", SCORES, settings.score)
         if classifier is not None:
@@ -183,25 +158,17 @@ class Detector:
         self.classifier = classifier
 
     @classmethod
-    def load(
-        cls, folder: Path | str, device: str = "auto", architecture: str | None = None
-    ) -> Detector:
+    def load(cls, folder: Path | str, device: str = "auto", architecture: str | None = None) -> Detector:
         """Read a detector's folder, see :mod:`meta_ood.detector.folder`; nothing is unpickled.
 
-        Parameters
-        ----------
-        folder
-            Such as ``data/detectors/NETWORK/VARIANT``, or one downloaded from the registry.
-        device
-            ``auto``, ``cpu`` or ``cuda``.
-        architecture
-            Needed for networks of your own (``package.module:builder``): a file alone never
-            decides what code is imported.
+        Args:
+            folder: Such as ``data/detectors/NETWORK/VARIANT``, or one downloaded from the registry.
+            device: ``auto``, ``cpu`` or ``cuda``.
+            architecture: Needed for networks of your own (``package.module:builder``): a file alone never decides what
+                code is imported.
 
-        Raises
-        ------
-        FileNotFoundError, ValueError
-            If a file is missing, damaged or of another detector; it is named.
+        Raises:
+            FileNotFoundError, ValueError: If a file is missing, damaged or of another detector; it is named.
         """
         folder = Path(folder)
         settings = read_settings(folder)
@@ -223,15 +190,11 @@ class Detector:
     def __call__(self, image: Picture | Image.Image | Path | str) -> Detection:
         """Find the OoD segments of one image.
 
-        Parameters
-        ----------
-        image
-            ``(H, W, 3) uint8`` RGB, a PIL image, or the path of an image file.
+        Args:
+            image: ``(H, W, 3) uint8`` RGB, a PIL image, or the path of an image file.
 
-        Raises
-        ------
-        ValueError
-            If it is no such image, or the meta classifier knows another number of classes.
+        Raises:
+            ValueError: If it is no such image, or the meta classifier knows another number of classes.
         """
         rgb = as_rgb(image)
         return self.judge(self.predict(rgb), rgb)
@@ -266,15 +229,11 @@ class Detector:
 def judge_segments(table: SegmentTable, classifier: MetaClassifier | None) -> list[Segment]:
     """Return the segments of a table with the decisions of a meta classifier and their reasons.
 
-    Raises
-    ------
-    ValueError
-        If the classifier was fitted on other features, as those of other classes are.
+    Raises:
+        ValueError: If the classifier was fitted on other features, as those of other classes are.
     """
     boxes = [tuple(box) for box in table.segment_box.tolist()]
-    measured = list(
-        zip(boxes, table.segment_size.tolist(), table.segment_score.tolist(), strict=True)
-    )
+    measured = list(zip(boxes, table.segment_size.tolist(), table.segment_score.tolist(), strict=True))
     if classifier is None:
         return [Segment(*values) for values in measured]
     probability = classifier.probability(table)

@@ -1,7 +1,7 @@
 """Networks for other runtimes: ONNX and torch.export programs, checked against the network itself.
 
-Both take one image ``(1, 3, H, W) float32`` in [0, 1] of any size and return the logits at the
-network's own stride; scores and segments follow in NumPy.
+Both take one image ``(1, 3, H, W) float32`` in [0, 1] of any size and return the logits at the network's own stride;
+scores and segments follow in NumPy.
 """
 
 from __future__ import annotations
@@ -45,16 +45,11 @@ class ExportError(ValueError):
 class Agreement:
     """How an export and its network agree on images.
 
-    Attributes
-    ----------
-    frames, segments
-        How many were compared.
-    logits
-        Largest difference of logits.
-    pixels
-        Pixels that are OoD by one and not by the other.
-    other
-        Names of the images whose segments differ in number, box, size or decision.
+    Attributes:
+        frames, segments: How many were compared.
+        logits: Largest difference of logits.
+        pixels: Pixels that are OoD by one and not by the other.
+        other: Names of the images whose segments differ in number, box, size or decision.
     """
 
     frames: int
@@ -73,10 +68,8 @@ def export_program(network: nn.Module, path: Path) -> None:
 def export_onnx(network: nn.Module, path: Path) -> None:
     """Write an ONNX file with free height and width, operator set :data:`OPSET`.
 
-    Raises
-    ------
-    ExportError
-        If the exporter's packages are not installed.
+    Raises:
+        ExportError: If the exporter's packages are not installed.
     """
     if not (importlib.util.find_spec("onnx") and importlib.util.find_spec("onnxscript")):
         raise ExportError("ONNX needs more packages: pip install 'meta-ood[export]'")
@@ -102,9 +95,7 @@ def _program(network: nn.Module) -> torch.export.ExportedProgram:
     example = (torch.rand(1, 3, *_TRACED, generator=torch.Generator().manual_seed(0)),)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the exporter, about its own future
-        return torch.export.export(
-            network.cpu().eval(), example, dynamic_shapes=({2: free, 3: free},)
-        )
+        return torch.export.export(network.cpu().eval(), example, dynamic_shapes=({2: free, 3: free},))
 
 
 def onnx_runner(path: Path) -> Runner:
@@ -137,10 +128,8 @@ def _runner(module: nn.Module) -> Runner:
 def check(network: nn.Module, run: Runner) -> float:
     """Return the largest difference of logits between an export and its network, on noise.
 
-    Raises
-    ------
-    ExportError
-        If the logits differ in shape or by more than :data:`TOLERANCE`; the size is named.
+    Raises:
+        ExportError: If the logits differ in shape or by more than :data:`TOLERANCE`; the size is named.
     """
     reference = network_runner(network)
     generator = np.random.default_rng(0)
@@ -152,9 +141,7 @@ def check(network: nn.Module, run: Runner) -> float:
             raise ExportError(f"{height} x {width}: logits {got.shape}, expected {expected.shape}")
         difference = float(np.abs(expected - got).max())
         if not difference <= TOLERANCE:
-            raise ExportError(
-                f"{height} x {width}: logits differ by {difference:g}, at most {TOLERANCE:g}"
-            )
+            raise ExportError(f"{height} x {width}: logits differ by {difference:g}, at most {TOLERANCE:g}")
         largest = max(largest, difference)
     return largest
 
@@ -176,14 +163,10 @@ class Exported(nn.Module):
 def compare(detector: Detector, run: Runner, images: Sequence[tuple[str, Picture]]) -> Agreement:
     """Compare what a detector finds with its network and with what was exported from it.
 
-    Parameters
-    ----------
-    detector
-        On the CPU.
-    run
-        What was exported from its network.
-    images
-        Name and ``(H, W, 3) uint8`` RGB of each image, of any sizes.
+    Args:
+        detector: On the CPU.
+        run: What was exported from its network.
+        images: Name and ``(H, W, 3) uint8`` RGB of each image, of any sizes.
     """
     other = Detector(Exported(detector.network, run), detector.settings, detector.classifier, "cpu")
     segments = pixels = 0
@@ -195,9 +178,7 @@ def compare(detector: Detector, run: Runner, images: Sequence[tuple[str, Picture
         ours, theirs = detector.judge(a, image), other.judge(b, image)
         pixels += int((ours.mask != theirs.mask).sum())
         segments += len(ours.segments)
-        if [(s.box, s.size, s.kept) for s in ours.segments] != [
-            (s.box, s.size, s.kept) for s in theirs.segments
-        ]:
+        if [(s.box, s.size, s.kept) for s in ours.segments] != [(s.box, s.size, s.kept) for s in theirs.segments]:
             different.append(name)
     return Agreement(len(images), segments, largest, pixels, tuple(different))
 

@@ -1,11 +1,9 @@
 """The detector's folder: all files of one detector, in a place that can be copied and registered.
 
-======================== ==================================================================
-``detector.json``        :class:`Settings`, with the hash of each file below
-``weights.safetensors``  the network
-``classifier.json``      the meta classifier
-``classifier.skops``     only for meta classifiers that JSON cannot hold
-======================== ==================================================================
+======================== ================================================================== ``detector.json``
+:class:`Settings`, with the hash of each file below ``weights.safetensors``  the network ``classifier.json``      the
+meta classifier ``classifier.skops``     only for meta classifiers that JSON cannot hold ========================
+==================================================================
 
 This module imports no torch, so that writing the folder takes no longer than copying its files.
 """
@@ -24,29 +22,20 @@ from meta_ood.config import InferParams
 from meta_ood.data import files
 from meta_ood.meta_classification import MetaClassifier
 
-FileName = Annotated[
-    str, StringConstraints(pattern=r"^(weights\.safetensors|classifier\.(json|skops))$")
-]
+FileName = Annotated[str, StringConstraints(pattern=r"^(weights\.safetensors|classifier\.(json|skops))$")]
 SETTINGS, WEIGHTS, CLASSIFIER = "detector.json", "weights.safetensors", "classifier.json"
 
 
 class Settings(BaseModel):
     """The contents of ``detector.json``: what a detector is besides weights and meta classifier.
 
-    Attributes
-    ----------
-    network, variant
-        Their names in params.yaml.
-    class_names
-        C names of the classes that the network predicts.
-    score, threshold
-        Segments are where `score`, a key of ``SCORES``, reaches `threshold`.
-    infer
-        Precision and test-time averaging, as in params.yaml.
-    meta_from
-        Dataset on whose segments the meta classifier was fitted; "" without one.
-    files
-        File name -> SHA-256.
+    Attributes:
+        network, variant: Their names in params.yaml.
+        class_names: C names of the classes that the network predicts.
+        score, threshold: Segments are where `score`, a key of ``SCORES``, reaches `threshold`.
+        infer: Precision and test-time averaging, as in params.yaml.
+        meta_from: Dataset on whose segments the meta classifier was fitted; "" without one.
+        files: File name -> SHA-256.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
@@ -74,29 +63,20 @@ def write_folder(
 ) -> None:
     """Write a detector's folder; ``detector.json`` comes last.
 
-    Parameters
-    ----------
-    folder
-        Where to; the files of another detector in it are replaced.
-    weights
-        A weights file of this package.
-    meta
-        Folder of the meta classifier, as the stage `meta` writes it; None for no classifier.
-    score, threshold, infer, meta_from
-        See :class:`Settings`.
+    Args:
+        folder: Where to; the files of another detector in it are replaced.
+        weights: A weights file of this package.
+        meta: Folder of the meta classifier, as the stage `meta` writes it; None for no classifier.
+        score, threshold, infer, meta_from: See :class:`Settings`.
 
-    Raises
-    ------
-    ValueError
-        If the weights are none of this package, or the meta classifier is one for another network,
-        variant, score or threshold.
+    Raises:
+        ValueError: If the weights are none of this package, or the meta classifier is one for another network, variant,
+            score or threshold.
     """
     described = _weights_metadata(weights)
     parts = {WEIGHTS: weights}
     if meta is not None:
-        check_classifier(
-            MetaClassifier.read(meta / CLASSIFIER), **described, score=score, threshold=threshold
-        )
+        check_classifier(MetaClassifier.read(meta / CLASSIFIER), **described, score=score, threshold=threshold)
         parts |= {path.name: path for path in sorted(meta.glob("classifier.*"))}
     folder.mkdir(parents=True, exist_ok=True)
     # without detector.json the folder is no detector: an interrupted writer leaves no mixture
@@ -119,13 +99,10 @@ def write_folder(
 def read_settings(folder: Path) -> Settings:
     """Read ``detector.json`` and check that the other files are those that it names.
 
-    Raises
-    ------
-    FileNotFoundError
-        If the folder or one of its files is missing.
-    ValueError
-        If ``detector.json`` is damaged, or a file was replaced, for instance by the meta
-        classifier of another network; the file is named.
+    Raises:
+        FileNotFoundError: If the folder or one of its files is missing.
+        ValueError: If ``detector.json`` is damaged, or a file was replaced, for instance by the meta classifier of
+            another network; the file is named.
     """
     path = folder / SETTINGS
     if not path.is_file():

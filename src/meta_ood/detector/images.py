@@ -28,12 +28,9 @@ _log = logging.getLogger(__name__)
 def as_rgb(image: Picture | Image.Image | Path | str) -> Picture:
     """Return an array, a PIL image or an image file as ``(H, W, 3) uint8`` RGB, upright.
 
-    Raises
-    ------
-    FileNotFoundError
-        If there is no such file.
-    ValueError
-        If it is no such image; says what is expected.
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it is no such image; says what is expected.
     """
     if isinstance(image, Path | str):
         return read_image(Path(image))
@@ -51,15 +48,12 @@ def as_rgb(image: Picture | Image.Image | Path | str) -> Picture:
 def find_images(paths: Sequence[Path]) -> list[tuple[str, Path]]:
     """Return name and file of every image; folders are searched with their subfolders, sorted.
 
-    A name is the path below the given folder (or the file's name) without its ending; where
-    ``a.jpg`` lies beside ``a.png``, both keep it.
+    A name is the path below the given folder (or the file's name) without its ending; where ``a.jpg`` lies beside
+    ``a.png``, both keep it.
 
-    Raises
-    ------
-    FileNotFoundError
-        If a path does not exist, or there is no image at all.
-    ValueError
-        If two images would have the same name.
+    Raises:
+        FileNotFoundError: If a path does not exist, or there is no image at all.
+        ValueError: If two images would have the same name.
     """
     named: list[tuple[Path, Path]] = []
     for path in paths:
@@ -76,8 +70,7 @@ def find_images(paths: Sequence[Path]) -> list[tuple[str, Path]]:
         key = (stem if stems.count(stem) == 1 else name).as_posix()
         if found.setdefault(key, image) != image:
             raise ValueError(
-                f"{image} and {found[key]} would both be written as {key!r}: "
-                "give a folder that contains both"
+                f"{image} and {found[key]} would both be written as {key!r}: give a folder that contains both"
             )
     if not found:
         raise FileNotFoundError(f"no image ({', '.join(SUFFIXES)}) in the paths given")
@@ -87,26 +80,19 @@ def find_images(paths: Sequence[Path]) -> list[tuple[str, Path]]:
 def detect_images(paths: Sequence[Path], detector: Detector, out: Path) -> Iterator[Path | None]:
     """Write what a detector finds in images; a result that is already there is not made again.
 
-    Writes ``NAME_before.png`` and ``NAME_after.png`` (OoD masks before and after meta
-    classification, 255 = OoD), ``NAME_overlay.png``, ``NAME_classes.png`` and, last, ``NAME.json``.
+    Writes ``NAME_before.png`` and ``NAME_after.png`` (OoD masks before and after meta classification, 255 = OoD),
+    ``NAME_overlay.png``, ``NAME_classes.png`` and, last, ``NAME.json``.
 
-    Parameters
-    ----------
-    paths
-        Images and folders of images.
-    detector
-        Applied to each image.
-    out
-        Folder to write into.
+    Args:
+        paths: Images and folders of images.
+        detector: Applied to each image.
+        out: Folder to write into.
 
-    Yields
-    ------
-    The JSON file of each image; None for an image that cannot be read, after a message.
+    Yields:
+        The JSON file of each image; None for an image that cannot be read, after a message.
 
-    Raises
-    ------
-    ValueError, FileNotFoundError
-        As :func:`find_images`.
+    Raises:
+        ValueError, FileNotFoundError: As :func:`find_images`.
     """
     for name, path in progress(find_images(paths), "detect"):
         target = out / f"{name}.json"

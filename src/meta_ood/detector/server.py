@@ -1,7 +1,6 @@
 """What a served detector is sent and answers, and the limits of a request.
 
-No web framework is imported here: the scoring server of MLflow brings one, see
-:mod:`meta_ood.tracking.served`.
+No web framework is imported here: the scoring server of MLflow brings one, see :mod:`meta_ood.tracking.served`.
 """
 
 from __future__ import annotations
@@ -23,15 +22,12 @@ from meta_ood.data.images import decode_image
 from meta_ood.detector.detector import Detection, Detector
 from meta_ood.evaluation.overlays import Picture, encode_png
 
-EXPECTED = (
-    "expected a PNG or JPEG file as base64 text, or an array (H, W, 3) of whole numbers in [0, 255]"
-)
+EXPECTED = "expected a PNG or JPEG file as base64 text, or an array (H, W, 3) of whole numbers in [0, 255]"
 FORMATS = ("PNG", "JPEG")
 _SMALLEST = 32  # [px] each way: the networks reduce height and width by up to 32
 
 Asgi = Callable[
-    [MutableMapping[str, Any], Callable[[], Awaitable[Any]], Callable[[Any], Awaitable[None]]],
-    Awaitable[None],
+    [MutableMapping[str, Any], Callable[[], Awaitable[Any]], Callable[[Any], Awaitable[None]]], Awaitable[None]
 ]
 
 
@@ -43,19 +39,13 @@ class RequestError(ValueError):
 class Limits:
     """The most that one request may ask for. The defaults need about 2 GB of memory.
 
-    Attributes
-    ----------
-    pixels
-        Of one image, checked from its header before it is decoded. A network takes about 100 bytes
-        of memory a pixel: 0.8 GB for 2048 x 4096.
-    images
-        In one request.
-    pixels_in_sum
-        Of all images of a request: bounds the time of an answer and the size of its maps.
-    body_bytes
-        Of the body. JSON of many small lists takes up to 30 times as much when it is parsed.
-    body_seconds
-        Until the body has arrived.
+    Attributes:
+        pixels: Of one image, checked from its header before it is decoded. A network takes about 100 bytes of memory a
+            pixel: 0.8 GB for 2048 x 4096.
+        images: In one request.
+        pixels_in_sum: Of all images of a request: bounds the time of an answer and the size of its maps.
+        body_bytes: Of the body. JSON of many small lists takes up to 30 times as much when it is parsed.
+        body_seconds: Until the body has arrived.
     """
 
     pixels: int = 2048 * 4096
@@ -68,10 +58,8 @@ class Limits:
     def from_environment(cls) -> Limits:
         """Return the limits with the values of ``META_OOD_MAX_PIXELS`` and the like over them.
 
-        Raises
-        ------
-        ValueError
-            If a variable is no whole number above 0; it is named.
+        Raises:
+            ValueError: If a variable is no whole number above 0; it is named.
         """
         values = {}
         for name in (field.name for field in fields(cls)):
@@ -83,26 +71,17 @@ class Limits:
         return cls(**values)
 
 
-def answers(
-    detector: Detector, request: Any, limits: Limits, maps: bool = True
-) -> Iterator[dict[str, Any]]:
+def answers(detector: Detector, request: Any, limits: Limits, maps: bool = True) -> Iterator[dict[str, Any]]:
     """Yield the answer to each image of a request; one image at a time is decoded.
 
-    Parameters
-    ----------
-    detector
-        Finds the segments.
-    request
-        What the server was sent, see :func:`images_of`.
-    limits
-        Checked before anything is decoded.
-    maps
-        False leaves the pictures out of the answers.
+    Args:
+        detector: Finds the segments.
+        request: What the server was sent, see :func:`images_of`.
+        limits: Checked before anything is decoded.
+        maps: False leaves the pictures out of the answers.
 
-    Raises
-    ------
-    RequestError
-        If a limit is exceeded or an image is none; the image is numbered, from 1.
+    Raises:
+        RequestError: If a limit is exceeded or an image is none; the image is numbered, from 1.
     """
     images = images_of(request)
     if len(images) > limits.images:
@@ -129,18 +108,14 @@ def answers(
 def answer(found: Detection, maps: bool = True) -> dict[str, Any]:
     """Return a detection as plain values.
 
-    Parameters
-    ----------
-    found
-        What a detector found in one image.
-    maps
-        Whether to add pictures.
+    Args:
+        found: What a detector found in one image.
+        maps: Whether to add pictures.
 
-    Returns
-    -------
-    :meth:`Detection.to_dict`, and with `maps` base64 PNG files: ``mask`` and ``kept_mask``
-    (255 = OoD, before and after meta classification), ``score`` (0 is ``score_low``, 255
-    ``score_high``) and ``classes`` (indices of ``class_names``, with a palette).
+    Returns:
+        :meth:`Detection.to_dict`, and with `maps` base64 PNG files: ``mask`` and ``kept_mask`` (255 = OoD, before and
+        after meta classification), ``score`` (0 is ``score_low``, 255 ``score_high``) and ``classes`` (indices of
+        ``class_names``, with a palette).
     """
     values = found.to_dict()
     if maps:
@@ -160,10 +135,8 @@ def answer(found: Detection, maps: bool = True) -> dict[str, Any]:
 def images_of(request: Any) -> list[Any]:
     """Return the images in what a server was sent: under ``image``, one or a list of them.
 
-    Raises
-    ------
-    RequestError
-        If there is nothing under ``image``.
+    Raises:
+        RequestError: If there is nothing under ``image``.
     """
     columns = getattr(request, "columns", None)
     names = request if isinstance(request, Mapping) else columns
@@ -215,9 +188,7 @@ def _content(given: Any, number: int) -> bytes | Picture:
         raise RequestError(f"image {number} is {kind}: {EXPECTED}")
     whole = np.rint(values)
     if not np.array_equal(whole, values) or whole.min() < 0 or whole.max() > 255:
-        raise RequestError(
-            f"image {number} has numbers from {values.min()} to {values.max()}: {EXPECTED}"
-        )
+        raise RequestError(f"image {number} has numbers from {values.min()} to {values.max()}: {EXPECTED}")
     array: Picture = whole.astype(np.uint8)
     return array
 
@@ -230,9 +201,7 @@ def _size(content: bytes | Picture, number: int) -> tuple[int, int]:
         with Image.open(io.BytesIO(content), formats=FORMATS) as image:
             return image.height, image.width
     except Exception:  # on damaged files decoders raise nearly anything
-        raise RequestError(
-            f"image {number}: {len(content)} bytes that are no image: {EXPECTED}"
-        ) from None
+        raise RequestError(f"image {number}: {len(content)} bytes that are no image: {EXPECTED}") from None
 
 
 def _decoded(content: bytes | Picture, number: int) -> Picture:
@@ -251,8 +220,8 @@ def _base64(content: bytes) -> str:
 class Guard:
     """ASGI middleware around a scoring server: bounds the body, and takes images as the body.
 
-    A body that is too large or too slow is refused before it is complete. A body of type
-    ``image/jpeg`` or ``image/png`` is passed on as the JSON that the scoring server expects.
+    A body that is too large or too slow is refused before it is complete. A body of type ``image/jpeg`` or
+    ``image/png`` is passed on as the JSON that the scoring server expects.
     """
 
     def __init__(self, app: Asgi, limits: Limits) -> None:

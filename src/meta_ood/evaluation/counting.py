@@ -1,8 +1,8 @@
 """Counts over the frames of an evaluated set.
 
-Each prediction file is read and up-sampled once. It is read a second time only for what a frame
-cannot say before the whole set is counted: component metrics at a threshold that is chosen on this
-set, and the standardised max logit, which needs the mean and deviation of each class.
+Each prediction file is read and up-sampled once. It is read a second time only for what a frame cannot say before the
+whole set is counted: component metrics at a threshold that is chosen on this set, and the standardised max logit, which
+needs the mean and deviation of each class.
 """
 
 from __future__ import annotations
@@ -39,10 +39,8 @@ STANDARDISED = "standardised_max_logit"
 class ClassStatistics:
     """Mean and deviation of the largest logit over the pixels of each predicted class.
 
-    Attributes
-    ----------
-    mean, deviation
-        ``(C,) float64``; 0 and 1 for a class that is nowhere predicted.
+    Attributes:
+        mean, deviation: ``(C,) float64``; 0 and 1 for a class that is nowhere predicted.
     """
 
     mean: Floats
@@ -58,8 +56,8 @@ class ClassStatistics:
     def standardise(self, maps: PixelMaps) -> FloatMap:
         """Return the negated largest logit, standardised by its class: ``(H, W) float32``.
 
-        Standardised max logit (Jung et al. 2021), with the statistics of the evaluated set itself;
-        no target is used (decision 0045).
+        Standardised max logit (Jung et al. 2021), with the statistics of the evaluated set itself; no target is used
+        (decision 0045).
         """
         mean, deviation = (v.astype(np.float32) for v in (self.mean, self.deviation))
         return (mean[maps.arg_max] - maps.max_logit) / deviation[maps.arg_max]
@@ -68,22 +66,14 @@ class ClassStatistics:
 class SetCounts:
     """Everything that is counted frame by frame; threads may add at once, in any order.
 
-    Attributes
-    ----------
-    main
-        Name of the score that segments, components and curves are made of: the first one.
-    histograms
-        Score name -> pixels.
-    thin
-        Scene -> pixels of the main score, for resampling.
-    confusion
-        Scene -> ``(C, C) int64``.
-    reliability
-        How often the arg max is right at each confidence.
-    curve
-        Sweep of the main score over the whole set; set by :func:`count_files`.
-    components
-        Name -> component metrics of the main score; set by :func:`count_files`.
+    Attributes:
+        main: Name of the score that segments, components and curves are made of: the first one.
+        histograms: Score name -> pixels.
+        thin: Scene -> pixels of the main score, for resampling.
+        confusion: Scene -> ``(C, C) int64``.
+        reliability: How often the arg max is right at each confidence.
+        curve: Sweep of the main score over the whole set; set by :func:`count_files`.
+        components: Name -> component metrics of the main score; set by :func:`count_files`.
     """
 
     curve: Sweep
@@ -91,30 +81,18 @@ class SetCounts:
     reliability: semantic.Reliability
 
     def __init__(
-        self,
-        scores: Sequence[str],
-        *,
-        curves: bool = False,
-        temperature: float = 1.0,
-        track: str = "all",
+        self, scores: Sequence[str], *, curves: bool = False, temperature: float = 1.0, track: str = "all"
     ) -> None:
         """Start from nothing.
 
-        Parameters
-        ----------
-        scores
-            Keys of :data:`meta_ood.scores.SCORES`, or :data:`STANDARDISED`.
-        curves
-            Keep a curve of every image, for the protocols that need it.
-        temperature
-            Divides the logits.
-        track
-            Key of :data:`meta_ood.metrics.component.TRACKS`.
+        Args:
+            scores: Keys of :data:`meta_ood.scores.SCORES`, or :data:`STANDARDISED`.
+            curves: Keep a curve of every image, for the protocols that need it.
+            temperature: Divides the logits.
+            track: Key of :data:`meta_ood.metrics.component.TRACKS`.
 
-        Raises
-        ------
-        ValueError
-            Unknown name.
+        Raises:
+            ValueError: Unknown name.
         """
         late = Score(("max_logit", "arg_max"), _not_yet)
         known = {**SCORES, STANDARDISED: late}
@@ -137,14 +115,11 @@ class SetCounts:
     def add(self, prediction: Prediction, cuts: Mapping[str, Cut] | None = None) -> PixelMaps:
         """Count one frame, with segments at thresholds that are known by now.
 
-        Returns
-        -------
-        The frame's pixel maps, of the logits divided by the temperature.
+        Returns:
+            The frame's pixel maps, of the logits divided by the temperature.
 
-        Raises
-        ------
-        ValueError
-            Wrong target values or NaN; the frame is named.
+        Raises:
+            ValueError: Wrong target values or NaN; the frame is named.
         """
         prediction = tempered(prediction, self._temperature)
         target, scene = prediction.target, prediction.scene
@@ -198,9 +173,7 @@ class SetCounts:
         with self._locks[name]:
             self.histograms[name].add(values, prediction.target, classes, image, self._curves)
 
-    def _add_components(
-        self, values: FloatMap, target: LabelMap, image: str, cuts: Mapping[str, Cut]
-    ) -> None:
+    def _add_components(self, values: FloatMap, target: LabelMap, image: str, cuts: Mapping[str, Cut]) -> None:
         for name, cut in cuts.items():
             found = of_mask(cut.mask(values, target), target, *self._sizes)
             with self._locks[""]:
@@ -221,10 +194,8 @@ def _class_sums(maps: PixelMaps, classes: int) -> Floats:
 def tempered(prediction: Prediction, temperature: float) -> Prediction:
     """Return the prediction with its logits divided by `temperature`.
 
-    Raises
-    ------
-    ValueError
-        If a given softmax, which has no logits, shall be tempered.
+    Raises:
+        ValueError: If a given softmax, which has no logits, shall be tempered.
     """
     if temperature == 1:
         return prediction
@@ -244,30 +215,20 @@ def count_files(
 ) -> SetCounts:
     """Count stored predictions.
 
-    Parameters
-    ----------
-    paths
-        The files.
-    score
-        The main score.
-    settings
-        Other scores, protocols, temperature, and track of components.
-    threshold
-        Of the main score, for components; None takes the best pixel F1 of this very set.
-    workers
-        Threads; the result does not depend on them.
-    visit
-        Called with each prediction and its pixel maps, of the logits divided by the temperature.
+    Args:
+        paths: The files.
+        score: The main score.
+        settings: Other scores, protocols, temperature, and track of components.
+        threshold: Of the main score, for components; None takes the best pixel F1 of this very set.
+        workers: Threads; the result does not depend on them.
+        visit: Called with each prediction and its pixel maps, of the logits divided by the temperature.
 
-    Returns
-    -------
-    The counts. ``components`` has ``of_score`` and, if ``smiyc`` is among the protocols, ``smiyc``:
-    component metrics at SegmentMeIfYouCan's own threshold. Both are empty without OoD pixels.
+    Returns:
+        The counts. ``components`` has ``of_score`` and, if ``smiyc`` is among the protocols, ``smiyc``: component
+        metrics at SegmentMeIfYouCan's own threshold. Both are empty without OoD pixels.
 
-    Raises
-    ------
-    ValueError
-        As :meth:`SetCounts.add`, or if there is no path.
+    Raises:
+        ValueError: As :meth:`SetCounts.add`, or if there is no path.
     """
     if not paths:
         raise ValueError("no prediction to count")
@@ -299,20 +260,15 @@ def count_files(
 
     # 3. a second look at each frame, where something was left
     if chosen or STANDARDISED in counts.histograms:
-        _for_each(
-            paths, lambda p: counts.add_again(read_prediction(p), chosen), "second look", workers
-        )
+        _for_each(paths, lambda p: counts.add_again(read_prediction(p), chosen), "second look", workers)
     cuts = known | chosen if histogram.positives else {}
     counts.components = {"of_score": {}} | {
-        name: cut.values(settings.component_track, counts.overlaps(name))
-        for name, cut in cuts.items()
+        name: cut.values(settings.component_track, counts.overlaps(name)) for name, cut in cuts.items()
     }
     return counts
 
 
-def _for_each(
-    paths: Sequence[Path], function: Callable[[Path], None], what: str, workers: int
-) -> None:
+def _for_each(paths: Sequence[Path], function: Callable[[Path], None], what: str, workers: int) -> None:
     """Call `function` with every path on `workers` threads; the first error ends the others."""
     with ThreadPoolExecutor(max(workers, 1)) as pool:
         tasks = [pool.submit(function, path) for path in paths]

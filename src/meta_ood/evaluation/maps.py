@@ -22,14 +22,7 @@ from meta_ood.data.labels import IGNORE, IN, NEUTRAL, OOD, LabelMap
 from meta_ood.data.registry import lookup
 from meta_ood.data.text_table import text_table
 from meta_ood.metrics import component
-from meta_ood.metrics.pixel import (
-    PER_IMAGE,
-    PROTOCOLS,
-    ScoreHistogram,
-    f1_at,
-    pixel_metrics,
-    sweep,
-)
+from meta_ood.metrics.pixel import PER_IMAGE, PROTOCOLS, ScoreHistogram, f1_at, pixel_metrics, sweep
 from meta_ood.metrics.pixel.keys import checked_scores
 
 logger = logging.getLogger(__name__)
@@ -46,10 +39,8 @@ TARGET_SUFFIXES = (".png", ".npy", ".tif", ".tiff")
 def read_target(path: Path, encoding: str) -> LabelMap:
     """Read a target and translate it into our encoding.
 
-    Raises
-    ------
-    ValueError
-        If a value is not in the encoding; the values are named.
+    Raises:
+        ValueError: If a value is not in the encoding; the values are named.
     """
     table = lookup("encoding", ENCODINGS, encoding)
     raw = read_array(path) if path.suffix == ".npy" else read_label_map(path)
@@ -62,35 +53,23 @@ def read_target(path: Path, encoding: str) -> LabelMap:
     return target
 
 
-def pair_files(
-    scores: Path, targets: Path, score_end: str = "", target_end: str = ""
-) -> list[tuple[str, Path, Path]]:
+def pair_files(scores: Path, targets: Path, score_end: str = "", target_end: str = "") -> list[tuple[str, Path, Path]]:
     """Pair score maps and targets by name.
 
-    Parameters
-    ----------
-    scores, targets
-        Folders.
-    score_end, target_end
-        Ends of the stems that do not belong to the name, such as ``_labels_semantic``.
+    Args:
+        scores, targets: Folders.
+        score_end, target_end: Ends of the stems that do not belong to the name, such as ``_labels_semantic``.
 
-    Returns
-    -------
-    ``(name, score map, target)``, sorted by name.
+    Returns:
+        ``(name, score map, target)``, sorted by name.
 
-    Raises
-    ------
-    FileNotFoundError
-        If a folder is missing or holds no map.
-    ValueError
-        If a target has no score map, or a name occurs twice. Maps without target are left out,
-        with a warning.
+    Raises:
+        FileNotFoundError: If a folder is missing or holds no map.
+        ValueError: If a target has no score map, or a name occurs twice. Maps without target are left out, with a
+            warning.
     """
     found = []
-    for folder, suffixes, end in (
-        (scores, arrays.SUFFIXES, score_end),
-        (targets, TARGET_SUFFIXES, target_end),
-    ):
+    for folder, suffixes, end in ((scores, arrays.SUFFIXES, score_end), (targets, TARGET_SUFFIXES, target_end)):
         named: dict[str, Path] = {}
         for path in sorted(folder.rglob("*")):
             if path.suffix in suffixes and path.stem.endswith(end):
@@ -121,31 +100,21 @@ def evaluate_maps(
 ) -> dict[str, Any]:
     """Return pixel metrics of score maps by each protocol, and component metrics.
 
-    Parameters
-    ----------
-    pairs
-        As :func:`pair_files` returns them.
-    protocols
-        Keys of :data:`meta_ood.metrics.pixel.PROTOCOLS`.
-    encoding
-        Key of :data:`ENCODINGS`.
-    track
-        Key of :data:`meta_ood.metrics.component.TRACKS`, for component metrics.
-    threshold
-        Of the score, for component metrics. None chooses one on this very set, an oracle: by
-        SegmentMeIfYouCan's rule if ``smiyc`` is among the protocols, else the best pixel F1.
-    workers
-        Threads; they change nothing.
+    Args:
+        pairs: As :func:`pair_files` returns them.
+        protocols: Keys of :data:`meta_ood.metrics.pixel.PROTOCOLS`.
+        encoding: Key of :data:`ENCODINGS`.
+        track: Key of :data:`meta_ood.metrics.component.TRACKS`, for component metrics.
+        threshold: Of the score, for component metrics. None chooses one on this very set, an oracle: by
+            SegmentMeIfYouCan's rule if ``smiyc`` is among the protocols, else the best pixel F1.
+        workers: Threads; they change nothing.
 
-    Returns
-    -------
-    ``protocols``: name -> metrics. If a track was asked for, ``component``; and if ``smiyc`` is
-    one of several protocols, ``component_best_pixel_f1`` by our own rule.
+    Returns:
+        ``protocols``: name -> metrics. If a track was asked for, ``component``; and if ``smiyc`` is one of several
+        protocols, ``component_best_pixel_f1`` by our own rule.
 
-    Raises
-    ------
-    ValueError
-        Unknown names, a threshold that is not finite, damaged maps.
+    Raises:
+        ValueError: Unknown names, a threshold that is not finite, damaged maps.
     """
     # names first: counting may take hours
     for protocol in protocols:
@@ -166,9 +135,7 @@ def evaluate_maps(
 
     with ThreadPoolExecutor(max(workers, 1)) as pool:
         deque(progress(pool.map(count, pairs), "pixels", total=len(pairs)), maxlen=0)
-        result: dict[str, Any] = {
-            "protocols": {name: asdict(pixel_metrics(total, name)) for name in protocols}
-        }
+        result: dict[str, Any] = {"protocols": {name: asdict(pixel_metrics(total, name)) for name in protocols}}
         if sizes is None or not total.positives:
             return result
 
@@ -195,19 +162,15 @@ def evaluate_maps(
 def chosen_threshold(path: Path) -> float:
     """Return the threshold in the JSON file that an evaluation of another set wrote.
 
-    Raises
-    ------
-    ValueError
-        If there is none, or it was not chosen on that set.
+    Raises:
+        ValueError: If there is none, or it was not chosen on that set.
     """
     values = files.read_json(path)
     try:
         found = values["component"]
         threshold, is_chosen = float(found["threshold"]), found["threshold_is_oracle"]
     except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(
-            f"{path}: expected what evaluate-maps --track TRACK --out FILE writes: {error!r}"
-        ) from None
+        raise ValueError(f"{path}: expected what evaluate-maps --track TRACK --out FILE writes: {error!r}") from None
     if not is_chosen:
         raise ValueError(f"{path}: its threshold was given, not chosen on its set")
     return threshold
@@ -216,14 +179,13 @@ def chosen_threshold(path: Path) -> float:
 def maps_text(result: dict[str, Any]) -> str:
     """Return the metrics of :func:`evaluate_maps` as a table for people, in percent.
 
-    Examples
-    --------
-    >>> one = {"auroc": 0.5, "auprc": 0.25, "fpr95": None, "frames": 3, "pixels": 10,
-    ...        "positives": 2, "ignored": 1}
-    >>> print(maps_text({"protocols": {"exact": one}}))
-    protocol  AUROC  AUPRC  FPR95  frames  pixels  positives  ignored
-    -----------------------------------------------------------------
-    exact     50.00  25.00      –       3      10          2        1
+    Examples:
+        >>> one = {"auroc": 0.5, "auprc": 0.25, "fpr95": None, "frames": 3, "pixels": 10,
+        ...        "positives": 2, "ignored": 1}
+        >>> print(maps_text({"protocols": {"exact": one}}))
+        protocol  AUROC  AUPRC  FPR95  frames  pixels  positives  ignored
+        -----------------------------------------------------------------
+        exact     50.00  25.00      –       3      10          2        1
     """
     rates, counts = ("auroc", "auprc", "fpr95"), ("frames", "pixels", "positives", "ignored")
     rows = [

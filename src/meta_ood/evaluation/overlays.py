@@ -1,7 +1,7 @@
 """Label, score and segment maps as colour pictures, ``(H, W, 3) uint8`` RGB.
 
-The colours are safe for the common forms of colour blindness: orange and blue are opposites
-everywhere, and removed segments are hatched too.
+The colours are safe for the common forms of colour blindness: orange and blue are opposites everywhere, and removed
+segments are hatched too.
 """
 
 from __future__ import annotations
@@ -43,16 +43,13 @@ SCORE_COLOURS = "inferno"
 def label_map(labels: LabelMap) -> Picture:
     """Colour a target or a class map.
 
-    Parameters
-    ----------
-    labels
-        ``(H, W) uint8``: train ids of Cityscapes, ``NEUTRAL``, ``IN``, ``OOD`` or ``IGNORE``; other
-        values, classes of another label space, get a colour of their own.
+    Args:
+        labels: ``(H, W) uint8``: train ids of Cityscapes, ``NEUTRAL``, ``IN``, ``OOD`` or ``IGNORE``; other values,
+            classes of another label space, get a colour of their own.
 
-    Examples
-    --------
-    >>> label_map(np.array([[0, OOD]], np.uint8)).tolist()
-    [[[128, 64, 128], [255, 96, 0]]]
+    Examples:
+        >>> label_map(np.array([[0, OOD]], np.uint8)).tolist()
+        [[[128, 64, 128], [255, 96, 0]]]
     """
     picture: Picture = _PALETTE[labels]
     return picture
@@ -74,23 +71,16 @@ _PALETTE = _palette()
 def score_map(score: FloatMap, low: float = 0.0, high: float = 1.0) -> Picture:
     """Colour a score map, dark for `low` and bright for `high`.
 
-    Parameters
-    ----------
-    score
-        ``(H, W) float32``; values outside ``[low, high]`` get the colour of the nearer end, NaN a
-        middle grey.
-    low, high
-        The scores at the two ends of the colour map.
+    Args:
+        score: ``(H, W) float32``; values outside ``[low, high]`` get the colour of the nearer end, NaN a middle grey.
+        low, high: The scores at the two ends of the colour map.
 
-    Raises
-    ------
-    ValueError
-        If not ``low < high`` or one of them is not finite.
+    Raises:
+        ValueError: If not ``low < high`` or one of them is not finite.
 
-    Examples
-    --------
-    >>> score_map(np.array([[0.0, 1.0]], np.float32)).tolist()
-    [[[0, 0, 4], [252, 255, 164]]]
+    Examples:
+        >>> score_map(np.array([[0.0, 1.0]], np.float32)).tolist()
+        [[[0, 0, 4], [252, 255, 164]]]
     """
     if not (np.isfinite(low) and np.isfinite(high) and low < high):
         raise ValueError(f"score range ({low}, {high}): expected finite numbers, low < high")
@@ -103,34 +93,23 @@ def score_map(score: FloatMap, low: float = 0.0, high: float = 1.0) -> Picture:
 
 
 def segments_map(
-    image: Picture | None,
-    labels: npt.NDArray[np.int32],
-    removed: npt.NDArray[np.bool_],
-    target: LabelMap | None = None,
+    image: Picture | None, labels: npt.NDArray[np.int32], removed: npt.NDArray[np.bool_], target: LabelMap | None = None
 ) -> Picture:
     """Draw predicted segments: kept ones orange, removed ones blue and hatched, all outlined.
 
-    Parameters
-    ----------
-    image
-        ``(H, W, 3) uint8`` background, shown in pale grey; None draws on dark grey.
-    labels
-        ``(H, W) int32``: 0 outside, ``k`` in segment ``k = 1 .. S``.
-    removed
-        ``(S,) bool``: whether meta classification removes segment ``k``, at index ``k - 1``.
-    target
-        ``(H, W) uint8``: its ``OOD`` components are outlined in white. None draws none.
+    Args:
+        image: ``(H, W, 3) uint8`` background, shown in pale grey; None draws on dark grey.
+        labels: ``(H, W) int32``: 0 outside, ``k`` in segment ``k = 1 .. S``.
+        removed: ``(S,) bool``: whether meta classification removes segment ``k``, at index ``k - 1``.
+        target: ``(H, W) uint8``: its ``OOD`` components are outlined in white. None draws none.
 
-    Raises
-    ------
-    ValueError
-        If `labels` names a segment beyond S, or the shapes differ.
+    Raises:
+        ValueError: If `labels` names a segment beyond S, or the shapes differ.
 
-    Examples
-    --------
-    >>> labels = np.array([[1, 0, 2]], np.int32)
-    >>> segments_map(None, labels, np.array([False, True]))[0, :, 0].tolist()
-    [255, 40, 46]
+    Examples:
+        >>> labels = np.array([[1, 0, 2]], np.int32)
+        >>> segments_map(None, labels, np.array([False, True]))[0, :, 0].tolist()
+        [255, 40, 46]
     """
     if labels.max(initial=0) > len(removed):
         raise ValueError(f"segment {labels.max()} of {len(removed)} segments")
@@ -140,9 +119,7 @@ def segments_map(
     # 1. background: luminance (ITU-R BT.601), darkened so that the fills stand out
     picture = np.full((*labels.shape, 3), 40.0)
     if image is not None:
-        picture[:] = np.rint(0.35 * (image.astype(np.float64) @ (0.299, 0.587, 0.114)) + 25)[
-            ..., None
-        ]
+        picture[:] = np.rint(0.35 * (image.astype(np.float64) @ (0.299, 0.587, 0.114)) + 25)[..., None]
     # 2. fills: 0 = no segment, 1 = kept, 2 = removed; every second diagonal of the latter pale
     kinds = np.concatenate(([0], np.where(removed, 2, 1)))[labels]
     fill = np.array([(0, 0, 0), KEPT, REJECTED], np.float64)[kinds]
@@ -174,18 +151,14 @@ def _outline(segments: npt.NDArray[np.int32], width: int) -> npt.NDArray[np.bool
 def encode_png(picture: Picture, palette: bool = False) -> bytes:
     """Return a picture, ``(H, W, 3)`` or ``(H, W)`` ``uint8``, as the bytes of a PNG file.
 
-    Parameters
-    ----------
-    picture
-        RGB or grey values; with `palette` class indices.
-    palette
-        Stores the indices themselves, with the colours of :func:`label_map` as the file's palette:
-        viewers show colours, and programs that read the file get the indices.
+    Args:
+        picture: RGB or grey values; with `palette` class indices.
+        palette: Stores the indices themselves, with the colours of :func:`label_map` as the file's palette: viewers
+            show colours, and programs that read the file get the indices.
 
-    Examples
-    --------
-    >>> encode_png(np.zeros((2, 2), np.uint8))[1:4]
-    b'PNG'
+    Examples:
+        >>> encode_png(np.zeros((2, 2), np.uint8))[1:4]
+        b'PNG'
     """
     image = Image.fromarray(picture)
     if palette:

@@ -29,9 +29,8 @@ def choose_pictures(table: SegmentTable, count: int) -> list[int]:
 
     The same frames are chosen for every network and variant.
 
-    Returns
-    -------
-    Rising indices into ``table.image_ids``.
+    Returns:
+        Rising indices into ``table.image_ids``.
     """
     with_ood = set(table.component_image.tolist())
     chosen: list[int] = []
@@ -69,23 +68,15 @@ def draw(
 ) -> dict[str, overlays.Picture]:
     """Return the pictures of one frame by kind, at most :data:`MAX_WIDTH` columns wide.
 
-    Parameters
-    ----------
-    prediction
-        One frame.
-    photo
-        ``(H, W, 3) uint8``; None leaves the picture "image" out.
-    removed
-        ``(S,) bool`` of the frame's segments, in raster order of their first pixel.
-    segments
-        Score and threshold.
-    maps
-        Pixel maps of the prediction that are there already.
+    Args:
+        prediction: One frame.
+        photo: ``(H, W, 3) uint8``; None leaves the picture "image" out.
+        removed: ``(S,) bool`` of the frame's segments, in raster order of their first pixel.
+        segments: Score and threshold.
+        maps: Pixel maps of the prediction that are there already.
 
-    Raises
-    ------
-    ValueError
-        If the frame has another number of segments.
+    Raises:
+        ValueError: If the frame has another number of segments.
     """
     # 1. score, classes and segments, as the stage `segments` finds them
     score = SCORES[segments.score]
@@ -93,10 +84,7 @@ def draw(
     score_map, target = score(maps), prediction.target
     labels = label_map(predicted_ood(score_map, segments.threshold, target))
     if labels.max(initial=0) != len(removed):
-        raise ValueError(
-            f"{prediction.image_id}: {labels.max(initial=0)} segments, but the table has "
-            f"{len(removed)}"
-        )
+        raise ValueError(f"{prediction.image_id}: {labels.max(initial=0)} segments, but the table has {len(removed)}")
     # 2. thinning, and the colour range of the score
     step = -(-target.shape[1] // MAX_WIDTH)
     small = (slice(None, None, step),) * 2
@@ -110,7 +98,5 @@ def draw(
     }
     if photo is not None:
         panels["image"] = photo[small]
-    panels["segments"] = overlays.segments_map(
-        panels.get("image"), labels[small], removed, target[small]
-    )
+    panels["segments"] = overlays.segments_map(panels.get("image"), labels[small], removed, target[small])
     return panels

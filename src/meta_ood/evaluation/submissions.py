@@ -22,8 +22,8 @@ def segment_me_if_you_can(
 ) -> Path:
     """Write ``<image_id>.hdf5`` with one float16 array ``value``, as road-anomaly-benchmark does.
 
-    Scores beyond float16 are clipped to its range; scores that differ by less than a thousandth of
-    their size become equal.
+    Scores beyond float16 are clipped to its range; scores that differ by less than a thousandth of their size become
+    equal.
     """
     path = folder / f"{prediction.image_id}.hdf5"
     limit = float(np.finfo(np.float16).max)
@@ -31,13 +31,10 @@ def segment_me_if_you_can(
     return path
 
 
-def fishyscapes(
-    folder: Path, prediction: Prediction, number: int, score: FloatMap, classes: LabelMap
-) -> Path:
+def fishyscapes(folder: Path, prediction: Prediction, number: int, score: FloatMap, classes: LabelMap) -> Path:
     """Write ``<number>_anomaly.npy`` (float32) and ``<number>_segmentation.npy`` (train ids).
 
-    The benchmark's reader pairs files with labels by this number: the text before the first
-    underscore, as an integer.
+    The benchmark's reader pairs files with labels by this number: the text before the first underscore, as an integer.
     """
     _write_npy(folder / f"{number:04d}_segmentation.npy", classes)
     path = folder / f"{number:04d}_anomaly.npy"
@@ -54,12 +51,11 @@ def _write_npy(path: Path, array: npt.NDArray[np.generic]) -> None:
 def frame_numbers(image_ids: Sequence[str]) -> list[int]:
     """Return the number of each frame of a dataset: that in its name, or else its place.
 
-    Examples
-    --------
-    >>> frame_numbers(["0003_04_Maurener_Weg", "0012_15_Rechbergstr"])
-    [3, 12]
-    >>> frame_numbers(["04_Maurener_Weg_000010", "04_Maurener_Weg_000020"])
-    [0, 1]
+    Examples:
+        >>> frame_numbers(["0003_04_Maurener_Weg", "0012_15_Rechbergstr"])
+        [3, 12]
+        >>> frame_numbers(["04_Maurener_Weg_000010", "04_Maurener_Weg_000020"])
+        [0, 1]
     """
     found = [match[1] for name in image_ids if (match := re.match(r"(\d+)(?:_|$)", name))]
     numbers = [int(text) for text in found]
@@ -77,23 +73,15 @@ FORMATS: dict[str, Callable[[Path, Prediction, int, FloatMap, LabelMap], Path]] 
 def submit(prediction: Prediction, number: int, score: str, benchmark: str, folder: Path) -> Path:
     """Write the score map of one frame for a benchmark and return its file.
 
-    Parameters
-    ----------
-    prediction
-        The frame.
-    number
-        Of the frame, see :func:`frame_numbers`.
-    score
-        A key of :data:`meta_ood.scores.SCORES`.
-    benchmark
-        A key of :data:`FORMATS`.
-    folder
-        Where to write; it is made.
+    Args:
+        prediction: The frame.
+        number: Of the frame, see :func:`frame_numbers`.
+        score: A key of :data:`meta_ood.scores.SCORES`.
+        benchmark: A key of :data:`FORMATS`.
+        folder: Where to write; it is made.
 
-    Raises
-    ------
-    ValueError
-        Unknown benchmark or score; the known ones are listed.
+    Raises:
+        ValueError: Unknown benchmark or score; the known ones are listed.
     """
     write = lookup("benchmark", FORMATS, benchmark)
     formula = lookup("score", SCORES, score)

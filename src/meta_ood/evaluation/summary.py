@@ -35,19 +35,15 @@ ROWS = 5
 def read_removed(meta: Path, table: SegmentTable) -> tuple[Floats, Flags]:
     """Read ``probabilities.csv`` of the stage `meta`.
 
-    Returns
-    -------
-    probability
-        ``(S,)`` out-of-fold probability of being false.
-    removed
-        ``(S,) bool``.
+    Returns:
+        probability
+            ``(S,)`` out-of-fold probability of being false.
+        removed
+            ``(S,) bool``.
 
-    Raises
-    ------
-    FileNotFoundError
-        If the stage has not run.
-    ValueError
-        If the file does not fit the table.
+    Raises:
+        FileNotFoundError: If the stage has not run.
+        ValueError: If the file does not fit the table.
     """
     path = meta / "probabilities.csv"
     if not path.is_file():
@@ -61,26 +57,20 @@ def read_removed(meta: Path, table: SegmentTable) -> tuple[Floats, Flags]:
         probability = np.array([float(row["probability"]) for row in rows], np.float64)
         removed = np.array([bool(int(row["removed"])) for row in rows], bool)
     except ValueError as error:
-        raise ValueError(
-            f"{path}: expected a number in every `probability` and `removed`: {error}"
-        ) from None
+        raise ValueError(f"{path}: expected a number in every `probability` and `removed`: {error}") from None
     return probability, removed
 
 
 def read_calibration(meta: Path) -> Curve:
     """Read the calibration of the out-of-fold probabilities from ``metrics.json`` of `meta`.
 
-    Returns
-    -------
-    ``predicted`` (mean probability of being false), ``observed`` (fraction that is false) and
-    ``segments`` (how many) of each bin that holds segments.
+    Returns:
+        ``predicted`` (mean probability of being false), ``observed`` (fraction that is false) and ``segments`` (how
+        many) of each bin that holds segments.
 
-    Raises
-    ------
-    FileNotFoundError
-        If the stage has not run.
-    ValueError
-        If the file does not hold a calibration.
+    Raises:
+        FileNotFoundError: If the stage has not run.
+        ValueError: If the file does not hold a calibration.
     """
     path = meta / "metrics.json"
     if not path.is_file():
@@ -93,9 +83,7 @@ def read_calibration(meta: Path) -> Curve:
         filled = columns[2] > 0
         predicted, observed, segments = (column[filled] for column in columns)
     except (KeyError, TypeError, ValueError, IndexError) as error:
-        raise ValueError(
-            f"{path}: no calibration with predicted, observed, count: {error!r}"
-        ) from None
+        raise ValueError(f"{path}: no calibration with predicted, observed, count: {error!r}") from None
     return {"predicted": predicted, "observed": observed, "segments": segments}
 
 
@@ -109,20 +97,14 @@ def measure(
 ) -> dict[str, Any]:
     """Return all metrics of one network, variant and dataset.
 
-    Parameters
-    ----------
-    counts
-        Counts of all frames.
-    table, removed
-        Segments of the set and what meta classification removes, ``(S,) bool``.
-    protocols
-        Keys of :data:`meta_ood.metrics.pixel.PROTOCOLS`; ``exact`` is always there.
-    label_names
-        Names of the label ids of components.
+    Args:
+        counts: Counts of all frames.
+        table, removed: Segments of the set and what meta classification removes, ``(S,) bool``.
+        protocols: Keys of :data:`meta_ood.metrics.pixel.PROTOCOLS`; ``exact`` is always there.
+        label_names: Names of the label ids of components.
 
-    Returns
-    -------
-    Plain values for metrics.json; NaN where undefined.
+    Returns:
+        Plain values for metrics.json; NaN where undefined.
     """
     # 1. pixels: each score is swept once for all protocols
     pixels: dict[str, dict[str, Any]] = {name: {} for name in dict.fromkeys(("exact", *protocols))}
@@ -174,21 +156,17 @@ def measure(
 def headlines(values: Mapping[str, Any]) -> dict[str, float]:
     """Return the metrics of :data:`METRICS` that are defined: what DVC shows and compares.
 
-    Examples
-    --------
-    >>> headlines({"auroc": 0.5, "miou": None, "pixels": 7})
-    {'auroc': 0.5}
+    Examples:
+        >>> headlines({"auroc": 0.5, "miou": None, "pixels": 7})
+        {'auroc': 0.5}
     """
     return {name: values[name] for name in METRICS if values.get(name) is not None}
 
 
-def found_components(
-    table: SegmentTable, removed: Flags, label_names: Mapping[int, str]
-) -> dict[str, Any]:
+def found_components(table: SegmentTable, removed: Flags, label_names: Mapping[int, str]) -> dict[str, Any]:
     """Return how many components are found by size, by row of their lower edge, by label.
 
-    Labels stand under their names where these are known, else under their ids; without any label
-    id there is no group.
+    Labels stand under their names where these are known, else under their ids; without any label id there is no group.
     """
     lowest = table.component_box[:, 2]
     # equal groups of rows up to the lowest component
@@ -207,10 +185,9 @@ def found_components(
 def plain(value: Any) -> Any:
     """Return `value` for JSON: NaN and infinities become None, NumPy numbers plain ones.
 
-    Examples
-    --------
-    >>> plain({"a": [float("nan"), np.float64(0.5)], "b": np.int64(3)})
-    {'a': [None, 0.5], 'b': 3}
+    Examples:
+        >>> plain({"a": [float("nan"), np.float64(0.5)], "b": np.int64(3)})
+        {'a': [None, 0.5], 'b': 3}
     """
     if isinstance(value, Mapping):
         return {str(k): plain(v) for k, v in value.items()}
@@ -236,11 +213,7 @@ def curve_tables(counts: SetCounts, table: SegmentTable, probability: Floats) ->
     confidence, accuracy, pixels = counts.reliability.curve()
     centres, negatives, positives = pixel.score_distribution(counts.curve)
     return {
-        "roc": {
-            "false_positive_rate": fpr,
-            "true_positive_rate": tpr,
-            "threshold": roc_threshold,
-        },
+        "roc": {"false_positive_rate": fpr, "true_positive_rate": tpr, "threshold": roc_threshold},
         "pr": {"recall": recall, "precision": precision, "threshold": pr_threshold},
         "histogram": {"score": centres, "in_distribution": negatives, "ood": positives},
         "trade_off": segment.trade_off(table, probability),

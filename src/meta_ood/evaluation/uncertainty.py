@@ -24,29 +24,18 @@ FEW = 10
 
 
 def replicates(
-    counts: SetCounts,
-    table: SegmentTable,
-    removed: Flags,
-    metrics: Mapping[str, object],
-    *,
-    count: int,
-    seed: int,
+    counts: SetCounts, table: SegmentTable, removed: Flags, metrics: Mapping[str, object], *, count: int, seed: int
 ) -> dict[str, Floats]:
     """Return the metrics of resampled scenes.
 
-    Parameters
-    ----------
-    counts, table, removed
-        As for :func:`meta_ood.evaluation.measure`.
-    metrics
-        What that returned. The thin counts have a small error: the difference between exact and
-        thin value of the whole set is added to the replicates.
-    count, seed
-        Number of replicates and the seed of the draw.
+    Args:
+        counts, table, removed: As for :func:`meta_ood.evaluation.measure`.
+        metrics: What that returned. The thin counts have a small error: the difference between exact and thin value of
+            the whole set is added to the replicates.
+        count, seed: Number of replicates and the seed of the draw.
 
-    Returns
-    -------
-    Metric name -> ``(count,)``; empty with fewer than two scenes or no replicate.
+    Returns:
+        Metric name -> ``(count,)``; empty with fewer than two scenes or no replicate.
     """
     scenes = sorted(set(table.scenes))
     if len(scenes) < FEW:
@@ -68,9 +57,7 @@ def replicates(
     result |= _of_segments(table, removed, place, weights, "_after_meta")
     # 3. known classes
     confusion = np.stack([counts.confusion[scene] for scene in scenes])
-    result["miou"] = np.array(
-        [semantic.mean_iou(np.tensordot(weight, confusion, 1)) for weight in weights]
-    )
+    result["miou"] = np.array([semantic.mean_iou(np.tensordot(weight, confusion, 1)) for weight in weights])
     return result
 
 
@@ -79,19 +66,14 @@ def _of_segments(
 ) -> dict[str, Floats]:
     """Resample segment errors, and F1 of segments and components.
 
-    All of them are functions of numbers per scene, which are summed with the weights: scene of
-    image i is ``place[i]``.
+    All of them are functions of numbers per scene, which are summed with the weights: scene of image i is ``place[i]``.
     """
     scenes = weights.shape[1]
     of_segment, of_component = place[table.image][~removed], place[table.component_image]
     is_false = table.is_false[~removed]
     true, false, missed = (
         weights @ np.bincount(where, minlength=scenes)
-        for where in (
-            of_segment[~is_false],
-            of_segment[is_false],
-            of_component[segment.missed(table, ~removed)],
-        )
+        for where in (of_segment[~is_false], of_segment[is_false], of_component[segment.missed(table, ~removed)])
     )
     overlaps, taus = component.of_table(table, ~removed), np.array(component.TAUS)
     # (scenes, taus): components found and segments false at each overlap threshold

@@ -20,26 +20,16 @@ from meta_ood.inference.batches import Batch, Sample, read, to_unit_range
 from meta_ood.models.device import device_of, set_tf32
 
 
-def predict(
-    network: nn.Module,
-    frames: Sequence[Frame],
-    params: InferParams,
-    machine: Machine,
-) -> Iterator[Prediction]:
+def predict(network: nn.Module, frames: Sequence[Frame], params: InferParams, machine: Machine) -> Iterator[Prediction]:
     """Yield the prediction of every frame, in their order.
 
-    Parameters
-    ----------
-    network
-        See :mod:`meta_ood.models`; put into eval mode on the machine's device.
-    frames
-        What ``prepare`` wrote.
-    params
-        Precision, averaging over flip and scales, tiles; how many neighbouring frames of one size
-        go through together. With one, the default, the last bits of a result do not depend on its
-        neighbours, on where a run was resumed, or on the server.
-    machine
-        Device and reading threads.
+    Args:
+        network: See :mod:`meta_ood.models`; put into eval mode on the machine's device.
+        frames: What ``prepare`` wrote.
+        params: Precision, averaging over flip and scales, tiles; how many neighbouring frames of one size go through
+            together. With one, the default, the last bits of a result do not depend on its neighbours, on where a run
+            was resumed, or on the server.
+        machine: Device and reading threads.
     """
     device = device_of(machine)
     network = network.to(device).eval()
@@ -48,11 +38,7 @@ def predict(
     for batch in _batches(frames, params.batch_size, machine.workers):
         logits = average_logits(network, batch.images.to(device), params)
         for image_id, own, target, label_ids in zip(
-            batch.image_ids,
-            logits.float().cpu().numpy(),
-            batch.targets,
-            batch.label_ids,
-            strict=True,
+            batch.image_ids, logits.float().cpu().numpy(), batch.targets, batch.label_ids, strict=True
         ):
             yield Prediction(
                 image_id=image_id,
@@ -71,19 +57,14 @@ def average_logits(network: nn.Module, images: Tensor, params: InferParams) -> T
 
     Logits are averaged, not probabilities, so that scores of logits keep their meaning.
 
-    Parameters
-    ----------
-    network
-        In eval mode.
-    images
-        ``(N, 3, H, W) uint8`` on the network's device.
-    params
-        ``scales`` of the image, ``flip`` for its mirror image too, ``tile`` [px] for windows.
+    Args:
+        network: In eval mode.
+        images: ``(N, 3, H, W) uint8`` on the network's device.
+        params: ``scales`` of the image, ``flip`` for its mirror image too, ``tile`` [px] for windows.
 
-    Returns
-    -------
-    ``(N, C, h, w)``: with one scale and no tiles just what the network gives, else on a grid of
-    ceil(H / stride) × ceil(W / stride).
+    Returns:
+        ``(N, C, h, w)``: with one scale and no tiles just what the network gives, else on a grid of ceil(H / stride) ×
+        ceil(W / stride).
     """
     height, width = images.shape[2:]
     stride = int(getattr(network, "output_stride", 1))
@@ -117,29 +98,22 @@ def average_logits(network: nn.Module, images: Tensor, params: InferParams) -> T
 def tiled_logits(network: nn.Module, pixels: Tensor, tile: int, grid: tuple[int, int]) -> Tensor:
     """Run a network over overlapping windows and blend its logits on one grid.
 
-    Each point of the grid takes the bilinear values of the windows around it, weighted by its
-    distance from their borders. Windows overlap by a quarter at least.
+    Each point of the grid takes the bilinear values of the windows around it, weighted by its distance from their
+    borders. Windows overlap by a quarter at least.
 
-    Parameters
-    ----------
-    network
-        In eval mode.
-    pixels
-        ``(N, 3, H, W)`` in [0, 1].
-    tile
-        Side of a window [px].
-    grid
-        ``(h, w)`` of the result, spread over the image as ``align_corners`` says.
+    Args:
+        network: In eval mode.
+        pixels: ``(N, 3, H, W)`` in [0, 1].
+        tile: Side of a window [px].
+        grid: ``(h, w)`` of the result, spread over the image as ``align_corners`` says.
 
-    Returns
-    -------
-    ``(N, C, h, w) float32``.
+    Returns:
+        ``(N, C, h, w) float32``.
     """
     align: bool = getattr(network, "align_corners", True)
     device = pixels.device
     rows, columns = (
-        _positions(size, points, align).to(device)
-        for size, points in zip(pixels.shape[2:], grid, strict=True)
+        _positions(size, points, align).to(device) for size, points in zip(pixels.shape[2:], grid, strict=True)
     )
     total: Tensor | None = None
     weights = torch.zeros(grid, device=device)
@@ -177,10 +151,9 @@ def _positions(size: int, points: int, align: bool) -> Tensor:
 def _windows(size: int, tile: int) -> list[tuple[int, int]]:
     """Cover an axis with windows that overlap by a quarter or more.
 
-    Examples
-    --------
-    >>> _windows(100, 64)
-    [(0, 64), (36, 100)]
+    Examples:
+        >>> _windows(100, 64)
+        [(0, 64), (36, 100)]
     """
     if size <= tile:
         return [(0, size)]
@@ -218,10 +191,8 @@ def write_behind(
 ) -> Iterator[Prediction]:
     """Pass predictions on while another thread writes them; at most `waiting` are unwritten.
 
-    Raises
-    ------
-    Exception
-        What `write` raised, at the next prediction or at the end.
+    Raises:
+        Exception: What `write` raised, at the next prediction or at the end.
     """
     pending: deque[Future[None]] = deque()
     with ThreadPoolExecutor(1, thread_name_prefix="writer") as pool:

@@ -19,16 +19,11 @@ from meta_ood.data.frames import Frame
 class Sample:
     """One image with its target.
 
-    Attributes
-    ----------
-    image
-        ``(3, H, W) uint8``.
-    target
-        ``(H, W) uint8``, see :mod:`meta_ood.data.labels`.
-    image_id
-        The image's name within its dataset.
-    label_ids
-        ``(H, W) uint8``, where the dataset has them and they were asked for.
+    Attributes:
+        image: ``(3, H, W) uint8``.
+        target: ``(H, W) uint8``, see :mod:`meta_ood.data.labels`.
+        image_id: The image's name within its dataset.
+        label_ids: ``(H, W) uint8``, where the dataset has them and they were asked for.
     """
 
     image: Tensor
@@ -41,16 +36,11 @@ class Sample:
 class Batch:
     """Samples of one size.
 
-    Attributes
-    ----------
-    images
-        ``(N, 3, H, W) uint8``.
-    targets
-        ``(N, H, W) uint8``.
-    image_ids
-        N names.
-    label_ids
-        N times ``(H, W) uint8`` or None.
+    Attributes:
+        images: ``(N, 3, H, W) uint8``.
+        targets: ``(N, H, W) uint8``.
+        image_ids: N names.
+        label_ids: N times ``(H, W) uint8`` or None.
     """
 
     images: Tensor
@@ -72,10 +62,9 @@ class Batch:
 def to_unit_range(images: Tensor) -> Tensor:
     """Bring bytes to floats in [0, 1], which is what every network takes.
 
-    Examples
-    --------
-    >>> float(to_unit_range(torch.tensor(255, dtype=torch.uint8)))
-    1.0
+    Examples:
+        >>> float(to_unit_range(torch.tensor(255, dtype=torch.uint8)))
+        1.0
     """
     return images.to(torch.float32).mul_(1 / 255)
 
@@ -83,19 +72,14 @@ def to_unit_range(images: Tensor) -> Tensor:
 def read(frame: Frame, label_ids: bool = False) -> Sample:
     """Decode a frame, and with `label_ids` these too, where it has them.
 
-    Raises
-    ------
-    FileNotFoundError
-        If the image, the target or the file of label ids is missing.
-    ValueError
-        If they differ in size, or the target is no 8-bit grey image.
+    Raises:
+        FileNotFoundError: If the image, the target or the file of label ids is missing.
+        ValueError: If they differ in size, or the target is no 8-bit grey image.
     """
     image = _decode(frame.image, "RGB")
     target = _decode(frame.target, "L")
     if image.shape[:2] != target.shape:
-        raise ValueError(
-            f"{frame.image_id}: image {image.shape[:2]} and target {target.shape} differ in size"
-        )
+        raise ValueError(f"{frame.image_id}: image {image.shape[:2]} and target {target.shape} differ in size")
     pixels = torch.from_numpy(image).permute(2, 0, 1).contiguous()
     ids = None
     if label_ids and frame.label_ids is not None:

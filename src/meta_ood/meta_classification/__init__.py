@@ -1,7 +1,7 @@
 """Meta classification: is a predicted OoD segment a false positive? (docs/method.md, section 5).
 
-:func:`fit` returns a :class:`MetaClassifier` for new data, :func:`out_of_fold` returns the
-probabilities of segments that their classifiers were not fitted on.
+:func:`fit` returns a :class:`MetaClassifier` for new data, :func:`out_of_fold` returns the probabilities of segments
+that their classifiers were not fitted on.
 """
 
 from meta_ood.meta_classification.classifier import MetaClassifier, fit

@@ -31,28 +31,17 @@ _PLAIN = (
 class MetaClassifier:
     """Decides from its features whether a predicted OoD segment is a false positive.
 
-    Attributes
-    ----------
-    feature_names
-        F names, in the order of the table's columns.
-    scaling
-        Mean and scale of each feature over the training segments.
-    model
-        From scaled features to log odds.
-    classifier
-        The model's name in ``CLASSIFIERS``.
-    operating_point
-        A segment is removed if its probability of being a false positive is above.
-    fit_failure
-        Why no model was fitted, so that nothing is ever removed; "" for a fitted classifier.
-    score, threshold
-        What made the training segments, and must make those to be classified; "" and None if
-        unknown.
-    network, variant, class_names
-        What predicted the training segments; "" and empty if unknown.
-    segments, differing_decisions
-        Number of training segments, and on how many of them the classifiers fitted without their
-        fold, whose decisions the report counts, decide differently; None if unknown.
+    Attributes:
+        feature_names: F names, in the order of the table's columns.
+        scaling: Mean and scale of each feature over the training segments.
+        model: From scaled features to log odds.
+        classifier: The model's name in ``CLASSIFIERS``.
+        operating_point: A segment is removed if its probability of being a false positive is above.
+        fit_failure: Why no model was fitted, so that nothing is ever removed; "" for a fitted classifier.
+        score, threshold: What made the training segments, and must make those to be classified; "" and None if unknown.
+        network, variant, class_names: What predicted the training segments; "" and empty if unknown.
+        segments, differing_decisions: Number of training segments, and on how many of them the classifiers fitted
+            without their fold, whose decisions the report counts, decide differently; None if unknown.
     """
 
     feature_names: tuple[str, ...]
@@ -97,8 +86,7 @@ class MetaClassifier:
     def probability(self, table: SegmentTable) -> Floats:
         """Return ``(S,)`` probabilities in [0, 1] that the table's segments are false positives.
 
-        All 0 if no model was fitted. ValueError if the table has other features than the classifier
-        was fitted on.
+        All 0 if no model was fitted. ValueError if the table has other features than the classifier was fitted on.
         """
         if tuple(table.feature_names) != self.feature_names:
             raise ValueError(
@@ -119,8 +107,8 @@ class MetaClassifier:
     ) -> list[str]:
         """Return a clause for each difference to what predicted the training segments.
 
-        An attribute that the classifier does not know counts as equal. ValueError if the classes
-        differ: the features would mean other things.
+        An attribute that the classifier does not know counts as equal. ValueError if the classes differ: the features
+        would mean other things.
         """
         if self.class_names and tuple(class_names) != self.class_names:
             raise ValueError(
@@ -164,13 +152,11 @@ class MetaClassifier:
         return contents.model_dump_json(indent=1) + "\n", stored
 
     @classmethod
-    def from_json(
-        cls, text: str, source: str = "the text", stored: bytes | None = None
-    ) -> MetaClassifier:
+    def from_json(cls, text: str, source: str = "the text", stored: bytes | None = None) -> MetaClassifier:
         """Read what :meth:`to_json` returned; nothing in it is executed.
 
-        `source` names the file in messages, `stored` is the contents of classifier.skops, which a
-        model that is not linear needs. ValueError with `source` and key if they do not fit.
+        `source` names the file in messages, `stored` is the contents of classifier.skops, which a model that is not
+        linear needs. ValueError with `source` and key if they do not fit.
         """
         contents = classifier_file.parse(text, source)
         names = tuple(feature.name for feature in contents.features)
@@ -182,9 +168,7 @@ class MetaClassifier:
             beside = str(Path(source).with_suffix(".skops"))
             if stored is None or hashlib.sha256(stored).hexdigest() != contents.model.sha256:
                 raise ValueError(f"{source}: the model in {beside} is missing or another one")
-            model = EstimatorModel(
-                classifier_file.load_estimator(stored, contents.classifier, len(names), beside)
-            )
+            model = EstimatorModel(classifier_file.load_estimator(stored, contents.classifier, len(names), beside))
         means = np.array([feature.mean for feature in contents.features], np.float64)
         scales = np.array([feature.scale for feature in contents.features], np.float64)
         return cls(
@@ -219,12 +203,11 @@ class MetaClassifier:
 def fit_failure(false: Flags) -> str:
     """Return why no classifier can be fitted on training segments with these targets, or "".
 
-    Examples
-    --------
-    >>> fit_failure(np.array([True, True]))
-    'all 2 training segments are false positives'
-    >>> fit_failure(np.array([True, False]))
-    ''
+    Examples:
+        >>> fit_failure(np.array([True, True]))
+        'all 2 training segments are false positives'
+        >>> fit_failure(np.array([True, False]))
+        ''
     """
     if len(false) == 0:
         return "no training segment"
@@ -236,32 +219,21 @@ def fit_failure(false: Flags) -> str:
 
 
 def fit(
-    table: SegmentTable,
-    classifier: str = "logistic_regression",
-    *,
-    operating_point: float = 0.5,
-    **options: Any,
+    table: SegmentTable, classifier: str = "logistic_regression", *, operating_point: float = 0.5, **options: Any
 ) -> MetaClassifier:
     """Fit a meta classifier on all segments of a table.
 
-    If the segments are of one class only (or there are none), no model can be fitted: the result
-    is a classifier that removes nothing and says why in ``fit_failure``.
+    If the segments are of one class only (or there are none), no model can be fitted: the result is a classifier that
+    removes nothing and says why in ``fit_failure``.
 
-    Parameters
-    ----------
-    table
-        Segments with features and adjusted IoU.
-    classifier
-        A name in ``CLASSIFIERS``.
-    operating_point
-        Probability in [0, 1] above which a segment is removed.
-    options
-        Keywords of the classifier; for ``logistic_regression``: ``penalty``.
+    Args:
+        table: Segments with features and adjusted IoU.
+        classifier: A name in ``CLASSIFIERS``.
+        operating_point: Probability in [0, 1] above which a segment is removed.
+        options: Keywords of the classifier; for ``logistic_regression``: ``penalty``.
 
-    Raises
-    ------
-    ValueError
-        Unknown classifier or option.
+    Raises:
+        ValueError: Unknown classifier or option.
     """
     fitted = fit_rows(
         tuple(table.feature_names),
@@ -280,9 +252,7 @@ def fit(
     )
 
 
-def fit_rows(
-    names: tuple[str, ...], features: Floats, false: Flags, classifier: str, **options: Any
-) -> MetaClassifier:
+def fit_rows(names: tuple[str, ...], features: Floats, false: Flags, classifier: str, **options: Any) -> MetaClassifier:
     """Do what :func:`fit` does with plain arrays ``(S, F)`` and ``(S,)``; `names` may be empty."""
     fit_model = lookup("classifier", CLASSIFIERS, classifier)
     known = fit_model.__kwdefaults__ or {}

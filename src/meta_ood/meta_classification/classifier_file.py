@@ -1,8 +1,8 @@
 """classifier.json, the file of a meta classifier, and classifier.skops beside it.
 
-JSON holds everything a person wants to read, and the weights of a linear model under the features'
-names. Trees and networks are scikit-learn estimators in a skops file, whose SHA-256 the JSON file
-gives. Both may come from others: nothing in them is executed, and what does not fit is refused.
+JSON holds everything a person wants to read, and the weights of a linear model under the features' names. Trees and
+networks are scikit-learn estimators in a skops file, whose SHA-256 the JSON file gives. Both may come from others:
+nothing in them is executed, and what does not fit is refused.
 """
 
 from __future__ import annotations
@@ -13,14 +13,7 @@ import zipfile
 from typing import Annotated, Any, Final, Literal
 
 import numpy as np
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    ValidationError,
-    field_validator,
-    model_validator,
-)
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.neural_network import MLPClassifier
 
@@ -38,10 +31,7 @@ NOTE = (
 # A classifier of 75 features takes 10 kB, its trees 300 kB: more is no meta classifier.
 MOST_BYTES = 16 * 2**20
 
-_ESTIMATORS = {
-    "gradient_boosted_trees": HistGradientBoostingClassifier,
-    "small_network": MLPClassifier,
-}
+_ESTIMATORS = {"gradient_boosted_trees": HistGradientBoostingClassifier, "small_network": MLPClassifier}
 # skops asks for trust because indices in a tree are not checked when it predicts; we check them.
 _TRUSTED = ["sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor"]
 
@@ -104,8 +94,7 @@ class ClassifierFile(_Entry):
             return values
         if values.get("classifier") in _ESTIMATORS:
             raise ValueError(
-                f"a {values['classifier']} of version 0.1 cannot be read: fit it again"
-                " with `dvc repro meta`"
+                f"a {values['classifier']} of version 0.1 cannot be read: fit it again with `dvc repro meta`"
             )
         values = {**values, "format": FORMAT}
         if "keep_everything" in values:
@@ -127,10 +116,8 @@ class ClassifierFile(_Entry):
 def parse(text: str, source: str) -> ClassifierFile:
     """Return the checked contents of classifier.json, also of version 0.1.
 
-    Raises
-    ------
-    ValueError
-        If it is no meta classifier; `source`, the key and what is expected are named.
+    Raises:
+        ValueError: If it is no meta classifier; `source`, the key and what is expected are named.
     """
     try:
         if len(text) > MOST_BYTES:
@@ -166,10 +153,9 @@ def dump_estimator(estimator: Any) -> bytes:
 
         schema = re.sub(r'("__id__": )(\d+)()', renamed, schema)
         schema = re.sub(r'("file": ")(\d+)(\.npy")', renamed, schema)
-        entries = {
-            re.sub(r"()(\d+)(\.npy)", renamed, name): source.read(name)
-            for name in source.namelist()
-        } | {"schema.json": schema.encode()}
+        entries = {re.sub(r"()(\d+)(\.npy)", renamed, name): source.read(name) for name in source.namelist()} | {
+            "schema.json": schema.encode()
+        }
         for name in sorted(entries):
             target.writestr(zipfile.ZipInfo(name), entries[name], zipfile.ZIP_DEFLATED)
     return buffer.getvalue()
@@ -178,11 +164,9 @@ def dump_estimator(estimator: Any) -> bytes:
 def load_estimator(data: bytes, classifier: str, features: int, source: str) -> Any:
     """Undo :func:`dump_estimator`.
 
-    Raises
-    ------
-    ValueError
-        If the file is damaged, holds a type that is not trusted, or not such a classifier of
-        `features` features; `source` and the type are named.
+    Raises:
+        ValueError: If the file is damaged, holds a type that is not trusted, or not such a classifier of `features`
+            features; `source` and the type are named.
     """
     import skops.io
 

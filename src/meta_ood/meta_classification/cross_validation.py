@@ -12,12 +12,7 @@ import numpy as np
 from meta_ood.meta_classification import quality
 from meta_ood.meta_classification.classifier import MetaClassifier, fit
 from meta_ood.meta_classification.features import Flags, Floats, false_positives
-from meta_ood.meta_classification.folds import (
-    LEAVE_ONE_OUT,
-    OutOfFold,
-    out_of_fold,
-    predict_folds,
-)
+from meta_ood.meta_classification.folds import LEAVE_ONE_OUT, OutOfFold, out_of_fold, predict_folds
 from meta_ood.meta_classification.regression import cross_validate_iou, regression_quality
 from meta_ood.segments import SegmentTable
 
@@ -32,20 +27,14 @@ _INNER_FOLDS = 5
 class CrossValidation:
     """Out-of-fold decisions on the segments of a table, and the classifier fitted on all of them.
 
-    Attributes
-    ----------
-    probability
-        ``(S,)`` out-of-fold probability of being a false positive.
-    removed
-        ``(S,) bool``: the probability is above the operating point.
-    estimated_iou
-        ``(S,)`` out-of-fold estimate of the adjusted IoU in [0, 1] (meta regression); NaN where
-        there is no other fold.
-    classifier
-        Fitted on all segments: for new data.
-    metrics
-        Plain values; ``auroc``, ``auprc``, ``accuracy``, ``brier`` and the calibration are those
-        of the segments for whose folds a classifier was fitted, None where not defined.
+    Attributes:
+        probability: ``(S,)`` out-of-fold probability of being a false positive.
+        removed: ``(S,) bool``: the probability is above the operating point.
+        estimated_iou: ``(S,)`` out-of-fold estimate of the adjusted IoU in [0, 1] (meta regression); NaN where there is
+            no other fold.
+        classifier: Fitted on all segments: for new data.
+        metrics: Plain values; ``auroc``, ``auprc``, ``accuracy``, ``brier`` and the calibration are those of the
+            segments for whose folds a classifier was fitted, None where not defined.
     """
 
     probability: Floats
@@ -66,24 +55,16 @@ def cross_validate(
 ) -> CrossValidation:
     """Cross-validate a meta classifier on a table and fit it on all of it.
 
-    Parameters
-    ----------
-    table
-        Segments with features, adjusted IoU, images and scenes.
-    classifier, options
-        A name in ``CLASSIFIERS`` and its keywords.
-    folds
-        A name in ``FOLDS``.
-    operating_point
-        Probability in [0, 1] above which a segment is removed, unless `max_lost` is given.
-    max_lost
-        Fraction of the true segments, in [0, 1], that may be lost: the operating point is then the
-        lowest that keeps to it on the training folds, see :func:`operating_points`.
+    Args:
+        table: Segments with features, adjusted IoU, images and scenes.
+        classifier, options: A name in ``CLASSIFIERS`` and its keywords.
+        folds: A name in ``FOLDS``.
+        operating_point: Probability in [0, 1] above which a segment is removed, unless `max_lost` is given.
+        max_lost: Fraction of the true segments, in [0, 1], that may be lost: the operating point is then the lowest
+            that keeps to it on the training folds, see :func:`operating_points`.
 
-    Raises
-    ------
-    ValueError
-        Unknown classifier, option or folds.
+    Raises:
+        ValueError: Unknown classifier, option or folds.
     """
     options = dict(options or {})
     # 1. probabilities and decisions, each segment's by a classifier fitted without its fold
@@ -143,19 +124,14 @@ def _quality_metrics(found: OutOfFold, false: Flags, removed: Flags) -> dict[str
 
 
 def operating_points(
-    table: SegmentTable,
-    found: OutOfFold,
-    folds: str,
-    classifier: str,
-    options: Mapping[str, Any],
-    max_lost: float,
+    table: SegmentTable, found: OutOfFold, folds: str, classifier: str, options: Mapping[str, Any], max_lost: float
 ) -> Floats:
     """Return ``(S,)``: for each segment the operating point chosen without its fold.
 
-    For folds by scene or image, the training part of each fold is cross-validated in turn (in at
-    most five parts of whole scenes or images) and the point is chosen on the result. Where segments
-    are left out one by one, the point for a segment is chosen on the out-of-fold probabilities of
-    all others. If a training part cannot be cross-validated, the point is 1: the fold is kept.
+    For folds by scene or image, the training part of each fold is cross-validated in turn (in at most five parts of
+    whole scenes or images) and the point is chosen on the result. Where segments are left out one by one, the point for
+    a segment is chosen on the out-of-fold probabilities of all others. If a training part cannot be cross-validated,
+    the point is 1: the fold is kept.
     """
     false = false_positives(table)
     points = np.ones(len(false))

@@ -20,12 +20,7 @@ from meta_ood.meta_classification.features import (
     false_positives,
 )
 from meta_ood.meta_classification.folds import LEAVE_ONE_OUT, assign_folds, predict_folds
-from meta_ood.meta_classification.models import (
-    LinearModel,
-    logistic_regression,
-    solver,
-    with_ones,
-)
+from meta_ood.meta_classification.models import LinearModel, logistic_regression, solver, with_ones
 from meta_ood.segments import SegmentTable
 
 # Numbers of features for which the AUROC along the path is given: dense where it rises.
@@ -46,10 +41,9 @@ GROUPS: dict[str, str] = {
 def feature_groups(names: Sequence[str]) -> dict[str, list[int]]:
     """Return group -> columns; what fits no pattern is the group "other".
 
-    Examples
-    --------
-    >>> feature_groups(["E_bd", "S", "mean_x", "E", "mine"])
-    {'entropy': [0, 3], 'size': [1], 'position': [2], 'other': [4]}
+    Examples:
+        >>> feature_groups(["E_bd", "S", "mean_x", "E", "mine"])
+        {'entropy': [0, 3], 'size': [1], 'position': [2], 'other': [4]}
     """
     found: dict[str, list[int]] = {group: [] for group in (*GROUPS, "other")}
     for column, name in enumerate(names):
@@ -61,8 +55,8 @@ def feature_groups(names: Sequence[str]) -> dict[str, list[int]]:
 def contributions(classifier: MetaClassifier, table: SegmentTable) -> Floats:
     """Return ``(S, F)``: what each feature adds to the log odds of being false, against its mean.
 
-    For a linear model ``w_k x_k``: they and the bias add up to the log odds. For any other model
-    the log odds less those with feature k at its training mean. All 0 if no model was fitted.
+    For a linear model ``w_k x_k``: they and the bias add up to the log odds. For any other model the log odds less
+    those with feature k at its training mean. All 0 if no model was fitted.
     """
     scaled = classifier.scaling(np.asarray(table.features, np.float64))
     if classifier.fit_failure:
@@ -80,21 +74,16 @@ def contributions(classifier: MetaClassifier, table: SegmentTable) -> Floats:
 
 
 def reasons(
-    contribution: Floats,
-    values: Floats,
-    names: Sequence[str],
-    most: int = 3,
-    class_names: Sequence[str] = (),
+    contribution: Floats, values: Floats, names: Sequence[str], most: int = 3, class_names: Sequence[str] = ()
 ) -> list[dict[str, Any]]:
     """Return at most `most` features that decide about one segment, the strongest first.
 
-    `contribution` and `values` are ``(F,)``, a row of :func:`contributions` and of the table's
-    features; features that add nothing are left out.
+    `contribution` and `values` are ``(F,)``, a row of :func:`contributions` and of the table's features; features that
+    add nothing are left out.
 
-    Examples
-    --------
-    >>> reasons(np.array([0.1, -2.0]), np.array([7.0, 0.5]), ["S", "E"], most=1)
-    [{'feature': 'E', 'description': 'mean entropy', 'value': 0.5, 'log_odds': -2.0}]
+    Examples:
+        >>> reasons(np.array([0.1, -2.0]), np.array([7.0, 0.5]), ["S", "E"], most=1)
+        [{'feature': 'E', 'description': 'mean entropy', 'value': 0.5, 'log_odds': -2.0}]
     """
     order = np.argsort(-np.abs(contribution), kind="stable")[:most]
     return [
@@ -114,9 +103,9 @@ def coefficient_intervals(
 ) -> tuple[Floats, Floats]:
     """Return ``(F,)`` lower and upper ends of the weights' bootstrap intervals; NaN if undefined.
 
-    Whole images are drawn, since segments of an image are alike; the scaling is that of all
-    segments, so that the weights are comparable. Samples with one kind of segment only are drawn
-    again. `level` is the probability mass of the interval.
+    Whole images are drawn, since segments of an image are alike; the scaling is that of all segments, so that the
+    weights are comparable. Samples with one kind of segment only are drawn again. `level` is the probability mass of
+    the interval.
     """
     false = false_positives(table)
     features = np.asarray(table.features, np.float64)
@@ -144,18 +133,14 @@ def lars_path(scaled: Floats, target: Floats) -> tuple[list[int], Floats]:
     """Return the path of least angle regression (Efron et al., Annals of Statistics 32, 2004).
 
     At each step all columns that have entered are equally correlated with the residual. (The
-    ``lars_path(method="lar")`` of scikit-learn loses that property where a coefficient changes its
-    sign.)
+    ``lars_path(method="lar")`` of scikit-learn loses that property where a coefficient changes its sign.)
 
-    Parameters
-    ----------
-    scaled, target
-        ``(S, F)`` scaled features and ``(S,)``, whose mean is subtracted.
+    Args:
+        scaled, target: ``(S, F)`` scaled features and ``(S,)``, whose mean is subtracted.
 
-    Returns
-    -------
-    The columns in the order in which they enter (constant ones, and ones that earlier ones span,
-    never do), and ``(E, F)`` coefficients: row e where the next column is about to enter.
+    Returns:
+        The columns in the order in which they enter (constant ones, and ones that earlier ones span, never do), and
+        ``(E, F)`` coefficients: row e where the next column is about to enter.
     """
     gram = scaled.T @ scaled
     correlation = scaled.T @ (target - target.mean())
@@ -193,9 +178,7 @@ def lars_path(scaled: Floats, target: Floats) -> tuple[list[int], Floats]:
     return order, np.array(path).reshape(len(order), len(gram))
 
 
-def path_quality(
-    features: Floats, false: Flags, fold: Integers, sizes: Sequence[int]
-) -> list[dict[str, Any]]:
+def path_quality(features: Floats, false: Flags, fold: Integers, sizes: Sequence[int]) -> list[dict[str, Any]]:
     """Return the out-of-fold AUROC with the first features of the LARS path, for each size.
 
     The path is computed anew in every fold, so that the choice of features, too, is out of fold.
@@ -212,15 +195,10 @@ def path_quality(
             chosen = order[:size]
             model = logistic_regression(train[:, chosen], false[~out])
             log_odds[row, out] = model.log_odds(test[:, chosen])
-    return [
-        {"features": size, "auroc": _auroc(values, false)}
-        for size, values in zip(sizes, log_odds, strict=True)
-    ]
+    return [{"features": size, "auroc": _auroc(values, false)} for size, values in zip(sizes, log_odds, strict=True)]
 
 
-def ablations(
-    features: Floats, names: Sequence[str], false: Flags, fold: Integers
-) -> list[dict[str, Any]]:
+def ablations(features: Floats, names: Sequence[str], false: Flags, fold: Integers) -> list[dict[str, Any]]:
     """Return, for each group of features, the out-of-fold AUROC without it and of it alone."""
     rows = []
     for group, columns in feature_groups(names).items():
@@ -240,21 +218,15 @@ def explain(
 ) -> dict[str, Any]:
     """Return the contents of ``explanation.json``: plain values.
 
-    ``degenerate``, ``coefficients`` (weight with bootstrap interval, strongest first), ``path``
-    (order of entry, AUROC by number of features) and ``groups`` (ablations), all of the logistic
-    regression. Where segments are left out one by one, path and groups leave images out. Only
-    ``degenerate`` if all segments are of one kind.
+    ``degenerate``, ``coefficients`` (weight with bootstrap interval, strongest first), ``path`` (order of entry, AUROC
+    by number of features) and ``groups`` (ablations), all of the logistic regression. Where segments are left out one
+    by one, path and groups leave images out. Only ``degenerate`` if all segments are of one kind.
 
-    Parameters
-    ----------
-    table
-        Segments with features, adjusted IoU, images and scenes.
-    folds
-        A name in ``FOLDS``.
-    samples, seed
-        Of the bootstrap; 0 samples leave the intervals out.
-    class_names
-        Names of the C classes, for the descriptions.
+    Args:
+        table: Segments with features, adjusted IoU, images and scenes.
+        folds: A name in ``FOLDS``.
+        samples, seed: Of the bootstrap; 0 samples leave the intervals out.
+        class_names: Names of the C classes, for the descriptions.
     """
     names = table.feature_names
     features = np.asarray(table.features, np.float64)
@@ -277,10 +249,7 @@ def explain(
     fold = assign_folds(table, "image" if folds in LEAVE_ONE_OUT else folds)
     order, _ = lars_path(fitted.scaling(features), false.astype(np.float64))
     sizes = sorted({k for k in _PATH_SIZES if k < len(order)} | {len(order)})
-    found["path"] = {
-        "order": [names[k] for k in order],
-        "quality": path_quality(features, false, fold, sizes),
-    }
+    found["path"] = {"order": [names[k] for k in order], "quality": path_quality(features, false, fold, sizes)}
     found["groups"] = ablations(features, names, false, fold)
     return found
 

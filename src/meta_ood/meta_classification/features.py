@@ -29,13 +29,10 @@ def false_positives(table: SegmentTable) -> Flags:
 class Scaling:
     """Column-wise standardisation, fitted on training segments alone.
 
-    Attributes
-    ----------
-    mean
-        ``(F,)`` mean of the finite values of a column; 0 for a column without any.
-    scale
-        ``(F,)`` population standard deviation; 0 marks a constant column, which is scaled to 0
-        whatever values new data have there.
+    Attributes:
+        mean: ``(F,)`` mean of the finite values of a column; 0 for a column without any.
+        scale: ``(F,)`` population standard deviation; 0 marks a constant column, which is scaled to 0 whatever values
+            new data have there.
     """
 
     mean: Floats
@@ -45,10 +42,9 @@ class Scaling:
     def of(cls, features: Floats) -> Scaling:
         """Fit to the rows of `features` ``(S, F)``; values that are not finite are left out.
 
-        Examples
-        --------
-        >>> Scaling.of(np.array([[1.0, 5.0], [3.0, 5.0]])).scale
-        array([1., 0.])
+        Examples:
+            >>> Scaling.of(np.array([[1.0, 5.0], [3.0, 5.0]])).scale
+            array([1., 0.])
         """
         finite = np.isfinite(features)
         count = np.maximum(finite.sum(axis=0), 1)
@@ -76,14 +72,13 @@ class Scaling:
 def degenerate_columns(features: Floats, names: Sequence[str]) -> dict[str, str]:
     """Return the columns of ``(S, F)`` that carry no information, or none beyond an earlier one.
 
-    Name -> reason: values that are not finite, a constant, or the same (up to scale and shift) as
-    an earlier column. Such columns stay in use: a constant column is scaled to 0, and the L2
-    penalty shares the weight among equal columns.
+    Name -> reason: values that are not finite, a constant, or the same (up to scale and shift) as an earlier column.
+    Such columns stay in use: a constant column is scaled to 0, and the L2 penalty shares the weight among equal
+    columns.
 
-    Examples
-    --------
-    >>> degenerate_columns(np.array([[1.0, 2.0, 0.0], [3.0, 6.0, 0.0]]), ("a", "b", "c"))
-    {'b': 'same as a up to scale and shift', 'c': 'constant'}
+    Examples:
+        >>> degenerate_columns(np.array([[1.0, 2.0, 0.0], [3.0, 6.0, 0.0]]), ("a", "b", "c"))
+        {'b': 'same as a up to scale and shift', 'c': 'constant'}
     """
     found: dict[str, str] = {}
     if not len(features):
@@ -128,12 +123,11 @@ def describe_feature(name: str, class_names: Sequence[str] = ()) -> str:
 
     A class without a name is given by its number; an unknown feature name is returned as it is.
 
-    Examples
-    --------
-    >>> describe_feature("ndist1", ["road", "train"])
-    "share of neighbouring pixels that are 'train'"
-    >>> describe_feature("E_var_bd"), describe_feature("cprob7")
-    ('variance of the entropy on the boundary', "mean probability of 'class 7'")
+    Examples:
+        >>> describe_feature("ndist1", ["road", "train"])
+        "share of neighbouring pixels that are 'train'"
+        >>> describe_feature("E_var_bd"), describe_feature("cprob7")
+        ('variance of the entropy on the boundary', "mean probability of 'class 7'")
     """
     if found := re.fullmatch(r"(cprob|ndist)(\d+)", name):
         number = int(found[2])

@@ -10,13 +10,7 @@ from scipy.special import expit
 
 from meta_ood.data.registry import lookup
 from meta_ood.meta_classification.classifier import fit_failure, fit_rows
-from meta_ood.meta_classification.features import (
-    Flags,
-    Floats,
-    Integers,
-    Scaling,
-    false_positives,
-)
+from meta_ood.meta_classification.features import Flags, Floats, Integers, Scaling, false_positives
 from meta_ood.meta_classification.leave_one_out import leave_one_out
 from meta_ood.meta_classification.models import logistic_regression
 from meta_ood.segments import SegmentTable
@@ -37,14 +31,10 @@ LEAVE_ONE_OUT = ("leave_one_out", "published")
 class OutOfFold:
     """Probabilities of segments by classifiers that were fitted without their folds.
 
-    Attributes
-    ----------
-    probability
-        ``(S,)`` probability of being a false positive; 0 where no classifier was fitted.
-    fold
-        ``(S,)`` number of the fold that each segment was left out with.
-    fit_failures
-        Fold number -> why no classifier was fitted for it; its segments are kept.
+    Attributes:
+        probability: ``(S,)`` probability of being a false positive; 0 where no classifier was fitted.
+        fold: ``(S,)`` number of the fold that each segment was left out with.
+        fit_failures: Fold number -> why no classifier was fitted for it; its segments are kept.
     """
 
     probability: Floats
@@ -75,31 +65,21 @@ def assign_folds(table: SegmentTable, folds: str) -> Integers:
 
 
 def out_of_fold(
-    table: SegmentTable,
-    folds: str = "scene",
-    classifier: str = "logistic_regression",
-    **options: Any,
+    table: SegmentTable, folds: str = "scene", classifier: str = "logistic_regression", **options: Any
 ) -> OutOfFold:
     """Return each segment's probability by a classifier that was fitted without its fold.
 
-    If a training part holds only one class, or nothing (a single scene), no classifier is fitted
-    and all segments of the fold are kept: probability 0, with the reason.
+    If a training part holds only one class, or nothing (a single scene), no classifier is fitted and all segments of
+    the fold are kept: probability 0, with the reason.
 
-    Parameters
-    ----------
-    table
-        Segments with features, adjusted IoU, images and scenes.
-    folds
-        ``scene`` (default), ``image``, ``leave_one_out`` or ``published``: see ``FOLDS``.
-    classifier
-        A name in ``CLASSIFIERS``.
-    options
-        Keywords of the classifier.
+    Args:
+        table: Segments with features, adjusted IoU, images and scenes.
+        folds: ``scene`` (default), ``image``, ``leave_one_out`` or ``published``: see ``FOLDS``.
+        classifier: A name in ``CLASSIFIERS``.
+        options: Keywords of the classifier.
 
-    Raises
-    ------
-    ValueError
-        Unknown folds, classifier or option.
+    Raises:
+        ValueError: Unknown folds, classifier or option.
     """
     fold = assign_folds(table, folds)
     features = np.asarray(table.features, np.float64)
@@ -111,9 +91,7 @@ def out_of_fold(
     return predict_folds(features, false, fold, classifier, **options)
 
 
-def predict_folds(
-    features: Floats, false: Flags, fold: Integers, classifier: str, **options: Any
-) -> OutOfFold:
+def predict_folds(features: Floats, false: Flags, fold: Integers, classifier: str, **options: Any) -> OutOfFold:
     """Do what :func:`out_of_fold` does with plain arrays and folds numbered from 0."""
     probability = np.zeros(len(fold))
     failures: dict[int, str] = {}
@@ -127,9 +105,7 @@ def predict_folds(
     return OutOfFold(probability, fold, failures)
 
 
-def leave_single_segments_out(
-    features: Floats, false: Flags, published: bool, *, penalty: float = 1.0
-) -> OutOfFold:
+def leave_single_segments_out(features: Floats, false: Flags, published: bool, *, penalty: float = 1.0) -> OutOfFold:
     """Leave one segment out at a time, by corrections of one fit where that is possible."""
     count = len(false)
     probability = np.zeros(count)

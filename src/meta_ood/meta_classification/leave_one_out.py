@@ -1,27 +1,25 @@
 """Exact leave-one-out of the logistic regression: n small corrections instead of n fits.
 
-Fitting n classifiers, each without one segment, takes a minute for 2000 segments. But one segment
-changes the weights little, so this module fits all segments once and corrects that fit n times,
-hundreds of corrections at once as products of matrices. A correction goes on until a bound on its
-error is below 1e-8. The few segments for which that does not succeed (those that change the weights
-much) come back as NaN, and the caller fits a classifier without each of them.
+Fitting n classifiers, each without one segment, takes a minute for 2000 segments. But one segment changes the weights
+little, so this module fits all segments once and corrects that fit n times, hundreds of corrections at once as products
+of matrices. A correction goes on until a bound on its error is below 1e-8. The few segments for which that does not
+succeed (those that change the weights much) come back as NaN, and the caller fits a classifier without each of them.
 
-Without segment i the objective changes by one term, so its minimum lies close to the minimum w of
-all segments. Write w + d for it, z = U w, δ = U d, p = σ(z), s = p (1 - p), H = Uᵀ diag(s) U + λ I,
-where the rows of U are the segments' scaled features and a 1. The gradient at w + d is then exactly
+Without segment i the objective changes by one term, so its minimum lies close to the minimum w of all segments. Write w
++ d for it, z = U w, δ = U d, p = σ(z), s = p (1 - p), H = Uᵀ diag(s) U + λ I, where the rows of U are the segments'
+scaled features and a 1. The gradient at w + d is then exactly
 
     g(d) = H d + Uᵀ q - (σ(z_i + δ_i) - y_i) u_i + λ (P_i - I) (w + d),
     q = σ(z + δ) - p - s δ.
 
-P_i = I if the scaling is that of all segments (published). If the scaling, too, is fitted without
-i, P_i is the penalty as seen from the common coordinates: diag(t², 0) + v vᵀ, v = (m, 1), with mean
-m and standard deviation t of the remaining scaled values. A step solves with H less the i-th term,
-a rank one change that needs no factorisation for itself. Since q is of second order in δ, single
-precision is enough for it at first.
+P_i = I if the scaling is that of all segments (published). If the scaling, too, is fitted without i, P_i is the penalty
+as seen from the common coordinates: diag(t², 0) + v vᵀ, v = (m, 1), with mean m and standard deviation t of the
+remaining scaled values. A step solves with H less the i-th term, a rank one change that needs no factorisation for
+itself. Since q is of second order in δ, single precision is enough for it at first.
 
-With ν = max |δ|, the error |u_i (w_i - w - d)| is at most e^ν |u_i|_M |g|_M, both norms by the
-inverse of M = H - s_i u_i u_iᵀ (the loss is self-concordant: its curvature changes by at most e^ν;
-Bach, Electronic Journal of Statistics 4, 2010).
+With ν = max |δ|, the error |u_i (w_i - w - d)| is at most e^ν |u_i|_M |g|_M, both norms by the inverse of M = H - s_i
+u_i u_iᵀ (the loss is self-concordant: its curvature changes by at most e^ν; Bach, Electronic Journal of Statistics 4,
+2010).
 """
 
 from __future__ import annotations
@@ -53,26 +51,17 @@ _VANISHING = 1e-6
 _PASSES = ((True, 6, 0.5, 0.5), (False, 40, 3.0, 0.8))
 
 
-def leave_one_out(
-    scaled: Floats, false: Flags, *, penalty: float = 1.0, rescale: bool = True
-) -> Floats:
+def leave_one_out(scaled: Floats, false: Flags, *, penalty: float = 1.0, rescale: bool = True) -> Floats:
     """Return ``(S,)`` log odds of each segment by the logistic regression fitted on all others.
 
-    Parameters
-    ----------
-    scaled
-        ``(S, F) float64``, finite, each column with mean 0 and variance 1 over all S (or all 0).
-    false
-        ``(S,) bool``, both kinds.
-    penalty
-        Weight of the L2 term.
-    rescale
-        True: mean and standard deviation are those of the S - 1 others; False: they stay as given
-        (published).
+    Args:
+        scaled: ``(S, F) float64``, finite, each column with mean 0 and variance 1 over all S (or all 0).
+        false: ``(S,) bool``, both kinds.
+        penalty: Weight of the L2 term.
+        rescale: True: mean and standard deviation are those of the S - 1 others; False: they stay as given (published).
 
-    Returns
-    -------
-    ``(S,)``; NaN for a segment without which a classifier must be fitted anew.
+    Returns:
+        ``(S,)``; NaN for a segment without which a classifier must be fitted anew.
     """
     common = _CommonFit(scaled, false, penalty, rescale)
     log_odds = np.full(len(scaled), np.nan)

@@ -1,7 +1,7 @@
 """The kinds of meta classifiers: how each is fitted, and its log odds on scaled features.
 
-Estimators are scikit-learn's. A linear one is reduced to its weights and bias, which JSON can hold
-under the features' names; the others stay estimators, see ``classifier_file``.
+Estimators are scikit-learn's. A linear one is reduced to its weights and bias, which JSON can hold under the features'
+names; the others stay estimators, see ``classifier_file``.
 """
 
 from __future__ import annotations
@@ -29,12 +29,9 @@ _SMALLEST = 1e-15
 class LinearModel:
     """Log odds ``= x w + b``.
 
-    Attributes
-    ----------
-    weights
-        ``(F,) float64``.
-    bias
-        The constant term.
+    Attributes:
+        weights: ``(F,) float64``.
+        bias: The constant term.
     """
 
     weights: Floats
@@ -75,14 +72,12 @@ def with_ones(scaled: Floats) -> Floats:
 def solver(penalty: float, **options: Any) -> LogisticRegression:
     """Return the unfitted estimator of the published logistic regression, for :func:`with_ones`.
 
-    It minimises ``penalty / 2 |w|^2 + sum log(1 + exp(-s (x w)))`` with s = +1 for a false
-    positive, -1 otherwise, and w including the bias. The published code's liblinear with
-    C = 1 / penalty minimises the same function but stops at a tolerance of 1e-4.
+    It minimises ``penalty / 2 |w|^2 + sum log(1 + exp(-s (x w)))`` with s = +1 for a false positive, -1 otherwise, and
+    w including the bias. The published code's liblinear with C = 1 / penalty minimises the same function but stops at a
+    tolerance of 1e-4.
 
-    Raises
-    ------
-    ValueError
-        If `penalty` is not above 0; it makes the minimum unique and finite.
+    Raises:
+        ValueError: If `penalty` is not above 0; it makes the minimum unique and finite.
     """
     if not penalty > 0:
         raise ValueError(f"penalty is {penalty}; expected a number above 0")
@@ -96,9 +91,7 @@ def logistic_regression(scaled: Floats, false: Flags, *, penalty: float = 1.0) -
     return LinearModel(weights[:-1], float(weights[-1]))
 
 
-def sparse_logistic_regression(
-    scaled: Floats, false: Flags, *, penalty: float = 1.0
-) -> LinearModel:
+def sparse_logistic_regression(scaled: Floats, false: Flags, *, penalty: float = 1.0) -> LinearModel:
     """Fit a logistic regression with an L1 penalty on all weights but the bias."""
     if not penalty > 0:
         raise ValueError(f"penalty is {penalty}; expected a number above 0")

@@ -15,12 +15,9 @@ from meta_ood.metrics.semantic import calibration_bin
 def auroc(probability: Floats, false: Flags) -> float:
     """Return the area under the ROC curve, ties counted half; NaN with one kind of segment only.
 
-    Parameters
-    ----------
-    probability
-        ``(S,)`` probability of being a false positive.
-    false
-        ``(S,) bool``, the positive class.
+    Args:
+        probability: ``(S,)`` probability of being a false positive.
+        false: ``(S,) bool``, the positive class.
     """
     one_kind = false.all() or not false.any()
     return math.nan if one_kind else float(roc_auc_score(false, probability))
@@ -40,14 +37,10 @@ def brier(probability: Floats, false: Flags) -> float:
 class Calibration:
     """Reliability diagram: predicted against observed frequency, in bins of the probability.
 
-    Attributes
-    ----------
-    count
-        ``(B,)`` segments in each bin that holds any.
-    predicted
-        ``(B,)`` their mean probability.
-    observed
-        ``(B,)`` fraction of them that is false.
+    Attributes:
+        count: ``(B,)`` segments in each bin that holds any.
+        predicted: ``(B,)`` their mean probability.
+        observed: ``(B,)`` fraction of them that is false.
     """
 
     count: Integers
@@ -67,17 +60,15 @@ def calibration(probability: Floats, false: Flags, bins: int = 10) -> Calibratio
 
     A probability on the edge of two bins counts to the lower one, see :func:`calibration_bin`.
 
-    Examples
-    --------
-    >>> calibration(np.array([0.1, 0.5, 0.9]), np.array([False, True, True]), bins=2).observed
-    array([0.5, 1. ])
+    Examples:
+        >>> calibration(np.array([0.1, 0.5, 0.9]), np.array([False, True, True]), bins=2).observed
+        array([0.5, 1. ])
     """
     bin_of = calibration_bin(probability, bins)
     count = np.bincount(bin_of, minlength=bins)
     used = count > 0
     predicted, observed = (
-        np.bincount(bin_of, values.astype(np.float64), bins)[used] / count[used]
-        for values in (probability, false)
+        np.bincount(bin_of, values.astype(np.float64), bins)[used] / count[used] for values in (probability, false)
     )
     return Calibration(count[used].astype(np.int64), predicted, observed)
 
@@ -85,15 +76,13 @@ def calibration(probability: Floats, false: Flags, bins: int = 10) -> Calibratio
 def operating_point_for_max_lost(probability: Floats, false: Flags, max_lost: float) -> float:
     """Return the lowest operating point that removes at most a fraction of the true segments.
 
-    Segments whose `probability` ``(S,)`` is above the point are removed; at most `max_lost` in
-    [0, 1] of those that are not `false` ``(S,) bool`` may be. 0 without a true segment, where
-    nothing can be lost.
+    Segments whose `probability` ``(S,)`` is above the point are removed; at most `max_lost` in [0, 1] of those that are
+    not `false` ``(S,) bool`` may be. 0 without a true segment, where nothing can be lost.
 
-    Examples
-    --------
-    >>> true = np.zeros(4, bool)
-    >>> operating_point_for_max_lost(np.array([0.1, 0.9, 0.3, 0.2]), true, 0.25)
-    0.3
+    Examples:
+        >>> true = np.zeros(4, bool)
+        >>> operating_point_for_max_lost(np.array([0.1, 0.9, 0.3, 0.2]), true, 0.25)
+        0.3
     """
     falling = np.sort(probability[~false])[::-1]
     # 0.3 of 10 segments is 2.999… in float64 and means 3

@@ -18,8 +18,7 @@ from meta_ood.segments import SegmentTable
 def cross_validate_iou(table: SegmentTable, folds: str = "scene", penalty: float = 1.0) -> Floats:
     """Return ``(S,)`` out-of-fold estimates of the adjusted IoU in [0, 1], by ridge regression.
 
-    NaN where there is no segment outside the fold. `penalty` is the weight of the L2 term; the bias
-    is free.
+    NaN where there is no segment outside the fold. `penalty` is the weight of the L2 term; the bias is free.
     """
     fold = assign_folds(table, folds)
     features = np.asarray(table.features, np.float64)
@@ -42,8 +41,8 @@ def cross_validate_iou(table: SegmentTable, folds: str = "scene", penalty: float
 def _leave_one_out(scaled: Floats, iou: Floats, penalty: float) -> Floats:
     """Return each segment's estimate without it, from one fit.
 
-    The residual without a segment is its residual in the full fit over one minus its leverage. The
-    scaling is that of all segments: without one of them it changes by the order of 1 / S.
+    The residual without a segment is its residual in the full fit over one minus its leverage. The scaling is that of
+    all segments: without one of them it changes by the order of 1 / S.
     """
     design = with_ones(scaled)
     gram = design.T @ design
@@ -57,10 +56,9 @@ def _leave_one_out(scaled: Floats, iou: Floats, penalty: float) -> Floats:
 def regression_quality(estimate: Floats, iou: Floats) -> dict[str, Any]:
     """Return ``r2`` and the mean absolute error of estimates that are not NaN; None if undefined.
 
-    Examples
-    --------
-    >>> regression_quality(np.array([0.0, 1.0, np.nan]), np.array([0.0, 0.5, 1.0]))
-    {'r2': -1.0, 'mean_absolute_error': 0.25}
+    Examples:
+        >>> regression_quality(np.array([0.0, 1.0, np.nan]), np.array([0.0, 0.5, 1.0]))
+        {'r2': -1.0, 'mean_absolute_error': 0.25}
     """
     known = np.isfinite(estimate)
     if not known.any():

@@ -1,7 +1,7 @@
 """The metrics of an evaluated cell: key, name, unit, better direction and text form of each.
 
-A cell is one network, variant and evaluation set. Tables, comparisons, charts and the summary that
-DVC shows take names, order and formats from :data:`METRICS`.
+A cell is one network, variant and evaluation set. Tables, comparisons, charts and the summary that DVC shows take
+names, order and formats from :data:`METRICS`.
 """
 
 from __future__ import annotations
@@ -14,19 +14,13 @@ from typing import Literal
 class Metric:
     """One metric of a cell.
 
-    Attributes
-    ----------
-    key
-        Key in metrics.json and summary.json.
-    name
-        Name in a sentence or a chart.
-    heading
-        Title of its column in the results table, in two lines.
-    unit
-        ``percent`` for fractions in [0, 1] that are printed in percent, ``count`` for numbers of
-        segments or components.
-    better
-        Direction of improvement.
+    Attributes:
+        key: Key in metrics.json and summary.json.
+        name: Name in a sentence or a chart.
+        heading: Title of its column in the results table, in two lines.
+        unit: ``percent`` for fractions in [0, 1] that are printed in percent, ``count`` for numbers of segments or
+            components.
+        better: Direction of improvement.
     """
 
     key: str
@@ -38,12 +32,11 @@ class Metric:
     def text(self, value: float | None) -> str:
         """Return a value as it is printed; a dash where it is undefined.
 
-        Examples
-        --------
-        >>> METRICS["auroc"].text(0.98765), METRICS["auroc"].text(None)
-        ('98.8', '–')
-        >>> METRICS["segment_false_positives"].text(12.0)
-        '12'
+        Examples:
+            >>> METRICS["auroc"].text(0.98765), METRICS["auroc"].text(None)
+            ('98.8', '–')
+            >>> METRICS["segment_false_positives"].text(12.0)
+            '12'
         """
         if value is None:
             return "–"
@@ -52,10 +45,9 @@ class Metric:
     def gain(self, before: float | None, after: float | None) -> float | None:
         """Return how much better `after` is than `before`: negative if worse, None if unknown.
 
-        Examples
-        --------
-        >>> METRICS["fpr95"].gain(0.3, 0.1)
-        0.19999999999999998
+        Examples:
+            >>> METRICS["fpr95"].gain(0.3, 0.1)
+            0.19999999999999998
         """
         if before is None or after is None:
             return None

@@ -1,8 +1,7 @@
 """Component metrics of SegmentMeIfYouCan: sIoU, PPV and F1 (decision 0043).
 
-For a true component k let P(k) be the union of the segments that share a pixel with it. Then
-``sIoU(k) = |k ∩ P(k)| / (|k ∪ P(k)| - |pixels of P(k) on other components|)`` and, for a segment p,
-``PPV(p) = |p ∩ any component| / |p|``.
+For a true component k let P(k) be the union of the segments that share a pixel with it. Then ``sIoU(k) = |k ∩ P(k)| /
+(|k ∪ P(k)| - |pixels of P(k) on other components|)`` and, for a segment p, ``PPV(p) = |p ∩ any component| / |p|``.
 """
 
 from __future__ import annotations
@@ -29,8 +28,8 @@ TAUS: tuple[float, ...] = tuple(np.linspace(0.25, 0.75, 11).tolist())
 TRACKS: dict[str, tuple[int, int]] = {"anomaly": (500, 100), "obstacle": (50, 10), "all": (0, 0)}
 """Track -> least size [px] of a predicted segment and of a true component.
 
-``anomaly``: RoadAnomaly21, and Fishyscapes LostAndFound in the benchmark's own use; ``obstacle``:
-RoadObstacle21 and LostAndFound testNoKnown; ``all``: nothing is too small.
+``anomaly``: RoadAnomaly21, and Fishyscapes LostAndFound in the benchmark's own use; ``obstacle``: RoadObstacle21 and
+LostAndFound testNoKnown; ``all``: nothing is too small.
 """
 
 
@@ -38,16 +37,11 @@ RoadObstacle21 and LostAndFound testNoKnown; ``all``: nothing is too small.
 class ComponentMetrics:
     """Component metrics of a set of images; fractions in [0, 1], NaN where nothing is there.
 
-    Attributes
-    ----------
-    siou, ppv
-        Means over all components and over all segments of the set.
-    f1
-        Mean of F1(τ) over :data:`TAUS`; counts are summed over the set.
-    f1_at
-        F1(τ) for each τ.
-    components, segments
-        How many.
+    Attributes:
+        siou, ppv: Means over all components and over all segments of the set.
+        f1: Mean of F1(τ) over :data:`TAUS`; counts are summed over the set.
+        f1_at: F1(τ) for each τ.
+        components, segments: How many.
     """
 
     siou: float
@@ -62,16 +56,12 @@ class ComponentMetrics:
 class Cut:
     """A threshold that cuts segments out of score maps, and the rule that chose it.
 
-    Attributes
-    ----------
-    rule
-        ``best_pixel_f1``: our default, the best pixel F1 of all scores of the evaluated set;
-        ``smiyc``: SegmentMeIfYouCan's default, the best F1 of its merged quantile curve;
-        ``given``: chosen elsewhere. The first two are oracles: they look at the evaluated targets.
-    threshold
-        Of the score.
-    strict
-        Predicted is ``score > threshold``, as in SegmentMeIfYouCan's code; else ``>=``.
+    Attributes:
+        rule: ``best_pixel_f1``: our default, the best pixel F1 of all scores of the evaluated set; ``smiyc``:
+            SegmentMeIfYouCan's default, the best F1 of its merged quantile curve; ``given``: chosen elsewhere. The
+            first two are oracles: they look at the evaluated targets.
+        threshold: Of the score.
+        strict: Predicted is ``score > threshold``, as in SegmentMeIfYouCan's code; else ``>=``.
     """
 
     rule: str
@@ -80,11 +70,7 @@ class Cut:
 
     @classmethod
     def choose(
-        cls,
-        histogram: pixel.ScoreHistogram,
-        curve: pixel.Sweep,
-        given: float | None = None,
-        smiyc: bool = False,
+        cls, histogram: pixel.ScoreHistogram, curve: pixel.Sweep, given: float | None = None, smiyc: bool = False
     ) -> Cut:
         """Return the given threshold, or choose one on the evaluated set by our or smiyc's rule."""
         if given is not None:
@@ -115,12 +101,9 @@ class Cut:
 class Overlaps:
     """sIoU of every component and PPV of every segment of some images; concatenates.
 
-    Attributes
-    ----------
-    siou
-        ``(T,) float64`` in [0, 1].
-    ppv
-        ``(S,) float64`` in [0, 1].
+    Attributes:
+        siou: ``(T,) float64`` in [0, 1].
+        ppv: ``(S,) float64`` in [0, 1].
     """
 
     siou: Floats
@@ -129,28 +112,21 @@ class Overlaps:
     @staticmethod
     def concatenate(parts: Sequence[Overlaps]) -> Overlaps:
         """Return those of all images."""
-        return Overlaps(
-            np.concatenate([one.siou for one in parts]), np.concatenate([one.ppv for one in parts])
-        )
+        return Overlaps(np.concatenate([one.siou for one in parts]), np.concatenate([one.ppv for one in parts]))
 
 
 def overlaps_of(component_size: Integers, segment_size: Integers, pairs: Integers) -> Overlaps:
     """Compute sIoU and PPV from sizes and common pixels.
 
-    Parameters
-    ----------
-    component_size
-        ``(T,)`` [px].
-    segment_size
-        ``(S,)`` [px].
-    pairs
-        ``(K, 3) int64``: segment, component, common pixels; each pair once.
+    Args:
+        component_size: ``(T,)`` [px].
+        segment_size: ``(S,)`` [px].
+        pairs: ``(K, 3) int64``: segment, component, common pixels; each pair once.
 
-    Examples
-    --------
-    >>> one = overlaps_of(np.array([4]), np.array([3, 5]), np.array([[0, 0, 2]]))
-    >>> one.siou, one.ppv
-    (array([0.4]), array([0.66666667, 0.        ]))
+    Examples:
+        >>> one = overlaps_of(np.array([4]), np.array([3, 5]), np.array([[0, 0, 2]]))
+        >>> one.siou, one.ppv
+        (array([0.4]), array([0.66666667, 0.        ]))
     """
     components, segments = len(component_size), len(segment_size)
     segment, component, pixels = pairs[:, 0], pairs[:, 1], pairs[:, 2]
@@ -166,13 +142,9 @@ def overlaps_of(component_size: Integers, segment_size: Integers, pairs: Integer
 def of_table(table: SegmentTable, kept: Flags | None = None) -> Overlaps:
     """Compute sIoU and PPV for the segments of a table.
 
-    Parameters
-    ----------
-    table
-        Segments, components, overlaps.
-    kept
-        ``(S,) bool``: the segments that count, such as those that meta classification keeps; None
-        counts all.
+    Args:
+        table: Segments, components, overlaps.
+        kept: ``(S,) bool``: the segments that count, such as those that meta classification keeps; None counts all.
     """
     if kept is None:
         return overlaps_of(table.component_size, table.segment_size, table.overlaps)
@@ -182,19 +154,13 @@ def of_table(table: SegmentTable, kept: Flags | None = None) -> Overlaps:
     return overlaps_of(table.component_size, table.segment_size[kept], pairs)
 
 
-def of_mask(
-    predicted: Flags, target: LabelMap, min_segment: int = 0, min_component: int = 0
-) -> Overlaps:
+def of_mask(predicted: Flags, target: LabelMap, min_segment: int = 0, min_component: int = 0) -> Overlaps:
     """Compute sIoU and PPV of one predicted mask, exactly as the benchmark's code does.
 
-    Parameters
-    ----------
-    predicted
-        ``(H, W) bool``, False on void; see :meth:`Cut.mask`.
-    target
-        ``(H, W) uint8``.
-    min_segment, min_component
-        Least sizes [px], see :data:`TRACKS`.
+    Args:
+        predicted: ``(H, W) bool``, False on void; see :meth:`Cut.mask`.
+        target: ``(H, W) uint8``.
+        min_segment, min_component: Least sizes [px], see :data:`TRACKS`.
     """
     # 1. segments and components are 8-connected
     segments, components = label_map(predicted), label_map(target == OOD)
@@ -227,8 +193,7 @@ def _small(labels: npt.NDArray[np.int32], least: int) -> Flags:
 def f1_at_taus(found: Integers, components: int | Integers, false: Integers) -> Floats:
     """Return ``F1(τ) = 2 TP / (2 TP + FN + FP)`` for each τ in the last axis; NaN if all are 0.
 
-    TP are the components `found` with sIoU ≥ τ, FN the other `components`, FP the `false` segments
-    with PPV < τ.
+    TP are the components `found` with sIoU ≥ τ, FN the other `components`, FP the `false` segments with PPV < τ.
     """
     whole = found + components + false
     return np.where(whole > 0, 2 * found / np.maximum(whole, 1), np.nan)
@@ -237,18 +202,13 @@ def f1_at_taus(found: Integers, components: int | Integers, false: Integers) -> 
 def component_metrics(overlaps: Overlaps) -> ComponentMetrics:
     """Return the benchmark's metrics of sIoU and PPV over a whole set.
 
-    Examples
-    --------
-    >>> m = component_metrics(Overlaps(np.array([0.4, 0.9]), np.array([1.0])))
-    >>> round(m.siou, 3), m.ppv, [round(f, 2) for f in m.f1_at[2:5]]
-    (0.65, 1.0, [1.0, 1.0, 0.67])
+    Examples:
+        >>> m = component_metrics(Overlaps(np.array([0.4, 0.9]), np.array([1.0])))
+        >>> round(m.siou, 3), m.ppv, [round(f, 2) for f in m.f1_at[2:5]]
+        (0.65, 1.0, [1.0, 1.0, 0.67])
     """
     taus = np.array(TAUS)
-    f1 = f1_at_taus(
-        (overlaps.siou[:, None] >= taus).sum(0),
-        len(overlaps.siou),
-        (overlaps.ppv[:, None] < taus).sum(0),
-    )
+    f1 = f1_at_taus((overlaps.siou[:, None] >= taus).sum(0), len(overlaps.siou), (overlaps.ppv[:, None] < taus).sum(0))
     return ComponentMetrics(
         siou=float(overlaps.siou.mean()) if overlaps.siou.size else math.nan,
         ppv=float(overlaps.ppv.mean()) if overlaps.ppv.size else math.nan,

@@ -1,12 +1,11 @@
 """Segment metrics: false and missed segments, before and after meta classification.
 
-A segment is *false* if it holds no OoD pixel, a component is *missed* if no pixel of it lies in a
-segment that is kept. Everything is algebra on the overlaps of a :class:`SegmentTable`.
+A segment is *false* if it holds no OoD pixel, a component is *missed* if no pixel of it lies in a segment that is kept.
+Everything is algebra on the overlaps of a :class:`SegmentTable`.
 
-Segment F1 weighs both errors against what is right: ``2 TP / (2 TP + FP + FN)`` with TP the
-segments that hold an OoD pixel, FP the false segments, FN the missed components, all summed over
-the images. It asks whether something is there at all; how well it is covered is what the F1 of
-:mod:`meta_ood.metrics.component` asks.
+Segment F1 weighs both errors against what is right: ``2 TP / (2 TP + FP + FN)`` with TP the segments that hold an OoD
+pixel, FP the false segments, FN the missed components, all summed over the images. It asks whether something is there
+at all; how well it is covered is what the F1 of :mod:`meta_ood.metrics.component` asks.
 """
 
 from __future__ import annotations
@@ -28,19 +27,14 @@ Flags = npt.NDArray[np.bool_]
 class SegmentErrors:
     """Counts over a set of images.
 
-    Attributes
-    ----------
-    segments, components
-        Predicted segments and true components.
-    false_positives, false_negatives
-        False segments and missed components, before meta classification.
-    false_positives_after_meta, false_negatives_after_meta
-        False segments that are kept, and components without a kept segment.
-    removed, true_segments_removed
-        Segments removed, and those among them that hold OoD pixels: the price.
-    published_false_positives_after_meta
-        What the published code prints as "false positives after": the number of *true* segments
-        removed. Wrong; only for comparison with published figures.
+    Attributes:
+        segments, components: Predicted segments and true components.
+        false_positives, false_negatives: False segments and missed components, before meta classification.
+        false_positives_after_meta, false_negatives_after_meta: False segments that are kept, and components without a
+            kept segment.
+        removed, true_segments_removed: Segments removed, and those among them that hold OoD pixels: the price.
+        published_false_positives_after_meta: What the published code prints as "false positives after": the number of
+            *true* segments removed. Wrong; only for comparison with published figures.
     """
 
     segments: int
@@ -83,27 +77,20 @@ class SegmentErrors:
 def segment_f1(true: int | Integers, false: int | Integers, missed: int | Integers) -> Floats:
     """Return segment F1, ``2 TP / (2 TP + FP + FN)``, in [0, 1].
 
-    Segments are counted where something is predicted, components where nothing is: a component
-    found in three segments adds 3 to TP, one segment over two components adds 1, a missed component
-    adds 1 to FN however large it is.
+    Segments are counted where something is predicted, components where nothing is: a component found in three segments
+    adds 3 to TP, one segment over two components adds 1, a missed component adds 1 to FN however large it is.
 
-    Parameters
-    ----------
-    true
-        Segments that hold an OoD pixel (TP): a number, or an array of any shape.
-    false
-        Segments that hold none (FP).
-    missed
-        Components without a segment (FN).
+    Args:
+        true: Segments that hold an OoD pixel (TP): a number, or an array of any shape.
+        false: Segments that hold none (FP).
+        missed: Components without a segment (FN).
 
-    Returns
-    -------
-    ``float64`` of the common shape; 0 with errors only, NaN with neither segment nor component.
+    Returns:
+        ``float64`` of the common shape; 0 with errors only, NaN with neither segment nor component.
 
-    Examples
-    --------
-    >>> segment_f1(np.array([3, 0, 0]), np.array([2, 5, 0]), np.array([0, 1, 0]))
-    array([0.75, 0.  ,  nan])
+    Examples:
+        >>> segment_f1(np.array([3, 0, 0]), np.array([2, 5, 0]), np.array([0, 1, 0]))
+        array([0.75, 0.  ,  nan])
     """
     hits = 2 * np.asarray(true, np.float64)
     whole = hits + false + missed
@@ -113,12 +100,9 @@ def segment_f1(true: int | Integers, false: int | Integers, missed: int | Intege
 def missed(table: SegmentTable, kept: Flags) -> Flags:
     """Return ``(T,) bool``: the component has no pixel in a kept segment.
 
-    Parameters
-    ----------
-    table
-        Segments, components, overlaps.
-    kept
-        ``(S,) bool``.
+    Args:
+        table: Segments, components, overlaps.
+        kept: ``(S,) bool``.
     """
     lost = np.ones(len(table.component_image), bool)
     lost[table.overlaps[kept[table.overlaps[:, 0]], 1]] = False
@@ -128,17 +112,12 @@ def missed(table: SegmentTable, kept: Flags) -> Flags:
 def segment_errors(table: SegmentTable, removed: Flags) -> SegmentErrors:
     """Count false and missed segments.
 
-    Parameters
-    ----------
-    table
-        Segments, components, overlaps.
-    removed
-        ``(S,) bool``: what meta classification removes.
+    Args:
+        table: Segments, components, overlaps.
+        removed: ``(S,) bool``: what meta classification removes.
 
-    Raises
-    ------
-    ValueError
-        If `removed` has another length than the table.
+    Raises:
+        ValueError: If `removed` has another length than the table.
     """
     false = table.is_false
     if removed.shape != false.shape:
@@ -160,23 +139,16 @@ def segment_errors(table: SegmentTable, removed: Flags) -> SegmentErrors:
 def trade_off(table: SegmentTable, probability: Floats) -> dict[str, Floats | Integers]:
     """Return false and missed segments at every operating point of the classifier.
 
-    Parameters
-    ----------
-    table
-        Segments, components, overlaps.
-    probability
-        ``(S,)`` probability of being false, in [0, 1].
+    Args:
+        table: Segments, components, overlaps.
+        probability: ``(S,)`` probability of being false, in [0, 1].
 
-    Returns
-    -------
-    ``operating_point`` (rising; a segment is removed if its probability is above), and at each
-    ``false_positives``, ``false_negatives`` and ``true_segments_removed``: one point per distinct
-    probability and one below all.
+    Returns:
+        ``operating_point`` (rising; a segment is removed if its probability is above), and at each ``false_positives``,
+        ``false_negatives`` and ``true_segments_removed``: one point per distinct probability and one below all.
 
-    Raises
-    ------
-    ValueError
-        If the length differs from the table's.
+    Raises:
+        ValueError: If the length differs from the table's.
     """
     false = table.is_false
     if probability.shape != false.shape:
@@ -202,19 +174,13 @@ def found_by(
 ) -> dict[str, dict[str, int]]:
     """Count found components by size, by image row (a proxy of distance) or by label id.
 
-    Parameters
-    ----------
-    table, removed
-        As in :func:`segment_errors`.
-    values
-        ``(T,)``: what to group by.
-    edges
-        Rising edges of half-open groups ``[e_i, e_(i+1))``; None groups equal values.
+    Args:
+        table, removed: As in :func:`segment_errors`.
+        values: ``(T,)``: what to group by.
+        edges: Rising edges of half-open groups ``[e_i, e_(i+1))``; None groups equal values.
 
-    Returns
-    -------
-    Group -> ``components``, those ``found`` by a segment, and ``found_after_meta`` by one that is
-    kept.
+    Returns:
+        Group -> ``components``, those ``found`` by a segment, and ``found_after_meta`` by one that is kept.
     """
     found = ~missed(table, np.ones(len(table.image), bool))
     kept = ~missed(table, ~removed)

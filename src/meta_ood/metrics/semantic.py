@@ -21,29 +21,21 @@ _UNIT = 1 << 30  # confidences are summed as integers, which add up in any order
 def confusion_matrix(predicted: LabelMap, target: LabelMap, classes: int) -> Integers:
     """Count pixels by target and predicted class.
 
-    Parameters
-    ----------
-    predicted
-        ``(H, W) uint8``, values ``0 .. C-1``.
-    target
-        ``(H, W) uint8``; pixels that hold no train id are left out.
-    classes
-        C.
+    Args:
+        predicted: ``(H, W) uint8``, values ``0 .. C-1``.
+        target: ``(H, W) uint8``; pixels that hold no train id are left out.
+        classes: C.
 
-    Returns
-    -------
-    ``(C, C) int64``: row = target, column = predicted. Matrices of frames add up.
+    Returns:
+        ``(C, C) int64``: row = target, column = predicted. Matrices of frames add up.
 
-    Raises
-    ------
-    ValueError
-        If the shapes differ or a predicted class is not below C.
+    Raises:
+        ValueError: If the shapes differ or a predicted class is not below C.
 
-    Examples
-    --------
-    >>> confusion_matrix(np.array([[0, 1, 1]], np.uint8), np.array([[0, 0, 255]], np.uint8), 2)
-    array([[1, 1],
-           [0, 0]])
+    Examples:
+        >>> confusion_matrix(np.array([[0, 1, 1]], np.uint8), np.array([[0, 0, 255]], np.uint8), 2)
+        array([[1, 1],
+               [0, 0]])
     """
     if predicted.shape != target.shape:
         raise ValueError(f"predicted {predicted.shape} and target {target.shape} differ in shape")
@@ -60,10 +52,9 @@ def confusion_matrix(predicted: LabelMap, target: LabelMap, classes: int) -> Int
 def class_iou(confusion: Integers) -> Floats:
     """Return the IoU of each class, ``(C,)``; NaN where a class is neither true nor predicted.
 
-    Examples
-    --------
-    >>> class_iou(np.array([[1, 1, 0], [0, 2, 0], [0, 0, 0]]))
-    array([0.5       , 0.66666667,        nan])
+    Examples:
+        >>> class_iou(np.array([[1, 1, 0], [0, 2, 0], [0, 0, 0]]))
+        array([0.5       , 0.66666667,        nan])
     """
     hits = np.diagonal(confusion).astype(np.float64)
     union = confusion.sum(0) + confusion.sum(1) - hits
@@ -74,13 +65,12 @@ def class_iou(confusion: Integers) -> Floats:
 def mean_iou(confusion: Integers) -> float:
     """Return the mean IoU over the classes that occur in the target; NaN if there is none.
 
-    A class that is only predicted has IoU 0 but is no class of the set; it counts by the pixels
-    that the others lose to it (decision 0042).
+    A class that is only predicted has IoU 0 but is no class of the set; it counts by the pixels that the others lose to
+    it (decision 0042).
 
-    Examples
-    --------
-    >>> mean_iou(np.array([[1, 1], [0, 0]]))
-    0.5
+    Examples:
+        >>> mean_iou(np.array([[1, 1], [0, 0]]))
+        0.5
     """
     present = confusion.sum(1) > 0
     return float(class_iou(confusion)[present].mean()) if present.any() else math.nan
@@ -90,12 +80,9 @@ def mean_iou(confusion: Integers) -> float:
 class Reliability:
     """Accuracy and mean confidence per bin of confidence; additive, exact to 2^-30.
 
-    Attributes
-    ----------
-    pixels, correct
-        ``(B,) int64`` per bin of confidence, see :func:`calibration_bin`.
-    confidence
-        ``(B,) int64`` summed confidence in units of 2^-30.
+    Attributes:
+        pixels, correct: ``(B,) int64`` per bin of confidence, see :func:`calibration_bin`.
+        confidence: ``(B,) int64`` summed confidence in units of 2^-30.
     """
 
     pixels: Integers
@@ -104,11 +91,7 @@ class Reliability:
 
     def __add__(self, other: Reliability) -> Reliability:
         """Return the counts of both."""
-        return Reliability(
-            self.pixels + other.pixels,
-            self.correct + other.correct,
-            self.confidence + other.confidence,
-        )
+        return Reliability(self.pixels + other.pixels, self.correct + other.correct, self.confidence + other.confidence)
 
     @property
     def error(self) -> float:
@@ -128,40 +111,30 @@ class Reliability:
 def calibration_bin(probability: npt.NDArray[np.floating], bins: int) -> npt.NDArray[np.integer]:
     """Return the bin of each probability: bin b is ``(b / bins, (b + 1) / bins]``, 0 is in bin 0.
 
-    All calibration errors use it. An edge belongs to the bin below, as in Guo et al. (2017) and
-    in scikit-learn's ``calibration_curve``.
+    All calibration errors use it. An edge belongs to the bin below, as in Guo et al. (2017) and in scikit-learn's
+    ``calibration_curve``.
 
-    Examples
-    --------
-    >>> calibration_bin(np.array([0, 0.1, 0.5, 0.7, 1]), 10)
-    array([0, 0, 4, 6, 9])
+    Examples:
+        >>> calibration_bin(np.array([0, 0.1, 0.5, 0.7, 1]), 10)
+        array([0, 0, 4, 6, 9])
     """
     return np.searchsorted(np.arange(1, bins) / bins, probability, side="left")
 
 
 def reliability(
-    confidence: npt.NDArray[np.float32],
-    predicted: LabelMap,
-    target: LabelMap,
-    classes: int,
-    bins: int = BINS,
+    confidence: npt.NDArray[np.float32], predicted: LabelMap, target: LabelMap, classes: int, bins: int = BINS
 ) -> Reliability:
     """Count by confidence how often the predicted class is right.
 
-    Parameters
-    ----------
-    confidence
-        ``(H, W) float32`` in [0, 1]: the largest softmax.
-    predicted, target
-        ``(H, W) uint8``; pixels without train id are left out.
-    classes, bins
-        C and number of equal bins.
+    Args:
+        confidence: ``(H, W) float32`` in [0, 1]: the largest softmax.
+        predicted, target: ``(H, W) uint8``; pixels without train id are left out.
+        classes, bins: C and number of equal bins.
 
-    Examples
-    --------
-    >>> one = np.array([[1.0, 0.75]], np.float32)
-    >>> reliability(one, np.uint8([[0, 1]]), np.uint8([[0, 0]]), 2).error
-    0.375
+    Examples:
+        >>> one = np.array([[1.0, 0.75]], np.float32)
+        >>> reliability(one, np.uint8([[0, 1]]), np.uint8([[0, 0]]), 2).error
+        0.375
     """
     valid = target < classes
     sure = np.clip(confidence[valid].astype(np.float64), 0, 1)

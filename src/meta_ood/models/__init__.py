@@ -31,24 +31,17 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
 def build(name: str, num_classes: int, **options: Any) -> nn.Module:
     """Return a network with fresh weights.
 
-    Parameters
-    ----------
-    name
-        A key of :data:`MODELS`, or ``package.module:builder`` for a network of your own.
-    num_classes
-        C.
-    **options
-        Options of the builder.
+    Args:
+        name: A key of :data:`MODELS`, or ``package.module:builder`` for a network of your own.
+        num_classes: C.
+        **options: Options of the builder.
 
-    Returns
-    -------
-    A module that maps ``(N, 3, H, W)`` images in [0, 1] to ``(N, C, h, w)`` logits, with the
-    attributes ``align_corners`` (how its logits are up-sampled) and ``output_stride`` (H / h).
+    Returns:
+        A module that maps ``(N, 3, H, W)`` images in [0, 1] to ``(N, C, h, w)`` logits, with the attributes
+        ``align_corners`` (how its logits are up-sampled) and ``output_stride`` (H / h).
 
-    Raises
-    ------
-    ValueError
-        If the name or an option is unknown, or the builder returns something else.
+    Raises:
+        ValueError: If the name or an option is unknown, or the builder returns something else.
     """
     builder = _imported(name) if ":" in name else lookup("architecture", MODELS, name)
     try:
@@ -72,7 +65,6 @@ def _imported(name: str) -> Callable[..., Any]:
         builder: Callable[..., Any] = getattr(importlib.import_module(module_name), attribute)
     except (ImportError, AttributeError, ValueError) as error:
         raise ValueError(
-            f"architecture {name}: expected package.module:builder, installed or "
-            f"on PYTHONPATH: {error}"
+            f"architecture {name}: expected package.module:builder, installed or on PYTHONPATH: {error}"
         ) from None
     return builder

@@ -35,14 +35,10 @@ PEAK_MEMORY_GB: dict[str, float] = {
 class NetworkFacts:
     """Size and cost of a network.
 
-    Attributes
-    ----------
-    parameters
-        Number of parameters, those of an auxiliary head included.
-    output_stride
-        H / h of its logits.
-    gflop
-        Floating point operations for one frame [10^9]; a multiply-add counts as two.
+    Attributes:
+        parameters: Number of parameters, those of an auxiliary head included.
+        output_stride: H / h of its logits.
+        gflop: Floating point operations for one frame [10^9]; a multiply-add counts as two.
     """
 
     parameters: int
@@ -51,24 +47,17 @@ class NetworkFacts:
 
 
 def network_facts(
-    architecture: str,
-    num_classes: int = 19,
-    options: Mapping[str, Any] | None = None,
-    size: tuple[int, int] = FRAME,
+    architecture: str, num_classes: int = 19, options: Mapping[str, Any] | None = None, size: tuple[int, int] = FRAME
 ) -> NetworkFacts:
     """Return size and cost of a network, counted on the meta device: no memory, no arithmetic.
 
-    Parameters
-    ----------
-    architecture, num_classes, options
-        Arguments of :func:`meta_ood.models.build`.
-    size
-        ``(H, W)`` of one frame [px].
+    Args:
+        architecture, num_classes, options: Arguments of :func:`meta_ood.models.build`.
+        size: ``(H, W)`` of one frame [px].
 
-    Examples
-    --------
-    >>> network_facts("dualgcn_mini", size=(128, 256)).output_stride
-    4
+    Examples:
+        >>> network_facts("dualgcn_mini", size=(128, 256)).output_stride
+        4
     """
     with torch.device("meta"):
         network = build(architecture, num_classes, **(options or {})).eval().to("meta")

@@ -1,8 +1,8 @@
 """Weights files of this package: safetensors with metadata, never a pickle.
 
-A file holds the network's state dict and one metadata entry, ``meta_ood``: JSON with at least the
-keys of :data:`REQUIRED`, and ``normalisation``, ``align_corners`` and ``output_stride``. The same
-network gives the same bytes. A file that does not fit completely is refused.
+A file holds the network's state dict and one metadata entry, ``meta_ood``: JSON with at least the keys of
+:data:`REQUIRED`, and ``normalisation``, ``align_corners`` and ``output_stride``. The same network gives the same bytes.
+A file that does not fit completely is refused.
 """
 
 from __future__ import annotations
@@ -56,32 +56,20 @@ def save(
 ) -> None:
     """Write a network's weights and what is needed to build it again, atomically.
 
-    Parameters
-    ----------
-    path
-        Path of the file; its folder is made.
-    network
-        Its state dict is written in its own dtypes.
-    name
-        The network's name in params.yaml.
-    architecture, options, num_classes
-        Arguments of :func:`meta_ood.models.build`.
-    class_names
-        C names.
-    variant
-        ``baseline`` or ``ood_trained``.
-    **more
-        Further metadata: any values that JSON can hold.
+    Args:
+        path: Path of the file; its folder is made.
+        network: Its state dict is written in its own dtypes.
+        name: The network's name in params.yaml.
+        architecture, options, num_classes: Arguments of :func:`meta_ood.models.build`.
+        class_names: C names.
+        variant: ``baseline`` or ``ood_trained``.
+        **more: Further metadata: any values that JSON can hold.
 
-    Raises
-    ------
-    ValueError
-        If a tensor is not finite, or the number of class names is not `num_classes`.
+    Raises:
+        ValueError: If a tensor is not finite, or the number of class names is not `num_classes`.
     """
     if len(class_names) != num_classes:
-        raise ValueError(
-            f"{path}: class_names has {len(class_names)} names for {num_classes} classes"
-        )
+        raise ValueError(f"{path}: class_names has {len(class_names)} names for {num_classes} classes")
     normalisation = [m.describe() for m in network.modules() if isinstance(m, Normalisation)]
     metadata = {
         "format": FORMAT,
@@ -102,12 +90,9 @@ def save(
 def write(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
     """Write tensors and metadata atomically.
 
-    Raises
-    ------
-    ValueError
-        If a tensor is not finite; nothing is written then.
-    OSError
-        If the file cannot be written.
+    Raises:
+        ValueError: If a tensor is not finite; nothing is written then.
+        OSError: If the file cannot be written.
     """
     own = {}
     storages: set[int] = set()
@@ -127,16 +112,13 @@ def write(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]
 def read_metadata(path: Path) -> dict[str, Any]:
     """Return the metadata of a weights file without reading its tensors.
 
-    Raises
-    ------
-    CheckpointError
-        If the file is missing, damaged, or was not written by :func:`save`.
+    Raises:
+        CheckpointError: If the file is missing, damaged, or was not written by :func:`save`.
     """
     entries = _entries(path)
     if _KEY not in entries:
         raise CheckpointError(
-            f"{path}: no metadata entry {_KEY!r}: not written by meta-ood; "
-            "convert it with `meta-ood weights import`"
+            f"{path}: no metadata entry {_KEY!r}: not written by meta-ood; convert it with `meta-ood weights import`"
         )
     if len(entries[_KEY]) > _LARGEST_METADATA:
         raise CheckpointError(f"{path}: metadata of more than {_LARGEST_METADATA} bytes")
@@ -156,9 +138,7 @@ def _check(path: Path, metadata: Mapping[str, Any]) -> None:
         raise CheckpointError(f"{path}: metadata without {', '.join(missing)}")
     for key, kind in REQUIRED.items():
         if not isinstance(metadata[key], kind):
-            raise CheckpointError(
-                f"{path}: metadata: {key} is {metadata[key]!r:.80}, expected {kind.__name__}"
-            )
+            raise CheckpointError(f"{path}: metadata: {key} is {metadata[key]!r:.80}, expected {kind.__name__}")
     if metadata["format"] != FORMAT:
         raise CheckpointError(f"{path}: format {metadata['format']!r}, expected {FORMAT}")
     names, number = metadata["class_names"], metadata["num_classes"]
@@ -176,23 +156,17 @@ def _check(path: Path, metadata: Mapping[str, Any]) -> None:
 def load(path: Path, architecture: str | None = None) -> tuple[nn.Module, dict[str, Any]]:
     """Return the network that a file describes, with its weights.
 
-    Parameters
-    ----------
-    path
-        A file of :func:`save`.
-    architecture
-        The value of params.yaml, with which the file must agree. It is required for
-        ``package.module:builder``, because a file alone never decides what code is imported.
+    Args:
+        path: A file of :func:`save`.
+        architecture: The value of params.yaml, with which the file must agree. It is required for
+            ``package.module:builder``, because a file alone never decides what code is imported.
 
-    Returns
-    -------
-    The network, in training mode, and the metadata.
+    Returns:
+        The network, in training mode, and the metadata.
 
-    Raises
-    ------
-    CheckpointError
-        If the file is missing, damaged, of another architecture, or its keys or shapes are not
-        exactly those of the network.
+    Raises:
+        CheckpointError: If the file is missing, damaged, of another architecture, or its keys or shapes are not exactly
+            those of the network.
     """
     metadata = read_metadata(path)
     own = metadata["architecture"]
@@ -228,10 +202,8 @@ def looks_like_safetensors(path: Path) -> bool:
 def read_tensors(path: Path) -> dict[str, Tensor]:
     """Return the tensors of a safetensors file, mapped from it.
 
-    Raises
-    ------
-    CheckpointError
-        If the file is no safetensors file or damaged.
+    Raises:
+        CheckpointError: If the file is no safetensors file or damaged.
     """
     try:
         return load_file(path)

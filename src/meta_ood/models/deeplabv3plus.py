@@ -11,27 +11,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from meta_ood.models.pixels import (
-    IMAGENET_MEAN,
-    IMAGENET_STD,
-    Normalisation,
-    conv_bn_relu,
-    upsample,
-)
+from meta_ood.models.pixels import IMAGENET_MEAN, IMAGENET_STD, Normalisation, conv_bn_relu, upsample
 from meta_ood.models.wide_resnet38 import WideResNet38
 
 
 class AtrousSpatialPyramid(nn.Module):
     """Image pooling, a 1x1 convolution and dilated 3x3 convolutions, concatenated.
 
-    Parameters
-    ----------
-    in_width
-        Channels of the input.
-    width
-        Channels of each branch.
-    rates
-        Dilations of the 3x3 convolutions.
+    Args:
+        in_width: Channels of the input.
+        width: Channels of each branch.
+        rates: Dilations of the 3x3 convolutions.
     """
 
     def __init__(self, in_width: int, width: int, rates: Sequence[int]) -> None:
@@ -43,10 +33,8 @@ class AtrousSpatialPyramid(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map ``(N, in_width, h, w)`` to ``(N, (2 + rates) * width, h, w)``, image pooling first.
 
-        Raises
-        ------
-        ValueError
-            For a batch of one in training mode.
+        Raises:
+            ValueError: For a batch of one in training mode.
         """
         if len(x) == 1 and self.img_conv.training and self.img_conv[1].training:
             raise ValueError(
@@ -63,25 +51,16 @@ class AtrousSpatialPyramid(nn.Module):
 class DeepLabV3Plus(WideResNet38):
     """DeepLabv3+ with a WideResNet38 backbone.
 
-    Parameters
-    ----------
-    num_classes
-        C.
-    aspp_width, rates
-        Width of the pyramid's branches, dilations of its 3x3 convolutions.
-    fine_width
-        Channels taken from `mod2`.
-    mean, std
-        Normalisation of the input.
-    **backbone
-        Options of :class:`WideResNet38`.
+    Args:
+        num_classes: C.
+        aspp_width, rates: Width of the pyramid's branches, dilations of its 3x3 convolutions.
+        fine_width: Channels taken from `mod2`.
+        mean, std: Normalisation of the input.
+        **backbone: Options of :class:`WideResNet38`.
 
-    Attributes
-    ----------
-    output_stride
-        2 for the published network.
-    align_corners
-        True.
+    Attributes:
+        output_stride: 2 for the published network.
+        align_corners: True.
     """
 
     align_corners = True

@@ -12,10 +12,8 @@ from meta_ood.data.context import Machine
 def device_of(machine: Machine) -> torch.device:
     """Return the device for ``auto``, ``cpu`` or ``cuda``; under torchrun, this process's GPU.
 
-    Raises
-    ------
-    ValueError
-        If ``cuda`` is wanted and torch cannot use a GPU, or the device is unknown.
+    Raises:
+        ValueError: If ``cuda`` is wanted and torch cannot use a GPU, or the device is unknown.
     """
     if machine.device not in ("auto", "cpu", "cuda"):
         raise ValueError(f"unknown device {machine.device!r}; known: auto, cpu, cuda")
@@ -34,9 +32,9 @@ def device_of(machine: Machine) -> torch.device:
 def set_tf32(precision: str, device: torch.device) -> None:
     """Enable TF32 for precision ``tf32`` and disable it for any other.
 
-    PyTorch's default rounds the operands of convolutions on a GPU to TF32, those of matrix products
-    not. Here ``float32`` means float32 for both. The setting is a global one of PyTorch and holds
-    for the process. A CPU has no TF32, and for it nothing is changed.
+    PyTorch's default rounds the operands of convolutions on a GPU to TF32, those of matrix products not. Here
+    ``float32`` means float32 for both. The setting is a global one of PyTorch and holds for the process. A CPU has no
+    TF32, and for it nothing is changed.
     """
     if device.type == "cuda":
         enabled = precision == "tf32"

@@ -12,21 +12,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from meta_ood.models.pixels import (
-    IMAGENET_MEAN,
-    IMAGENET_STD,
-    Normalisation,
-    conv_bn_relu,
-    upsample,
-)
+from meta_ood.models.pixels import IMAGENET_MEAN, IMAGENET_STD, Normalisation, conv_bn_relu, upsample
 from meta_ood.models.resnet import EXPANSION, PLANES, ResNet
 
 
 class SpatialGCN(nn.Module):
     """Graph convolution over the positions of a coarse map.
 
-    With K, V, Q (P/2 x n), three 1x1 convolutions of s: A = softmax over the last axis of Q Vᵀ,
-    T = BN(1x1 of AᵀK), result = ReLU(BN(1x1 of T) + s).
+    With K, V, Q (P/2 x n), three 1x1 convolutions of s: A = softmax over the last axis of Q Vᵀ, T = BN(1x1 of AᵀK),
+    result = ReLU(BN(1x1 of T) + s).
     """
 
     def __init__(self, planes: int) -> None:
@@ -54,10 +48,8 @@ class SpatialGCN(nn.Module):
 class DualGCN(nn.Module):
     """The spatial and the feature branch on the same map, fused by a 1x1 convolution.
 
-    Parameters
-    ----------
-    planes
-        P, a multiple of 4.
+    Args:
+        planes: P, a multiple of 4.
     """
 
     def __init__(self, planes: int) -> None:
@@ -80,9 +72,7 @@ class DualGCN(nn.Module):
             conv = nn.Conv2d(planes, planes, 3, stride=2, padding=1, groups=planes, bias=False)
             self.local.extend([conv, nn.BatchNorm2d(planes)])
         self.gcn_local_attention = SpatialGCN(planes)
-        self.final = nn.Sequential(
-            nn.Conv2d(2 * planes, planes, 1, bias=False), nn.BatchNorm2d(planes)
-        )
+        self.final = nn.Sequential(nn.Conv2d(2 * planes, planes, 1, bias=False), nn.BatchNorm2d(planes))
 
     def forward(self, a: Tensor) -> Tensor:
         """Map ``(N, P, h, w)`` to ``(N, P, h, w)``."""
@@ -114,14 +104,10 @@ class DualGCN(nn.Module):
 class DualGCNHead(nn.Module):
     """a = 3x3 of x; b = 3x3 of DualGCN(a); logits = 1x1 of 3x3 of (x, b).
 
-    Parameters
-    ----------
-    in_width
-        Channels of x.
-    planes
-        P, the head's inner width.
-    num_classes
-        C.
+    Args:
+        in_width: Channels of x.
+        planes: P, the head's inner width.
+        num_classes: C.
     """
 
     def __init__(self, in_width: int, planes: int, num_classes: int) -> None:
@@ -142,28 +128,18 @@ class DualGCNHead(nn.Module):
 class DualGCNNet(ResNet):
     """DualGCNNet with a ResNet backbone.
 
-    Parameters
-    ----------
-    num_classes
-        C.
-    blocks
-        Blocks of the backbone's layers.
-    head_planes
-        P, a multiple of 4.
-    auxiliary
-        Whether the published auxiliary head `dsn` on layer3 exists, so that published checkpoints
-        load strictly. The forward pass never uses it and its parameters require no gradient.
-    mean, std
-        Normalisation of the input.
-    **backbone
-        Options of :class:`ResNet`.
+    Args:
+        num_classes: C.
+        blocks: Blocks of the backbone's layers.
+        head_planes: P, a multiple of 4.
+        auxiliary: Whether the published auxiliary head `dsn` on layer3 exists, so that published checkpoints load
+            strictly. The forward pass never uses it and its parameters require no gradient.
+        mean, std: Normalisation of the input.
+        **backbone: Options of :class:`ResNet`.
 
-    Attributes
-    ----------
-    output_stride
-        8 for the published networks.
-    align_corners
-        True.
+    Attributes:
+        output_stride: 8 for the published networks.
+        align_corners: True.
     """
 
     align_corners = True

@@ -19,24 +19,15 @@ _SHOWN = 6  # names per line of a report
 class MatchReport:
     """The result of :func:`match`.
 
-    Attributes
-    ----------
-    source, layout, ignored
-        The file's path, its format in words, its entries beside the state dict.
-    prefix
-        What stood before all names and was removed.
-    matched
-        Names that fit.
-    missing, unexpected
-        Names that only the network has, and names that only the file has.
-    wrong
-        Name -> what the file holds and what the network expects.
-    zeroed
-        Missing ``num_batches_tracked`` that are set to 0 (files of PyTorch before 0.4.1).
-    dropped
-        Entries left out on purpose: a classifier's last layer.
-    hint
-        The likely reason of a mismatch, or "".
+    Attributes:
+        source, layout, ignored: The file's path, its format in words, its entries beside the state dict.
+        prefix: What stood before all names and was removed.
+        matched: Names that fit.
+        missing, unexpected: Names that only the network has, and names that only the file has.
+        wrong: Name -> what the file holds and what the network expects.
+        zeroed: Missing ``num_batches_tracked`` that are set to 0 (files of PyTorch before 0.4.1).
+        dropped: Entries left out on purpose: a classifier's last layer.
+        hint: The likely reason of a mismatch, or "".
     """
 
     source: str
@@ -62,10 +53,7 @@ class MatchReport:
         shown = {"missing": self.missing, "unexpected": self.unexpected, "wrong": wrong}
         others = {"set to 0": self.zeroed, "dropped": self.dropped, "ignored": self.ignored}
         shown |= {name: keys for name, keys in others.items() if keys}
-        lines = [
-            f"{self.source}: {self.layout}, prefix {self.prefix or 'none'}",
-            f"matched     {len(self.matched)}",
-        ]
+        lines = [f"{self.source}: {self.layout}, prefix {self.prefix or 'none'}", f"matched     {len(self.matched)}"]
         for name, keys in shown.items():
             lines.append(f"{name:<11} {len(keys)}{': ' if keys else ''}{_shorten(keys)}")
         return [*lines, f"hint: {self.hint}"] if self.hint else lines
@@ -76,26 +64,18 @@ def match(
 ) -> tuple[MatchReport, dict[str, Tensor]]:
     """Compare what a file holds with what a network expects.
 
-    Parameters
-    ----------
-    source
-        The file's path, for the report.
-    contents
-        Its state dict. One prefix of all names (``module.``, ``model.``, ...) is removed.
-    expected
-        The network's state dict, or the part of it that the file must hold; tensors on the meta
-        device are enough.
-    drop
-        How names begin that the file may hold and the network does not need.
+    Args:
+        source: The file's path, for the report.
+        contents: Its state dict. One prefix of all names (``module.``, ``model.``, ...) is removed.
+        expected: The network's state dict, or the part of it that the file must hold; tensors on the meta device are
+            enough.
+        drop: How names begin that the file may hold and the network does not need.
 
-    Returns
-    -------
-    The report, and the values for `expected` in its dtypes and its order.
+    Returns:
+        The report, and the values for `expected` in its dtypes and its order.
 
-    Raises
-    ------
-    CheckpointError
-        If a name, shape, kind of number or value does not fit; the message is the whole report.
+    Raises:
+        CheckpointError: If a name, shape, kind of number or value does not fit; the message is the whole report.
     """
     # 1. names: remove the prefix and what is not needed
     prefix = _common_prefix(contents.tensors, expected, drop)
@@ -109,11 +89,7 @@ def match(
     zeroed = counters if counters and set(counters) <= set(missing) else []
     missing = [key for key in missing if key not in set(zeroed)]
     # 3. shapes and values
-    wrong = {
-        key: text
-        for key, own in expected.items()
-        if key in found and (text := _mismatch(found[key], own))
-    }
+    wrong = {key: text for key, own in expected.items() if key in found and (text := _mismatch(found[key], own))}
     hint = _prefix_hint(unexpected, missing)
     if not missing and not unexpected:
         hint = _class_hint(expected, found, wrong)
@@ -133,14 +109,11 @@ def match(
     if not report.fits:
         raise CheckpointError("\n".join(report.lines()))
     return report, {
-        key: found[key].detach().to(own.dtype) if key in found else torch.tensor(0)
-        for key, own in expected.items()
+        key: found[key].detach().to(own.dtype) if key in found else torch.tensor(0) for key, own in expected.items()
     }
 
 
-def _common_prefix(
-    found: Iterable[str], expected: Mapping[str, Tensor], drop: Sequence[str]
-) -> str:
+def _common_prefix(found: Iterable[str], expected: Mapping[str, Tensor], drop: Sequence[str]) -> str:
     """Return the prefix that makes names of `found` those of `expected`; "" if it is not on all."""
     if any(name in expected for name in found):
         return ""
@@ -176,9 +149,7 @@ def _mismatch(tensor: Tensor, own: Tensor) -> str:
     return ""
 
 
-def _class_hint(
-    expected: Mapping[str, Tensor], found: Mapping[str, Tensor], wrong: Iterable[str]
-) -> str:
+def _class_hint(expected: Mapping[str, Tensor], found: Mapping[str, Tensor], wrong: Iterable[str]) -> str:
     """Return that the file is for another number of classes, if that explains all of `wrong`."""
     shapes = [(tuple(found[key].shape), tuple(expected[key].shape)) for key in wrong]
     firsts = {(theirs[:1], own[:1]) for theirs, own in shapes}

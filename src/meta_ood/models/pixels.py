@@ -17,23 +17,17 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 def upsample(logits: Tensor, size: tuple[int, int], align_corners: bool = True) -> Tensor:
     """Return logits or features at another size, interpolated bilinearly.
 
-    Parameters
-    ----------
-    logits
-        ``(N, C, h, w)`` floating point.
-    size
-        ``(H, W)`` [px].
-    align_corners
-        The network's attribute of this name.
+    Args:
+        logits: ``(N, C, h, w)`` floating point.
+        size: ``(H, W)`` [px].
+        align_corners: The network's attribute of this name.
 
-    Returns
-    -------
-    ``(N, C, H, W)`` of the same dtype.
+    Returns:
+        ``(N, C, H, W)`` of the same dtype.
 
-    Examples
-    --------
-    >>> upsample(torch.tensor([[[[0.0, 2.0]]]]), (1, 3))
-    tensor([[[[0., 1., 2.]]]])
+    Examples:
+        >>> upsample(torch.tensor([[[[0.0, 2.0]]]]), (1, 3))
+        tensor([[[[0., 1., 2.]]]])
     """
     if tuple(logits.shape[-2:]) == tuple(size):
         return logits
@@ -55,15 +49,11 @@ class Normalisation(nn.Module):
 
     The constants are in no state dict, so that published weights load strictly.
 
-    Parameters
-    ----------
-    mean, std
-        One number per channel, for images in [0, 1].
+    Args:
+        mean, std: One number per channel, for images in [0, 1].
     """
 
-    def __init__(
-        self, mean: Sequence[float] = IMAGENET_MEAN, std: Sequence[float] = IMAGENET_STD
-    ) -> None:
+    def __init__(self, mean: Sequence[float] = IMAGENET_MEAN, std: Sequence[float] = IMAGENET_STD) -> None:
         super().__init__()
         if len(mean) != 3 or len(std) != 3 or min(std) <= 0:
             raise ValueError(
@@ -84,7 +74,4 @@ class Normalisation(nn.Module):
 
     def describe(self) -> dict[str, list[float]]:
         """Return mean and std as plain numbers, for metadata."""
-        return {
-            name: [round(float(v), 6) for v in getattr(self, name).flatten()]
-            for name in ("mean", "std")
-        }
+        return {name: [round(float(v), 6) for v in getattr(self, name).flatten()] for name in ("mean", "std")}

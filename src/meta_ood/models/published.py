@@ -1,10 +1,9 @@
 """Weights from elsewhere: read in every known format, compared in full, loaded or refused.
 
-The published code loads checkpoints with ``strict=False``, so that a file with another prefix
-before its names loads nothing and says nothing. Here a file goes through three steps, and nothing
-is written before all have passed: :mod:`~meta_ood.models.torch_files` (or safetensors) gives
-tensors, :mod:`~meta_ood.models.matching` compares them with the network, and
-:mod:`~meta_ood.models.checkpoint` stores them as ours. From then on only our format is read.
+The published code loads checkpoints with ``strict=False``, so that a file with another prefix before its names loads
+nothing and says nothing. Here a file goes through three steps, and nothing is written before all have passed:
+:mod:`~meta_ood.models.torch_files` (or safetensors) gives tensors, :mod:`~meta_ood.models.matching` compares them with
+the network, and :mod:`~meta_ood.models.checkpoint` stores them as ours. From then on only our format is read.
 """
 
 from __future__ import annotations
@@ -25,28 +24,19 @@ _CLASSIFIER = ("fc.", "bn_out.", "classifier.")  # last layers of ImageNet class
 
 
 def import_published(
-    path: Path,
-    architecture: str,
-    num_classes: int,
-    options: Mapping[str, Any] | None = None,
+    path: Path, architecture: str, num_classes: int, options: Mapping[str, Any] | None = None
 ) -> tuple[nn.Module, MatchReport]:
     """Return a network with the weights of a file of any known format.
 
-    Parameters
-    ----------
-    path
-        A safetensors file, ours or not, or a file of ``torch.save``.
-    architecture, num_classes, options
-        Arguments of :func:`meta_ood.models.build`.
+    Args:
+        path: A safetensors file, ours or not, or a file of ``torch.save``.
+        architecture, num_classes, options: Arguments of :func:`meta_ood.models.build`.
 
-    Returns
-    -------
-    The network and the report; every entry of the state dict came from the file.
+    Returns:
+        The network and the report; every entry of the state dict came from the file.
 
-    Raises
-    ------
-    CheckpointError
-        If the file cannot be read, or anything is missing, unexpected or of another shape.
+    Raises:
+        CheckpointError: If the file cannot be read, or anything is missing, unexpected or of another shape.
     """
     contents = _read_any(path)
     network = build(architecture, num_classes, **(options or {}))
@@ -58,33 +48,23 @@ def import_published(
 def load_backbone(network: nn.Module, path: Path) -> MatchReport:
     """Initialise the backbone of a network with the weights of an image classifier.
 
-    Parameters
-    ----------
-    network
-        One with the attribute ``backbone_prefixes``: how the names of its backbone begin.
-    path
-        A file of a classifier with the same backbone; its last layer is left out.
+    Args:
+        network: One with the attribute ``backbone_prefixes``: how the names of its backbone begin.
+        path: A file of a classifier with the same backbone; its last layer is left out.
 
-    Returns
-    -------
-    The report, which lists what was left out.
+    Returns:
+        The report, which lists what was left out.
 
-    Raises
-    ------
-    CheckpointError
-        If the network declares no backbone, or the backbone's names or shapes do not fit.
+    Raises:
+        CheckpointError: If the network declares no backbone, or the backbone's names or shapes do not fit.
     """
     prefixes: tuple[str, ...] = getattr(network, "backbone_prefixes", ())
     if not prefixes:
-        raise CheckpointError(
-            f"{type(network).__name__} declares no backbone_prefixes (before 0.2: trunk_prefixes)"
-        )
+        raise CheckpointError(f"{type(network).__name__} declares no backbone_prefixes (before 0.2: trunk_prefixes)")
     # torchvision's segmentation networks have "backbone.layer1...", its classifiers "layer1..."
     within = prefixes[0] if len(prefixes) == 1 else ""
     state = network.state_dict()
-    expected = {
-        key.removeprefix(within): value for key, value in state.items() if key.startswith(prefixes)
-    }
+    expected = {key.removeprefix(within): value for key, value in state.items() if key.startswith(prefixes)}
     report, found = match(str(path), _read_any(path), expected, _CLASSIFIER)
     network.load_state_dict({**state, **{within + key: value for key, value in found.items()}})
     return report
@@ -103,22 +83,15 @@ def import_weights(
 ) -> MatchReport:
     """Write a released weights file in our format; nothing is written if it does not fit.
 
-    Parameters
-    ----------
-    source
-        See :func:`import_published`.
-    destination
-        Path of the safetensors file.
-    name, architecture, options, class_names, variant
-        See :func:`meta_ood.models.checkpoint.save`.
-    origin
-        Where the file is from, in the user's words: a URL, a paper. It is stored with the file's
-        name, sha256 and format. A file of ours keeps the origin that it has.
+    Args:
+        source: See :func:`import_published`.
+        destination: Path of the safetensors file.
+        name, architecture, options, class_names, variant: See :func:`meta_ood.models.checkpoint.save`.
+        origin: Where the file is from, in the user's words: a URL, a paper. It is stored with the file's name, sha256
+            and format. A file of ours keeps the origin that it has.
 
-    Raises
-    ------
-    CheckpointError
-        See :func:`import_published`.
+    Raises:
+        CheckpointError: See :func:`import_published`.
     """
     network, report = import_published(source, architecture, len(class_names), options)
     earlier = checkpoint.own_metadata(source)
@@ -157,31 +130,22 @@ def adopt(
 ) -> nn.Module:
     """Copy imported weights to where a network's weights belong, if params.yaml describes them.
 
-    Parameters
-    ----------
-    source
-        A file of :func:`import_weights`; its metadata, with the origin, is copied too.
-    destination
-        Path of the network's weights.
-    name, architecture, options, num_classes, variant
-        The values of params.yaml.
+    Args:
+        source: A file of :func:`import_weights`; its metadata, with the origin, is copied too.
+        destination: Path of the network's weights.
+        name, architecture, options, num_classes, variant: The values of params.yaml.
 
-    Returns
-    -------
-    The network.
+    Returns:
+        The network.
 
-    Raises
-    ------
-    CheckpointError
-        If the file cannot be used or is of another network; nothing is written then.
+    Raises:
+        CheckpointError: If the file cannot be used or is of another network; nothing is written then.
     """
     network, metadata = checkpoint.load(source, architecture)
     expected = {"options": dict(options), "num_classes": num_classes, "variant": variant}
     for key, value in json.loads(json.dumps(expected)).items():
         if metadata[key] != value:
-            raise CheckpointError(
-                f"{source}: {key} {metadata[key]!r}, but network {name} has {value!r}"
-            )
+            raise CheckpointError(f"{source}: {key} {metadata[key]!r}, but network {name} has {value!r}")
     checkpoint.write(destination, network.state_dict(), {**metadata, "name": name})
     return network
 

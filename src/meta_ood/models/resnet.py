@@ -22,14 +22,10 @@ MULTI_GRID = (1, 2, 4)  # factors on the dilation of layer4's blocks
 class Bottleneck(nn.Module):
     """1x1, 3x3, 1x1 with BatchNorm, added to a shortcut.
 
-    Parameters
-    ----------
-    in_width
-        Channels of the input.
-    planes
-        Inner channels; the output has four times as many.
-    stride, dilation
-        Of the 3x3 convolution.
+    Args:
+        in_width: Channels of the input.
+        planes: Inner channels; the output has four times as many.
+        stride, dilation: Of the 3x3 convolution.
     """
 
     def __init__(self, in_width: int, planes: int, stride: int, dilation: int) -> None:
@@ -37,17 +33,13 @@ class Bottleneck(nn.Module):
         width = planes * EXPANSION
         self.conv1 = nn.Conv2d(in_width, planes, 1, bias=False)
         self.bn1 = nn.BatchNorm2d(planes)
-        self.conv2 = nn.Conv2d(
-            planes, planes, 3, stride=stride, padding=dilation, dilation=dilation, bias=False
-        )
+        self.conv2 = nn.Conv2d(planes, planes, 3, stride=stride, padding=dilation, dilation=dilation, bias=False)
         self.bn2 = nn.BatchNorm2d(planes)
         self.conv3 = nn.Conv2d(planes, width, 1, bias=False)
         self.bn3 = nn.BatchNorm2d(width)
         self.relu = nn.ReLU(inplace=True)
         self.downsample = (
-            nn.Sequential(
-                nn.Conv2d(in_width, width, 1, stride=stride, bias=False), nn.BatchNorm2d(width)
-            )
+            nn.Sequential(nn.Conv2d(in_width, width, 1, stride=stride, bias=False), nn.BatchNorm2d(width))
             if stride != 1 or in_width != width
             else None
         )
@@ -65,14 +57,11 @@ class Bottleneck(nn.Module):
 class ResNet(nn.Module):
     """A stem of three convolutions and four layers of bottlenecks.
 
-    Parameters
-    ----------
-    blocks
-        Blocks of each layer: (3, 4, 6, 3) is ResNet50, (3, 4, 23, 3) is ResNet101.
-    stem_width
-        Channels of the first two stem convolutions; the third has twice as many.
-    planes, strides, dilations, multi_grid
-        Inner channels, stride and dilation of each layer, and layer4's factors on its dilation.
+    Args:
+        blocks: Blocks of each layer: (3, 4, 6, 3) is ResNet50, (3, 4, 23, 3) is ResNet101.
+        stem_width: Channels of the first two stem convolutions; the third has twice as many.
+        planes, strides, dilations, multi_grid: Inner channels, stride and dilation of each layer, and layer4's factors
+            on its dilation.
     """
 
     def __init__(

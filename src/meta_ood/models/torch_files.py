@@ -1,10 +1,9 @@
 """Tensors from files of ``torch.save``, read without running anything that a file says.
 
-Such a file is a pickle, that is a program for a small stack machine, and beside it the tensors'
-numbers: either in a zip archive, or one after the other (PyTorch before 1.6). Even the restricted
-``torch.load(weights_only=True)`` calls what the pickle names, so that a few hundred bytes can ask
-for gigabytes or compute the hash of a nested tuple for ever. This module therefore interprets the
-twenty-odd instructions that a state dict needs itself:
+Such a file is a pickle, that is a program for a small stack machine, and beside it the tensors' numbers: either in a
+zip archive, or one after the other (PyTorch before 1.6). Even the restricted ``torch.load(weights_only=True)`` calls
+what the pickle names, so that a few hundred bytes can ask for gigabytes or compute the hash of a nested tuple for ever.
+This module therefore interprets the twenty-odd instructions that a state dict needs itself:
 
 - keys of dicts are texts or numbers, so that nothing nested is ever hashed;
 - of the functions that a pickle may call, those that make plain tensors are imitated, those that
@@ -62,14 +61,10 @@ class CheckpointError(ValueError):
 class Contents:
     """The state dict of a file.
 
-    Attributes
-    ----------
-    tensors
-        Name -> tensor on the CPU.
-    layout
-        The format in words, for reports.
-    ignored
-        Other entries of the file: optimizer, epoch, ...
+    Attributes:
+        tensors: Name -> tensor on the CPU.
+        layout: The format in words, for reports.
+        ignored: Other entries of the file: optimizer, epoch, ...
     """
 
     tensors: dict[str, Tensor]
@@ -94,11 +89,9 @@ _Storages = Callable[[str, torch.dtype, int], Tensor]
 def read(path: Path) -> Contents:
     """Return the state dict of a file of ``torch.save``, zip or the older layout.
 
-    Raises
-    ------
-    CheckpointError
-        If the file is missing, damaged, compressed, asks for anything but tensors and plain
-        values, or holds no state dict.
+    Raises:
+        CheckpointError: If the file is missing, damaged, compressed, asks for anything but tensors and plain values, or
+            holds no state dict.
     """
     if not path.is_file():
         raise CheckpointError(f"{path}: no such weights file")
@@ -110,28 +103,20 @@ def read(path: Path) -> Contents:
     except _FileError as error:
         raise CheckpointError(f"{path}: refused: {error}") from None
     except Exception as error:  # zipfile and pickletools raise many kinds for damaged files
-        raise CheckpointError(
-            f"{path}: damaged or cut off, or no file of torch.save or safetensors: {error}"
-        ) from None
+        raise CheckpointError(f"{path}: damaged or cut off, or no file of torch.save or safetensors: {error}") from None
     return unwrap(path, loaded, "torch zip" if is_zip else "torch before 1.6")
 
 
 def unwrap(path: Path, loaded: object, kind: str) -> Contents:
     """Return the state dict that `loaded` is or holds.
 
-    Parameters
-    ----------
-    path
-        For messages.
-    loaded
-        A bare state dict, or a dict with one below a name of :data:`WRAPPERS`.
-    kind
-        Kind of file, for reports.
+    Args:
+        path: For messages.
+        loaded: A bare state dict, or a dict with one below a name of :data:`WRAPPERS`.
+        kind: Kind of file, for reports.
 
-    Raises
-    ------
-    CheckpointError
-        If there is no state dict, or an entry of it is not a tensor; the entry is named.
+    Raises:
+        CheckpointError: If there is no state dict, or an entry of it is not a tensor; the entry is named.
     """
     if not isinstance(loaded, Mapping) or not loaded:
         raise CheckpointError(f"{path}: holds {type(loaded).__name__}, expected a state dict")
@@ -171,9 +156,7 @@ def _read_zip(file: BinaryIO) -> object:
             if key not in read:
                 read[key] = bytearray(archive.read(members[f"data/{key}"]))
             if len(read[key]) != elements * dtype.itemsize:
-                raise _FileError(
-                    f"storage {key} has {len(read[key])} bytes, not {elements} {dtype}"
-                )
+                raise _FileError(f"storage {key} has {len(read[key])} bytes, not {elements} {dtype}")
             numbers = torch.empty(0, dtype=dtype)
             return torch.frombuffer(read[key], dtype=dtype) if elements else numbers
 
@@ -265,9 +248,7 @@ def _interpret(stream: BinaryIO, storage: _Storages) -> object:
                 items = since_mark() if opcode.name == "SETITEMS" else [stack.pop(-2), stack.pop()]
                 for key, value in zip(items[::2], items[1::2], strict=True):
                     if not isinstance(key, str | int | float | None):
-                        raise _FileError(
-                            f"a key is {type(key).__name__}, expected text or a number"
-                        )
+                        raise _FileError(f"a key is {type(key).__name__}, expected text or a number")
                     stack[-1][key] = value
             case "BINPUT" | "LONG_BINPUT":
                 memo[argument] = stack[-1]
@@ -304,9 +285,7 @@ def _call(function: object, arguments: tuple[Any, ...]) -> object:
             raise _FileError(f"a tensor of size {size!s:.60} and stride {stride!s:.60}")
         last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
         if 0 not in size and last >= len(storage):
-            raise _FileError(
-                f"a tensor of size {size!s:.60} is larger than its {len(storage)} numbers"
-            )
+            raise _FileError(f"a tensor of size {size!s:.60} is larger than its {len(storage)} numbers")
         return torch.as_strided(storage, size, stride, offset)
     if name in _LEFT_OUT:
         return None

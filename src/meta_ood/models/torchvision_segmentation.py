@@ -23,27 +23,19 @@ STRIDES = {
 class TorchvisionSegmentation(nn.Module):
     """One of torchvision's networks with fresh weights, without its final up-sampling.
 
-    Entries of the state dict are named as in torchvision's own files: ``backbone.*``,
-    ``classifier.*`` and, with `auxiliary`, ``aux_classifier.*``.
+    Entries of the state dict are named as in torchvision's own files: ``backbone.*``, ``classifier.*`` and, with
+    `auxiliary`, ``aux_classifier.*``.
 
-    Parameters
-    ----------
-    builder
-        Name of torchvision's builder, a key of :data:`STRIDES`.
-    num_classes
-        C.
-    auxiliary
-        Whether the auxiliary classifier exists, which files of torchvision's weights hold.
-        The forward pass never uses it and its parameters require no gradient.
-    mean, std
-        Normalisation of the input; torchvision's weights use the default.
-    **options
-        Further options of torchvision's builder.
+    Args:
+        builder: Name of torchvision's builder, a key of :data:`STRIDES`.
+        num_classes: C.
+        auxiliary: Whether the auxiliary classifier exists, which files of torchvision's weights hold. The forward pass
+            never uses it and its parameters require no gradient.
+        mean, std: Normalisation of the input; torchvision's weights use the default.
+        **options: Further options of torchvision's builder.
 
-    Attributes
-    ----------
-    output_stride, align_corners
-        See :data:`STRIDES`; False, as torchvision up-samples.
+    Attributes:
+        output_stride, align_corners: See :data:`STRIDES`; False, as torchvision up-samples.
     """
 
     align_corners = False
@@ -63,9 +55,7 @@ class TorchvisionSegmentation(nn.Module):
 
         if not builder.startswith("lraspp"):  # which has no auxiliary classifier
             options["aux_loss"] = auxiliary
-        model = getattr(segmentation, builder)(
-            weights=None, weights_backbone=None, num_classes=num_classes, **options
-        )
+        model = getattr(segmentation, builder)(weights=None, weights_backbone=None, num_classes=num_classes, **options)
         self.output_stride = STRIDES[builder]
         self.normalisation = Normalisation(mean, std)
         for name, module in model.named_children():
@@ -78,10 +68,8 @@ class TorchvisionSegmentation(nn.Module):
     def forward(self, image: Tensor) -> Tensor:
         """Map ``(N, 3, H, W)`` in [0, 1] to logits ``(N, C, H / stride, W / stride)``.
 
-        Raises
-        ------
-        ValueError
-            For a batch of one in training mode, if the network has an image pooling branch.
+        Raises:
+            ValueError: For a batch of one in training mode, if the network has an image pooling branch.
         """
         features = self.get_submodule("backbone")(self.normalisation(image))
         classifier = self.get_submodule("classifier")
@@ -89,7 +77,6 @@ class TorchvisionSegmentation(nn.Module):
             logits: Tensor = classifier(features["out"] if self._one_map else features)
         except ValueError as error:  # BatchNorm of one value per channel
             raise ValueError(
-                f"{error}: this network cannot train on a batch of one; use a batch_size of at "
-                "least 2"
+                f"{error}: this network cannot train on a batch of one; use a batch_size of at least 2"
             ) from error
         return logits

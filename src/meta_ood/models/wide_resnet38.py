@@ -29,23 +29,15 @@ class ResidualBlock(nn.Module):
 
     The shortcut is x, or a 1x1 convolution of b where the stride or the width changes.
 
-    Parameters
-    ----------
-    in_width
-        Channels of x.
-    widths
-        Output channels of the convolutions: two for 3x3, 3x3; three for 1x1, 3x3, 1x1.
-    stride
-        Of the first convolution.
-    dilation
-        Of the 3x3 convolutions.
-    dropout
-        Probability of the channel dropout before the third convolution.
+    Args:
+        in_width: Channels of x.
+        widths: Output channels of the convolutions: two for 3x3, 3x3; three for 1x1, 3x3, 1x1.
+        stride: Of the first convolution.
+        dilation: Of the 3x3 convolutions.
+        dropout: Probability of the channel dropout before the third convolution.
     """
 
-    def __init__(
-        self, in_width: int, widths: Sequence[int], stride: int, dilation: int, dropout: float
-    ) -> None:
+    def __init__(self, in_width: int, widths: Sequence[int], stride: int, dilation: int, dropout: float) -> None:
         super().__init__()
         self.bn1 = batch_norm_relu(in_width)
         layers: OrderedDict[str, nn.Module] = OrderedDict()
@@ -81,15 +73,11 @@ class ResidualBlock(nn.Module):
 class WideResNet38(nn.Module):
     """The modules `mod1` to `mod7`, with max poolings before `mod2` and `mod3`.
 
-    Parameters
-    ----------
-    stem_width
-        Channels of `mod1`, one bare 3x3 convolution.
-    stem_stride
-        Its stride; 1 is the published network.
-    widths, blocks, strides, dilations, dropouts
-        For `mod2` .. `mod7`: channels of a block's convolutions, number of blocks, stride of the
-        first block, dilation, channel dropout.
+    Args:
+        stem_width: Channels of `mod1`, one bare 3x3 convolution.
+        stem_stride: Its stride; 1 is the published network.
+        widths, blocks, strides, dilations, dropouts: For `mod2` .. `mod7`: channels of a block's convolutions, number
+            of blocks, stride of the first block, dilation, channel dropout.
     """
 
     def __init__(
@@ -106,9 +94,7 @@ class WideResNet38(nn.Module):
         names = ("widths", "blocks", "strides", "dilations", "dropouts")
         for name, values in zip(names, (widths, blocks, strides, dilations, dropouts), strict=True):
             if len(values) != len(MODULES):
-                raise ValueError(
-                    f"{name}: expected one entry for each of {', '.join(MODULES)}, got {values!r}"
-                )
+                raise ValueError(f"{name}: expected one entry for each of {', '.join(MODULES)}, got {values!r}")
         self.mod1 = nn.Sequential(OrderedDict(conv1=_conv3(3, stem_width, stem_stride, 1)))
         width = stem_width
         for name, own, count, stride, dilation, dropout in zip(
@@ -139,6 +125,4 @@ class WideResNet38(nn.Module):
 
 
 def _conv3(in_width: int, width: int, stride: int, dilation: int) -> nn.Conv2d:
-    return nn.Conv2d(
-        in_width, width, 3, stride=stride, padding=dilation, dilation=dilation, bias=False
-    )
+    return nn.Conv2d(in_width, width, 3, stride=stride, padding=dilation, dilation=dilation, bias=False)

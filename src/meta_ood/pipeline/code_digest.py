@@ -1,9 +1,9 @@
 """Digests of the code that each stage runs, so that a changed comment re-runs nothing.
 
-DVC runs a stage again when one of its dependencies changes. A dependency on the source files would
-re-run trainings for a corrected comment. So the stage ``code`` writes one small text file per
-stage, and the stages depend on these: one line per module that the stage imports, directly or not,
-with a hash of its syntax tree without docstrings. Comments and formatting are not in the tree.
+DVC runs a stage again when one of its dependencies changes. A dependency on the source files would re-run trainings for
+a corrected comment. So the stage ``code`` writes one small text file per stage, and the stages depend on these: one
+line per module that the stage imports, directly or not, with a hash of its syntax tree without docstrings. Comments and
+formatting are not in the tree.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ PACKAGE = Path(__file__).parents[1]
 
 EXCLUDED = ("meta_ood", "meta_ood.config", "meta_ood.data.context")
 """Not followed: the package's list of names; values that DVC knows as params; facts about the
-machine, which must not change a result."""
+machine, which must not change a result.
+"""
 
 _C_COMMENT = re.compile(r"/\*.*?\*/|//[^\n]*", re.DOTALL)
 
@@ -26,10 +27,9 @@ _C_COMMENT = re.compile(r"/\*.*?\*/|//[^\n]*", re.DOTALL)
 def stage_digest(stage: str) -> str:
     """Return one line per file that `stage` runs: a hash and the path below ``src/meta_ood``.
 
-    Examples
-    --------
-    >>> "losses.py" in stage_digest("train"), "losses.py" in stage_digest("infer")
-    (True, False)
+    Examples:
+        >>> "losses.py" in stage_digest("train"), "losses.py" in stage_digest("infer")
+        (True, False)
     """
     files: set[Path] = set()
     queue = [f"meta_ood.pipeline.{stage}"]
@@ -40,8 +40,7 @@ def stage_digest(stage: str) -> str:
         files.update(_compiled_and_data(path.parent))
         for name in _imports(path):
             if name not in seen and not any(
-                name == skipped or (skipped != "meta_ood" and name.startswith(f"{skipped}."))
-                for skipped in EXCLUDED
+                name == skipped or (skipped != "meta_ood" and name.startswith(f"{skipped}.")) for skipped in EXCLUDED
             ):
                 seen.add(name)
                 queue.append(name)
@@ -99,8 +98,6 @@ def _without_docstrings(text: str) -> str:
         body = getattr(node, "body", None)
         if isinstance(body, list):
             node.body = [  # type: ignore[attr-defined]
-                child
-                for child in body
-                if not (isinstance(child, ast.Expr) and isinstance(child.value, ast.Constant))
+                child for child in body if not (isinstance(child, ast.Expr) and isinstance(child.value, ast.Constant))
             ]
     return ast.dump(tree)

@@ -10,28 +10,15 @@ from meta_ood.detector.folder import write_folder
 
 
 def run(
-    params: Params,
-    *,
-    network: str,
-    variant: str,
-    weights: Path,
-    meta: Path,
-    detector: Path,
-    log: Log,
-    machine: Machine,
+    params: Params, *, network: str, variant: str, weights: Path, meta: Path, detector: Path, log: Log, machine: Machine
 ) -> None:
     """Write the folder that ``Detector.load`` reads, see :mod:`meta_ood.detector.folder`.
 
-    Parameters
-    ----------
-    params
-        Sections infer, segments and detector.
-    network, variant, log, machine
-        Not used: the weights file knows its network, and nothing is computed.
-    weights, meta
-        The network, and the folder of the meta classifier fitted on ``detector.meta_from``.
-    detector
-        The folder to write.
+    Args:
+        params: Sections infer, segments and detector.
+        network, variant, log, machine: Not used: the weights file knows its network, and nothing is computed.
+        weights, meta: The network, and the folder of the meta classifier fitted on ``detector.meta_from``.
+        detector: The folder to write.
     """
     write_folder(
         detector,

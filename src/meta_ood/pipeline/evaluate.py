@@ -34,8 +34,8 @@ def run(
 ) -> None:
     """Evaluate one network and variant on one dataset.
 
-    Writes metrics.json, its headlines in summary.json, a CSV file per curve, and pictures of some
-    frames. `machine.workers` threads count the frames; the result does not depend on their number.
+    Writes metrics.json, its headlines in summary.json, a CSV file per curve, and pictures of some frames.
+    `machine.workers` threads count the frames; the result does not depend on their number.
     """
     settings, score = params.evaluate, params.segments.score
 
@@ -72,15 +72,9 @@ def run(
 
     # 3. metrics, and their spread over resampled scenes
     found = evaluation.measure(
-        counts,
-        table,
-        removed,
-        protocols=settings.protocols,
-        label_names=read_label_names(prepared),
+        counts, table, removed, protocols=settings.protocols, label_names=read_label_names(prepared)
     )
-    replicates = evaluation.replicates(
-        counts, table, removed, found, count=settings.bootstrap, seed=params.seed
-    )
+    replicates = evaluation.replicates(counts, table, removed, found, count=settings.bootstrap, seed=params.seed)
     found["intervals"] = evaluation.intervals(replicates)
     values = evaluation.plain(
         {

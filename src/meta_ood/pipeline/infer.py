@@ -30,8 +30,8 @@ def run(
 ) -> None:
     """Write ``predictions/<image_id>.h5`` for every frame.
 
-    They gather in a folder of their own until all are there, so that a killed run goes on where it
-    was, and no run takes predictions of other weights for its own.
+    They gather in a folder of their own until all are there, so that a killed run goes on where it was, and no run
+    takes predictions of other weights for its own.
     """
     net, made_of = checkpoint.load(weights, params.network_params(network).architecture)
     weights_sha256 = file_hash(weights)

@@ -19,22 +19,13 @@ _log = logging.getLogger(__name__)
 
 
 def run(
-    params: Params,
-    *,
-    network: str,
-    variant: str,
-    dataset: str,
-    segments: Path,
-    meta: Path,
-    log: Log,
-    machine: Machine,
+    params: Params, *, network: str, variant: str, dataset: str, segments: Path, meta: Path, log: Log, machine: Machine
 ) -> None:
     """Cross-validate a meta classifier on the table `segments` and fit it on all of it.
 
-    Writes into `meta`: ``classifier.json`` (fitted on all segments; trees and networks with a
-    ``classifier.skops`` beside), ``probabilities.csv`` (segment, image_id, scene, out-of-fold
-    probability of being a false positive, removed, estimated IoU; in the table's order),
-    ``metrics.json`` and ``explanation.json``.
+    Writes into `meta`: ``classifier.json`` (fitted on all segments; trees and networks with a ``classifier.skops``
+    beside), ``probabilities.csv`` (segment, image_id, scene, out-of-fold probability of being a false positive,
+    removed, estimated IoU; in the table's order), ``metrics.json`` and ``explanation.json``.
     """
     del machine
     table = table_file.read_table(segments)
@@ -53,9 +44,7 @@ def run(
             "%s %s %s: %d segments are kept without a classifier: %s",
             *(network, variant, dataset, found.metrics["kept_without_classifier"], reason),
         )
-    classifier = replace(
-        found.classifier, network=network, variant=variant, class_names=class_names
-    )
+    classifier = replace(found.classifier, network=network, variant=variant, class_names=class_names)
     # 2. what decides, by the logistic regression
     explained = explain(table, params.meta.folds, params.meta.bootstrap, params.seed, class_names)
     # 3. the files

@@ -1,7 +1,7 @@
 """Which stage reads and writes what below data/, and depends on what: the only module that knows.
 
-The keys of a stage's inputs and outputs are the keyword arguments of its function, and their paths
-are the deps and outs of dvc.yaml (``tests/pipeline/test_pipeline.py`` holds the three together).
+The keys of a stage's inputs and outputs are the keyword arguments of its function, and their paths are the deps and
+outs of dvc.yaml (``tests/pipeline/test_pipeline.py`` holds the three together).
 """
 
 from __future__ import annotations
@@ -40,19 +40,12 @@ class StagePaths:
 
 
 def stage_paths(
-    stage: str,
-    params: Params,
-    network: str = "",
-    variant: str = "",
-    dataset: str = "",
-    out: Path = DATA,
+    stage: str, params: Params, network: str = "", variant: str = "", dataset: str = "", out: Path = DATA
 ) -> StagePaths:
     """Return what an instance of `stage` reads below data/ and writes below `out`.
 
-    Raises
-    ------
-    ValueError
-        If the stage is unknown or a key that it needs is empty.
+    Raises:
+        ValueError: If the stage is unknown or a key that it needs is empty.
     """
     given = {"network": network, "variant": variant, "dataset": dataset}
     for key in lookup("stage", STAGES, stage):
@@ -63,23 +56,20 @@ def stage_paths(
     return StagePaths(paths.inputs, moved)
 
 
-def setting_of(
-    params: Params, stage: str, network: str = "", variant: str = "", dataset: str = ""
-) -> dict[str, Any]:
+def setting_of(params: Params, stage: str, network: str = "", variant: str = "", dataset: str = "") -> dict[str, Any]:
     """Return what an instance of `stage` and all stages before it depend on, but for the seed.
 
-    Runs with equal settings are repetitions: they differ in the seed, or not at all. The baseline
-    does not depend on the train section.
+    Runs with equal settings are repetitions: they differ in the seed, or not at all. The baseline does not depend on
+    the train section.
 
-    Examples
-    --------
-    >>> from meta_ood.config import load
-    >>> params = load(Path("params.yaml"))
-    >>> cell = {"network": "dualgcn_mini", "dataset": "lost_and_found"}
-    >>> "train.ood_weight" in setting_of(params, "evaluate", variant="ood_trained", **cell)
-    True
-    >>> "train.ood_weight" in setting_of(params, "evaluate", variant="baseline", **cell)
-    False
+    Examples:
+        >>> from meta_ood.config import load
+        >>> params = load(Path("params.yaml"))
+        >>> cell = {"network": "dualgcn_mini", "dataset": "lost_and_found"}
+        >>> "train.ood_weight" in setting_of(params, "evaluate", variant="ood_trained", **cell)
+        True
+        >>> "train.ood_weight" in setting_of(params, "evaluate", variant="baseline", **cell)
+        False
     """
     values: dict[str, Any] = {}
     before = list(STAGES)[: list(STAGES).index(stage)] if network else []
@@ -97,9 +87,7 @@ def setting_of(
     return values
 
 
-def _stage_paths(
-    stage: str, params: Params, network: str, variant: str, dataset: str
-) -> StagePaths:
+def _stage_paths(stage: str, params: Params, network: str, variant: str, dataset: str) -> StagePaths:
     data = DATA
     cell = Path(network, variant, dataset)
     prepared = {role: data / "prepare" / getattr(params.roles, role) for role in _ROLES}
@@ -122,17 +110,11 @@ def _stage_paths(
     if stage == "train":
         return StagePaths(
             {**prepared, "baseline": networks / "baseline.safetensors"},
-            {
-                "weights": networks / "ood_trained.safetensors",
-                "metrics": networks / "ood_trained.json",
-            },
+            {"weights": networks / "ood_trained.safetensors", "metrics": networks / "ood_trained.json"},
         )
     if stage == "infer":
         return StagePaths(
-            {
-                "prepared": data / "prepare" / dataset,
-                "weights": networks / f"{variant}.safetensors",
-            },
+            {"prepared": data / "prepare" / dataset, "weights": networks / f"{variant}.safetensors"},
             {"predictions": predictions},
         )
     if stage == "segments":
@@ -141,12 +123,7 @@ def _stage_paths(
         return StagePaths({"segments": segments}, {"meta": meta})
     if stage == "evaluate":
         return StagePaths(
-            {
-                "prepared": data / "prepare" / dataset,
-                "predictions": predictions,
-                "segments": segments,
-                "meta": meta,
-            },
+            {"prepared": data / "prepare" / dataset, "predictions": predictions, "segments": segments, "meta": meta},
             {
                 "metrics": evaluation / "metrics.json",
                 "summary": evaluation / "summary.json",
@@ -157,10 +134,7 @@ def _stage_paths(
     if stage == "detector":
         weights = networks / f"{variant}.safetensors"
         fitted = data / "meta" / network / variant / params.detector.meta_from
-        return StagePaths(
-            {"weights": weights, "meta": fitted},
-            {"detector": data / "detectors" / network / variant},
-        )
+        return StagePaths({"weights": weights, "meta": fitted}, {"detector": data / "detectors" / network / variant})
     return StagePaths({"evaluation": data / "evaluate"}, {"report": data / "report"})
 
 

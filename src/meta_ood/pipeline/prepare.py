@@ -14,41 +14,23 @@ from meta_ood.datasets.preparation import prepare_frames, remove_left_overs
 logger = logging.getLogger(__name__)
 
 
-def run(
-    params: Params, *, dataset: str, root: Path, prepared: Path, log: Log, machine: Machine
-) -> None:
+def run(params: Params, *, dataset: str, root: Path, prepared: Path, log: Log, machine: Machine) -> None:
     """Prepare one dataset.
 
-    Parameters
-    ----------
-    params
-        Uses the entry ``datasets.{dataset}``.
-    dataset
-        Its name.
-    root
-        The raw dataset, only read.
-    prepared
-        Folder for ``frames.csv`` and ``targets/*.png``; where the dataset's own label ids say more
-        than the targets, also ``label_ids/*.png`` and their names, ``labels.csv``.
+    Args:
+        params: Uses the entry ``datasets.{dataset}``.
+        dataset: Its name.
+        root: The raw dataset, only read.
+        prepared: Folder for ``frames.csv`` and ``targets/*.png``; where the dataset's own label ids say more than the
+            targets, also ``label_ids/*.png`` and their names, ``labels.csv``.
 
-    Raises
-    ------
-    FileNotFoundError, ValueError
-        If the raw dataset is not as its reader expects; the file is named.
+    Raises:
+        FileNotFoundError, ValueError: If the raw dataset is not as its reader expects; the file is named.
     """
     own = params.dataset_params(dataset)
     raw = read(own.reader, root, own.split, own.options)
-    settings = {
-        "reader": own.reader,
-        "root": str(root),
-        "split": own.split,
-        "options": dict(own.options),
-    }
-    frames = list(
-        progress(
-            prepare_frames(raw, prepared, settings, machine.workers), f"prepare {dataset}", len(raw)
-        )
-    )
+    settings = {"reader": own.reader, "root": str(root), "split": own.split, "options": dict(own.options)}
+    frames = list(progress(prepare_frames(raw, prepared, settings, machine.workers), f"prepare {dataset}", len(raw)))
     write_label_names(prepared, label_names(own.reader, own.options))
     write_frames(prepared, frames, Path.cwd())
     remove_left_overs(prepared, frames)

@@ -10,41 +10,22 @@ from meta_ood.data.context import Log, Machine
 from meta_ood.data.files import write_text
 from meta_ood.report.compare import read_experiments
 from meta_ood.report.page import provenance, report_page
-from meta_ood.report.published import (
-    match_published,
-    published_markdown,
-    published_text,
-    read_published,
-)
+from meta_ood.report.published import match_published, published_markdown, published_text, read_published
 from meta_ood.report.results import read_results
 from meta_ood.report.tables import results_csv, results_markdown, results_text
 
 logger = logging.getLogger(__name__)
 
 
-def run(
-    params: Params,
-    *,
-    evaluation: Path,
-    report: Path,
-    log: Log,
-    machine: Machine,
-    experiments: str = "",
-) -> None:
+def run(params: Params, *, evaluation: Path, report: Path, log: Log, machine: Machine, experiments: str = "") -> None:
     """Write ``index.html`` and ``results.csv``, ``.md`` and ``.txt``.
 
-    Parameters
-    ----------
-    params
-        Names networks, variants and datasets; the page lists evaluations that are missing.
-    evaluation
-        Folder with ``<network>/<variant>/<dataset>/{metrics.json, curves/, pictures/}``.
-    report
-        Folder to write; same inputs, same bytes.
-    log, machine
-        Not used: the report has no curve and no heavy work.
-    experiments
-        What ``dvc exp show --csv`` prints, for a section over seeds; the pipeline gives none.
+    Args:
+        params: Names networks, variants and datasets; the page lists evaluations that are missing.
+        evaluation: Folder with ``<network>/<variant>/<dataset>/{metrics.json, curves/, pictures/}``.
+        report: Folder to write; same inputs, same bytes.
+        log, machine: Not used: the report has no curve and no heavy work.
+        experiments: What ``dvc exp show --csv`` prints, for a section over seeds; the pipeline gives none.
     """
     # 1. what was evaluated, and what is published of the same networks and datasets
     results = read_results(evaluation, params.networks, params.variants, params.evaluation_sets)
@@ -53,12 +34,8 @@ def run(
     published = match_published(results, params.network, params.datasets, read_published())
     settings = read_experiments(experiments) if experiments else []
     # 2. the page, and the tables
-    page = report_page(
-        params.report.title, results, provenance(params, results), published, settings
-    )
+    page = report_page(params.report.title, results, provenance(params, results), published, settings)
     write_text(report / "index.html", page)
     write_text(report / "results.csv", results_csv(results.ordered))
-    write_text(
-        report / "results.md", results_markdown(results.ordered) + published_markdown(published)
-    )
+    write_text(report / "results.md", results_markdown(results.ordered) + published_markdown(published))
     write_text(report / "results.txt", results_text(results.ordered) + published_text(published))

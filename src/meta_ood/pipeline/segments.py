@@ -33,8 +33,8 @@ def run(
 ) -> None:
     """Measure every frame of `predictions` and write the table `segments`.
 
-    Tables of finished batches gather in a folder of their own, so that a killed run goes on where
-    it was; the result has the frames in file-name order whatever the number of workers.
+    Tables of finished batches gather in a folder of their own, so that a killed run goes on where it was; the result
+    has the frames in file-name order whatever the number of workers.
     """
     frames = prediction_files.open_predictions(predictions)
     gathered = ROOT / f"segments-{_fingerprint(frames.paths, params.segments)}"
@@ -65,9 +65,7 @@ def run(
     log({f"segments/{name}": float(count) for name, count in table.counts().items()}, 0)
 
 
-def _measure(
-    paths: tuple[Path, ...], settings: SegmentsParams, workers: int
-) -> Iterator[SegmentTable]:
+def _measure(paths: tuple[Path, ...], settings: SegmentsParams, workers: int) -> Iterator[SegmentTable]:
     """Yield the frames' tables in order; `workers` threads, as kernel and HDF5 let go of Python."""
     memory = threading.local()
 

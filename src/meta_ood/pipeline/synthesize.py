@@ -11,23 +11,13 @@ from meta_ood.demo import write
 
 
 def run(
-    params: Params,
-    *,
-    cityscapes: Path,
-    coco: Path,
-    lost_and_found: Path,
-    fishyscapes: Path,
-    log: Log,
-    machine: Machine,
+    params: Params, *, cityscapes: Path, coco: Path, lost_and_found: Path, fishyscapes: Path, log: Log, machine: Machine
 ) -> None:
     """Draw the demo world; the same seed gives the same bytes.
 
-    Parameters
-    ----------
-    params
-        Uses ``seed`` and ``synthesize``.
-    cityscapes, coco, lost_and_found, fishyscapes
-        Roots to write to; what they hold is replaced.
+    Args:
+        params: Uses ``seed`` and ``synthesize``.
+        cityscapes, coco, lost_and_found, fishyscapes: Roots to write to; what they hold is replaced.
     """
     own = params.synthesize
     size = own.height, own.width
@@ -44,9 +34,7 @@ def run(
         names = write.scene_names(own.lost_and_found)
         for index, name in enumerate(names):
             frames = own.lost_and_found // len(names) + (index < own.lost_and_found % len(names))
-            write.write_lost_and_found_scene(
-                lost_and_found, name, frames, params.seed, index, *size
-            )
+            write.write_lost_and_found_scene(lost_and_found, name, frames, params.seed, index, *size)
             bar.update(frames)
         for index in range(own.fishyscapes):
             write.write_static_frame(fishyscapes, index, params.seed, *size)

@@ -41,9 +41,7 @@ def run(
         write_metrics(metrics, evaluate_once(net, looked_at, num_classes, machine))
         return
     streets = read_frames(training, root)
-    learned, held_out = hold_out(
-        read_frames(proxies, root), settings.proxy_holdout, seed=params.seed
-    )
+    learned, held_out = hold_out(read_frames(proxies, root), settings.proxy_holdout, seed=params.seed)
     augmentation = Augmentation(settings.crop, settings.scale_jitter, settings.colour_jitter)
     resume = resume_folder(
         ("train", network, settings, params.seed, params.dataset_params(params.roles.proxies)),
@@ -67,9 +65,7 @@ def run(
         seed=params.seed,
         machine=machine,
         log=log,
-        validation=Validation(
-            SegmentationDataset([*read_frames(validation, root), *held_out]), bool(held_out)
-        ),
+        validation=Validation(SegmentationDataset([*read_frames(validation, root), *held_out]), bool(held_out)),
         resume=resume,
         reset_optimizer=settings.reset_optimizer,
         what=f"train {network}",

@@ -21,10 +21,7 @@ _COMPONENT = (
     Metric("ppv", "PPV", ("PPV", "%"), "percent", "higher"),
     Metric("f1", "mean F1", ("mean F1", "%"), "percent", "higher"),
 )
-_KNOWN = (
-    METRICS["miou"],
-    replace(METRICS["calibration_error"], heading=("calibration", "error, %")),
-)
+_KNOWN = (METRICS["miou"], replace(METRICS["calibration_error"], heading=("calibration", "error, %")))
 _STAGES = {"before": "all segments", "after_meta": "after meta classification"}
 
 Places = Mapping[str, tuple[str, ...]]
@@ -45,12 +42,9 @@ class Change:
 class Breakdown:
     """A table of changes from the first to the last variant.
 
-    Attributes
-    ----------
-    metrics
-        Its columns.
-    groups
-        ``(dataset, network)`` -> name of the row -> one change per metric.
+    Attributes:
+        metrics: Its columns.
+        groups: ``(dataset, network)`` -> name of the row -> one change per metric.
     """
 
     metrics: Sequence[Metric]
@@ -115,10 +109,7 @@ def _changes(
     named = {name: place for one in variants for name, place in places(one).items()}
     rows = {}
     for name, place in named.items():
-        row = [
-            Change(m, variants[0].value(*place, m.key), variants[-1].value(*place, m.key))
-            for m in metrics
-        ]
+        row = [Change(m, variants[0].value(*place, m.key), variants[-1].value(*place, m.key)) for m in metrics]
         if any(change.first is not None or change.last is not None for change in row):
             rows[name] = row
     if mark_best and len(rows) > 1:
@@ -133,10 +124,7 @@ def _changes(
 def object_groups(pairs: Sequence[Pair], by: str) -> list[str]:
     """Return the groups of objects, by ``size`` or ``label_id``, that some pair has objects of."""
     names = [
-        name
-        for _, after in pairs
-        for name, group in after.section("detection", by).items()
-        if group.get("components")
+        name for _, after in pairs for name, group in after.section("detection", by).items() if group.get("components")
     ]
     return list(dict.fromkeys(names))
 
@@ -144,10 +132,9 @@ def object_groups(pairs: Sequence[Pair], by: str) -> list[str]:
 def size_text(name: str) -> str:
     """Return a size group for people.
 
-    Examples
-    --------
-    >>> size_text("100-1000"), size_text("1000-1e+09").replace(chr(0x202F), " ")
-    ('100 to 999', 'from 1 000')
+    Examples:
+        >>> size_text("100-1000"), size_text("1000-1e+09").replace(chr(0x202F), " ")
+        ('100 to 999', 'from 1 000')
     """
     low, high = (float(end) for end in name.replace("e+", "e").split("-"))
     return f"from {thousands(low)}" if high >= 1e8 else f"{thousands(low)} to {thousands(high - 1)}"

@@ -34,14 +34,10 @@ UNCHANGED = {"percent": 0.0005, "count": 0.5}
 class Difference:
     """How one metric changes between two evaluations.
 
-    Attributes
-    ----------
-    metric
-        Which.
-    before, after
-        Its values.
-    low, high
-        95 % interval of the change over resampled scenes; NaN if unknown.
+    Attributes:
+        metric: Which.
+        before, after: Its values.
+        low, high: 95 % interval of the change over resampled scenes; NaN if unknown.
     """
 
     metric: Metric
@@ -59,10 +55,9 @@ class Difference:
     def tone(self) -> Tone:
         """Whether the change is an improvement.
 
-        Examples
-        --------
-        >>> Difference(METRICS["fpr95"], 0.2, 0.1).tone, Difference(METRICS["miou"], 0.2, 0.1).tone
-        ('better', 'worse')
+        Examples:
+            >>> Difference(METRICS["fpr95"], 0.2, 0.1).tone, Difference(METRICS["miou"], 0.2, 0.1).tone
+            ('better', 'worse')
         """
         gain = self.metric.gain(self.before, self.after) or 0.0
         if abs(gain) < UNCHANGED[self.metric.unit]:
@@ -82,11 +77,10 @@ class Difference:
     def signed(self, value: float) -> str:
         """Return a change with its sign, a true minus, in points or segments.
 
-        Examples
-        --------
-        >>> percent, count = (Difference(METRICS[k], 0, 0) for k in ("auroc", "segment_f1"))
-        >>> percent.signed(-0.0123), percent.signed(0.00001)
-        ('−1.2', '±0.0')
+        Examples:
+            >>> percent, count = (Difference(METRICS[k], 0, 0) for k in ("auroc", "segment_f1"))
+            >>> percent.signed(-0.0123), percent.signed(0.00001)
+            ('−1.2', '±0.0')
         """
         is_percent = self.metric.unit == "percent"
         text = f"{100 * value:+.1f}" if is_percent else f"{value:+.0f}"
@@ -98,19 +92,13 @@ class Difference:
 def difference(key: str, *pairs: Pair) -> Difference | None:
     """Compare a metric over one or several pairs of evaluations.
 
-    Parameters
-    ----------
-    key
-        Key of ``METRICS``.
-    pairs
-        Two evaluations of one dataset each. Over several pairs, fractions are averaged and counts
-        are summed.
+    Args:
+        key: Key of ``METRICS``.
+        pairs: Two evaluations of one dataset each. Over several pairs, fractions are averaged and counts are summed.
 
-    Returns
-    -------
-    None if no pair has the metric in both evaluations. Both evaluations of a dataset were resampled
-    with the same scenes, so the interval is that of the replicates' differences: what is hard for
-    both cancels.
+    Returns:
+        None if no pair has the metric in both evaluations. Both evaluations of a dataset were resampled with the same
+        scenes, so the interval is that of the replicates' differences: what is hard for both cancels.
     """
     known = [(b, a) for b, a in pairs if None not in (b.value(key), a.value(key))]
     if not known:
@@ -133,8 +121,7 @@ def _replicates_of_change(before: Evaluation, after: Evaluation, key: str) -> Fl
         return np.empty(0)
     if len(first) != len(second):
         logger.warning(
-            "%s has %d replicates, %s %d: no interval; evaluate both with the same "
-            "evaluate.bootstrap",
+            "%s has %d replicates, %s %d: no interval; evaluate both with the same evaluate.bootstrap",
             *("/".join(before.key), len(first), "/".join(after.key), len(second)),
         )
         return np.empty(0)
@@ -169,19 +156,14 @@ def pairs_text(evaluations: Mapping[Key, Evaluation]) -> str:
 def protocols_text(root: Path) -> str:
     """Return the main score's AUROC / AUPRC / FPR95 under every protocol, as Markdown.
 
-    Raises
-    ------
-    FileNotFoundError
-        If no evaluation below `root` has OoD pixels.
+    Raises:
+        FileNotFoundError: If no evaluation below `root` has OoD pixels.
     """
     found = [one for one in read_evaluations(root).values() if one.value("auroc") is not None]
     if not found:
         raise FileNotFoundError(f"{root}: no evaluation with OoD pixels below it")
     protocols = list(found[0].section("protocols"))
-    lines = [
-        f"| dataset | network | variant | {' | '.join(protocols)} |",
-        "|" + " --- |" * (3 + len(protocols)),
-    ]
+    lines = [f"| dataset | network | variant | {' | '.join(protocols)} |", "|" + " --- |" * (3 + len(protocols))]
     for one in sorted(found, key=lambda one: (one.dataset, one.network, one.variant)):
         score = str(one.metrics["score"])
         cells = [
@@ -199,12 +181,9 @@ def protocols_text(root: Path) -> str:
 def thresholds_text(root: Path, dataset: str) -> str:
     """Return the thresholds with the best F1 on a dataset, as a section for params.yaml.
 
-    Raises
-    ------
-    FileNotFoundError
-        If there is no evaluation of the dataset below `root`.
-    ValueError
-        If a threshold there was given instead of chosen, or the dataset has no OoD pixels.
+    Raises:
+        FileNotFoundError: If there is no evaluation of the dataset below `root`.
+        ValueError: If a threshold there was given instead of chosen, or the dataset has no OoD pixels.
     """
     found = [one for one in read_evaluations(root).values() if one.dataset == dataset]
     if not found:
@@ -232,14 +211,10 @@ def _short(value: float) -> str:
 class Repetition(NamedTuple):
     """One evaluation under one setting.
 
-    Attributes
-    ----------
-    key
-        Network, variant, dataset.
-    parameters
-        Parameter -> text; the seed is one of them.
-    metrics
-        Key of ``METRICS`` -> value; what is undefined is left out, None or NaN.
+    Attributes:
+        key: Network, variant, dataset.
+        parameters: Parameter -> text; the seed is one of them.
+        metrics: Key of ``METRICS`` -> value; what is undefined is left out, None or NaN.
     """
 
     key: Key
@@ -262,12 +237,9 @@ class Spread:
 class Setting:
     """Evaluations that differ in nothing but the seed.
 
-    Attributes
-    ----------
-    parameters
-        Those that differ between settings, without the seed.
-    values
-        Network, variant and dataset -> metric -> its values, one per seed.
+    Attributes:
+        parameters: Those that differ between settings, without the seed.
+        values: Network, variant and dataset -> metric -> its values, one per seed.
     """
 
     parameters: tuple[tuple[str, str], ...]
@@ -277,22 +249,20 @@ class Setting:
     def name(self) -> str:
         """The parameters as one text.
 
-        Examples
-        --------
-        >>> Setting((("train.ood_weight", "0.5"),), {}).name
-        'ood_weight 0.5'
+        Examples:
+            >>> Setting((("train.ood_weight", "0.5"),), {}).name
+            'ood_weight 0.5'
         """
         return ", ".join(f"{k.split('.')[-1]} {v}" for k, v in self.parameters) or "one setting"
 
     def spread(self, key: Key, metric: str) -> Spread | None:
         """Return mean and spread of a metric; None if no seed has it.
 
-        Examples
-        --------
-        >>> key = ("mini", "baseline", "fs")
-        >>> s = Setting((), {key: {"auroc": (0.5, 0.7)}}).spread(key, "auroc")
-        >>> s.mean, round(s.deviation, 4), s.low, s.high, s.n
-        (0.6, 0.1414, 0.5, 0.7, 2)
+        Examples:
+            >>> key = ("mini", "baseline", "fs")
+            >>> s = Setting((), {key: {"auroc": (0.5, 0.7)}}).spread(key, "auroc")
+            >>> s.mean, round(s.deviation, 4), s.low, s.high, s.n
+            (0.6, 0.1414, 0.5, 0.7, 2)
         """
         values = np.array(self.values.get(key, {}).get(metric, ()))
         if not values.size:
@@ -310,15 +280,14 @@ class Setting:
 def group_by_setting(repetitions: Iterable[Repetition]) -> list[Setting]:
     """Group evaluations that differ in nothing but the seed.
 
-    Of evaluations with the same key, parameters and seed the first counts. Parameters that are
-    equal in all evaluations of each key do not name a setting.
+    Of evaluations with the same key, parameters and seed the first counts. Parameters that are equal in all evaluations
+    of each key do not name a setting.
 
-    Examples
-    --------
-    >>> key = ("mini", "ood_trained", "fs")
-    >>> runs = [Repetition(key, {"seed": s, "x": "1"}, {"auprc": float(s)}) for s in "01"]
-    >>> [(setting.name, setting.mean(key, "auprc")) for setting in group_by_setting(runs)]
-    [('one setting', 0.5)]
+    Examples:
+        >>> key = ("mini", "ood_trained", "fs")
+        >>> runs = [Repetition(key, {"seed": s, "x": "1"}, {"auprc": float(s)}) for s in "01"]
+        >>> [(setting.name, setting.mean(key, "auprc")) for setting in group_by_setting(runs)]
+        [('one setting', 0.5)]
     """
     # 1. each evaluation once
     distinct: dict[tuple[Key, tuple[tuple[str, str], ...]], Repetition] = {}
@@ -350,21 +319,18 @@ def read_experiments(text: str) -> list[Setting]:
     r"""Read what ``dvc exp show --csv`` prints.
 
     Its columns are parameters by their dotted key, metrics as
-    ``data/evaluate/<network>/<variant>/<dataset>/<file>.json:<key>`` and hashes of files. The
-    workspace is left out if a commit or experiment has the same parameters, and so is what has not
-    run yet. Baselines do not depend on ``train``: those that differ in nothing else are one.
+    ``data/evaluate/<network>/<variant>/<dataset>/<file>.json:<key>`` and hashes of files. The workspace is left out if
+    a commit or experiment has the same parameters, and so is what has not run yet. Baselines do not depend on
+    ``train``: those that differ in nothing else are one.
 
-    Raises
-    ------
-    ValueError
-        If there is no metric of an evaluation.
+    Raises:
+        ValueError: If there is no metric of an evaluation.
 
-    Examples
-    --------
-    >>> column = "data/evaluate/mini/ood_trained/fs/summary.json:auprc"
-    >>> text = f"Experiment,rev,{column},seed,train.ood_weight\na,1,0.4,0,0.5\nb,2,0.6,1,0.5\n"
-    >>> [s.mean(("mini", "ood_trained", "fs"), "auprc") for s in read_experiments(text)]
-    [0.5]
+    Examples:
+        >>> column = "data/evaluate/mini/ood_trained/fs/summary.json:auprc"
+        >>> text = f"Experiment,rev,{column},seed,train.ood_weight\na,1,0.4,0,0.5\nb,2,0.6,1,0.5\n"
+        >>> [s.mean(("mini", "ood_trained", "fs"), "auprc") for s in read_experiments(text)]
+        [0.5]
     """
     rows = list(csv.DictReader(io.StringIO(text)))
     columns = list(rows[0]) if rows else []
@@ -404,10 +370,7 @@ def spreads_text(settings: Sequence[Setting]) -> str:
             is_named = len(found) > 1 or setting.parameters
             title = " · ".join([*key, setting.name] if is_named else key)
             spreads = [(m, s) for m in METRICS if (s := setting.spread(key, m)) is not None]
-            rows = [
-                [name, *map(_short, (s.mean, s.deviation, s.low, s.high)), str(s.n)]
-                for name, s in spreads
-            ]
+            rows = [[name, *map(_short, (s.mean, s.deviation, s.low, s.high)), str(s.n)] for name, s in spreads]
             table = text_table(["", "mean", "sd", "lowest", "highest", "n"], rows)
             blocks.append(f"{title}\n{table}")
     return "\n\n".join(blocks)
@@ -435,14 +398,10 @@ class TradeOffPoint(NamedTuple):
 class TradeOff:
     """AUPRC against mIoU of all settings of one OoD-trained network on one dataset.
 
-    Attributes
-    ----------
-    network, dataset
-        Which.
-    points
-        One per setting, the highest AUPRC first.
-    baselines
-        Distinct ``(mIoU, AUPRC)`` of the baselines.
+    Attributes:
+        network, dataset: Which.
+        points: One per setting, the highest AUPRC first.
+        baselines: Distinct ``(mIoU, AUPRC)`` of the baselines.
     """
 
     network: str
@@ -470,8 +429,7 @@ def trade_offs(settings: Sequence[Setting]) -> list[TradeOff]:
         if not points:
             continue
         optimal = pareto_front(
-            np.array([point.miou for point in points]),
-            np.array([point.auprc.mean for point in points]),
+            np.array([point.miou for point in points]), np.array([point.auprc.mean for point in points])
         )
         points = [p._replace(is_optimal=bool(o)) for p, o in zip(points, optimal, strict=True)]
         points.sort(key=lambda point: -point.auprc.mean)
@@ -497,19 +455,15 @@ def _mean_miou(setting: Setting, network: str, variant: str) -> float | None:
 def pareto_front(x: Floats, y: Floats) -> npt.NDArray[np.bool_]:
     """Return which points are Pareto-optimal: no other is as high in both and higher in one.
 
-    Parameters
-    ----------
-    x, y
-        ``(N,)`` each, higher is better.
+    Args:
+        x, y: ``(N,)`` each, higher is better.
 
-    Returns
-    -------
-    ``(N,) bool``.
+    Returns:
+        ``(N,) bool``.
 
-    Examples
-    --------
-    >>> pareto_front(np.array([1.0, 2.0, 0.5]), np.array([2.0, 1.0, 1.5])).tolist()
-    [True, True, False]
+    Examples:
+        >>> pareto_front(np.array([1.0, 2.0, 0.5]), np.array([2.0, 1.0, 1.5])).tolist()
+        [True, True, False]
     """
     at_least = (x[None] >= x[:, None]) & (y[None] >= y[:, None])
     different = (x[None] != x[:, None]) | (y[None] != y[:, None])

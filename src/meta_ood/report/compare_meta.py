@@ -28,22 +28,15 @@ _QUICK = "logistic_regression"
 class Row:
     """How good one way of judging the segments of one table is.
 
-    Attributes
-    ----------
-    trained_on, tested_on
-        Names of the tables; the same = cross-validated.
-    classifier, folds
-        Names in ``CLASSIFIERS`` and ``FOLDS``; ``folds`` is "" for a transfer.
-    segments, false
-        How many, and how many of them are false.
-    removed_false, lost_true
-        False segments that go, true segments that go with them.
-    segment_f1, component_f1
-        Before and after: of all segments, and of those kept; NaN where nothing is there.
-    auroc, auprc, brier, calibration_error
-        Of the probabilities of the segments judged, 1 = false; NaN where not defined.
-    kept_unjudged
-        Segments kept because nothing could be learnt for them.
+    Attributes:
+        trained_on, tested_on: Names of the tables; the same = cross-validated.
+        classifier, folds: Names in ``CLASSIFIERS`` and ``FOLDS``; ``folds`` is "" for a transfer.
+        segments, false: How many, and how many of them are false.
+        removed_false, lost_true: False segments that go, true segments that go with them.
+        segment_f1, component_f1: Before and after: of all segments, and of those kept; NaN where nothing is there.
+        auroc, auprc, brier, calibration_error: Of the probabilities of the segments judged, 1 = false; NaN where not
+            defined.
+        kept_unjudged: Segments kept because nothing could be learnt for them.
     """
 
     trained_on: str
@@ -64,19 +57,13 @@ class Row:
 
 
 def _row(
-    names: tuple[str, str, str, str],
-    table: SegmentTable,
-    probability: Floats,
-    judged: Flags,
-    points: Floats | float,
+    names: tuple[str, str, str, str], table: SegmentTable, probability: Floats, judged: Flags, points: Floats | float
 ) -> Row:
     false = false_positives(table)
     removed = probability > points
     said, answer = probability[judged], false[judged]
     of_segments = segment_errors(table, removed).summary()
-    before, after = (
-        component.component_metrics(component.of_table(table, kept)).f1 for kept in (None, ~removed)
-    )
+    before, after = (component.component_metrics(component.of_table(table, kept)).f1 for kept in (None, ~removed))
     return Row(
         *names,
         segments=len(false),
@@ -102,28 +89,20 @@ def compare(
 ) -> list[Row]:
     """Cross-validate each classifier in each fold scheme on each table, then carry each over.
 
-    Parameters
-    ----------
-    tables
-        Name -> segments; all with the same features.
-    classifiers, folds
-        Names in ``CLASSIFIERS`` and ``FOLDS``.
-    most_fits
-        Schemes that would need more cold fits of one classifier are left out; the leave-one-out of
-        the logistic regression is no cold fit.
-    max_lost
-        None removes at probability 0.5; otherwise the most true segments, as a fraction in [0, 1],
-        that may be lost: the operating point is chosen without the fold judged, and for a transfer
-        on the table trained on, judged by scene.
+    Args:
+        tables: Name -> segments; all with the same features.
+        classifiers, folds: Names in ``CLASSIFIERS`` and ``FOLDS``.
+        most_fits: Schemes that would need more cold fits of one classifier are left out; the leave-one-out of the
+            logistic regression is no cold fit.
+        max_lost: None removes at probability 0.5; otherwise the most true segments, as a fraction in [0, 1], that may
+            be lost: the operating point is chosen without the fold judged, and for a transfer on the table trained on,
+            judged by scene.
 
-    Returns
-    -------
-    Rows: cross-validated first, then trained on all of one table and tested on another.
+    Returns:
+        Rows: cross-validated first, then trained on all of one table and tested on another.
 
-    Raises
-    ------
-    ValueError
-        Unknown names; tables with different features.
+    Raises:
+        ValueError: Unknown names; tables with different features.
     """
     rows = []
     for name, table in tables.items():
@@ -157,20 +136,19 @@ def compare(
 def as_markdown(rows: Sequence[Row]) -> str:
     """Return the rows as a Markdown table.
 
-    Examples
-    --------
-    >>> f1 = (0.4, 0.8), (0.1, 0.125)
-    >>> row = Row("a", "b", "logistic_regression", "", 4, 3, 2, 1, *f1, 0.5, 0.75, 0.2, 0.1, 0)
-    >>> for line in as_markdown([row]).splitlines()[2].split(" | ", 7):
-    ...     print(line)
-    | a → b
-    logistic_regression
-    –
-    4
-    3
-    2
-    1
-    0.400 → 0.800 | 0.100 → 0.125 | 0.500 | 0.750 | 0.200 | 0.100 |
+    Examples:
+        >>> f1 = (0.4, 0.8), (0.1, 0.125)
+        >>> row = Row("a", "b", "logistic_regression", "", 4, 3, 2, 1, *f1, 0.5, 0.75, 0.2, 0.1, 0)
+        >>> for line in as_markdown([row]).splitlines()[2].split(" | ", 7):
+        ...     print(line)
+        | a → b
+        logistic_regression
+        –
+        4
+        3
+        2
+        1
+        0.400 → 0.800 | 0.100 → 0.125 | 0.500 | 0.750 | 0.200 | 0.100 |
     """
     lines = [
         "| segments | classifier | folds | n | false | false removed | true lost "

@@ -1,8 +1,7 @@
 """The top of the page: what OoD training changed, in sentences computed from the metrics.
 
-Every comparison is of the baseline with the OoD-trained network, both with meta classification,
-over the same datasets. Datasets without OoD objects (ordinary street frames, where every segment is
-false) stay apart from the others.
+Every comparison is of the baseline with the OoD-trained network, both with meta classification, over the same datasets.
+Datasets without OoD objects (ordinary street frames, where every segment is false) stay apart from the others.
 """
 
 from __future__ import annotations
@@ -44,13 +43,12 @@ class Headline:
 def summarise(results: Results) -> Headline:
     """Compare baselines and OoD-trained networks.
 
-    Examples
-    --------
-    >>> before = Evaluation("mini", "baseline", "fs", {"auprc": 0.4, "fpr95": 0.2})
-    >>> after = Evaluation("mini", "ood_trained", "fs", {"auprc": 0.7, "fpr95": 0.1})
-    >>> found = {one.key: one for one in (before, after)}
-    >>> summarise(Results(("mini",), ("baseline", "ood_trained"), ("fs",), found)).title
-    'OoD training improved the detection of pixels: AUPRC 40.0 → 70.0 %, FPR95 20.0 → 10.0 %.'
+    Examples:
+        >>> before = Evaluation("mini", "baseline", "fs", {"auprc": 0.4, "fpr95": 0.2})
+        >>> after = Evaluation("mini", "ood_trained", "fs", {"auprc": 0.7, "fpr95": 0.1})
+        >>> found = {one.key: one for one in (before, after)}
+        >>> summarise(Results(("mini",), ("baseline", "ood_trained"), ("fs",), found)).title
+        'OoD training improved the detection of pixels: AUPRC 40.0 → 70.0 %, FPR95 20.0 → 10.0 %.'
     """
     pairs = results.pairs
     with_objects = [pair for pair in pairs if pair[1].has_ood_objects]

@@ -1,7 +1,7 @@
 """The report and the comparison of experiments as self-contained HTML pages.
 
-A page has no script, refers to no other file and no other host, and the same inputs give the same
-bytes. The texts of the pages stand in ``templates/``.
+A page has no script, refers to no other file and no other host, and the same inputs give the same bytes. The texts of
+the pages stand in ``templates/``.
 """
 
 from __future__ import annotations
@@ -67,18 +67,12 @@ def report_page(
 ) -> str:
     """Return the page of the stage `report`.
 
-    Parameters
-    ----------
-    title
-        The page's title.
-    results
-        The evaluations; pictures are read from their files.
-    provenance
-        Name -> value for the footer; nothing that differs between two runs on the same inputs.
-    published
-        Published results of the same networks and datasets.
-    settings
-        Evaluations with other seeds or parameters, for the section over seeds.
+    Args:
+        title: The page's title.
+        results: The evaluations; pictures are read from their files.
+        provenance: Name -> value for the footer; nothing that differs between two runs on the same inputs.
+        published: Published results of the same networks and datasets.
+        settings: Evaluations with other seeds or parameters, for the section over seeds.
     """
     pairs = results.pairs
     of_dataset = {one.dataset: one for one in reversed(results.ordered)}

@@ -90,10 +90,8 @@ def _scene(evaluations: Sequence[Evaluation], image_id: str) -> Scene:
 def data_uri(path: Path) -> str:
     """Return a picture as a data URI: as it is if it is narrow, else as a smaller JPEG.
 
-    Raises
-    ------
-    ValueError
-        If the file is no picture.
+    Raises:
+        ValueError: If the file is no picture.
     """
     try:
         with Image.open(path, formats=["PNG"]) as image:

@@ -1,8 +1,7 @@
 """The page's plots: SVG elements that follow the page's light and dark mode.
 
-Every plot is drawn by matplotlib. The id of each of its groups starts with the plot's name, so that
-ids are unique in the page, and ends in a role, ``ink`` or ``grid`` or ``line``: style.css colours
-text, axes and grid by it.
+Every plot is drawn by matplotlib. The id of each of its groups starts with the plot's name, so that ids are unique in
+the page, and ends in a role, ``ink`` or ``grid`` or ``line``: style.css colours text, axes and grid by it.
 """
 
 from __future__ import annotations
@@ -44,14 +43,10 @@ _MOST_LABELS = 30
 class Plot:
     """A plot for the page.
 
-    Attributes
-    ----------
-    title, description
-        Plain texts; the description stands for the picture where that cannot be seen.
-    width, height
-        Of the view box.
-    contents
-        What stands between ``<svg>`` and ``</svg>``.
+    Attributes:
+        title, description: Plain texts; the description stands for the picture where that cannot be seen.
+        width, height: Of the view box.
+        contents: What stands between ``<svg>`` and ``</svg>``.
     """
 
     title: str
@@ -77,15 +72,9 @@ _CURVES = (
     _Curve("ROC, AUROC", "roc", "false_positive_rate", "true_positive_rate", "auroc"),
     _Curve("Precision-recall, AUPRC", "pr", "recall", "precision", "auprc"),
     _Curve("Errors of segments", "trade_off", "false_positives", "false_negatives"),
+    _Curve("Reliability: meta classifier", *("meta_calibration", "predicted", "observed"), is_diagonal=True),
     _Curve(
-        "Reliability: meta classifier",
-        *("meta_calibration", "predicted", "observed"),
-        is_diagonal=True,
-    ),
-    _Curve(
-        "Reliability: known classes",
-        *("reliability", "confidence", "accuracy", "calibration_error"),
-        is_diagonal=True,
+        "Reliability: known classes", *("reliability", "confidence", "accuracy", "calibration_error"), is_diagonal=True
     ),
 )
 _LABELS = {
@@ -100,25 +89,19 @@ _LABELS = {
 def curve_plots(variants: Sequence[Evaluation], name: str) -> list[Plot]:
     """Plot ROC, precision-recall, errors, calibrations and scores of pixels.
 
-    Parameters
-    ----------
-    variants
-        Of one network on one dataset.
-    name
-        Unique in the page; starts with a letter.
+    Args:
+        variants: Of one network on one dataset.
+        name: Unique in the page; starts with a letter.
 
-    Returns
-    -------
-    Only the plots for which a variant has the curve.
+    Returns:
+        Only the plots for which a variant has the curve.
     """
     plots = [_curve_plot(curve, variants, f"{name}-{curve.stem}") for curve in _CURVES]
     plots.insert(2, _score_plot(variants, f"{name}-scores"))
     return [plot for plot in plots if plot is not None]
 
 
-def _with_curve(
-    variants: Sequence[Evaluation], stem: str, *columns: str
-) -> list[tuple[Evaluation, Columns]]:
+def _with_curve(variants: Sequence[Evaluation], stem: str, *columns: str) -> list[tuple[Evaluation, Columns]]:
     """Return the variants that have the curve with at least one row."""
     found = [(one, one.curves.get(stem, {})) for one in variants]
     return [(one, curve) for one, curve in found if all(len(curve.get(c, ())) for c in columns)]
@@ -206,9 +189,7 @@ def cost_plots(results: Results, name: str) -> list[Plot]:
                 x, y = (100 * np.array([d.before, d.after]) for d in (miou, auprc))
                 axes.plot(x, y, color=colour, label=network)
                 axes.plot(x[1], y[1], "o", color=colour, markeredgecolor="white")
-                words.append(
-                    f"{network}: mIoU {x[0]:.1f} to {x[1]:.1f} %, AUPRC {y[0]:.1f} to {y[1]:.1f} %"
-                )
+                words.append(f"{network}: mIoU {x[0]:.1f} to {x[1]:.1f} %, AUPRC {y[0]:.1f} to {y[1]:.1f} %")
             text = f"Gain against cost on {dataset}. {'; '.join(words)}."
             plots.append(_plot(dataset, text, axes, plot_name))
     return plots
@@ -229,12 +210,7 @@ def pareto_plot(trade_off: TradeOff, name: str) -> Plot:
                 axes.plot(*100 * np.array(values).T, "o", color=colour, label=label)
         for point in points[:_MOST_LABELS]:
             place = 100 * point.miou, 100 * point.auprc.mean
-            axes.annotate(
-                *(point.setting.name, place, (4, 3)),
-                textcoords="offset points",
-                fontsize=7,
-                color=_INK,
-            )
+            axes.annotate(*(point.setting.name, place, (4, 3)), textcoords="offset points", fontsize=7, color=_INK)
         title = f"AUPRC on {trade_off.dataset} against mIoU of {trade_off.network}"
         return _plot(title, f"{title}, {len(points)} settings.", axes, name)
 

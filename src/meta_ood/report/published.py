@@ -33,24 +33,15 @@ LEAD = (
 class PublishedRow:
     """One line of published.csv; metrics in per cent, as they were published.
 
-    Attributes
-    ----------
-    architecture, variant
-        Of the network.
-    sets
-        ``reader:split``; several with the same frames are separated by spaces.
-    options
-        ``option=value`` of the reader that the metrics hold for; empty if any.
-    frames
-        Number of frames of the published dataset.
-    score, protocol
-        What was evaluated and how; the protocol is empty if the source does not say.
-    auroc, fpr95, auprc, miou
-        Texts; ``?`` if no source was found, empty if the metric is not defined there.
-    mark
-        A key of :data:`MARKS`.
-    source
-        Where it is from, and reservations.
+    Attributes:
+        architecture, variant: Of the network.
+        sets: ``reader:split``; several with the same frames are separated by spaces.
+        options: ``option=value`` of the reader that the metrics hold for; empty if any.
+        frames: Number of frames of the published dataset.
+        score, protocol: What was evaluated and how; the protocol is empty if the source does not say.
+        auroc, fpr95, auprc, miou: Texts; ``?`` if no source was found, empty if the metric is not defined there.
+        mark: A key of :data:`MARKS`.
+        source: Where it is from, and reservations.
     """
 
     architecture: str
@@ -91,16 +82,11 @@ class PublishedLine:
 class BesidePublished:
     """Our metrics of one score of one evaluation, and the published ones.
 
-    Attributes
-    ----------
-    evaluation, score
-        Ours; the score is empty for the known classes.
-    protocol
-        Of our metrics: the published one if we have it, else ``exact``.
-    lines
-        Ours first.
-    remarks
-        Why the two cannot be compared as they are.
+    Attributes:
+        evaluation, score: Ours; the score is empty for the known classes.
+        protocol: Of our metrics: the published one if we have it, else ``exact``.
+        lines: Ours first.
+        remarks: Why the two cannot be compared as they are.
     """
 
     evaluation: Evaluation
@@ -113,10 +99,8 @@ class BesidePublished:
 def read_published(path: Path | None = None) -> tuple[PublishedRow, ...]:
     """Read published results from a CSV file; without `path` those of the package.
 
-    Raises
-    ------
-    ValueError
-        If a line is wrong; file and line are named.
+    Raises:
+        ValueError: If a line is wrong; file and line are named.
     """
     path = path or Path(__file__).with_name("published.csv")
     rows = []
@@ -138,19 +122,14 @@ def match_published(
 ) -> list[BesidePublished]:
     """Find the published results of every evaluation.
 
-    Parameters
-    ----------
-    results
-        Ours.
-    networks, datasets
-        The entries of params.yaml.
-    published
-        What is known.
+    Args:
+        results: Ours.
+        networks, datasets: The entries of params.yaml.
+        published: What is known.
 
-    Returns
-    -------
-    One entry for each evaluation, score and protocol that something was published of; none for
-    networks that nothing was published of, such as those of the demo.
+    Returns:
+        One entry for each evaluation, score and protocol that something was published of; none for networks that
+        nothing was published of, such as those of the demo.
     """
     found = []
     for one in results.ordered:
@@ -213,14 +192,7 @@ def published_markdown(beside: Sequence[BesidePublished]) -> str:
         return ""
     titles = ["evaluation set", "network", "variant", "score", "of"]
     titles += [*(metric.name for metric in COLUMNS), "protocol", "source"]
-    lines = [
-        "## Published results",
-        "",
-        LEAD,
-        "",
-        *(f"- {text}" for text in remarks_of(beside)),
-        "",
-    ]
+    lines = ["## Published results", "", LEAD, "", *(f"- {text}" for text in remarks_of(beside)), ""]
     lines += [f"| {' | '.join(titles)} |", f"|{' --- |' * len(titles)}"]
     for b in beside:
         names = [b.evaluation.dataset, b.evaluation.network, b.evaluation.variant, b.score or "–"]

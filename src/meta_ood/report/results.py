@@ -30,16 +30,11 @@ _OLD_COLUMNS = {"said": "predicted", "seen": "observed"}
 class Evaluation:
     """The evaluation of one network and variant on one dataset.
 
-    Attributes
-    ----------
-    network, variant, dataset
-        Its names in params.yaml.
-    metrics
-        ``metrics.json`` as it is; fractions in [0, 1], null where undefined.
-    curves
-        File stem -> columns.
-    pictures
-        Image id -> kind -> file, both sorted.
+    Attributes:
+        network, variant, dataset: Its names in params.yaml.
+        metrics: ``metrics.json`` as it is; fractions in [0, 1], null where undefined.
+        curves: File stem -> columns.
+        pictures: Image id -> kind -> file, both sorted.
     """
 
     network: str
@@ -64,12 +59,11 @@ class Evaluation:
     def value(self, *names: str) -> float | None:
         """Return the number below the nested keys `names`; None if absent, null or not finite.
 
-        Examples
-        --------
-        >>> metrics = {"auroc": 0.9, "scores": {"energy": {"auroc": None}}}
-        >>> one = Evaluation("n", "baseline", "d", metrics)
-        >>> one.value("auroc"), one.value("scores", "energy", "auroc"), one.value("fpr95")
-        (0.9, None, None)
+        Examples:
+            >>> metrics = {"auroc": 0.9, "scores": {"energy": {"auroc": None}}}
+            >>> one = Evaluation("n", "baseline", "d", metrics)
+            >>> one.value("auroc"), one.value("scores", "energy", "auroc"), one.value("fpr95")
+            (0.9, None, None)
         """
         found = self.section(*names[:-1]).get(names[-1])
         if isinstance(found, bool) or not isinstance(found, int | float):
@@ -97,12 +91,9 @@ Pair = tuple[Evaluation, Evaluation]
 class Results:
     """The evaluations that params.yaml names, as far as they exist.
 
-    Attributes
-    ----------
-    networks, variants, datasets
-        In the order of params.yaml.
-    evaluations
-        By network, variant and dataset.
+    Attributes:
+        networks, variants, datasets: In the order of params.yaml.
+        evaluations: By network, variant and dataset.
     """
 
     networks: tuple[str, ...]
@@ -143,40 +134,27 @@ class Results:
         """Baseline and OoD-trained variant wherever both were evaluated."""
         found = ({one.variant: one for one in group} for group in self.groups)
         return [
-            (group["baseline"], group["ood_trained"])
-            for group in found
-            if {"baseline", "ood_trained"} <= set(group)
+            (group["baseline"], group["ood_trained"]) for group in found if {"baseline", "ood_trained"} <= set(group)
         ]
 
 
-def read_results(
-    root: Path, networks: Sequence[str], variants: Sequence[str], datasets: Sequence[str]
-) -> Results:
+def read_results(root: Path, networks: Sequence[str], variants: Sequence[str], datasets: Sequence[str]) -> Results:
     """Read the evaluations of these networks, variants and datasets as far as they exist.
 
-    Raises
-    ------
-    ValueError
-        If a file cannot be understood; it is named.
+    Raises:
+        ValueError: If a file cannot be understood; it is named.
     """
     results = Results(tuple(networks), tuple(variants), tuple(datasets), {})
-    found = {
-        key: _read(root.joinpath(*key))
-        for key in results.keys
-        if root.joinpath(*key, "metrics.json").is_file()
-    }
+    found = {key: _read(root.joinpath(*key)) for key in results.keys if root.joinpath(*key, "metrics.json").is_file()}
     return Results(results.networks, results.variants, results.datasets, found)
 
 
 def read_evaluations(root: Path) -> dict[Key, Evaluation]:
     """Read every ``root/<network>/<variant>/<dataset>``.
 
-    Raises
-    ------
-    FileNotFoundError
-        If there is no evaluation below `root`.
-    ValueError
-        If a file cannot be understood; it is named.
+    Raises:
+        FileNotFoundError: If there is no evaluation below `root`.
+        ValueError: If a file cannot be understood; it is named.
     """
     found = [_read(path.parent) for path in sorted(root.glob("*/*/*/metrics.json"))]
     if not found:

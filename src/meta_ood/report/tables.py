@@ -43,15 +43,14 @@ def results_text(evaluations: Sequence[Evaluation]) -> str:
 
     A name equal to that of the row above is not repeated.
 
-    Examples
-    --------
-    >>> metrics = {"auroc": 0.961, "auprc": 0.44, "fpr95": 0.109, "segment_false_positives": 7}
-    >>> text = results_text([Evaluation("mini", "baseline", "lost_and_found", metrics)])
-    >>> print("\n".join(text.splitlines()[:4]))
-                                       AUROC  FPR95  AUPRC      FP     FP      FN     FN  mIoU
-    network  dataset         variant       %      %      %  before  after  before  after     %
-    ------------------------------------------------------------------------------------------
-    mini     lost_and_found  baseline   96.1   10.9   44.0       7      –       –      –     –
+    Examples:
+        >>> metrics = {"auroc": 0.961, "auprc": 0.44, "fpr95": 0.109, "segment_false_positives": 7}
+        >>> text = results_text([Evaluation("mini", "baseline", "lost_and_found", metrics)])
+        >>> print("\n".join(text.splitlines()[:4]))
+                                           AUROC  FPR95  AUPRC      FP     FP      FN     FN  mIoU
+        network  dataset         variant       %      %      %  before  after  before  after     %
+        ------------------------------------------------------------------------------------------
+        mini     lost_and_found  baseline   96.1   10.9   44.0       7      –       –      –     –
     """
     rows = []
     last = ("", "")
@@ -67,17 +66,13 @@ def results_text(evaluations: Sequence[Evaluation]) -> str:
 def results_markdown(evaluations: Sequence[Evaluation]) -> str:
     """Return the results as a Markdown table, every row complete.
 
-    Examples
-    --------
-    >>> one = Evaluation("mini", "baseline", "val", {"miou": 0.845})
-    >>> print(results_markdown([one]).splitlines()[2])
-    | mini | val | baseline | – | – | – | – | – | – | – | 84.5 |
+    Examples:
+        >>> one = Evaluation("mini", "baseline", "val", {"miou": 0.845})
+        >>> print(results_markdown([one]).splitlines()[2])
+        | mini | val | baseline | – | – | – | – | – | – | – | 84.5 |
     """
     titles = [f"{a} {'[%]' if b == '%' else b}" for a, b in (m.heading for m in PRINTED)]
-    lines = [
-        f"| {' | '.join([*_NAMES, *titles])} |",
-        f"|{' --- |' * len(_NAMES)}{' ---: |' * len(PRINTED)}",
-    ]
+    lines = [f"| {' | '.join([*_NAMES, *titles])} |", f"|{' --- |' * len(_NAMES)}{' ---: |' * len(PRINTED)}"]
     for one in evaluations:
         values = (metric.text(one.value(metric.key)) for metric in PRINTED)
         lines.append(f"| {' | '.join([one.network, one.dataset, one.variant, *values])} |")
@@ -87,16 +82,14 @@ def results_markdown(evaluations: Sequence[Evaluation]) -> str:
 def results_csv(evaluations: Sequence[Evaluation]) -> str:
     """Return the results as CSV with a header; fractions in [0, 1], empty where undefined.
 
-    Examples
-    --------
-    >>> one = Evaluation("mini", "baseline", "val", {"miou": 0.845})
-    >>> print(results_csv([one]).splitlines()[1])
-    mini,val,baseline,,,,,,,,0.845,,,,,
+    Examples:
+        >>> one = Evaluation("mini", "baseline", "val", {"miou": 0.845})
+        >>> print(results_csv([one]).splitlines()[1])
+        mini,val,baseline,,,,,,,,0.845,,,,,
     """
     keys = [*(metric.key for metric in PRINTED), *_ONLY_IN_CSV]
     rows = [
-        [one.network, one.dataset, one.variant]
-        + ["" if (v := one.value(key)) is None else f"{v:.10g}" for key in keys]
+        [one.network, one.dataset, one.variant] + ["" if (v := one.value(key)) is None else f"{v:.10g}" for key in keys]
         for one in evaluations
     ]
     return csv_text([*_NAMES, *keys], rows)

@@ -1,8 +1,7 @@
 """Pixel scores of a prediction: higher means more likely out-of-distribution.
 
-All scores of a frame come from a few maps of its softmax,
-:class:`meta_ood.scores.maps.PixelMaps`, which one pass over the logits fills; the full-size
-``(C, H, W)`` softmax is never built.
+All scores of a frame come from a few maps of its softmax, :class:`meta_ood.scores.maps.PixelMaps`, which one pass over
+the logits fills; the full-size ``(C, H, W)`` softmax is never built.
 """
 
 from __future__ import annotations
@@ -23,12 +22,9 @@ __all__ = ["SCORES", "PixelMaps", "Score", "pixel_maps", "score_maps"]
 class Score:
     """A score map of a prediction, or of its pixel maps: ``(H, W) float32``.
 
-    Attributes
-    ----------
-    needs
-        Names of the pixel maps that the formula uses.
-    formula
-        Function from pixel maps to the score map.
+    Attributes:
+        needs: Names of the pixel maps that the formula uses.
+        formula: Function from pixel maps to the score map.
     """
 
     needs: tuple[str, ...]
@@ -37,10 +33,8 @@ class Score:
     def __call__(self, of: PixelMaps | Prediction) -> FloatMap:
         """Return the score map of a prediction or of its pixel maps.
 
-        Raises
-        ------
-        ValueError
-            If a map that the score needs is absent; the message says why.
+        Raises:
+            ValueError: If a map that the score needs is absent; the message says why.
         """
         maps = pixel_maps(of, self.needs) if isinstance(of, Prediction) else of
         for name in self.needs:
@@ -85,36 +79,25 @@ SCORES: dict[str, Score] = {
 """Name -> score."""
 
 
-def score_maps(
-    prediction: Prediction, names: Iterable[str], threads: int = 1
-) -> dict[str, FloatMap]:
+def score_maps(prediction: Prediction, names: Iterable[str], threads: int = 1) -> dict[str, FloatMap]:
     """Compute several scores of one frame in one pass over its logits.
 
-    Parameters
-    ----------
-    prediction
-        One frame.
-    names
-        Keys of :data:`SCORES`.
-    threads
-        How many threads share the frame's rows, where the compiler had OpenMP.
+    Args:
+        prediction: One frame.
+        names: Keys of :data:`SCORES`.
+        threads: How many threads share the frame's rows, where the compiler had OpenMP.
 
-    Returns
-    -------
-    Name -> ``(H, W) float32``.
+    Returns:
+        Name -> ``(H, W) float32``.
 
-    Raises
-    ------
-    ValueError
-        Unknown name; NaN or infinity (the frame is named); a score that needs logits, for a given
-        softmax.
+    Raises:
+        ValueError: Unknown name; NaN or infinity (the frame is named); a score that needs logits, for a given softmax.
 
-    Examples
-    --------
-    >>> uniform = Prediction("a", np.zeros((4, 1, 1), np.float32), (2, 2), True,
-    ...                      np.zeros((2, 2), np.uint8))
-    >>> score_maps(uniform, ["entropy", "max_softmax"])["max_softmax"].tolist()
-    [[0.75, 0.75], [0.75, 0.75]]
+    Examples:
+        >>> uniform = Prediction("a", np.zeros((4, 1, 1), np.float32), (2, 2), True,
+        ...                      np.zeros((2, 2), np.uint8))
+        >>> score_maps(uniform, ["entropy", "max_softmax"])["max_softmax"].tolist()
+        [[0.75, 0.75], [0.75, 0.75]]
     """
     scores = {name: lookup("score", SCORES, name) for name in names}
     needed = {need for score in scores.values() for need in score.needs}

@@ -24,8 +24,8 @@ _ABSENT: FloatMap = np.empty((0, 0), np.float32)
 class Workspace:
     """Memory that one thread uses again from frame to frame.
 
-    The array of a name shares its memory with every earlier array of that name: whoever needs two
-    arrays at the same time asks for two names.
+    The array of a name shares its memory with every earlier array of that name: whoever needs two arrays at the same
+    time asks for two names.
     """
 
     def __init__(self) -> None:
@@ -47,8 +47,8 @@ class Workspace:
 class Grid(NamedTuple):
     """Source rows and columns of each pixel for bilinear up-sampling, as torch computes them.
 
-    Rows `low` and `high`, ``(H,) int32``, and the `weight` of `high`, ``(H,) float32``; columns
-    `left` and `right`, ``(W,)``, and the `share` of `right`.
+    Rows `low` and `high`, ``(H,) int32``, and the `weight` of `high`, ``(H,) float32``; columns `left` and `right`,
+    ``(W,)``, and the `share` of `right`.
     """
 
     low: npt.NDArray[np.int32]
@@ -63,19 +63,13 @@ class Grid(NamedTuple):
 class PixelMaps:
     """Statistics of each pixel's softmax p and logits l over C classes.
 
-    Absent maps have the shape ``(0, 0)``: those not asked for, and those of logits if the softmax
-    was given.
+    Absent maps have the shape ``(0, 0)``: those not asked for, and those of logits if the softmax was given.
 
-    Attributes
-    ----------
-    entropy
-        ``(H, W) float32`` in [0, 1]: -sum p ln p / ln C, p normalised to sum one.
-    first, second
-        ``(H, W) float32``: the largest and the second largest probability, as given.
-    max_logit, log_sum_exp
-        ``(H, W) float32``: max l and ln sum exp l.
-    arg_max
-        ``(H, W) uint8``: class of the largest logit, the first one on ties.
+    Attributes:
+        entropy: ``(H, W) float32`` in [0, 1]: -sum p ln p / ln C, p normalised to sum one.
+        first, second: ``(H, W) float32``: the largest and the second largest probability, as given.
+        max_logit, log_sum_exp: ``(H, W) float32``: max l and ln sum exp l.
+        arg_max: ``(H, W) uint8``: class of the largest logit, the first one on ties.
     """
 
     entropy: FloatMap = field(default_factory=lambda: _ABSENT)
@@ -87,28 +81,18 @@ class PixelMaps:
 
 
 def pixel_maps(
-    prediction: Prediction,
-    wanted: Iterable[str] = MAPS,
-    workspace: Workspace | None = None,
-    threads: int = 1,
+    prediction: Prediction, wanted: Iterable[str] = MAPS, workspace: Workspace | None = None, threads: int = 1
 ) -> PixelMaps:
     """Return the pixel maps of a prediction, computed in one pass over its logits.
 
-    Parameters
-    ----------
-    prediction
-        One frame.
-    wanted
-        Names of maps out of :data:`MAPS`; those of logits are left out for a given softmax.
-    workspace
-        Memory for the maps; the next call with it overwrites them.
-    threads
-        How many threads share the rows.
+    Args:
+        prediction: One frame.
+        wanted: Names of maps out of :data:`MAPS`; those of logits are left out for a given softmax.
+        workspace: Memory for the maps; the next call with it overwrites them.
+        threads: How many threads share the rows.
 
-    Raises
-    ------
-    ValueError
-        If a value is NaN or infinite; the frame is named.
+    Raises:
+        ValueError: If a value is NaN or infinite; the frame is named.
     """
     workspace = workspace or Workspace()
     logits, classes = as_planes(prediction), prediction.logits.shape[0]

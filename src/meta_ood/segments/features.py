@@ -15,8 +15,8 @@ Segment features for C classes, F = 37 + 2 C, in the table sorted by name:
 - ``ndistc``: of all pairs (pixel of the segment, 8-neighbour outside), the share whose neighbour
   has its largest softmax at class c.
 
-Empty means (no inner pixels, no boundary pixels, no pairs) are 0; where there is no boundary pixel
-the ratios take ``S_bd`` as 1.
+Empty means (no inner pixels, no boundary pixels, no pairs) are 0; where there is no boundary pixel the ratios take
+``S_bd`` as 1.
 """
 
 from __future__ import annotations
@@ -42,10 +42,9 @@ SUMS = HEAT + 4 * len(HEATS)
 def feature_names(classes: int) -> Names:
     """Return the names of the segment features in the order of the table's columns.
 
-    Examples
-    --------
-    >>> len(feature_names(19))
-    75
+    Examples:
+        >>> len(feature_names(19))
+        75
     """
     names = ["S", "S_in", "S_bd", "S_rel", "S_rel_in", "mean_x", "mean_y"]
     names += [f"{heat}{suffix}" for heat in HEATS for suffix in _HEAT_SUFFIXES]
@@ -53,19 +52,13 @@ def feature_names(classes: int) -> Names:
     return tuple(sorted(names))
 
 
-def segment_features(
-    sums: FloatArray, probabilities: FloatArray, neighbours: IntArray
-) -> FloatArray:
+def segment_features(sums: FloatArray, probabilities: FloatArray, neighbours: IntArray) -> FloatArray:
     """Return the ``(S, F)`` features.
 
-    Parameters
-    ----------
-    sums
-        ``(S, SUMS)``, what the kernel's `accumulate` filled.
-    probabilities
-        ``(S, C)`` sums of the softmax.
-    neighbours
-        ``(S, C)`` pairs by the neighbour's class.
+    Args:
+        sums: ``(S, SUMS)``, what the kernel's `accumulate` filled.
+        probabilities: ``(S, C)`` sums of the softmax.
+        neighbours: ``(S, C)`` pairs by the neighbour's class.
     """
     names = feature_names(probabilities.shape[1])
     features = np.empty((len(sums), len(names)))
@@ -76,12 +69,7 @@ def segment_features(
     return features
 
 
-def _fill(
-    column: dict[str, FloatArray],
-    sums: FloatArray,
-    probabilities: FloatArray,
-    neighbours: IntArray,
-) -> None:
+def _fill(column: dict[str, FloatArray], sums: FloatArray, probabilities: FloatArray, neighbours: IntArray) -> None:
     size, inner = sums[:, SIZE], sums[:, INNER]
     boundary = size - inner
     relative, relative_inner = size / np.maximum(boundary, 1), inner / np.maximum(boundary, 1)

@@ -1,8 +1,7 @@
 """OoD segments of a prediction and their table, over the compiled kernel in _kernel.pyx.
 
-Formulas stand in docs/method.md, section 4. The published measures divide by the number of boundary
-pixels, which is zero for a segment that covers a whole image without void; here S_bd then counts as
-1 in the ratios (decision 0031).
+Formulas stand in docs/method.md, section 4. The published measures divide by the number of boundary pixels, which is
+zero for a segment that covers a whole image without void; here S_bd then counts as 1 in the ratios (decision 0031).
 """
 
 from __future__ import annotations
@@ -25,29 +24,21 @@ Mask = npt.NDArray[np.bool_]
 Ints = npt.NDArray[np.int32]
 
 
-def predicted_ood(
-    score: FloatMap, threshold: float, target: LabelMap | None = None, out: Mask | None = None
-) -> Mask:
+def predicted_ood(score: FloatMap, threshold: float, target: LabelMap | None = None, out: Mask | None = None) -> Mask:
     """Return where a score map predicts OoD: ``score >= float32(threshold)`` outside void.
 
-    Segments are the 8-connected components of this mask, see :func:`label_map`. The threshold is
-    rounded to ``float32`` like the scores, so that a score equal to 0.7 reaches the threshold 0.7.
+    Segments are the 8-connected components of this mask, see :func:`label_map`. The threshold is rounded to ``float32``
+    like the scores, so that a score equal to 0.7 reaches the threshold 0.7.
 
-    Parameters
-    ----------
-    score
-        ``(H, W) float32``.
-    threshold
-        Of the score.
-    target
-        ``(H, W) uint8``; None if nothing is void.
-    out
-        ``(H, W) bool`` memory for the result.
+    Args:
+        score: ``(H, W) float32``.
+        threshold: Of the score.
+        target: ``(H, W) uint8``; None if nothing is void.
+        out: ``(H, W) bool`` memory for the result.
 
-    Examples
-    --------
-    >>> predicted_ood(np.array([[0.6, 0.7, 0.8]], np.float32), 0.7, np.array([[0, 0, 255]]))
-    array([[False,  True, False]])
+    Examples:
+        >>> predicted_ood(np.array([[0.6, 0.7, 0.8]], np.float32), 0.7, np.array([[0, 0, 255]]))
+        array([[False,  True, False]])
     """
     mask = np.greater_equal(score, np.float32(threshold), out=out)
     if target is not None:
@@ -65,30 +56,20 @@ def measure_segments(
 ) -> SegmentTable:
     """Measure the segments where `score` reaches `threshold`, and the true components.
 
-    Parameters
-    ----------
-    prediction
-        One frame.
-    score
-        Key of :data:`meta_ood.scores.SCORES`.
-    threshold
-        Of the score, see :func:`predicted_ood`.
-    workspace
-        Memory to use again from frame to frame.
-    threads
-        How many threads share the pass over the pixels, where the compiler had OpenMP.
-    maps
-        Pixel maps of this prediction that are there already, with ``arg_max`` and what the score
-        needs; None computes them.
+    Args:
+        prediction: One frame.
+        score: Key of :data:`meta_ood.scores.SCORES`.
+        threshold: Of the score, see :func:`predicted_ood`.
+        workspace: Memory to use again from frame to frame.
+        threads: How many threads share the pass over the pixels, where the compiler had OpenMP.
+        maps: Pixel maps of this prediction that are there already, with ``arg_max`` and what the score needs; None
+            computes them.
 
-    Returns
-    -------
-    The table of one image, see :class:`SegmentTable`.
+    Returns:
+        The table of one image, see :class:`SegmentTable`.
 
-    Raises
-    ------
-    ValueError
-        Unknown score; NaN or infinity in the prediction (the frame is named).
+    Raises:
+        ValueError: Unknown score; NaN or infinity in the prediction (the frame is named).
     """
     workspace = workspace or Workspace()
     formula = lookup("score", SCORES, score)
@@ -109,9 +90,7 @@ def measure_segments(
     components = _runs(true, "true", workspace)
 
     # 3. sums over the pixels of each segment, and its features
-    sums, probabilities, neighbours = _sums(
-        segments, predicted, prediction, score_map, maps, workspace
-    )
+    sums, probabilities, neighbours = _sums(segments, predicted, prediction, score_map, maps, workspace)
 
     # 4. overlaps, and the adjusted IoU: parts of true components that no segment covers count
     #    against every segment that they touch
@@ -139,21 +118,17 @@ def measure_segments(
 def label_map(mask: Mask) -> Ints:
     """Return the 8-connected components of a mask, numbered in raster order of their first pixel.
 
-    Parameters
-    ----------
-    mask
-        ``(H, W) bool``.
+    Args:
+        mask: ``(H, W) bool``.
 
-    Returns
-    -------
-    ``(H, W) int32``, from 1, and 0 outside the mask.
+    Returns:
+        ``(H, W) int32``, from 1, and 0 outside the mask.
 
-    Examples
-    --------
-    >>> label_map(np.array([[True, False, True], [False, True, False], [False, False, False]]))
-    array([[1, 0, 1],
-           [0, 1, 0],
-           [0, 0, 0]], dtype=int32)
+    Examples:
+        >>> label_map(np.array([[True, False, True], [False, True, False], [False, False, False]]))
+        array([[1, 0, 1],
+               [0, 1, 0],
+               [0, 0, 0]], dtype=int32)
     """
     runs = _runs(np.ascontiguousarray(mask), "mask", Workspace())
     labels = np.zeros(mask.shape, np.int32)
@@ -165,14 +140,10 @@ def label_map(mask: Mask) -> Ints:
 class _Runs:
     """A labelled mask as runs: maximal pieces ``[start, end)`` of rows inside the mask.
 
-    Attributes
-    ----------
-    row_first
-        ``(H + 1,)``: the runs of row y are ``row_first[y] .. row_first[y + 1] - 1``.
-    start, end, label
-        ``(R,)`` columns and 8-connected component, from 0, of each run.
-    count
-        Number of components.
+    Attributes:
+        row_first: ``(H + 1,)``: the runs of row y are ``row_first[y] .. row_first[y + 1] - 1``.
+        start, end, label: ``(R,)`` columns and 8-connected component, from 0, of each run.
+        count: Number of components.
     """
 
     row_first: Ints
@@ -216,32 +187,24 @@ def _runs(mask: Mask, name: str, workspace: Workspace) -> _Runs:
     height, width = mask.shape
     room = height * ((width + 1) // 2)  # the most runs that fit, every second pixel one
     row_first = np.empty(height + 1, np.int32)
-    start, end, label = (
-        workspace.array(f"{part} {name}", (room,), np.int32) for part in ("start", "end", "label")
-    )
+    start, end, label = (workspace.array(f"{part} {name}", (room,), np.int32) for part in ("start", "end", "label"))
     used = _kernel.find_runs(mask.view(np.uint8), row_first, start, end)
     count = _kernel.label_runs(row_first, start, end, label)
     return _Runs(row_first, start[:used], end[:used], label[:used], count)
 
 
 def _sums(
-    segments: _Runs,
-    mask: Mask,
-    prediction: Prediction,
-    score: FloatMap,
-    maps: PixelMaps,
-    workspace: Workspace,
+    segments: _Runs, mask: Mask, prediction: Prediction, score: FloatMap, maps: PixelMaps, workspace: Workspace
 ) -> tuple[FloatArray, FloatArray, IntArray]:
     """Sum over the pixels of each segment.
 
-    Returns
-    -------
-    sums
-        ``(S, SUMS)``, columns as in features.py.
-    probabilities
-        ``(S, C)`` sums of the softmax.
-    neighbours
-        ``(S, C)`` pairs of a pixel and an 8-neighbour outside, by the neighbour's class.
+    Returns:
+        sums
+            ``(S, SUMS)``, columns as in features.py.
+        probabilities
+            ``(S, C)`` sums of the softmax.
+        neighbours
+            ``(S, C)`` pairs of a pixel and an 8-neighbour outside, by the neighbour's class.
     """
     classes = prediction.logits.shape[0]
     sums = np.zeros((segments.count, SUMS))
@@ -271,9 +234,8 @@ def _sums(
 def _contacts(a: _Runs, b: _Runs, reach: int) -> IntArray:
     """Return the components of `a` and `b` that share pixels (reach 0) or touch (reach 1).
 
-    Returns
-    -------
-    ``(K, 3) int64``: component of `a`, component of `b`, common pixels; each pair once, sorted.
+    Returns:
+        ``(K, 3) int64``: component of `a`, component of `b`, common pixels; each pair once, sorted.
     """
     # runs that meet, counted first to know how much memory they need; a pair may occur often
     room = _kernel.contacts(*a.arrays, *b.arrays, reach, np.empty((0, 3), np.int64))
@@ -293,9 +255,7 @@ def _adjusted_iou(segments: _Runs, uncovered: _Runs, overlaps: IntArray) -> Floa
     return iou
 
 
-def _sum_by(
-    index: npt.NDArray[np.integer], values: npt.NDArray[np.integer], count: int
-) -> IntArray:
+def _sum_by(index: npt.NDArray[np.integer], values: npt.NDArray[np.integer], count: int) -> IntArray:
     """Return the integer sums of `values` for each index; exact below 2^53."""
     return np.bincount(index, values, count).astype(np.int64)
 

@@ -17,48 +17,32 @@ IntArray = npt.NDArray[np.int64]
 class SegmentTable:
     """Segments (predicted, S) and components (true, T) of N images; all metrics are algebra on it.
 
-    A *segment* is an 8-connected component of {score >= threshold} outside void; a *component* is
-    an 8-connected component of the OoD target. Both stand image by image, within an image in raster
-    order of their first pixel. Rows count from the top, columns from the left, from 0.
+    A *segment* is an 8-connected component of {score >= threshold} outside void; a *component* is an 8-connected
+    component of the OoD target. Both stand image by image, within an image in raster order of their first pixel. Rows
+    count from the top, columns from the left, from 0.
 
-    Attributes
-    ----------
-    image_ids
-        N names, in the order of `image`; images without segments and components are there too.
-    scenes
-        N names, the unit of grouped cross validation.
-    image
-        ``(S,) int64`` index into `image_ids`, ascending.
-    features
-        ``(S, F) float64``, finite. F = 37 + 2 C (75 for C = 19).
-    feature_names
-        F published names, sorted as strings: ``D D_bd D_in D_rel ... V_var_rel_in``,
-        ``cprob0 ...``, ``mean_x mean_y`` (row and column), ``ndist0 ...``; see docs/formats.md.
-    iou
-        ``(S,) float64`` in [0, 1], adjusted IoU (docs/method.md, section 4); 0 = the segment holds
-        no OoD pixel: a false positive.
-    component_image
-        ``(T,) int64`` index into `image_ids`, ascending.
-    component_size
-        ``(T,) int64`` [px], at least 1.
-    overlaps
-        ``(K, 3) int64``: index of a segment (into the S), index of a component (into the T), common
-        pixels (at least 1). Each pair once, sorted by segment, then component. A component that is
-        in no row is missed (FN); a segment that is in no row is false (FP).
-    segment_box, component_box
-        ``(S, 4)``, ``(T, 4) int64``: first row, first column, end row, end column (half open);
-        -1 = unknown.
-    segment_score
-        ``(S,) float64``: mean of the score that made the segments, over the segment.
-    component_label_id
-        ``(T,) int64``: raw label id at its first pixel; -1 = unknown.
-    score, threshold
-        What made the segments; "" and nan in tables made by hand.
+    Attributes:
+        image_ids: N names, in the order of `image`; images without segments and components are there too.
+        scenes: N names, the unit of grouped cross validation.
+        image: ``(S,) int64`` index into `image_ids`, ascending.
+        features: ``(S, F) float64``, finite. F = 37 + 2 C (75 for C = 19).
+        feature_names: F published names, sorted as strings: ``D D_bd D_in D_rel ... V_var_rel_in``, ``cprob0 ...``,
+            ``mean_x mean_y`` (row and column), ``ndist0 ...``; see docs/formats.md.
+        iou: ``(S,) float64`` in [0, 1], adjusted IoU (docs/method.md, section 4); 0 = the segment holds no OoD pixel: a
+            false positive.
+        component_image: ``(T,) int64`` index into `image_ids`, ascending.
+        component_size: ``(T,) int64`` [px], at least 1.
+        overlaps: ``(K, 3) int64``: index of a segment (into the S), index of a component (into the T), common pixels
+            (at least 1). Each pair once, sorted by segment, then component. A component that is in no row is missed
+            (FN); a segment that is in no row is false (FP).
+        segment_box, component_box: ``(S, 4)``, ``(T, 4) int64``: first row, first column, end row, end column (half
+            open); -1 = unknown.
+        segment_score: ``(S,) float64``: mean of the score that made the segments, over the segment.
+        component_label_id: ``(T,) int64``: raw label id at its first pixel; -1 = unknown.
+        score, threshold: What made the segments; "" and nan in tables made by hand.
 
-    Raises
-    ------
-    ValueError
-        If lengths or indices do not fit together.
+    Raises:
+        ValueError: If lengths or indices do not fit together.
     """
 
     image_ids: tuple[str, ...]
@@ -156,10 +140,8 @@ class SegmentTable:
     def concatenate(tables: Sequence[SegmentTable]) -> SegmentTable:
         """Put the tables of disjoint sets of images one after another.
 
-        Raises
-        ------
-        ValueError
-            No table; feature names, score or threshold differ.
+        Raises:
+            ValueError: No table; feature names, score or threshold differ.
         """
         if not tables:
             raise ValueError("no table to concatenate")

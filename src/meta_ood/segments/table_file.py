@@ -21,14 +21,10 @@ READABLE = (1, 2)
 def write_table(path: Path, table: SegmentTable, provenance: Mapping[str, Any]) -> None:
     """Write a segment table atomically, one HDF5 dataset per field.
 
-    Parameters
-    ----------
-    path
-        The file; its folder is created.
-    table
-        The segments.
-    provenance
-        Origin of the table: network, variant, dataset, hash of the weights, names of the classes.
+    Args:
+        path: The file; its folder is created.
+        table: The segments.
+        provenance: Origin of the table: network, variant, dataset, hash of the weights, names of the classes.
     """
     with replacing(path) as file:
         file.attrs["format"] = "meta-ood segments"
@@ -48,12 +44,9 @@ def write_table(path: Path, table: SegmentTable, provenance: Mapping[str, Any]) 
 def read_table(path: Path) -> SegmentTable:
     """Read a segment table.
 
-    Raises
-    ------
-    FileNotFoundError
-        If there is no such file.
-    ValueError
-        If the file is damaged or not a segment table of a known version; the file is named.
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If the file is damaged or not a segment table of a known version; the file is named.
     """
     with opened(path, "meta-ood segments", READABLE) as file:
         values: dict[str, Any] = {}

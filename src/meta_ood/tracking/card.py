@@ -34,9 +34,7 @@ Code: Apache-2.0. Weights inherit the terms of the data that they were trained o
 non-commercial research; COCO: CC BY 4.0 annotations, images under their own terms; demo data:
 drawn by this package, no restriction).
 """
-_HEADER = (
-    "| dataset | frames | AUROC | AUPRC | FPR95 | FP, with meta | FN, with meta | mIoU | run |"
-)
+_HEADER = "| dataset | frames | AUROC | AUPRC | FPR95 | FP, with meta | FN, with meta | mIoU | run |"
 _RULE = "| --- | --- | --- | --- | --- | --- | --- | --- | --- |"
 
 
@@ -48,12 +46,9 @@ def about(network: str) -> str:
 def new_card(network: str, variant: str, about: RunDescription, hashes: Mapping[str, str]) -> str:
     """Return the card of a new version.
 
-    Parameters
-    ----------
-    about
-        The run that made the weights.
-    hashes
-        Hashes of the weights by name.
+    Args:
+        about: The run that made the weights.
+        hashes: Hashes of the weights by name.
     """
     named = ("git.sha", "git.dirty", "dvc.stage", "dvc.exp.name")
     origin = {name: about.tags[name] for name in named if name in about.tags} | dict(hashes)
@@ -85,12 +80,11 @@ def new_card(network: str, variant: str, about: RunDescription, hashes: Mapping[
 def with_evaluation(text: str, dataset: str, values: Mapping[str, Any], run_id: str) -> str:
     r"""Return a card with the row of `dataset` put in, or put in place of its older one.
 
-    Examples
-    --------
-    >>> card = f"# mini\\n{_HEADER}\\n{_RULE}\\n"
-    >>> once = with_evaluation(card, "laf", {"auroc": 0.9}, "r1")
-    >>> with_evaluation(once, "laf", {"auroc": 0.8}, "r2").count("| laf |")
-    1
+    Examples:
+        >>> card = f"# mini\\n{_HEADER}\\n{_RULE}\\n"
+        >>> once = with_evaluation(card, "laf", {"auroc": 0.9}, "r1")
+        >>> with_evaluation(once, "laf", {"auroc": 0.8}, "r2").count("| laf |")
+        1
     """
     row = " | ".join(
         [

@@ -21,30 +21,21 @@ CHAMPION = "champion"
 def promote(root: Path, network: str, variant: str, detector: Path) -> ModelVersion:
     """Register a detector's folder as one model and make it champion.
 
-    Parameters
-    ----------
-    root
-        The repository's root.
-    network, variant
-        Names in params.yaml.
-    detector
-        The folder that the stage `detector` wrote; the same folder gets no second version.
+    Args:
+        root: The repository's root.
+        network, variant: Names in params.yaml.
+        detector: The folder that the stage `detector` wrote; the same folder gets no second version.
 
-    Raises
-    ------
-    ValueError
-        If its weights are not registered, or a file of the folder was replaced.
-    FileNotFoundError
-        If there is no such folder.
+    Raises:
+        ValueError: If its weights are not registered, or a file of the folder was replaced.
+        FileNotFoundError: If there is no such folder.
     """
     store = open_store(root)
     settings = read_settings(detector)
     hashes = registry.weight_tags(detector / WEIGHTS)
     origin = registry.find(store, network, {**hashes, "variant": variant})
     if origin is None or origin.run_id is None:
-        raise ValueError(
-            f"{detector / WEIGHTS} is no registered version of {network}: meta-ood sync"
-        )
+        raise ValueError(f"{detector / WEIGHTS} is no registered version of {network}: meta-ood sync")
     tags = {
         "variant": variant,
         **hashes,

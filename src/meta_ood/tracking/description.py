@@ -37,14 +37,10 @@ class Input:
 class RunDescription:
     """What is known of a run before it does anything.
 
-    Attributes
-    ----------
-    stage, keys
-        Which stage, and its network, variant and dataset as far as it has them.
-    run_id
-        A run that exists already and is to be written, "" for a new one.
-    parent
-        The run of ``mlflow run .`` to which a new one belongs, or "".
+    Attributes:
+        stage, keys: Which stage, and its network, variant and dataset as far as it has them.
+        run_id: A run that exists already and is to be written, "" for a new one.
+        parent: The run of ``mlflow run .`` to which a new one belongs, or "".
     """
 
     stage: str
@@ -73,16 +69,11 @@ def describe(
 ) -> RunDescription:
     """Return the description of a run.
 
-    Parameters
-    ----------
-    stage, keys, params, inputs, setting, experiment
-        As for :func:`meta_ood.tracking.run`.
-    more_tags
-        Tags beside those of the stage and its setting, such as git's.
-    locked
-        dvc.lock where it has been read already.
-    run_id, parent
-        As for :class:`RunDescription`.
+    Args:
+        stage, keys, params, inputs, setting, experiment: As for :func:`meta_ood.tracking.run`.
+        more_tags: Tags beside those of the stage and its setting, such as git's.
+        locked: dvc.lock where it has been read already.
+        run_id, parent: As for :class:`RunDescription`.
     """
     hashes = input_hashes(inputs, locked)
     # evaluations carry what they evaluate, so that AUPRC against ood_weight is a chart
@@ -93,13 +84,7 @@ def describe(
         keys=keys,
         name=run_name(stage, keys, carried),
         experiment=os.environ.get("MLFLOW_EXPERIMENT_NAME") or experiment,
-        tags={
-            "stage": stage,
-            **keys,
-            "command": command,
-            **setting_tags(stage, keys, setting),
-            **more_tags,
-        },
+        tags={"stage": stage, **keys, "command": command, **setting_tags(stage, keys, setting), **more_tags},
         params=texts(carried),
         inputs=[Input(name, inputs[name].as_posix(), hashes[name]) for name in inputs],
         run_id=run_id,
@@ -110,13 +95,12 @@ def describe(
 def run_name(stage: str, keys: Mapping[str, str], params: Mapping[str, Any]) -> str:
     """Return a run's name; what differs comes first, since the UI shows about 18 characters.
 
-    Examples
-    --------
-    >>> cell = {"network": "mini", "variant": "ood_trained", "dataset": "lost_and_found"}
-    >>> run_name("evaluate", cell, {"train.ood_weight": 0.9, "seed": 0})
-    'λ=0.9 lost_and_found mini seed=0 evaluate'
-    >>> run_name("meta", cell, {})
-    'ood_trained lost_and_found mini meta'
+    Examples:
+        >>> cell = {"network": "mini", "variant": "ood_trained", "dataset": "lost_and_found"}
+        >>> run_name("evaluate", cell, {"train.ood_weight": 0.9, "seed": 0})
+        'λ=0.9 lost_and_found mini seed=0 evaluate'
+        >>> run_name("meta", cell, {})
+        'ood_trained lost_and_found mini meta'
     """
     weight = params.get("train.ood_weight")
     first = f"λ={weight}" if weight is not None else keys.get("variant", "")
@@ -128,10 +112,9 @@ def run_name(stage: str, keys: Mapping[str, str], params: Mapping[str, Any]) -> 
 def git_tags() -> dict[str, str]:
     """Return ``git.sha`` and ``git.dirty`` of the working directory, or nothing without git.
 
-    Examples
-    --------
-    >>> sorted(git_tags()) in ([], ["git.dirty", "git.sha"])
-    True
+    Examples:
+        >>> sorted(git_tags()) in ([], ["git.dirty", "git.sha"])
+        True
     """
     command = ["git", "status", "--porcelain=v2", "--branch", "--untracked-files=no", "--", "."]
     command += [f":(exclude,glob){pattern}" for pattern in _NOT_CODE]
@@ -147,40 +130,30 @@ def git_tags() -> dict[str, str]:
 
 def dvc_tags() -> dict[str, str]:
     """Return the stage and the experiment that DVC is running, as its variables name them."""
-    names = {
-        "dvc.stage": "DVC_STAGE",
-        "dvc.exp.name": "DVC_EXP_NAME",
-        "dvc.exp.baseline.rev": "DVC_EXP_BASELINE_REV",
-    }
+    names = {"dvc.stage": "DVC_STAGE", "dvc.exp.name": "DVC_EXP_NAME", "dvc.exp.baseline.rev": "DVC_EXP_BASELINE_REV"}
     return {tag: os.environ[name] for tag, name in names.items() if os.environ.get(name)}
 
 
 def texts(params: Mapping[str, object]) -> dict[str, str]:
     """Return parameters as the store has them; lists and tuples are alike.
 
-    Examples
-    --------
-    >>> texts({"scales": (1.0, 2.0), "seed": 0})
-    {'scales': '[1.0, 2.0]', 'seed': '0'}
+    Examples:
+        >>> texts({"scales": (1.0, 2.0), "seed": 0})
+        {'scales': '[1.0, 2.0]', 'seed': '0'}
     """
     return {k: str(list(v) if isinstance(v, tuple) else v) for k, v in params.items()}
 
 
-def setting_tags(
-    stage: str, keys: Mapping[str, str], setting: Mapping[str, object]
-) -> dict[str, str]:
+def setting_tags(stage: str, keys: Mapping[str, str], setting: Mapping[str, object]) -> dict[str, str]:
     """Return ``group``, the same for all seeds of one setting and cell, and ``setting`` as JSON.
 
-    Parameters
-    ----------
-    setting
-        What the stage and those before it depend on, without the seed; nothing gives no tag.
+    Args:
+        setting: What the stage and those before it depend on, without the seed; nothing gives no tag.
 
-    Examples
-    --------
-    >>> tags = setting_tags("evaluate", {"network": "mini"}, {"train.ood_weight": 0.5})
-    >>> tags["setting"], len(tags["group"])
-    ('{"train.ood_weight": "0.5"}', 12)
+    Examples:
+        >>> tags = setting_tags("evaluate", {"network": "mini"}, {"train.ood_weight": 0.5})
+        >>> tags["setting"], len(tags["group"])
+        ('{"train.ood_weight": "0.5"}', 12)
     """
     if not setting:
         return {}

@@ -25,10 +25,8 @@ class GateResult:
 def check(params: Params, network: str, variant: str = "ood_trained") -> GateResult:
     """Compare a variant of `network` with its baseline by the evaluations in data/.
 
-    Raises
-    ------
-    FileNotFoundError
-        If an evaluation is missing; names the stage that makes it.
+    Raises:
+        FileNotFoundError: If an evaluation is missing; names the stage that makes it.
     """
     gate = params.tracking.champion
     cells = []
@@ -43,31 +41,22 @@ def check(params: Params, network: str, variant: str = "ood_trained") -> GateRes
 
 
 def compare(
-    candidate: Metrics,
-    baseline: Metrics,
-    candidate_streets: Metrics,
-    baseline_streets: Metrics,
-    gate: GateParams,
+    candidate: Metrics, baseline: Metrics, candidate_streets: Metrics, baseline_streets: Metrics, gate: GateParams
 ) -> GateResult:
     """Compare a candidate with the baseline.
 
-    Parameters
-    ----------
-    candidate, baseline
-        Metrics on `gate.dataset`.
-    candidate_streets, baseline_streets
-        Metrics on `gate.miou_dataset`.
-    gate
-        See :class:`meta_ood.config.GateParams`.
+    Args:
+        candidate, baseline: Metrics on `gate.dataset`.
+        candidate_streets, baseline_streets: Metrics on `gate.miou_dataset`.
+        gate: See :class:`meta_ood.config.GateParams`.
 
-    Examples
-    --------
-    >>> good, bad = {"auprc": 0.6, "fpr95": 0.1}, {"auprc": 0.4, "fpr95": 0.2}
-    >>> streets = {"miou": 0.8}
-    >>> compare(good, bad, streets, streets, GateParams()).passed
-    True
-    >>> compare(bad, good, streets, streets, GateParams()).lines[0]
-    'no   AUPRC on lost_and_found: 0.6000 -> 0.4000, must rise by at least 0'
+    Examples:
+        >>> good, bad = {"auprc": 0.6, "fpr95": 0.1}, {"auprc": 0.4, "fpr95": 0.2}
+        >>> streets = {"miou": 0.8}
+        >>> compare(good, bad, streets, streets, GateParams()).passed
+        True
+        >>> compare(bad, good, streets, streets, GateParams()).lines[0]
+        'no   AUPRC on lost_and_found: 0.6000 -> 0.4000, must rise by at least 0'
     """
     streets = candidate_streets, baseline_streets
     results = [
@@ -78,9 +67,7 @@ def compare(
     return GateResult(all(ok for ok, _ in results), tuple(line for _, line in results))
 
 
-def _compare(
-    name: str, new: Metrics, old: Metrics, gain: float, sign: int, gate: GateParams
-) -> tuple[bool, str]:
+def _compare(name: str, new: Metrics, old: Metrics, gain: float, sign: int, gate: GateParams) -> tuple[bool, str]:
     """Return whether a metric changed by `gain` in the direction `sign`, and a line about it."""
     title = {"auprc": "AUPRC", "fpr95": "FPR95", "miou": "mIoU"}[name]
     place = f"{title} on {gate.miou_dataset if name == 'miou' else gate.dataset}"

@@ -31,10 +31,8 @@ class Lineage:
     def of(self, what: str) -> Iterator[str]:
         """Yield the lines about a file, a run id or a model version.
 
-        Raises
-        ------
-        ValueError
-            If it is none of them.
+        Raises:
+            ValueError: If it is none of them.
         """
         if Path(what).exists():
             yield from self.of_path(Path(what))

@@ -27,11 +27,10 @@ def store_uri(root: Path) -> str:
 def database_of(uri: str) -> Path | None:
     """Return the file of a SQLite store, None for a server or another database.
 
-    Examples
-    --------
-    >>> database_of("sqlite:////data/mlflow.db")
-    PosixPath('/data/mlflow.db')
-    >>> database_of("https://mlflow.example.org")
+    Examples:
+        >>> database_of("sqlite:////data/mlflow.db")
+        PosixPath('/data/mlflow.db')
+        >>> database_of("https://mlflow.example.org")
     """
     _, found, path = uri.partition("sqlite:///")
     return Path(path) if found and path else None
@@ -40,10 +39,9 @@ def database_of(uri: str) -> Path | None:
 def without_password(text: str) -> str:
     """Return a text in which addresses have no name and password.
 
-    Examples
-    --------
-    >>> without_password("https://me:secret@mlflow.example.org/x: no answer")
-    'https://***@mlflow.example.org/x: no answer'
+    Examples:
+        >>> without_password("https://me:secret@mlflow.example.org/x: no answer")
+        'https://***@mlflow.example.org/x: no answer'
     """
     return re.sub(r"(?<=://)[^/\s]*@", "***@", text)
 

@@ -24,16 +24,11 @@ _MD5 = re.compile(r"[0-9a-f]{32}(\.dir)?")
 class LockedStage:
     """One instance of a stage, as DVC ran it last.
 
-    Attributes
-    ----------
-    name
-        DVC's name, ``infer@network-variant-dataset``.
-    stage, command, keys
-        Read from the command; `stage` is "" for a stage that is not ours.
-    deps, outs
-        Path -> md5; of the deps only the data, not the code.
-    params
-        Flat dotted keys of params.yaml and the values at that time.
+    Attributes:
+        name: DVC's name, ``infer@network-variant-dataset``.
+        stage, command, keys: Read from the command; `stage` is "" for a stage that is not ours.
+        deps, outs: Path -> md5; of the deps only the data, not the code.
+        params: Flat dotted keys of params.yaml and the values at that time.
     """
 
     name: str
@@ -48,10 +43,8 @@ class LockedStage:
 def read(path: Path = Path("dvc.lock")) -> dict[str, LockedStage]:
     """Return all instances in a dvc.lock by their names; none without the file.
 
-    Raises
-    ------
-    ValueError
-        If the file is empty or cut off, as a killed `dvc` leaves it; says how to mend it.
+    Raises:
+        ValueError: If the file is empty or cut off, as a killed `dvc` leaves it; says how to mend it.
     """
     if not path.is_file():
         return {}
@@ -105,9 +98,7 @@ def outputs(locked: Mapping[str, LockedStage]) -> dict[str, str]:
     return {path: md5 for instance in locked.values() for path, md5 in instance.outs.items()}
 
 
-def is_current(
-    instance: LockedStage, locked: Mapping[str, LockedStage], params: Mapping[str, Any]
-) -> bool:
+def is_current(instance: LockedStage, locked: Mapping[str, LockedStage], params: Mapping[str, Any]) -> bool:
     """Return whether `instance` ran on the inputs and parameters that are here now."""
     outs = outputs(locked)
     return all(outs.get(path, md5) == md5 for path, md5 in instance.deps.items()) and all(
@@ -115,18 +106,14 @@ def is_current(
     )
 
 
-def input_hashes(
-    paths: Mapping[str, Path], locked: Mapping[str, LockedStage] | None = None
-) -> dict[str, str]:
+def input_hashes(paths: Mapping[str, Path], locked: Mapping[str, LockedStage] | None = None) -> dict[str, str]:
     """Return name -> hash of a stage's inputs, ``unversioned`` where DVC knows none.
 
-    A single file that DVC does not know yet is hashed here, which gives the same md5; a folder
-    above several outputs gets a hash of theirs.
+    A single file that DVC does not know yet is hashed here, which gives the same md5; a folder above several outputs
+    gets a hash of theirs.
 
-    Parameters
-    ----------
-    locked
-        Default: dvc.lock of the working directory, where a queued experiment has its own.
+    Args:
+        locked: Default: dvc.lock of the working directory, where a queued experiment has its own.
     """
     known = outputs(read() if locked is None else locked)
     hashes = {}
@@ -147,15 +134,12 @@ def input_hashes(
 def flat(values: Any, key: str = "") -> dict[str, Any]:
     """Return nested mappings as dotted keys; empty ones and lists are values.
 
-    Examples
-    --------
-    >>> flat({"a": {"b": 1, "c": {}}, "d": [2], "e.f": 3})
-    {'a.b': 1, 'a.c': {}, 'd': [2], 'e.f': 3}
+    Examples:
+        >>> flat({"a": {"b": 1, "c": {}}, "d": [2], "e.f": 3})
+        {'a.b': 1, 'a.c': {}, 'd': [2], 'e.f': 3}
     """
     if not isinstance(values, Mapping) or not values:
         return {key: values} if key else {}
     return {
-        k: v
-        for name, value in values.items()
-        for k, v in flat(value, f"{key}.{name}" if key else str(name)).items()
+        k: v for name, value in values.items() for k, v in flat(value, f"{key}.{name}" if key else str(name)).items()
     }

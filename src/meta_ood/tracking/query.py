@@ -17,15 +17,12 @@ from meta_ood.tracking.location import without_password
 from meta_ood.tracking.store import all_runs
 
 
-def evaluations(
-    store: MlflowClient,
-) -> list[tuple[tuple[str, str, str], dict[str, str], dict[str, float]]]:
+def evaluations(store: MlflowClient) -> list[tuple[tuple[str, str, str], dict[str, str], dict[str, float]]]:
     """Return the finished runs of `evaluate` that know their setting, newest first.
 
-    Returns
-    -------
-    Cell (network, variant, dataset); setting with the seed, or the group where the setting is too
-    long for a tag; metric of metrics.json -> value.
+    Returns:
+        Cell (network, variant, dataset); setting with the seed, or the group where the setting is too long for a tag;
+        metric of metrics.json -> value.
     """
     found = []
     condition = "tags.stage = 'evaluate' and attributes.status = 'FINISHED'"
@@ -47,10 +44,8 @@ def evaluations(
 def run_of(store: MlflowClient, run_id: str) -> Run:
     """Return a run.
 
-    Raises
-    ------
-    ValueError
-        If there is no such run.
+    Raises:
+        ValueError: If there is no such run.
     """
     try:
         return store.get_run(run_id)
@@ -62,10 +57,8 @@ def run_of(store: MlflowClient, run_id: str) -> Run:
 def version_of(store: MlflowClient, text: str) -> ModelVersion:
     """Return a model version from ``models:/name@alias``, ``models:/name/3`` or without models:/.
 
-    Raises
-    ------
-    ValueError
-        If there is no such version.
+    Raises:
+        ValueError: If there is no such version.
     """
     match = re.fullmatch(r"(?:models:/)?([^/@]+)(?:@([^/@]+)|/(\d+))", text)
     if match is None:
@@ -90,7 +83,6 @@ def is_of(run: Run, inputs: Mapping[str, str], params: Mapping[str, Any]) -> boo
     if run.info.status != "FINISHED" or "incomplete" in run.data.tags:
         return False
     had = dataset_digests(run)
-    return all(
-        had.get(path, "unversioned") in (digest[:36], "unversioned")
-        for path, digest in inputs.items()
-    ) and all(run.data.params.get(key, text) == text for key, text in texts(params).items())
+    return all(had.get(path, "unversioned") in (digest[:36], "unversioned") for path, digest in inputs.items()) and all(
+        run.data.params.get(key, text) == text for key, text in texts(params).items()
+    )

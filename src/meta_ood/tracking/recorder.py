@@ -53,12 +53,10 @@ class Recorder:
     def outputs(self, outputs: Mapping[str, Path]) -> None:
         """Log what the stage wrote.
 
-        Parameters
-        ----------
-        outputs
-            The stage's outputs by keyword. ``metrics`` and any metrics.json give metrics that the
-            stage has not logged itself, ``weights`` a version of the registered model named after
-            the network; pictures, pages and curves are logged as files. The rest is left to DVC.
+        Args:
+            outputs: The stage's outputs by keyword. ``metrics`` and any metrics.json give metrics that the stage has
+                not logged itself, ``weights`` a version of the registered model named after the network; pictures,
+                pages and curves are logged as files. The rest is left to DVC.
         """
         if self.run is not None:
             run = self.run
@@ -129,31 +127,21 @@ def run(
 ) -> Iterator[Recorder]:
     """Record one stage as one MLflow run, whoever started it.
 
-    Started by hand it is a new run; under ``mlflow run -e <stage>`` the run that exists; under DVC
-    a run named after what it does, below the run of ``mlflow run .`` if there is one. Under DVC
-    only trainings and the report write their runs here; ``meta-ood sync`` records the others, and
-    the report calls it first. Ranks other than 0 of ``torchrun`` are not recorded. A recorded
-    stage ends at SIGTERM as at Ctrl-C, its run as KILLED.
+    Started by hand it is a new run; under ``mlflow run -e <stage>`` the run that exists; under DVC a run named after
+    what it does, below the run of ``mlflow run .`` if there is one. Under DVC only trainings and the report write their
+    runs here; ``meta-ood sync`` records the others, and the report calls it first. Ranks other than 0 of ``torchrun``
+    are not recorded. A recorded stage ends at SIGTERM as at Ctrl-C, its run as KILLED.
 
-    Parameters
-    ----------
-    stage, keys
-        Which stage, and its network, variant and dataset as far as it has them.
-    params
-        What the stage depends on, by dotted name.
-    inputs
-        What the stage reads, logged as datasets with their DVC hash.
-    setting
-        What the stage and those before it depend on, without the seed: groups runs over seeds.
-    experiment
-        Name of the experiment, where the run is not given by ``mlflow run``.
-    enabled
-        False switches tracking off, as does META_OOD_TRACKING=off.
+    Args:
+        stage, keys: Which stage, and its network, variant and dataset as far as it has them.
+        params: What the stage depends on, by dotted name.
+        inputs: What the stage reads, logged as datasets with their DVC hash.
+        setting: What the stage and those before it depend on, without the seed: groups runs over seeds.
+        experiment: Name of the experiment, where the run is not given by ``mlflow run``.
+        enabled: False switches tracking off, as does META_OOD_TRACKING=off.
 
-    Raises
-    ------
-    TrackingError
-        If META_OOD_TRACKING is neither on nor off.
+    Raises:
+        TrackingError: If META_OOD_TRACKING is neither on nor off.
     """
     inherited = os.environ.pop("MLFLOW_RUN_ID", None) or ""  # else it beats nesting in children
     mode = os.environ.get("META_OOD_TRACKING", "on")
@@ -161,12 +149,7 @@ def run(
         raise location.TrackingError(f"META_OOD_TRACKING={mode}: expected on or off")
     under_dvc = "DVC_STAGE" in os.environ
     recorder = Recorder()
-    if (
-        not enabled
-        or mode == "off"
-        or os.environ.get("RANK", "0") != "0"
-        or (under_dvc and stage not in _LIVE)
-    ):
+    if not enabled or mode == "off" or os.environ.get("RANK", "0") != "0" or (under_dvc and stage not in _LIVE):
         yield recorder
         return
 

@@ -1,8 +1,8 @@
 """The model registry: one registered model a network, versions found by the hash of their weights.
 
-A version is tagged with ``variant``, ``weights.md5`` (as in dvc.lock) and ``weights.sha256`` (as in
-predictions and metrics). What an evaluation finds is written on the version of its weights: metrics
-of its logged model, tags for the registry's table, and a line of its model card.
+A version is tagged with ``variant``, ``weights.md5`` (as in dvc.lock) and ``weights.sha256`` (as in predictions and
+metrics). What an evaluation finds is written on the version of its weights: metrics of its logged model, tags for the
+registry's table, and a line of its model card.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ _ON_VERSION = ("auroc", "auprc", "fpr95", "miou")
 def register(store: MlflowClient, run_id: str, weights: Path, about: RunDescription) -> None:
     """Register `weights` as a version of the model named after the network.
 
-    Weights that are registered already get no second version. The alias named after the variant
-    moves to them if they lie where the pipeline puts them and are not those of an experiment.
+    Weights that are registered already get no second version. The alias named after the variant moves to them if they
+    lie where the pipeline puts them and are not those of an experiment.
     """
     network, variant = about.keys["network"], weights.stem
     hashes = weight_tags(weights)
@@ -56,12 +56,7 @@ def versions(store: MlflowClient, network: str) -> list[ModelVersion]:
 
 
 def add(
-    store: MlflowClient,
-    network: str,
-    run_id: str,
-    tags: dict[str, str],
-    files: dict[str, Path],
-    text: str,
+    store: MlflowClient, network: str, run_id: str, tags: dict[str, str], files: dict[str, Path], text: str
 ) -> ModelVersion:
     """Make a version of `network` from `files` (name -> path) and the model card `text`."""
     try:
@@ -78,18 +73,11 @@ def add(
     store.finalize_logged_model(model.model_id, "READY")
     store.log_outputs(run_id, [LoggedModelOutput(model.model_id, 0)])
     return store.create_model_version(
-        network,
-        model.artifact_location,
-        run_id,
-        tags,
-        description=text,
-        model_id=model.model_id,
+        network, model.artifact_location, run_id, tags, description=text, model_id=model.model_id
     )
 
 
-def write_evaluation(
-    store: MlflowClient, run_id: str, values: dict[str, Any], about: RunDescription
-) -> None:
+def write_evaluation(store: MlflowClient, run_id: str, values: dict[str, Any], about: RunDescription) -> None:
     """Write the metrics of an evaluation on the version of its weights, if that is registered."""
     network, dataset = about.keys["network"], about.keys["dataset"]
     wanted = {"weights.sha256": values["weights"]}
@@ -114,9 +102,7 @@ def write_evaluation(
         if version.model_id:
             store.log_batch(run_id, metrics=metrics)
         for metric in metrics:
-            store.set_model_version_tag(
-                network, version.version, metric.key.replace("/", "."), f"{metric.value:.4f}"
-            )
+            store.set_model_version_tag(network, version.version, metric.key.replace("/", "."), f"{metric.value:.4f}")
         _refresh_card(store, version, dataset, values, run_id)
 
 

@@ -18,14 +18,10 @@ from meta_ood.tracking.store import open_store
 class Script:
     """The commands that give a run's outputs again.
 
-    Attributes
-    ----------
-    lines
-        Commands for bash, and comments with what to know before.
-    worktree
-        Folder that they make; the outputs come to lie below it.
-    weights_md5
-        Hash that the weights must have afterwards, "" if the run made none.
+    Attributes:
+        lines: Commands for bash, and comments with what to know before.
+        worktree: Folder that they make; the outputs come to lie below it.
+        weights_md5: Hash that the weights must have afterwards, "" if the run made none.
     """
 
     lines: tuple[str, ...]
@@ -36,13 +32,11 @@ class Script:
 def script(root: Path, run_id: str, into: Path | None = None) -> Script:
     """Return the commands that give the outputs of a run again.
 
-    They make a worktree of the run's commit (of the experiment's commit for ``dvc exp run``) that
-    shares DVC's cache, in which ``dvc repro`` runs the stage and what it needs.
+    They make a worktree of the run's commit (of the experiment's commit for ``dvc exp run``) that shares DVC's cache,
+    in which ``dvc repro`` runs the stage and what it needs.
 
-    Raises
-    ------
-    ValueError
-        If that is impossible, and why: no such run, no commit, changes that were in no commit.
+    Raises:
+        ValueError: If that is impossible, and why: no such run, no commit, changes that were in no commit.
     """
     run = query.run_of(open_store(root), run_id)
     tags = run.data.tags
@@ -96,10 +90,8 @@ def script(root: Path, run_id: str, into: Path | None = None) -> Script:
 def execute(script: Script) -> str:
     """Run the commands; return the result of comparing the weights.
 
-    Raises
-    ------
-    TrackingError
-        If a command fails.
+    Raises:
+        TrackingError: If a command fails.
     """
     clean = "unset ${!DVC_@} ${!MLFLOW_@}"
     done = subprocess.run(["bash", "-euc", "\n".join([clean, *script.lines])], check=False)
@@ -120,7 +112,5 @@ def _experiment(root: Path, name: str) -> str:
 
 
 def _git(root: Path, *arguments: str) -> str:
-    done = subprocess.run(
-        ["git", *arguments], cwd=root, capture_output=True, text=True, check=False
-    )
+    done = subprocess.run(["git", *arguments], cwd=root, capture_output=True, text=True, check=False)
     return done.stdout.strip() if done.returncode == 0 else ""

@@ -142,9 +142,7 @@ class OpenRun:
         if pictures:
             query = urllib.parse.urlencode({"path": pictures[0], "run_uuid": self.id})
             parts.append(f"![segments kept and rejected](get-artifact?{query})")
-            parts.append(
-                "Orange: segments kept; blue, hatched: rejected; white outline: true objects."
-            )
+            parts.append("Orange: segments kept; blue, hatched: rejected; white outline: true objects.")
         pages = [file for file in self._files if file.endswith("index.html")]
         return "\n\n".join(parts + [f"The page is under Artifacts: `{page}`." for page in pages])
 
@@ -152,9 +150,7 @@ class OpenRun:
 def _results(keys: Mapping[str, str], values: Mapping[str, Any]) -> str:
     titles = {"auroc": "AUROC", "auprc": "AUPRC", "fpr95": "FPR95", "miou": "mIoU"}
     results = [
-        f"{title} {values[name]:.4f}"
-        for name, title in titles.items()
-        if isinstance(values.get(name), int | float)
+        f"{title} {values[name]:.4f}" for name, title in titles.items() if isinstance(values.get(name), int | float)
     ]
     before, after = (values.get(f"segment_false_positives{end}") for end in ("", "_after_meta"))
     if before is not None and after is not None:
@@ -176,13 +172,12 @@ def metrics_at(values: Mapping[str, float], step: int) -> list[Metric]:
 def headlines(stage: str, values: Mapping[str, Any]) -> dict[str, float]:
     """Return the few numbers of a stage's metrics that are worth a chart.
 
-    Those at the top as ``stage/name``, and those of each entry of ``scores`` as ``name/score``, so
-    that a chart compares scores.
+    Those at the top as ``stage/name``, and those of each entry of ``scores`` as ``name/score``, so that a chart
+    compares scores.
 
-    Examples
-    --------
-    >>> headlines("evaluate", {"auroc": 0.9, "scores": {"energy": {"auroc": 0.8, "pixels": 9}}})
-    {'evaluate/auroc': 0.9, 'auroc/energy': 0.8}
+    Examples:
+        >>> headlines("evaluate", {"auroc": 0.9, "scores": {"energy": {"auroc": 0.8, "pixels": 9}}})
+        {'evaluate/auroc': 0.9, 'auroc/energy': 0.8}
     """
     found = {f"{stage}/{name}": value for name, value in values.items()}
     for score, metrics in values.get("scores", {}).items():

@@ -57,10 +57,8 @@ def model() -> Any:
 def application(uri: str) -> Any:
     """Return MLflow's scoring server of a model as an ASGI application, with the limits around it.
 
-    Parameters
-    ----------
-    uri
-        Such as ``models:/deeplabv3plus_mini@champion``.
+    Args:
+        uri: Such as ``models:/deeplabv3plus_mini@champion``.
     """
     from fastapi.responses import JSONResponse
     from mlflow.pyfunc import load_model, scoring_server

@@ -19,13 +19,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 from meta_ood.data.files import replacing
-from meta_ood.tracking.location import (
-    TrackingError,
-    database_of,
-    short_reason,
-    store_uri,
-    without_password,
-)
+from meta_ood.tracking.location import TrackingError, database_of, short_reason, store_uri, without_password
 
 EXPERIMENT_NOTE = """\
 One run per stage. `tags.stage = "evaluate"` shows the results: group by `network` or `dataset`, or
@@ -53,10 +47,8 @@ _PLACES = (
 def open_store(root: Path) -> MlflowClient:
     """Return a client for the store of the repository at `root`; a local one is made if missing.
 
-    Raises
-    ------
-    TrackingError
-        If the store cannot be used. The address is named without its password.
+    Raises:
+        TrackingError: If the store cannot be used. The address is named without its password.
     """
     uri = store_uri(root)
     database = database_of(uri)
@@ -80,9 +72,7 @@ def open_store(root: Path) -> MlflowClient:
             else "start the server, or correct MLFLOW_TRACKING_URI, or unset it for the local store"
         )
         shown = without_password(uri)
-        raise TrackingError(
-            f"{shown}: the tracking store cannot be used ({short_reason(error)}); {cure}"
-        ) from error
+        raise TrackingError(f"{shown}: the tracking store cannot be used ({short_reason(error)}); {cure}") from error
     return store
 
 
@@ -90,10 +80,8 @@ def open_store(root: Path) -> MlflowClient:
 def exclusive(path: Path) -> Iterator[None]:
     """Hold the lock file `path`; the lock ends with this process, however that ends.
 
-    Raises
-    ------
-    TimeoutError
-        If another process holds it for minutes.
+    Raises:
+        TimeoutError: If another process holds it for minutes.
     """
     path.parent.mkdir(exist_ok=True)
     with path.open("a") as file:
@@ -133,8 +121,8 @@ def short_waits() -> Iterator[None]:
 def _create(database: Path) -> None:
     """Make a database that appears whole.
 
-    MLflow makes its tables in many steps. A process that is killed between them, or a second one
-    that looks at the same time, would leave a file that MLflow can neither use nor complete.
+    MLflow makes its tables in many steps. A process that is killed between them, or a second one that looks at the same
+    time, would leave a file that MLflow can neither use nor complete.
     """
     if database.exists():
         return
@@ -150,9 +138,9 @@ def _create(database: Path) -> None:
 def _correct_places(database: Path) -> None:
     """Make the places of files in a database follow their folder, if that was moved or copied.
 
-    MLflow stores absolute places: new runs of a copied clone would write into the old one. Files
-    lie beside the database, so every place before ``/mlartifacts`` or ``/mlruns`` must be its
-    folder. Where it is not, it is corrected if the files did come along or are gone from there.
+    MLflow stores absolute places: new runs of a copied clone would write into the old one. Files lie beside the
+    database, so every place before ``/mlartifacts`` or ``/mlruns`` must be its folder. Where it is not, it is corrected
+    if the files did come along or are gone from there.
     """
     folder = database.resolve().parent
     with sqlite3.connect(database, timeout=20) as connection:
@@ -168,8 +156,7 @@ def _correct_places(database: Path) -> None:
             new = folder.as_uri() if old.startswith("file://") else str(folder)
             for table, column in _PLACES:
                 connection.execute(
-                    f"UPDATE {table} SET {column} = ? || substr({column}, ?)"
-                    f" WHERE substr({column}, 1, ?) = ?",
+                    f"UPDATE {table} SET {column} = ? || substr({column}, ?) WHERE substr({column}, 1, ?) = ?",
                     (new, len(old) + 1, len(old) + 1, f"{old}/"),
                 )
     connection.close()
@@ -178,10 +165,8 @@ def _correct_places(database: Path) -> None:
 def experiment_id(store: MlflowClient, name: str) -> str:
     """Return the id of experiment `name`, which is made if it is new.
 
-    Raises
-    ------
-    TrackingError
-        If the experiment was deleted.
+    Raises:
+        TrackingError: If the experiment was deleted.
     """
     found = store.get_experiment_by_name(name) or _new_experiment(store, name)
     if found.lifecycle_stage != "active":
@@ -198,10 +183,7 @@ def _new_experiment(store: MlflowClient, name: str) -> Experiment:
     if place is not None and not place.exists():
         place.mkdir(exist_ok=True)
         _share(place)
-    tags = {
-        "mlflow.experimentKind": "custom_model_development",
-        "mlflow.note.content": EXPERIMENT_NOTE,
-    }
+    tags = {"mlflow.experimentKind": "custom_model_development", "mlflow.note.content": EXPERIMENT_NOTE}
     location = place.as_uri() if place else None
     try:
         return store.get_experiment(store.create_experiment(name, location, tags))
@@ -250,9 +232,7 @@ def all_runs(store: MlflowClient, condition: str = "") -> Iterator[Run]:
     experiments = [e.experiment_id for e in store.search_experiments()]
     token: str | None = ""
     while token is not None:
-        page = store.search_runs(
-            experiments, condition, max_results=_PAGE, page_token=token or None
-        )
+        page = store.search_runs(experiments, condition, max_results=_PAGE, page_token=token or None)
         yield from page
         token = page.token
 
@@ -260,8 +240,7 @@ def all_runs(store: MlflowClient, condition: str = "") -> Iterator[Run]:
 def end_dead_runs(store: MlflowClient, root: Path) -> int:
     """End runs whose process was killed as KILLED, and return how many there were.
 
-    Every process that opens the store does this, so no run stays RUNNING for longer than until
-    then.
+    Every process that opens the store does this, so no run stays RUNNING for longer than until then.
     """
     ended = 0
     for path in (root / _RUNNING).glob(f"{_short_hash(store.tracking_uri)}-*"):

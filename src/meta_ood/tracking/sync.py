@@ -17,22 +17,16 @@ _KEYS = ("network", "variant", "dataset")
 def sync(root: Path, params_file: Path = Path("params.yaml"), parent: str = "") -> int:
     """Record a run for each stage in dvc.lock that has none, and return how many there were.
 
-    A run belongs to a stage if it has its name, its inputs' hashes and its parameters. A recorded
-    run has what the outputs tell (metrics, pictures, models), the tag ``recorded`` and no curves.
-    Stages that are out of date, or whose outputs are not here, are left out. Doing it again
-    records nothing.
+    A run belongs to a stage if it has its name, its inputs' hashes and its parameters. A recorded run has what the
+    outputs tell (metrics, pictures, models), the tag ``recorded`` and no curves. Stages that are out of date, or whose
+    outputs are not here, are left out. Doing it again records nothing.
 
-    Parameters
-    ----------
-    parent
-        The run of ``mlflow run .`` to which new runs belong, or "".
+    Args:
+        parent: The run of ``mlflow run .`` to which new runs belong, or "".
 
-    Raises
-    ------
-    TrackingError
-        If the store cannot be used.
-    ValueError
-        If dvc.lock is empty or cut off.
+    Raises:
+        TrackingError: If the store cannot be used.
+        ValueError: If dvc.lock is empty or cut off.
     """
     locked = lockfile.read()
     params = config.load(params_file)
@@ -41,9 +35,7 @@ def sync(root: Path, params_file: Path = Path("params.yaml"), parent: str = "") 
     store.end_dead_runs(client, root)
     git, experiment = description.git_tags(), description.dvc_tags()
     recorded = 0
-    with store.exclusive(
-        root / ".meta_ood" / "sync.lock"
-    ):  # two at once would record the same stages twice
+    with store.exclusive(root / ".meta_ood" / "sync.lock"):  # two at once would record the same stages twice
         for instance in locked.values():
             if not instance.stage:
                 continue

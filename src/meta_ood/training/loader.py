@@ -26,14 +26,10 @@ Plan = npt.NDArray[np.int64]
 class SegmentationDataset(Dataset[Sample]):
     """Frames, decoded and kept in memory as long as they fit.
 
-    Attributes
-    ----------
-    frames
-        What ``prepare`` wrote; several datasets are one after joining their lists.
-    transform
-        Applied by :meth:`draw`; plain indexing gives the whole frame.
-    cache
-        Bytes of decoded frames that are kept; 0 keeps none.
+    Attributes:
+        frames: What ``prepare`` wrote; several datasets are one after joining their lists.
+        transform: Applied by :meth:`draw`; plain indexing gives the whole frame.
+        cache: Bytes of decoded frames that are kept; 0 keeps none.
     """
 
     frames: Sequence[Frame]
@@ -49,10 +45,8 @@ class SegmentationDataset(Dataset[Sample]):
     def __getitem__(self, index: int) -> Sample:
         """Return frame `index` as it is on disk.
 
-        Raises
-        ------
-        ValueError
-            If image and target differ in size.
+        Raises:
+            ValueError: If image and target differ in size.
         """
         sample = self._kept.get(index)
         if sample is None:
@@ -66,14 +60,10 @@ class SegmentationDataset(Dataset[Sample]):
     def draw(self, index: int, pasted: int, seed: Sequence[int]) -> Sample:
         """Return frame `index`, transformed by the draws that belong to `seed`.
 
-        Parameters
-        ----------
-        index
-            The frame.
-        pasted
-            The proxy of which an object is pasted into it before; -1: none.
-        seed
-            Decides all draws.
+        Args:
+            index: The frame.
+            pasted: The proxy of which an object is pasted into it before; -1: none.
+            seed: Decides all draws.
         """
         sample = self[index]
         image, target = sample.image, sample.target
@@ -89,40 +79,25 @@ class SegmentationDataset(Dataset[Sample]):
 
 
 def mix_proxies(
-    streets: int,
-    proxies: int,
-    ratio: float,
-    *,
-    seed: int,
-    epoch: int,
-    redraw: bool = True,
-    style: str = "whole",
+    streets: int, proxies: int, ratio: float, *, seed: int, epoch: int, redraw: bool = True, style: str = "whole"
 ) -> Plan:
     """Return what an epoch of OoD training sees: all street frames, some proxies, shuffled.
 
-    Parameters
-    ----------
-    streets, proxies
-        Numbers of frames; proxies come after the streets in the joined dataset.
-    ratio
-        Proxies per street frame (published: 0.1). Above the number of proxies they repeat.
-    seed, epoch
-        The plan is a function of these alone.
-    redraw
-        Draw other proxies each epoch (published) or always those of epoch 0.
-    style
-        ``whole``: proxies are frames of their own (published). ``pasted``: each proxy lends an
-        object to a further street frame, drawn at random.
+    Args:
+        streets, proxies: Numbers of frames; proxies come after the streets in the joined dataset.
+        ratio: Proxies per street frame (published: 0.1). Above the number of proxies they repeat.
+        seed, epoch: The plan is a function of these alone.
+        redraw: Draw other proxies each epoch (published) or always those of epoch 0.
+        style: ``whole``: proxies are frames of their own (published). ``pasted``: each proxy lends an object to a
+            further street frame, drawn at random.
 
-    Returns
-    -------
-    ``(n, 2) int64``: an index into ``[streets, proxies]``, and one of a proxy to paste or -1.
+    Returns:
+        ``(n, 2) int64``: an index into ``[streets, proxies]``, and one of a proxy to paste or -1.
 
-    Examples
-    --------
-    >>> plan = mix_proxies(4, 10, 0.5, seed=0, epoch=0)[:, 0]
-    >>> sorted(plan[plan < 4].tolist()), int((plan >= 4).sum())
-    ([0, 1, 2, 3], 2)
+    Examples:
+        >>> plan = mix_proxies(4, 10, 0.5, seed=0, epoch=0)[:, 0]
+        >>> sorted(plan[plan < 4].tolist()), int((plan >= 4).sum())
+        ([0, 1, 2, 3], 2)
     """
     wanted = round(ratio * streets)
     if wanted and not proxies:
@@ -140,19 +115,13 @@ def mix_proxies(
     return np.random.default_rng((seed, epoch, 2)).permutation(plan)
 
 
-def hold_out(
-    frames: Sequence[Frame], fraction: float, *, seed: int
-) -> tuple[list[Frame], list[Frame]]:
+def hold_out(frames: Sequence[Frame], fraction: float, *, seed: int) -> tuple[list[Frame], list[Frame]]:
     """Split frames at random into those to learn from and those to validate with.
 
-    Parameters
-    ----------
-    frames
-        At least one is learned from.
-    fraction
-        Share that is held out, rounded down.
-    seed
-        Decides the split.
+    Args:
+        frames: At least one is learned from.
+        fraction: Share that is held out, rounded down.
+        seed: Decides the split.
     """
     order = np.random.default_rng((seed, 3)).permutation(len(frames))
     held = set(order[: min(int(fraction * len(frames)), len(frames) - 1)].tolist())
@@ -175,22 +144,14 @@ def load_batches(
 
     A sample depends on seed, epoch and its place in the plan, not on workers or processes.
 
-    Parameters
-    ----------
-    dataset
-        Its transform must give samples of one size.
-    plan
-        See :func:`mix_proxies`; what is left over after the last full batch is not seen.
-    batch_size
-        Samples of all processes together.
-    seed, epoch
-        Of the augmentations.
-    first
-        Batches to leave out at the start, to resume.
-    part
-        (rank, number of processes): each takes its equal share of every batch.
-    workers
-        Threads; decoding and augmenting leave the interpreter's lock.
+    Args:
+        dataset: Its transform must give samples of one size.
+        plan: See :func:`mix_proxies`; what is left over after the last full batch is not seen.
+        batch_size: Samples of all processes together.
+        seed, epoch: Of the augmentations.
+        first: Batches to leave out at the start, to resume.
+        part: (rank, number of processes): each takes its equal share of every batch.
+        workers: Threads; decoding and augmenting leave the interpreter's lock.
     """
     rank, processes = part
     share = batch_size // processes

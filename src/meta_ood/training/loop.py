@@ -42,20 +42,13 @@ class DivergedError(ValueError):
 class State:
     """Where training stands; goes to disk as a plain dict.
 
-    Attributes
-    ----------
-    step
-        Steps done.
-    loss
-        Mean of the last steps that were logged.
-    recent
-        Losses since then.
-    looks
-        What validation saw last.
-    best
-        What it saw when it was best.
-    stale
-        How often it has looked since then.
+    Attributes:
+        step: Steps done.
+        loss: Mean of the last steps that were logged.
+        recent: Losses since then.
+        looks: What validation saw last.
+        best: What it saw when it was best.
+        stale: How often it has looked since then.
     """
 
     step: int = 0
@@ -108,47 +101,29 @@ def fit(
 ) -> dict[str, float]:
     """Train a network in place.
 
-    Parameters
-    ----------
-    network
-        See :mod:`meta_ood.models`; ends on the CPU in eval mode, with the weights to keep.
-    dataset
-        With a transform that gives crops of one size.
-    plan
-        Epoch -> indices into `dataset`; every epoch has the same length.
-    objective
-        The loss.
-    params
-        Optimisation.
-    num_classes
-        C.
-    seed
-        With step and rank it decides every draw, so that a resumed run draws the same.
-    machine
-        Device and loader threads; no effect on the result beyond rounding.
-    log
-        Takes the curves.
-    validation
-        Looked at every ``validate_every`` epochs and at the end.
-    resume
-        Folder for states; a state in it is continued at the exact sample. Who calls forgets it
-        once the weights are safe.
-    reset_optimizer
-        Forget the optimizer's moments at the start of every epoch, as published.
-    what
-        The progress bar's title.
+    Args:
+        network: See :mod:`meta_ood.models`; ends on the CPU in eval mode, with the weights to keep.
+        dataset: With a transform that gives crops of one size.
+        plan: Epoch -> indices into `dataset`; every epoch has the same length.
+        objective: The loss.
+        params: Optimisation.
+        num_classes: C.
+        seed: With step and rank it decides every draw, so that a resumed run draws the same.
+        machine: Device and loader threads; no effect on the result beyond rounding.
+        log: Takes the curves.
+        validation: Looked at every ``validate_every`` epochs and at the end.
+        resume: Folder for states; a state in it is continued at the exact sample. Who calls forgets it once the weights
+            are safe.
+        reset_optimizer: Forget the optimizer's moments at the start of every epoch, as published.
+        what: The progress bar's title.
 
-    Returns
-    -------
-    ``steps``, ``loss`` (mean of the last steps), and of the weights that were kept ``step``,
-    ``miou`` and ``separation``; no times, so that equal runs give equal figures.
+    Returns:
+        ``steps``, ``loss`` (mean of the last steps), and of the weights that were kept ``step``, ``miou`` and
+        ``separation``; no times, so that equal runs give equal figures.
 
-    Raises
-    ------
-    DivergedError
-        If the loss is not finite; names the step, the images and the last state.
-    ValueError
-        If an epoch has fewer frames than a batch.
+    Raises:
+        DivergedError: If the loss is not finite; names the step, the images and the last state.
+        ValueError: If an epoch has fewer frames than a batch.
     """
     fabric = launch(machine, params.precision)
     epoch_steps = _epoch_steps(params, len(plan(0)), fabric.world_size)
@@ -198,13 +173,7 @@ class _Run:
     """Network, optimizer and state of one training, and what a step does to them."""
 
     def __init__(
-        self,
-        fabric: Fabric,
-        network: nn.Module,
-        params: OptimisationParams,
-        steps: int,
-        resume: Path | None,
-        what: str,
+        self, fabric: Fabric, network: nn.Module, params: OptimisationParams, steps: int, resume: Path | None, what: str
     ) -> None:
         self.fabric, self.params, self.steps = fabric, params, steps
         self.resume, self.what = resume, what
@@ -228,9 +197,7 @@ class _Run:
         module = torch.compile(network) if params.compile else network
         self.wrapped, self.stepper = fabric.setup(cast(nn.Module, module), self.optimizer)
 
-    def take_step(
-        self, group: list[Batch], objective: Objective, num_classes: int, stop: bool
-    ) -> bool:
+    def take_step(self, group: list[Batch], objective: Objective, num_classes: int, stop: bool) -> bool:
         """Learn from one group of batches; return whether any process was asked to stop."""
         rate = learning_rate(self.params, self.state.step, self.steps)
         for options in self.optimizer.param_groups:
@@ -255,13 +222,10 @@ class _Run:
             names = ", ".join(name for batch in group for name in batch.image_ids)
             where = f"; last good state: {self.resume}" if self.resume else ""
             raise DivergedError(
-                f"{self.what}: the loss is {value} at step {self.state.step + 1}; images: {names}"
-                f"{where}"
+                f"{self.what}: the loss is {value} at step {self.state.step + 1}; images: {names}{where}"
             )
         if self.params.gradient_clip:
-            self.fabric.clip_gradients(
-                self.wrapped, self.stepper, max_norm=self.params.gradient_clip
-            )
+            self.fabric.clip_gradients(self.wrapped, self.stepper, max_norm=self.params.gradient_clip)
         self.stepper.step()
         if self.average is not None:
             follow(self.average, self.network, self.params.ema)
@@ -273,9 +237,7 @@ class _Run:
         """Validate the weights as they would be kept now; keep them if they are the best."""
         network = self.network if self.average is None else self.average
         frames = range(self.fabric.global_rank, len(validation.dataset), self.fabric.world_size)
-        confusion, histograms = validate(
-            network, validation.dataset, frames, num_classes, device=self.fabric.device
-        )
+        confusion, histograms = validate(network, validation.dataset, frames, num_classes, device=self.fabric.device)
         confusion = _sum(self.fabric, confusion)
         histograms = _sum(self.fabric, histograms)
         looks = {"miou": mean_iou(confusion)}
@@ -322,14 +284,11 @@ class _Run:
 
 def _epoch_steps(params: OptimisationParams, frames: int, processes: int) -> int:
     if params.batch_size % processes:
-        raise ValueError(
-            f"batch_size {params.batch_size} is not divisible by {processes} processes"
-        )
+        raise ValueError(f"batch_size {params.batch_size} is not divisible by {processes} processes")
     together = params.batch_size * params.accumulate
     if frames < together:
         raise ValueError(
-            f"an epoch has {frames} frames, fewer than one step takes: {together} "
-            "(batch_size x accumulate)"
+            f"an epoch has {frames} frames, fewer than one step takes: {together} (batch_size x accumulate)"
         )
     return frames // together
 
@@ -343,18 +302,11 @@ def _due(params: OptimisationParams, epoch: int) -> bool:
     return (epoch + 1) % params.validate_every == 0 or epoch + 1 == params.epochs
 
 
-def _counts(
-    fabric: Fabric, group: list[Batch], num_classes: int, stop: bool
-) -> tuple[Counts, bool]:
+def _counts(fabric: Fabric, group: list[Batch], num_classes: int, stop: bool) -> tuple[Counts, bool]:
     """Count the pixels of a step over all of its batches and processes; share the wish to stop."""
     parts = [count(batch.targets, num_classes) for batch in group]
     sums = torch.tensor(
-        [
-            sum(p.pixels for p in parts),
-            sum(p.inside for p in parts),
-            sum(p.ood for p in parts),
-            float(stop),
-        ],
+        [sum(p.pixels for p in parts), sum(p.inside for p in parts), sum(p.ood for p in parts), float(stop)],
         dtype=torch.float64,
     )
     if fabric.world_size > 1:
@@ -380,10 +332,6 @@ def _report(run: _Run, log: Log, bar: Any, params: OptimisationParams, seconds: 
     bar.set_postfix(said, refresh=False)
     if run.fabric.is_global_zero:
         log(
-            {
-                "train/loss": run.state.loss,
-                "train/learning_rate": rate,
-                "train/images_per_second": speed,
-            },
+            {"train/loss": run.state.loss, "train/learning_rate": rate, "train/images_per_second": speed},
             run.state.step,
         )

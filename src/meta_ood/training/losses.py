@@ -1,9 +1,9 @@
 """The training objectives: what a network learns at in-distribution and at OoD pixels.
 
-Every loss has the signature ``loss(logits, target, ood_weight, counts=None, **options)``, returns a
-scalar, and gives void pixels neither cost nor gradient. ``counts`` are the pixels that a mean runs
-over: by default those of `target`, and in training those of the whole batch, of which `target` may
-be one process's share; so parts add up to the loss of the whole.
+Every loss has the signature ``loss(logits, target, ood_weight, counts=None, **options)``, returns a scalar, and gives
+void pixels neither cost nor gradient. ``counts`` are the pixels that a mean runs over: by default those of `target`,
+and in training those of the whole batch, of which `target` may be one process's share; so parts add up to the loss of
+the whole.
 """
 
 from __future__ import annotations
@@ -43,28 +43,20 @@ Loss = Callable[..., Tensor]
 def count(target: Tensor, num_classes: int) -> Counts:
     """Count the pixels of a target.
 
-    Parameters
-    ----------
-    target
-        Any shape, uint8, encoded as in :mod:`meta_ood.data.labels`.
-    num_classes
-        C; the train ids are ``0 .. C-1``.
+    Args:
+        target: Any shape, uint8, encoded as in :mod:`meta_ood.data.labels`.
+        num_classes: C; the train ids are ``0 .. C-1``.
 
-    Examples
-    --------
-    >>> count(torch.tensor([0, 18, 254, 255], dtype=torch.uint8), 19)
-    Counts(pixels=4, inside=2, ood=1)
+    Examples:
+        >>> count(torch.tensor([0, 18, 254, 255], dtype=torch.uint8), 19)
+        Counts(pixels=4, inside=2, ood=1)
     """
     inside = int((target < num_classes).sum())
     return Counts(target.numel(), inside, int((target == OOD).sum()))
 
 
 def entropy_maximization(
-    logits: Tensor,
-    target: Tensor,
-    ood_weight: float,
-    counts: Counts | None = None,
-    normalisation: str = "published",
+    logits: Tensor, target: Tensor, ood_weight: float, counts: Counts | None = None, normalisation: str = "published"
 ) -> Tensor:
     r"""Cross entropy at known pixels, cross entropy to the uniform distribution at OoD pixels.
 
@@ -73,36 +65,26 @@ def entropy_maximization(
 
     (METHOD.md G2; Chan, Rottmann & Gottschalk, ICCV 2021, eq. 2-4.)
 
-    Parameters
-    ----------
-    logits
-        ``(N, C, H, W)`` floats.
-    target
-        ``(N, H, W) uint8``: train ids, OOD; every other value is void.
-    ood_weight
-        λ in [0, 1].
-    counts
-        Pixels of the whole batch; default: those of `target`.
-    normalisation
-        ``published``: Z = C · all pixels, void ones included. ``pixels``: Z = pixels with a train
-        id or OoD, so that the loss is C times as large or more and does not fall with void.
+    Args:
+        logits: ``(N, C, H, W)`` floats.
+        target: ``(N, H, W) uint8``: train ids, OOD; every other value is void.
+        ood_weight: λ in [0, 1].
+        counts: Pixels of the whole batch; default: those of `target`.
+        normalisation: ``published``: Z = C · all pixels, void ones included. ``pixels``: Z = pixels with a train id or
+            OoD, so that the loss is C times as large or more and does not fall with void.
 
-    Returns
-    -------
-    Scalar of the logits' dtype (float32 for 16 bit logits); 0 if nothing counts.
+    Returns:
+        Scalar of the logits' dtype (float32 for 16 bit logits); 0 if nothing counts.
 
-    Raises
-    ------
-    ValueError
-        If `normalisation` is unknown.
+    Raises:
+        ValueError: If `normalisation` is unknown.
 
-    Examples
-    --------
-    >>> logits = torch.zeros(1, 19, 2, 2)
-    >>> target = torch.full((1, 2, 2), 254, dtype=torch.uint8)
-    >>> loss = entropy_maximization(logits, target, ood_weight=1.0, normalisation="pixels")
-    >>> round(float(loss), 4)  # log 19
-    2.9444
+    Examples:
+        >>> logits = torch.zeros(1, 19, 2, 2)
+        >>> target = torch.full((1, 2, 2), 254, dtype=torch.uint8)
+        >>> loss = entropy_maximization(logits, target, ood_weight=1.0, normalisation="pixels")
+        >>> round(float(loss), 4)  # log 19
+        2.9444
     """
     num_classes = logits.shape[1]
     counts = counts or count(target, num_classes)
@@ -116,28 +98,23 @@ def entropy_maximization(
     return _weighted(logits, target, (1 - ood_weight) / total, ood_weight / total)
 
 
-def cross_entropy(
-    logits: Tensor, target: Tensor, ood_weight: float = 0.0, counts: Counts | None = None
-) -> Tensor:
+def cross_entropy(logits: Tensor, target: Tensor, ood_weight: float = 0.0, counts: Counts | None = None) -> Tensor:
     """Mean cross entropy over the pixels with a train id; OoD pixels count as void.
 
-    Examples
-    --------
-    >>> target = torch.zeros(1, 2, 2, dtype=torch.uint8)
-    >>> round(float(cross_entropy(torch.zeros(1, 4, 2, 2), target)), 4)
-    1.3863
+    Examples:
+        >>> target = torch.zeros(1, 2, 2, dtype=torch.uint8)
+        >>> round(float(cross_entropy(torch.zeros(1, 4, 2, 2), target)), 4)
+        1.3863
     """
     counts = counts or count(target, logits.shape[1])
     return _weighted(logits, target, 1 / max(counts.inside, 1), 0.0)
 
 
-def outlier_exposure(
-    logits: Tensor, target: Tensor, ood_weight: float, counts: Counts | None = None
-) -> Tensor:
+def outlier_exposure(logits: Tensor, target: Tensor, ood_weight: float, counts: Counts | None = None) -> Tensor:
     """Mean cross entropy at known pixels plus λ times the mean cross entropy to uniform at OoD.
 
-    The form of Hendrycks, Mazeika & Dietterich (ICLR 2019): each mean runs over its own pixels,
-    and the first term keeps its weight whatever λ is.
+    The form of Hendrycks, Mazeika & Dietterich (ICLR 2019): each mean runs over its own pixels, and the first term
+    keeps its weight whatever λ is.
     """
     counts = counts or count(target, logits.shape[1])
     return _weighted(logits, target, 1 / max(counts.inside, 1), ood_weight / max(counts.ood, 1))
@@ -153,8 +130,8 @@ def energy_hinge(
 ) -> Tensor:
     """Mean cross entropy plus λ times squared hinges on the energy E = -log sum_c exp z_c.
 
-    Known pixels with an energy above `margin_in` and OoD pixels with one below `margin_ood` cost
-    the square of the excess, each averaged over its own pixels (Liu et al., NeurIPS 2020, eq. 8).
+    Known pixels with an energy above `margin_in` and OoD pixels with one below `margin_ood` cost the square of the
+    excess, each averaged over its own pixels (Liu et al., NeurIPS 2020, eq. 8).
     """
     counts = counts or count(target, logits.shape[1])
     energy = -torch.logsumexp(logits.float() if logits.dtype.itemsize < 4 else logits, 1)
@@ -165,15 +142,12 @@ def energy_hinge(
     return cross_entropy(logits, target, counts=counts) + ood_weight * hinges
 
 
-def unknown_class(
-    logits: Tensor, target: Tensor, ood_weight: float, counts: Counts | None = None
-) -> Tensor:
+def unknown_class(logits: Tensor, target: Tensor, ood_weight: float, counts: Counts | None = None) -> Tensor:
     """Cross entropy with one more class, "unknown", for OoD pixels: the baseline of the field.
 
-    The softmax does not see a shift of all logits, so that the further class may have the fixed
-    logit 0: its probability is 1 / (1 + sum_c exp z_c), the score ``energy`` orders pixels as it
-    does, and the network keeps its C outputs. Known pixels have the weight 1-λ, OoD ones λ; the
-    mean runs over both.
+    The softmax does not see a shift of all logits, so that the further class may have the fixed logit 0: its
+    probability is 1 / (1 + sum_c exp z_c), the score ``energy`` orders pixels as it does, and the network keeps its C
+    outputs. Known pixels have the weight 1-λ, OoD ones λ; the mean runs over both.
     """
     num_classes = logits.shape[1]
     counts = counts or count(target, num_classes)
@@ -200,10 +174,8 @@ LOSSES: Mapping[str, Loss] = {
 def ood_objective(params: TrainParams) -> Objective:
     """Return the objective of OoD training: the chosen loss, with λ as far as it has risen.
 
-    Raises
-    ------
-    ValueError
-        If the loss or one of its options is unknown.
+    Raises:
+        ValueError: If the loss or one of its options is unknown.
     """
     loss = lookup("loss", LOSSES, params.loss)
     known = set(inspect.signature(loss).parameters) - {"logits", "target", "ood_weight", "counts"}
@@ -227,9 +199,7 @@ def _accumulator(logits: Tensor) -> torch.dtype:
 def _weighted(logits: Tensor, target: Tensor, inside: float, ood: float) -> Tensor:
     """Sum `inside` · (-log p_y) at known pixels and `ood` · (-mean_c log p_c) at OoD pixels."""
     if logits.shape[0] != target.shape[0] or logits.shape[2:] != target.shape[1:]:
-        raise ValueError(
-            f"logits {tuple(logits.shape)} and target {tuple(target.shape)} do not belong together"
-        )
+        raise ValueError(f"logits {tuple(logits.shape)} and target {tuple(target.shape)} do not belong together")
     total: Tensor = _WeightedCrossEntropy.apply(logits, target, inside, ood)
     return total
 
@@ -237,8 +207,8 @@ def _weighted(logits: Tensor, target: Tensor, inside: float, ood: float) -> Tens
 class _WeightedCrossEntropy(torch.autograd.Function):
     """Closed form of loss and gradient in one pass, piece by piece so that it stays in the cache.
 
-    With the log-sum-exp l of the logits z, p the softmax: a known pixel costs l - z_y and has the
-    gradient p - [c = y], an OoD pixel l - mean z and p - 1/C.
+    With the log-sum-exp l of the logits z, p the softmax: a known pixel costs l - z_y and has the gradient p - [c = y],
+    an OoD pixel l - mean z and p - 1/C.
     """
 
     @staticmethod

@@ -13,19 +13,14 @@ from meta_ood.config import OptimisationParams
 def learning_rate(params: OptimisationParams, step: int, steps: int) -> float:
     """Return the learning rate of a step: constant, half a cosine, or (1 - step/steps)^0.9.
 
-    Examples
-    --------
-    >>> params = OptimisationParams(epochs=1, batch_size=1, crop=16, learning_rate=0.1,
-    ...                             schedule="cosine")
-    >>> round(learning_rate(params, 5, 10), 6)
-    0.05
+    Examples:
+        >>> params = OptimisationParams(epochs=1, batch_size=1, crop=16, learning_rate=0.1,
+        ...                             schedule="cosine")
+        >>> round(learning_rate(params, 5, 10), 6)
+        0.05
     """
     done = step / steps
-    factors = {
-        "constant": 1.0,
-        "cosine": (1 + math.cos(math.pi * done)) / 2,
-        "poly": math.pow(1 - done, 0.9),
-    }
+    factors = {"constant": 1.0, "cosine": (1 + math.cos(math.pi * done)) / 2, "poly": math.pow(1 - done, 0.9)}
     return params.learning_rate * factors[params.schedule]
 
 
@@ -33,10 +28,7 @@ def make_optimizer(network: nn.Module, params: OptimisationParams) -> torch.opti
     """Return the optimizer; weight decay spares biases and normalisation."""
     weights = [p for p in network.parameters() if p.ndim > 1]
     others = [p for p in network.parameters() if p.ndim <= 1]
-    groups = [
-        {"params": weights, "weight_decay": params.weight_decay},
-        {"params": others, "weight_decay": 0.0},
-    ]
+    groups = [{"params": weights, "weight_decay": params.weight_decay}, {"params": others, "weight_decay": 0.0}]
     rate = params.learning_rate
     if params.optimizer == "sgd":
         return torch.optim.SGD(groups, rate, momentum=0.9, fused=True)

@@ -20,19 +20,13 @@ from meta_ood.data.labels import IGNORE, OOD
 class Augmentation:
     """Scale jitter, crop, flip and colour jitter, in this order.
 
-    Attributes
-    ----------
-    crop
-        Side of the square that comes out [px].
-    scale_jitter
-        The image is enlarged by a factor drawn log-uniformly from [1 - s, 1 / (1 - s)].
-    colour_jitter
-        Brightness, contrast and saturation are each multiplied by a factor from [1 - c, 1 + c].
-    flip
-        Probability of a horizontal flip.
-
-    An image that is smaller than the crop is padded, never stretched: black in the image, IGNORE in
-    the target.
+    Attributes:
+        crop: Side of the square that comes out [px].
+        scale_jitter: The image is enlarged by a factor drawn log-uniformly from [1 - s, 1 / (1 - s)].
+        colour_jitter: Brightness, contrast and saturation are each multiplied by a factor from [1 - c, 1 + c].
+        flip: Probability of a horizontal flip.
+        An image that is smaller than the crop is padded, never stretched: black in the image, IGNORE in:
+        the target.
     """
 
     crop: int
@@ -40,23 +34,16 @@ class Augmentation:
     colour_jitter: float = 0.0
     flip: float = 0.5
 
-    def __call__(
-        self, image: Tensor, target: Tensor, generator: np.random.Generator
-    ) -> tuple[Tensor, Tensor]:
+    def __call__(self, image: Tensor, target: Tensor, generator: np.random.Generator) -> tuple[Tensor, Tensor]:
         """Draw one augmentation and apply it to both.
 
-        Parameters
-        ----------
-        image
-            ``(3, H, W) uint8``.
-        target
-            ``(H, W) uint8``.
-        generator
-            Source of all draws; the same number of draws whatever the image.
+        Args:
+            image: ``(3, H, W) uint8``.
+            target: ``(H, W) uint8``.
+            generator: Source of all draws; the same number of draws whatever the image.
 
-        Returns
-        -------
-        ``(3, crop, crop) uint8`` and ``(crop, crop) uint8``.
+        Returns:
+            ``(3, crop, crop) uint8`` and ``(crop, crop) uint8``.
         """
         draws = generator.random(7)
         enlarge = math.exp((2 * draws[0] - 1) * -math.log(1 - self.scale_jitter))
@@ -72,9 +59,7 @@ class Augmentation:
         return image.contiguous(), target.contiguous()
 
 
-def _cut(
-    image: Tensor, target: Tensor, window: int, crop: int, down: float, across: float
-) -> tuple[Tensor, Tensor]:
+def _cut(image: Tensor, target: Tensor, window: int, crop: int, down: float, across: float) -> tuple[Tensor, Tensor]:
     """Cut a square window at a relative position in [0, 1), bring it to `crop`, pad what lacks."""
     height, width = target.shape
     rows, columns = min(window, height), min(window, width)
@@ -94,32 +79,22 @@ def _cut(
 
 
 def paste(
-    image: Tensor,
-    target: Tensor,
-    proxy: Tensor,
-    proxy_target: Tensor,
-    generator: np.random.Generator,
+    image: Tensor, target: Tensor, proxy: Tensor, proxy_target: Tensor, generator: np.random.Generator
 ) -> tuple[Tensor, Tensor]:
     """Paste one object of a proxy into a street scene.
 
-    The object is one connected region of the proxy's OoD pixels, drawn with a probability that
-    grows with its area. It stands on a row between 45 % and 100 % of the height; its height is
-    10 % to 50 % of the image's, times how far that row lies below a horizon at 35 %, so that near
-    objects are large. Half of it lies inside at least. The edge is blended over about two pixels,
-    and the object's brightness moves up to half way to that of the place.
+    The object is one connected region of the proxy's OoD pixels, drawn with a probability that grows with its area. It
+    stands on a row between 45 % and 100 % of the height; its height is 10 % to 50 % of the image's, times how far that
+    row lies below a horizon at 35 %, so that near objects are large. Half of it lies inside at least. The edge is
+    blended over about two pixels, and the object's brightness moves up to half way to that of the place.
 
-    Parameters
-    ----------
-    image, target
-        ``(3, H, W) uint8`` and ``(H, W) uint8``, not changed.
-    proxy, proxy_target
-        The same of a proxy of any size; without OoD pixels nothing is pasted.
-    generator
-        Source of all draws.
+    Args:
+        image, target: ``(3, H, W) uint8`` and ``(H, W) uint8``, not changed.
+        proxy, proxy_target: The same of a proxy of any size; without OoD pixels nothing is pasted.
+        generator: Source of all draws.
 
-    Returns
-    -------
-    New image and target of the same size; the object's pixels are OOD.
+    Returns:
+        New image and target of the same size; the object's pixels are OOD.
     """
     draws = generator.random(5)
     regions, number = label(proxy_target.numpy() == OOD)

@@ -25,10 +25,8 @@ _BINS = 1000
 class Validation:
     """What is looked at during training.
 
-    Attributes
-    ----------
-    dataset
-        Whole frames: streets, then held-out proxies if there are any.
+    Attributes:
+        dataset: Whole frames: streets, then held-out proxies if there are any.
     """
 
     dataset: SegmentationDataset
@@ -38,15 +36,12 @@ class Validation:
 def mean_iou(confusion: Tensor) -> float:
     """Return the mean IoU over the classes that occur in target or prediction.
 
-    Parameters
-    ----------
-    confusion
-        ``(C, C)`` pixel counts, rows: target, columns: prediction.
+    Args:
+        confusion: ``(C, C)`` pixel counts, rows: target, columns: prediction.
 
-    Examples
-    --------
-    >>> mean_iou(torch.tensor([[3, 1, 0], [0, 4, 0], [0, 0, 0]]))
-    0.775
+    Examples:
+        >>> mean_iou(torch.tensor([[3, 1, 0], [0, 4, 0], [0, 0, 0]]))
+        0.775
     """
     counts = confusion.double()
     hits = counts.diagonal()
@@ -58,15 +53,12 @@ def mean_iou(confusion: Tensor) -> float:
 def separation(outside: Tensor, inside: Tensor) -> float:
     """Return the AUROC of OoD pixels against known ones from two histograms of a score.
 
-    Parameters
-    ----------
-    outside, inside
-        ``(bins,)`` counts, ascending scores; pixels of one bin count as ties.
+    Args:
+        outside, inside: ``(bins,)`` counts, ascending scores; pixels of one bin count as ties.
 
-    Examples
-    --------
-    >>> separation(torch.tensor([0, 1, 3]), torch.tensor([2, 2, 0]))
-    0.9375
+    Examples:
+        >>> separation(torch.tensor([0, 1, 3]), torch.tensor([2, 2, 0]))
+        0.9375
     """
     out, known = outside.double(), inside.double()
     below = known.cumsum(0) - known
@@ -86,23 +78,16 @@ def validate(
 ) -> tuple[Tensor, Tensor]:
     """Run a network over whole frames and count.
 
-    Parameters
-    ----------
-    network
-        Called in eval mode and left in the mode that it came in.
-    dataset, indices
-        Which frames.
-    num_classes
-        C.
-    device
-        Where the network is.
-    batch_size
-        Frames of one size that go through together.
+    Args:
+        network: Called in eval mode and left in the mode that it came in.
+        dataset, indices: Which frames.
+        num_classes: C.
+        device: Where the network is.
+        batch_size: Frames of one size that go through together.
 
-    Returns
-    -------
-    Confusion ``(C, C)`` and entropy histograms ``(2, bins)`` of OoD and of known pixels, int64, on
-    `device`: additive over frames and processes.
+    Returns:
+        Confusion ``(C, C)`` and entropy histograms ``(2, bins)`` of OoD and of known pixels, int64, on `device`:
+        additive over frames and processes.
     """
     training = network.training
     network.eval()
@@ -123,17 +108,11 @@ def validate(
     return confusion.reshape(num_classes, num_classes), histograms
 
 
-def evaluate_once(
-    network: nn.Module, validation: Validation, num_classes: int, machine: Machine
-) -> dict[str, float]:
+def evaluate_once(network: nn.Module, validation: Validation, num_classes: int, machine: Machine) -> dict[str, float]:
     """Return the figures of a network that is not trained here."""
     device = device_of(machine)
     confusion, _ = validate(
-        network.to(device),
-        validation.dataset,
-        range(len(validation.dataset)),
-        num_classes,
-        device=device,
+        network.to(device), validation.dataset, range(len(validation.dataset)), num_classes, device=device
     )
     network.cpu()
     return {"miou": mean_iou(confusion)}

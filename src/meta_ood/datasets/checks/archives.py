@@ -42,19 +42,11 @@ ARCHIVES: dict[str, Archive] = {
 def check_archives(root: Path, full: bool) -> list[Finding]:
     """Compare the known archives that lie in the root or beside it with what is published.
 
-    Parameters
-    ----------
-    root
-        Raw root.
-    full
-        Whether to read the archives for their checksums; otherwise only the size is compared.
+    Args:
+        root: Raw root.
+        full: Whether to read the archives for their checksums; otherwise only the size is compared.
     """
-    present = [
-        folder / name
-        for folder in (root, root.parent)
-        for name in ARCHIVES
-        if (folder / name).is_file()
-    ]
+    present = [folder / name for folder in (root, root.parent) for name in ARCHIVES if (folder / name).is_file()]
     damaged = [path for path in present if not _fits(path, ARCHIVES[path.name], full)]
     return [*find("archive_damaged", damaged), *find("archive_present", present)]
 

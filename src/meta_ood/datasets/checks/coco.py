@@ -24,18 +24,13 @@ def check_coco(
 ) -> tuple[dict[str, Any], list[Finding]]:
     """Check one split of COCO.
 
-    Parameters
-    ----------
-    root, split, options
-        What to check, as the reader takes them; `root` is a folder.
-    sample
-        Number of images to decode, 0 = all.
-    workers
-        Processes that decode.
+    Args:
+        root, split, options: What to check, as the reader takes them; `root` is a folder.
+        sample: Number of images to decode, 0 = all.
+        workers: Processes that decode.
 
-    Returns
-    -------
-    What was counted, and what was found.
+    Returns:
+        What was counted, and what was found.
     """
     where = {key: options[key] for key in ("images", "annotations") if key in options}
     folder, json_path = places(root, split, **where)

@@ -26,31 +26,18 @@ _VARIANTS: dict[str, Sequence[Mapping[str, Any]]] = {
 
 
 def examine(
-    name: str,
-    reader: str,
-    root: Path,
-    split: str,
-    options: Mapping[str, Any],
-    full: bool = False,
-    workers: int = 1,
+    name: str, reader: str, root: Path, split: str, options: Mapping[str, Any], full: bool = False, workers: int = 1
 ) -> Report:
     """Check one split of a raw dataset; nothing is written.
 
-    Parameters
-    ----------
-    name
-        The dataset's name in the report.
-    reader, root, split, options
-        As an entry under ``datasets`` in params.
-    full
-        Decode every file and read the archives, instead of a sample.
-    workers
-        Processes.
+    Args:
+        name: The dataset's name in the report.
+        reader, root, split, options: As an entry under ``datasets`` in params.
+        full: Decode every file and read the archives, instead of a sample.
+        workers: Processes.
 
-    Raises
-    ------
-    ValueError
-        If the reader, an option or the split is unknown.
+    Raises:
+        ValueError: If the reader, an option or the split is unknown.
     """
     check_options(reader, options)
     if not root.is_dir():
@@ -91,9 +78,8 @@ def _classes(layout: Layout, reader: str, facts: Mapping[str, Any]) -> list[Find
 def recognise(root: Path) -> list[tuple[str, str, dict[str, Any]]]:
     """Guess which readers fit a folder.
 
-    Returns
-    -------
-    ``(reader, split, options)`` for every split that has files, best guesses first.
+    Returns:
+        ``(reader, split, options)`` for every split that has files, best guesses first.
     """
     if not root.is_dir():
         return []

@@ -92,17 +92,12 @@ KINDS: dict[str, tuple[Level, str, str]] = {
 class Finding:
     """One thing that is worth knowing.
 
-    Attributes
-    ----------
-    level
-        ``error``: `prepare` would stop or results would be wrong; ``warning``: not as published;
-        ``note``: worth knowing.
-    code
-        A key of :data:`KINDS`, stable.
-    text, advice
-        What was found, and what to do next.
-    files, count
-        A few of the files that show it, and how many there are.
+    Attributes:
+        level: ``error``: `prepare` would stop or results would be wrong; ``warning``: not as published; ``note``: worth
+            knowing.
+        code: A key of :data:`KINDS`, stable.
+        text, advice: What was found, and what to do next.
+        files, count: A few of the files that show it, and how many there are.
     """
 
     level: Level
@@ -113,26 +108,18 @@ class Finding:
     count: int = 0
 
 
-def find(
-    code: str, files: Iterable[object] = (), *, example: str = "", **values: object
-) -> list[Finding]:
+def find(code: str, files: Iterable[object] = (), *, example: str = "", **values: object) -> list[Finding]:
     """Return one finding about all files that show the same thing.
 
-    Parameters
-    ----------
-    code
-        A key of :data:`KINDS`. If its text counts files and there is none, nothing is found.
-    files
-        The files.
-    example
-        What is wrong with one of them.
-    values
-        For the braces in text and advice, besides ``{count}``.
+    Args:
+        code: A key of :data:`KINDS`. If its text counts files and there is none, nothing is found.
+        files: The files.
+        example: What is wrong with one of them.
+        values: For the braces in text and advice, besides ``{count}``.
 
-    Examples
-    --------
-    >>> find("image_empty", ["b", "a"])[0].text
-    '2 image(s) have no content'
+    Examples:
+        >>> find("image_empty", ["b", "a"])[0].text
+        '2 image(s) have no content'
     """
     names = sorted(str(file) for file in files)
     level, text, advice = KINDS[code]
@@ -153,14 +140,10 @@ def ordered(findings: Iterable[Finding]) -> tuple[Finding, ...]:
 class Report:
     """The result of the checks of one split of a dataset.
 
-    Attributes
-    ----------
-    name, root, split
-        What was checked.
-    facts
-        What was counted: frames, scenes, sizes, target values.
-    findings
-        Errors first.
+    Attributes:
+        name, root, split: What was checked.
+        facts: What was counted: frames, scenes, sizes, target values.
+        findings: Errors first.
     """
 
     name: str

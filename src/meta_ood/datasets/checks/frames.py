@@ -34,14 +34,11 @@ def check_frame(item: Item) -> Inspected:
     return replace(found, target=None, label_ids=None, pixels=None)
 
 
-def check_frames(
-    name: str, items: Sequence[Item], sample: int, workers: int
-) -> tuple[list[Inspected], list[Finding]]:
+def check_frames(name: str, items: Sequence[Item], sample: int, workers: int) -> tuple[list[Inspected], list[Finding]]:
     """Check frames that are evenly spread over all of them, `sample` at most; 0 = all.
 
-    Returns
-    -------
-    The frames, and one finding for each kind of problem.
+    Returns:
+        The frames, and one finding for each kind of problem.
     """
     chosen = items if sample <= 0 else items[:: max(1, -(-len(items) // sample))]
     results = ordered_map(check_frame, chosen, workers)
@@ -57,9 +54,7 @@ def check_frames(
             examples.setdefault(code, text)
         if frame.size != (0, 0):
             by_md5[frame.image_md5].append(frame.image)
-    findings = [
-        f for code in PROBLEMS for f in find(code, files[code], example=examples.get(code, ""))
-    ]
+    findings = [f for code in PROBLEMS for f in find(code, files[code], example=examples.get(code, ""))]
     if len(files["labels_empty"]) == sum(labels is not None for _, labels in chosen):
         # not one frame with labels: this cannot be ground truth
         findings = [replace(f, level="error") if f.code == "labels_empty" else f for f in findings]

@@ -21,18 +21,13 @@ def check_layout(
 ) -> tuple[dict[str, Any], list[Finding]]:
     """Check one split.
 
-    Parameters
-    ----------
-    layout, root, split
-        What to check; `root` is a folder.
-    sample
-        Number of frames to decode, 0 = all.
-    workers
-        Processes that decode.
+    Args:
+        layout, root, split: What to check; `root` is a folder.
+        sample: Number of frames to decode, 0 = all.
+        workers: Processes that decode.
 
-    Returns
-    -------
-    What was counted, and what was found.
+    Returns:
+        What was counted, and what was found.
     """
     # 1. which files are there, without opening them
     found = pairs(layout, root, split)

@@ -13,13 +13,7 @@ from meta_ood.metrics.pixel.curves import (
 from meta_ood.metrics.pixel.histogram import ScoreHistogram, merge
 from meta_ood.metrics.pixel.images import ImageCurve
 from meta_ood.metrics.pixel.keys import key_scores
-from meta_ood.metrics.pixel.protocols import (
-    PER_IMAGE,
-    PROTOCOLS,
-    PixelMetrics,
-    pixel_metrics,
-    smiyc_threshold,
-)
+from meta_ood.metrics.pixel.protocols import PER_IMAGE, PROTOCOLS, PixelMetrics, pixel_metrics, smiyc_threshold
 from meta_ood.metrics.pixel.thin import ThinCounts, resampled_metrics
 
 __all__ = [

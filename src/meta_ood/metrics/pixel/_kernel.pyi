@@ -9,10 +9,7 @@ def order(
     positive: npt.NDArray[np.uint32],
 ) -> tuple[int, int, int, int, int, int]: ...
 def count(
-    keys: npt.NDArray[np.uint32],
-    start: npt.NDArray[np.int64],
-    shift: npt.NDArray[np.uint8],
-    row: npt.NDArray[np.int64],
+    keys: npt.NDArray[np.uint32], start: npt.NDArray[np.int64], shift: npt.NDArray[np.uint8], row: npt.NDArray[np.int64]
 ) -> int: ...
 def add_cells(
     sparse_keys: npt.NDArray[np.uint32],

@@ -63,27 +63,15 @@ def union(a: Column, b: Column) -> Column:
     return add_cells(a, b, _NOWHERE, _WHOLE, _NO_ROW)
 
 
-def add_cells(
-    sparse: Column,
-    more: Column,
-    start: Integers,
-    shifts: npt.NDArray[np.uint8],
-    row: Integers,
-) -> Column:
+def add_cells(sparse: Column, more: Column, start: Integers, shifts: npt.NDArray[np.uint8], row: Integers) -> Column:
     """Add `more` to the rows of its pages, else to the `sparse` list, which is returned anew.
 
-    Parameters
-    ----------
-    sparse
-        Cells that lie in no dense page.
-    more
-        Rising keys and their counts; keys that fall into one cell become one.
-    start
-        Where each page begins in `row`, ``(65536,)``; below 0 where it is not dense.
-    shifts
-        Dropped bits of each page, ``(65536,)``.
-    row
-        Counters of the dense pages.
+    Args:
+        sparse: Cells that lie in no dense page.
+        more: Rising keys and their counts; keys that fall into one cell become one.
+        start: Where each page begins in `row`, ``(65536,)``; below 0 where it is not dense.
+        shifts: Dropped bits of each page, ``(65536,)``.
+        row: Counters of the dense pages.
     """
     room = sparse[0].size + more[0].size
     keys, counts = np.empty(room, np.uint32), np.empty(room, np.int64)

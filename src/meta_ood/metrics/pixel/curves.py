@@ -1,7 +1,7 @@
 """Curves, areas and thresholds of a score histogram.
 
-They are exact where each cell of the histogram is one score. In a coarse cell, which covers several
-scores, the pixels are taken as evenly mixed, and the areas come with a bound of the error.
+They are exact where each cell of the histogram is one score. In a coarse cell, which covers several scores, the pixels
+are taken as evenly mixed, and the areas come with a bound of the error.
 """
 
 from __future__ import annotations
@@ -24,16 +24,11 @@ TPR = 0.95
 class Sweep:
     """Numbers of pixels at every threshold, from the highest cell down.
 
-    Attributes
-    ----------
-    thresholds
-        ``(n,) float64``: positive is ``score >= threshold``.
-    tp, fp
-        ``(n,) float64`` numbers of true and false positives.
-    cell_tp, cell_fp
-        ``(n,) float64`` what the cell itself adds.
-    coarse
-        ``(n,) bool``: the cell covers several scores.
+    Attributes:
+        thresholds: ``(n,) float64``: positive is ``score >= threshold``.
+        tp, fp: ``(n,) float64`` numbers of true and false positives.
+        cell_tp, cell_fp: ``(n,) float64`` what the cell itself adds.
+        coarse: ``(n,) bool``: the cell covers several scores.
     """
 
     thresholds: Floats
@@ -44,9 +39,7 @@ class Sweep:
     coarse: npt.NDArray[np.bool_]
 
     @classmethod
-    def of_cells(
-        cls, thresholds: Floats, cell_tp: Floats, cell_fp: Floats, coarse: npt.NDArray[np.bool_]
-    ) -> Sweep:
+    def of_cells(cls, thresholds: Floats, cell_tp: Floats, cell_fp: Floats, coarse: npt.NDArray[np.bool_]) -> Sweep:
         """Return the sweep over cells by falling threshold."""
         return cls(thresholds, np.cumsum(cell_tp), np.cumsum(cell_fp), cell_tp, cell_fp, coarse)
 
@@ -75,8 +68,8 @@ def auroc_of(s: Sweep) -> tuple[float, float]:
 def auprc_of(s: Sweep) -> tuple[float, float]:
     """Return the average precision ``Σ (R_i - R_(i-1)) P_i`` and its error bound.
 
-    In a coarse cell with n positives the j-th one comes after the share (j - 1/2) / n of the cell's
-    negatives, and the sum over j is an integral.
+    In a coarse cell with n positives the j-th one comes after the share (j - 1/2) / n of the cell's negatives, and the
+    sum over j is an integral.
     """
     total = s.tp[-1]
     sums = s.cell_tp * (s.tp / (s.tp + s.fp))
@@ -163,7 +156,5 @@ def score_distribution(s: Sweep, bins: int = 100) -> tuple[Floats, Integers, Int
     index = ((np.clip(s.thresholds, low, high) - low) / width).astype(np.int64)
     index = np.minimum(index, bins - 1)
     centres: Floats = low + width * (np.arange(bins, dtype=np.float64) + 0.5)
-    below, above = (
-        np.bincount(index, cell, bins).astype(np.int64) for cell in (s.cell_fp, s.cell_tp)
-    )
+    below, above = (np.bincount(index, cell, bins).astype(np.int64) for cell in (s.cell_fp, s.cell_tp))
     return centres, below, above

@@ -1,10 +1,9 @@
 """ScoreHistogram: the scores of any number of pixels, exact while they fit, bounded always.
 
-A ``float32`` becomes a ``uint32`` key of the same order; pixels are counted per key. Keys that
-share their upper 16 bits form a page; a page with many distinct keys is a dense row of counters,
-the others share one sorted list. When all that needs more than ``cells`` counters, the lowest bit
-of every key is dropped, again and again, until it fits. How many bits go depends on the multiset
-of pixels alone: frames, workers and machines add up in any order to the same bits.
+A ``float32`` becomes a ``uint32`` key of the same order; pixels are counted per key. Keys that share their upper 16
+bits form a page; a page with many distinct keys is a dense row of counters, the others share one sorted list. When all
+that needs more than ``cells`` counters, the lowest bit of every key is dropped, again and again, until it fits. How
+many bits go depends on the multiset of pixels alone: frames, workers and machines add up in any order to the same bits.
 """
 
 from __future__ import annotations
@@ -43,17 +42,13 @@ _PENDING = 1 << 20
 class ScoreHistogram:
     """Counts of negative and positive pixels per score, additive, in bounded memory.
 
-    Positive is OOD; negative is IN and every train id; NEUTRAL and IGNORE are only counted.
-    Equal multisets of pixels give equal histograms, in whatever order they came.
+    Positive is OOD; negative is IN and every train id; NEUTRAL and IGNORE are only counted. Equal multisets of pixels
+    give equal histograms, in whatever order they came.
 
-    Attributes
-    ----------
-    cells
-        Budget of counters; at least ``cells / 2`` distinct scores are always held exactly.
-    frames, positives, negatives, neutral, ignored
-        How many maps and pixels were added.
-    images
-        Curves of the images added with ``curve=True``.
+    Attributes:
+        cells: Budget of counters; at least ``cells / 2`` distinct scores are always held exactly.
+        frames, positives, negatives, neutral, ignored: How many maps and pixels were added.
+        images: Curves of the images added with ``curve=True``.
     """
 
     def __init__(self, cells: int = CELLS) -> None:
@@ -69,37 +64,25 @@ class ScoreHistogram:
 
     @classmethod
     def of(
-        cls,
-        score: npt.NDArray[Any],
-        target: LabelMap,
-        cells: int = CELLS,
-        classes: int | None = None,
+        cls, score: npt.NDArray[Any], target: LabelMap, cells: int = CELLS, classes: int | None = None
     ) -> ScoreHistogram:
         """Return the histogram of one map.
 
-        Parameters
-        ----------
-        score
-            ``(H, W)`` real numbers of any range, infinities included; higher is more OoD. They are
-            counted as ``float32``.
-        target
-            ``(H, W) uint8``, see :mod:`meta_ood.data.labels`.
-        cells
-            Budget of counters.
-        classes
-            Number of train ids, to check the target's values.
+        Args:
+            score: ``(H, W)`` real numbers of any range, infinities included; higher is more OoD. They are counted as
+                ``float32``.
+            target: ``(H, W) uint8``, see :mod:`meta_ood.data.labels`.
+            cells: Budget of counters.
+            classes: Number of train ids, to check the target's values.
 
-        Raises
-        ------
-        ValueError
-            On shapes that differ, wrong target values, or NaN at an evaluated pixel.
+        Raises:
+            ValueError: On shapes that differ, wrong target values, or NaN at an evaluated pixel.
 
-        Examples
-        --------
-        >>> target = np.array([[0, 253, 254, 254, 255]], np.uint8)
-        >>> h = ScoreHistogram.of(np.array([[0.1, 0.2, 0.2, 7, 9]]), target)
-        >>> h.negatives, h.positives, h.ignored
-        (2, 2, 1)
+        Examples:
+            >>> target = np.array([[0, 253, 254, 254, 255]], np.uint8)
+            >>> h = ScoreHistogram.of(np.array([[0.1, 0.2, 0.2, 7, 9]]), target)
+            >>> h.negatives, h.positives, h.ignored
+            (2, 2, 1)
         """
         return cls(cells).add(score, target, classes)
 
@@ -113,8 +96,8 @@ class ScoreHistogram:
     ) -> ScoreHistogram:
         """Count one more map in place and return the histogram.
 
-        Parameters and errors as in :meth:`of`; `name` is the image's, `curve` keeps the image's
-        own curve for the protocols that treat images one by one (9 kB an image).
+        Parameters and errors as in :meth:`of`; `name` is the image's, `curve` keeps the image's own curve for the
+        protocols that treat images one by one (9 kB an image).
         """
         # 1. keys of the evaluated pixels; nothing is changed before all checks are passed
         score = checked_scores(score, target, name)
@@ -194,14 +177,13 @@ class ScoreHistogram:
     def counts(self) -> tuple[Keys, Integers, Integers, npt.NDArray[np.bool_]]:
         """Return the cells that hold a pixel, by rising score.
 
-        Returns
-        -------
-        keys
-            ``(n,) uint32``, lowest key of each cell, see :func:`key_scores`.
-        negatives, positives
-            ``(n,) int64`` pixels.
-        coarse
-            ``(n,) bool``: the cell covers more than one ``float32`` value.
+        Returns:
+            keys
+                ``(n,) uint32``, lowest key of each cell, see :func:`key_scores`.
+            negatives, positives
+                ``(n,) int64`` pixels.
+            coarse
+                ``(n,) bool``: the cell covers more than one ``float32`` value.
         """
         self._settle()
         (negative, below), (positive, above) = self._cells(0), self._cells(1)
@@ -307,10 +289,8 @@ class ScoreHistogram:
 def merge(histograms: Iterable[ScoreHistogram]) -> ScoreHistogram:
     """Add up histograms; the order does not matter.
 
-    Raises
-    ------
-    ValueError
-        If there is none.
+    Raises:
+        ValueError: If there is none.
     """
     result: ScoreHistogram | None = None
     for histogram in histograms:

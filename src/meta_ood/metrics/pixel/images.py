@@ -21,19 +21,13 @@ QUANTILES = 384
 class ImageCurve:
     """Pixel metrics of one image, and its part of SegmentMeIfYouCan's curve.
 
-    Attributes
-    ----------
-    image_id
-        Its name: curves are sorted by name, so that sums do not depend on the order of adding.
-    positives, negatives
-        Evaluated pixels.
-    auroc, auprc, fpr95
-        Exact; NaN without a positive or without a negative pixel.
-    thresholds
-        ``(n,) float64`` falling: lower edges of the image's own bins. Empty where a score is
-        infinite: then there are no quantiles.
-    tp, fp
-        ``(n,) int64`` positives and negatives in each bin.
+    Attributes:
+        image_id: Its name: curves are sorted by name, so that sums do not depend on the order of adding.
+        positives, negatives: Evaluated pixels.
+        auroc, auprc, fpr95: Exact; NaN without a positive or without a negative pixel.
+        thresholds: ``(n,) float64`` falling: lower edges of the image's own bins. Empty where a score is infinite: then
+            there are no quantiles.
+        tp, fp: ``(n,) int64`` positives and negatives in each bin.
     """
 
     image_id: str

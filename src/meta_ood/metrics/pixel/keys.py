@@ -16,17 +16,17 @@ Keys = npt.NDArray[np.uint32]
 
 WARN, REFUSE = 1e-6, 1e-3
 """Shares of pixel pairs whose order ``float32`` loses: 1e-6 is the accuracy that the metrics
-promise; 1e-3 of the pairs that AUROC counts would show in its printed digits."""
+promise; 1e-3 of the pairs that AUROC counts would show in its printed digits.
+"""
 
 
 def order_keys(scores: npt.NDArray[np.float32]) -> Keys:
     """Return the ``uint32`` keys that sort like the ``float32`` scores (-0 and +0 are the same).
 
-    Examples
-    --------
-    >>> keys = order_keys(np.array([-np.inf, -1, -0.0, 0.0, 1e-45, 2], np.float32))
-    >>> bool((keys[1:] >= keys[:-1]).all()), bool(keys[2] == keys[3])
-    (True, True)
+    Examples:
+        >>> keys = order_keys(np.array([-np.inf, -1, -0.0, 0.0, 1e-45, 2], np.float32))
+        >>> bool((keys[1:] >= keys[:-1]).all()), bool(keys[2] == keys[3])
+        (True, True)
     """
     bits = (scores + np.float32(0)).view(np.int32)  # -0 + 0 is +0
     # IEEE bits grow with the magnitude: set the sign bit of positives, invert negatives
@@ -39,27 +39,22 @@ def order_keys(scores: npt.NDArray[np.float32]) -> Keys:
 def key_scores(keys: Keys) -> npt.NDArray[np.float32]:
     """Return the ``float32`` scores of the keys: the inverse of :func:`order_keys`.
 
-    Examples
-    --------
-    >>> key_scores(order_keys(np.array([-2.5, 0, 3], np.float32)))
-    array([-2.5,  0. ,  3. ], dtype=float32)
+    Examples:
+        >>> key_scores(order_keys(np.array([-2.5, 0, 3], np.float32)))
+        array([-2.5,  0. ,  3. ], dtype=float32)
     """
     sign = np.uint32(1 << 31)
     bits = np.where(keys & sign, keys ^ sign, ~keys)
     return bits.astype(np.uint32).view(np.float32)
 
 
-def checked_scores(
-    score: npt.NDArray[Any], target: LabelMap, name: str = "the frame"
-) -> npt.NDArray[np.float32]:
+def checked_scores(score: npt.NDArray[Any], target: LabelMap, name: str = "the frame") -> npt.NDArray[np.float32]:
     """Return a score map as ``float32`` after checking that it fits the target.
 
-    Raises
-    ------
-    ValueError
-        On different shapes, a target that is not ``uint8``, scores that are not real, a finite
-        score beyond the range of ``float32``, or scores whose order ``float32`` cannot hold. A
-        loss of order that hardly matters is a warning in the log.
+    Raises:
+        ValueError: On different shapes, a target that is not ``uint8``, scores that are not real, a finite score beyond
+            the range of ``float32``, or scores whose order ``float32`` cannot hold. A loss of order that hardly matters
+            is a warning in the log.
     """
     if score.shape != target.shape:
         raise ValueError(f"{name}: scores {score.shape} and target {target.shape} differ in shape")
@@ -91,8 +86,8 @@ def checked_scores(
 def _lost_pairs(score: npt.NDArray[Any], target: LabelMap) -> tuple[float, float]:
     """Return the shares of pixel pairs that have different scores, but equal ones in ``float32``.
 
-    The first is of all pairs of evaluated pixels, the second of those of an OoD and another pixel,
-    which is twice the largest error of AUROC.
+    The first is of all pairs of evaluated pixels, the second of those of an OoD and another pixel, which is twice the
+    largest error of AUROC.
     """
     positive = score[target == OOD]
     evaluated = np.concatenate([positive, score[(target < NEUTRAL) | (target == IN)]])
@@ -111,10 +106,8 @@ def _lost_pairs(score: npt.NDArray[Any], target: LabelMap) -> tuple[float, float
 def raise_wrong_labels(target: LabelMap, classes: int, name: str) -> NoReturn:
     """Name the target's values that are neither train ids nor special labels.
 
-    Raises
-    ------
-    ValueError
-        Always.
+    Raises:
+        ValueError: Always.
     """
     wrong = sorted(set(np.unique(target).tolist()) & set(range(classes, NEUTRAL)))
     known = f"0..{classes - 1}, NEUTRAL 252, IN 253, OOD 254, IGNORE 255"

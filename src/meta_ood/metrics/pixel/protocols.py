@@ -29,24 +29,16 @@ ROUNDING = 1e-6
 class PixelMetrics:
     """Pixel metrics of one score on one set under one protocol; fractions in [0, 1].
 
-    Attributes
-    ----------
-    protocol
-        Key of :data:`PROTOCOLS`.
-    auroc
-        Area under the ROC curve; ties count half.
-    auprc
-        Average precision: the step-wise sum of precision over recall.
-    fpr95
-        False positive rate at the first threshold whose true positive rate is at least 0.95.
-    auroc_error, auprc_error, fpr95_error
-        Bounds of the error that the histogram's limited memory can cause; 0 while it is exact.
-    frames, pixels, positives
-        Evaluated frames, evaluated pixels and the OoD pixels among them.
-    ignored, neutral
-        Pixels left out: void, and LostAndFound's non-hazards.
-
-    The first six are NaN where there is no positive or no negative pixel.
+    Attributes:
+        protocol: Key of :data:`PROTOCOLS`.
+        auroc: Area under the ROC curve; ties count half.
+        auprc: Average precision: the step-wise sum of precision over recall.
+        fpr95: False positive rate at the first threshold whose true positive rate is at least 0.95.
+        auroc_error, auprc_error, fpr95_error: Bounds of the error that the histogram's limited memory can cause; 0
+            while it is exact.
+        frames, pixels, positives: Evaluated frames, evaluated pixels and the OoD pixels among them.
+        ignored, neutral: Pixels left out: void, and LostAndFound's non-hazards.
+        The first six are NaN where there is no positive or no negative pixel.
     """
 
     protocol: str
@@ -81,9 +73,9 @@ def exact(histogram: ScoreHistogram, curve: Sweep) -> Values:
 def published(histogram: ScoreHistogram, curve: Sweep) -> Values:
     """Evaluate as the published code does, for comparison with its numbers (decision 0040).
 
-    100 equal bins on [0, 1]; scores that round beyond are lost, others give no value. AUROC and
-    FPR95 come from 10^5 points of each class (bins with less than 10^-5 of a class vanish), FPR95
-    at the ROC point whose TPR is *nearest* to 0.95; AUPRC comes from 10^7 points in all.
+    100 equal bins on [0, 1]; scores that round beyond are lost, others give no value. AUROC and FPR95 come from 10^5
+    points of each class (bins with less than 10^-5 of a class vanish), FPR95 at the ROC point whose TPR is *nearest* to
+    0.95; AUPRC comes from 10^7 points in all.
     """
     scores = curve.thresholds
     if scores[-1] < -ROUNDING or scores[0] > 1 + ROUNDING:
@@ -109,10 +101,8 @@ def published(histogram: ScoreHistogram, curve: Sweep) -> Values:
 def published_metrics(negatives: Floats, positives: Floats) -> Values:
     """Return the published code's AUROC, FPR95 and AUPRC of two histograms over [0, 1].
 
-    Parameters
-    ----------
-    negatives, positives
-        ``(100,)`` counts by rising score, not all zero.
+    Args:
+        negatives, positives: ``(100,)`` counts by rising score, not all zero.
     """
     fp, tp = (np.cumsum(_expand(c, 1e5)[::-1]) for c in (negatives, positives))
     # points that lie on a line with their neighbours are dropped before the nearest is sought
@@ -141,8 +131,8 @@ def _expand(counts: Floats, points: float) -> Floats:
 def smiyc(histogram: ScoreHistogram, curve: Sweep) -> Values:
     """Evaluate as SegmentMeIfYouCan does: each image adds its pixels at its own 768 edges.
 
-    Bins count at their lower edge; AP is the step sum over the merged curve, FPR95 is read at the
-    first TPR >= 0.95. Needs the images' curves; infinite scores have no quantiles and no value.
+    Bins count at their lower edge; AP is the step sum over the merged curve, FPR95 is read at the first TPR >= 0.95.
+    Needs the images' curves; infinite scores have no quantiles and no value.
     """
     merged = _smiyc_curve(histogram)
     if merged is None:
@@ -162,8 +152,8 @@ def smiyc(histogram: ScoreHistogram, curve: Sweep) -> Values:
 def smiyc_threshold(histogram: ScoreHistogram) -> float:
     """Return SegmentMeIfYouCan's default threshold of components; `>` is positive.
 
-    It is the lower edge of the bin with the best F1 on the curve merged from the images' quantiles,
-    the highest one of several: an oracle. NaN without a positive pixel or with infinite scores.
+    It is the lower edge of the bin with the best F1 on the curve merged from the images' quantiles, the highest one of
+    several: an oracle. NaN without a positive pixel or with infinite scores.
     """
     merged = _smiyc_curve(histogram)
     if merged is None or not histogram.positives:
@@ -216,36 +206,26 @@ PROTOCOLS: dict[str, Callable[[ScoreHistogram, Sweep], Values]] = {
 }
 
 
-def pixel_metrics(
-    histogram: ScoreHistogram, protocol: str = "exact", curve: Sweep | None = None
-) -> PixelMetrics:
+def pixel_metrics(histogram: ScoreHistogram, protocol: str = "exact", curve: Sweep | None = None) -> PixelMetrics:
     """Evaluate a score.
 
-    Parameters
-    ----------
-    histogram
-        The evaluated pixels.
-    protocol
-        Key of :data:`PROTOCOLS`.
-    curve
-        Sweep of this histogram, if it is there already.
+    Args:
+        histogram: The evaluated pixels.
+        protocol: Key of :data:`PROTOCOLS`.
+        curve: Sweep of this histogram, if it is there already.
 
-    Returns
-    -------
-    The metrics; all NaN, with a warning in the log, without a positive or without a negative pixel.
+    Returns:
+        The metrics; all NaN, with a warning in the log, without a positive or without a negative pixel.
 
-    Raises
-    ------
-    ValueError
-        If the protocol is unknown.
+    Raises:
+        ValueError: If the protocol is unknown.
 
-    Examples
-    --------
-    >>> import numpy as np
-    >>> target = np.array([[253, 253, 254, 254]], np.uint8)
-    >>> m = pixel_metrics(ScoreHistogram.of(np.array([[0.1, 0.6, 0.5, 0.9]]), target))
-    >>> m.auroc, round(m.auprc, 4), m.fpr95
-    (0.75, 0.8333, 0.5)
+    Examples:
+        >>> import numpy as np
+        >>> target = np.array([[253, 253, 254, 254]], np.uint8)
+        >>> m = pixel_metrics(ScoreHistogram.of(np.array([[0.1, 0.6, 0.5, 0.9]]), target))
+        >>> m.auroc, round(m.auprc, 4), m.fpr95
+        (0.75, 0.8333, 0.5)
     """
     evaluate = lookup("protocol", PROTOCOLS, protocol)
     values: Values = {}

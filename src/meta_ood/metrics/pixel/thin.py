@@ -25,12 +25,9 @@ _CELLS = 1 << (32 - DROPPED)
 class ThinCounts:
     """Pixels per coarse cell of score; adds up in any order.
 
-    Attributes
-    ----------
-    cells
-        ``(n,) int64`` rising: key without its last :data:`DROPPED` bits.
-    counts
-        ``(2, n) int64``: negatives and positives.
+    Attributes:
+        cells: ``(n,) int64`` rising: key without its last :data:`DROPPED` bits.
+        counts: ``(2, n) int64``: negatives and positives.
     """
 
     cells: Integers
@@ -57,16 +54,12 @@ class ThinCounts:
 def resampled_metrics(scenes: Sequence[ThinCounts], weights: Integers) -> dict[str, Floats]:
     """Evaluate many weighted sums of scenes.
 
-    Parameters
-    ----------
-    scenes
-        Counts of S scenes.
-    weights
-        ``(B, S) int64``: how often each scene counts in each of B resamples.
+    Args:
+        scenes: Counts of S scenes.
+        weights: ``(B, S) int64``: how often each scene counts in each of B resamples.
 
-    Returns
-    -------
-    ``auroc``, ``auprc``, ``fpr95``: ``(B,)`` each; NaN without a positive or a negative pixel.
+    Returns:
+        ``auroc``, ``auprc``, ``fpr95``: ``(B,)`` each; NaN without a positive or a negative pixel.
     """
     cells = np.unique(np.concatenate([scene.cells for scene in scenes]))
     table = np.zeros((2, len(scenes), cells.size), np.int64)
