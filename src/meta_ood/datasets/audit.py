@@ -33,44 +33,28 @@ EVALUATION: dict[str, str] = {
 
 @dataclass(frozen=True)
 class Category:
-    """One COCO category; ``kept`` counts in proxies, ``dropped`` in the other images.
-
-    Attributes:
-        name: Its name.
-        images_kept, images_dropped: Images with at least one annotation of it.
-        annotations_kept, annotations_dropped: Annotations.
-        area_kept, area_dropped: Sum of its annotations' shares of their image, in images.
-        evaluation: The evaluation sets that hold it; empty if none does.
-    """
+    """One COCO category; ``kept`` counts in proxies, ``dropped`` in the other images."""
 
     name: str
     images_kept: int
     images_dropped: int
     annotations_kept: int
     annotations_dropped: int
-    area_kept: float
+    area_kept: float  # sum of the annotations' shares of their image
     area_dropped: float
-    evaluation: str
+    evaluation: str  # the evaluation sets that hold it; empty if none does
 
 
 @dataclass(frozen=True)
 class Audit:
-    """The proxies of one split.
+    """The proxies of one split."""
 
-    Attributes:
-        images, kept: Images in the json, and those that become proxies.
-        empty: Proxies without any annotation.
-        unannotated: Share of pixels of the proxies that no annotation covers, in [0, 1].
-        measured: Number of proxies on which that share was measured.
-        categories: By annotations kept, most first.
-    """
-
-    images: int
-    kept: int
-    empty: int
-    unannotated: float
-    measured: int
-    categories: tuple[Category, ...]
+    images: int  # in the json
+    kept: int  # of them become proxies
+    empty: int  # proxies without any annotation
+    unannotated: float  # share of the proxies' pixels that no annotation covers, in [0, 1]
+    measured: int  # number of proxies on which that share was measured
+    categories: tuple[Category, ...]  # most annotations kept first
 
     @property
     def leaks(self) -> tuple[Category, ...]:

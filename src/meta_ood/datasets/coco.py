@@ -152,8 +152,8 @@ def read_target(path: Path, spans: Sequence[Span], size: tuple[int, int], backgr
 def segmentation_fault(segmentation: Any, height: int, width: int) -> str:
     """Return what is wrong with a segmentation for an image of this size; empty if nothing is.
 
-    pycocotools, which draws it, checks nothing: coordinates or run lengths beyond the image make it allocate without
-    bound, loop for ever or crash.
+    pycocotools, which draws it, checks nothing: coordinates or run lengths beyond the image make it
+    allocate without bound, loop for ever or crash.
     """
     if isinstance(segmentation, list):
         for part in segmentation:
@@ -186,8 +186,9 @@ def _is_number(value: object) -> bool:
 def decompress(text: str) -> list[int] | None:
     """Read COCO's text form of run lengths; None if it is none.
 
-    Each length from the fourth on is written as the difference to the one two before; a number is written five bits at
-    a time, low ones first, with bit 6 set while more follow, as the characters from ``0`` (code 48) on.
+    Each length from the fourth on is written as the difference to the one two before; a number is
+    written five bits at a time, low ones first, with bit 6 set while more follow, as the characters
+    from ``0`` (code 48) on.
 
     Examples:
         >>> decompress("22")
@@ -211,15 +212,9 @@ def decompress(text: str) -> list[int] | None:
 
 
 def rasterise(segmentations: Sequence[Any], size: tuple[int, int], background: int) -> LabelMap:
-    """Draw annotations: ``OOD`` wherever any of them covers, `background` elsewhere.
+    """Return a ``(H, W) uint8`` target: ``OOD`` where any annotation covers, else `background`.
 
-    Args:
-        segmentations: COCO segmentations without :func:`segmentation_fault`.
-        size: Height and width [px].
-        background: Target value elsewhere.
-
-    Returns:
-        ``(H, W) uint8`` target.
+    The segmentations, polygons or run lengths, have no :func:`segmentation_fault`.
     """
     from pycocotools import mask
 

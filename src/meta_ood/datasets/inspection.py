@@ -1,6 +1,7 @@
 """Decoding one raw frame completely and listing what is wrong with it.
 
-``prepare`` and ``data check`` both call :func:`inspect`: the first stops at an error, the second reports all of them.
+``prepare`` and ``data check`` both call :func:`inspect`: the first stops at an error, the second
+reports all of them.
 """
 
 from __future__ import annotations
@@ -30,25 +31,16 @@ PROBLEMS = (
 
 @dataclass(frozen=True)
 class Inspected:
-    """One decoded frame.
-
-    Attributes:
-        image: The image file.
-        size: Width and height [px] of the image, (0, 0) if it cannot be read.
-        image_md5: Of the image file's bytes, empty if it cannot be read.
-        values: The target values that occur.
-        target, label_ids, pixels: What the raw frame's functions return; None if it has none or reading failed.
-        problems: Member of :data:`PROBLEMS` -> what is wrong; the file is named.
-    """
+    """One decoded frame."""
 
     image: Path
-    size: tuple[int, int]
-    image_md5: str
-    values: tuple[int, ...]
-    target: LabelMap | None
+    size: tuple[int, int]  # width and height [px], (0, 0) if the image cannot be read
+    image_md5: str  # of the image file's bytes, empty if it cannot be read
+    values: tuple[int, ...]  # the target values that occur
+    target: LabelMap | None  # the results of the raw frame's functions; None if they failed
     label_ids: LabelMap | None
     pixels: RgbImage | None
-    problems: dict[str, str]
+    problems: dict[str, str]  # member of PROBLEMS -> what is wrong; the file is named
 
     def raise_error(self) -> None:
         """Raise a ``ValueError`` for the first problem that is an error."""

@@ -1,8 +1,9 @@
 """A json in COCO's format, read element by element.
 
-The json of COCO's training images has 520 MB, which ``json.load`` turns into several GB of Python objects.
-:class:`_Window` therefore moves over the file in chunks and parses one element at a time; of an annotation only its ids
-and its place in the file are kept, from which it is read again when its image is drawn.
+The json of COCO's training images has 520 MB, which ``json.load`` turns into several GB of Python
+objects. :class:`_Window` therefore moves over the file in chunks and parses one element at a time;
+of an annotation only its ids and its place in the file are kept, from which it is read again when
+its image is drawn.
 """
 
 from __future__ import annotations
@@ -46,21 +47,16 @@ class ListedImage(NamedTuple):
 class Instances:
     """The images and categories of a json in COCO's format, and the place of each annotation.
 
-    Attributes:
-        path: The file; annotations are read from it when they are asked for.
-        images: In the order of the file.
-        categories: Id -> name.
-        image_ids, category_ids, starts, lengths: For each annotation its ids, which need not be in the json's lists,
-            and its place in the file [bytes]; each ``(N,) int64``.
+    Annotations may name ids that are not in the json's lists, see :meth:`findings`.
     """
 
     path: Path
-    images: Sequence[ListedImage]
-    categories: Mapping[int, str]
-    image_ids: npt.NDArray[np.int64]
+    images: Sequence[ListedImage]  # in the order of the file
+    categories: Mapping[int, str]  # id -> name
+    image_ids: npt.NDArray[np.int64]  # (N,), of each annotation, like the next three
     category_ids: npt.NDArray[np.int64]
-    starts: npt.NDArray[np.int64]
-    lengths: npt.NDArray[np.int64]
+    starts: npt.NDArray[np.int64]  # its first byte in the file
+    lengths: npt.NDArray[np.int64]  # its number of bytes
 
     def annotations(self) -> Iterator[Json]:
         """Read all annotations again, one by one, in the order of the file."""

@@ -1,4 +1,4 @@
-"""Make a real dataset available below data/raw without a copy, and enter it in the params file."""
+"""Linking a real dataset below data/raw without a copy, and entering it in the params file."""
 
 from __future__ import annotations
 
@@ -70,13 +70,7 @@ def _symlink(link_path: Path, source: Path) -> None:
 def enter(text: str, name: str, reader: str, root: str, split: str, options: Mapping[str, Any]) -> str:
     r"""Enter a dataset in the text of a params file; comments and all else stay.
 
-    Args:
-        text: The params file.
-        name: Name of the entry below ``datasets``. If it is there only its root is changed.
-        reader, root, split, options: The entry.
-
-    Returns:
-        The new text.
+    Where ``datasets`` has an entry of this name, only its root is changed.
 
     Raises:
         ValueError: If there is no section ``datasets``.

@@ -53,11 +53,8 @@ def prepare_frames(
 ) -> Iterator[Frame]:
     """Prepare all frames, in order; finished frames of an interrupted run are kept.
 
-    Args:
-        raw: The frames of a reader.
-        prepared: Folder to write to; the caller removes the journal in it by :func:`remove_left_overs`.
-        settings: What the targets depend on: another value starts from the beginning.
-        workers: Processes; the result does not depend on them.
+    `settings` are what the targets depend on: other ones start from the beginning. The caller ends
+    the run by :func:`remove_left_overs`. The result does not depend on the number of processes.
     """
     # 1. keep the lines of frames whose files are still there and unchanged
     path = prepared / JOURNAL

@@ -20,20 +20,16 @@ from meta_ood.data.registry import lookup
 class RawFrame:
     """One image of a raw dataset; nothing of it has been decoded yet.
 
-    Attributes:
-        image_id: Unique within dataset and split.
-        image: The image file; with `pixels`, the file that the image is made from.
-        scene: The unit of grouped cross validation and of the bootstrap.
-        target: Reads the ``(H, W) uint8`` target; can be pickled.
-        pixels: Where the image itself is no file of the dataset: makes the ``(H, W, 3) uint8`` image.
-        label_ids: Where the dataset's label ids tell more than the target: reads them, ``(H, W) uint8``.
+    Its functions can be pickled, for other processes.
     """
 
-    image_id: str
-    image: Path
-    scene: str
-    target: Callable[[], LabelMap]
+    image_id: str  # unique within dataset and split
+    image: Path  # the image file; with `pixels`, the file that the image is made from
+    scene: str  # the unit of grouped cross validation and of the bootstrap
+    target: Callable[[], LabelMap]  # reads the (H, W) uint8 target
+    # where the image itself is no file of the dataset: makes the (H, W, 3) uint8 image
     pixels: Callable[[], RgbImage] | None = None
+    # where the dataset's label ids tell more than the target: reads them, (H, W) uint8
     label_ids: Callable[[], LabelMap] | None = None
 
 
@@ -41,55 +37,39 @@ class RawFrame:
 class Layout:
     """A dataset as data: where its files lie, what its labels mean, how many frames it has.
 
-    Attributes:
-        name: The dataset's name in messages.
-        images, targets: Paths below the root. ``{split}`` is the split's folder, ``{number}`` stands for digits,
-            ``{id}``, ``{folder}`` and the like for any text without a slash; the side that is not listed may hold
-            ``*``. `targets` is empty for a dataset without labels.
-        labels: Label id in the files -> target value.
-        splits: Split -> number of frames as published, 0 where unknown.
-        size: Published width and height [px] of all images, if they are all alike.
-        lead: ``images`` or ``targets``: the side that is listed; the other one follows by its template.
-        folders: Split -> its folder, where that is not the split's name.
-        only: Split -> regular expression that the ids of its frames match from the beginning.
-        skip: Split -> positions of frames that are left out, in the order of all frames of its folder.
-        without: Split -> beginnings of the ids of frames that are left out.
-        drop: Ids of frames that are left out of every split.
-        unlabelled: Splits whose labels are not public: their targets are void.
-        scene: Regular expression with the group ``scene``, searched in the id; where it does not match, ``{folder}`` is
-            the scene, or else each image is its own scene.
-        compose: Makes the image from image file and target file, where it is no file itself.
-        names: Label id -> name, where the ids tell more than the targets: which object it is that lies on the road.
-            Such ids are kept beside the targets.
+    `images` and `targets` are paths below the root. ``{split}`` is the split's folder, ``{number}``
+    stands for digits, ``{id}``, ``{folder}`` and the like for any text without a slash. One side is
+    listed, the other one follows by its template and may hold ``*``.
     """
 
-    name: str
+    name: str  # in messages
     images: str
-    targets: str
-    labels: Mapping[int, int]
-    splits: Mapping[str, int]
-    size: tuple[int, int] | None = None
-    lead: str = "images"
-    folders: Mapping[str, str] = field(default_factory=dict)
+    targets: str  # empty for a dataset without labels
+    labels: Mapping[int, int]  # label id in the files -> target value
+    splits: Mapping[str, int]  # split -> number of frames as published, 0 where unknown
+    size: tuple[int, int] | None = None  # width and height [px], if all images are alike
+    lead: str = "images"  # the side that is listed, or "targets"
+    folders: Mapping[str, str] = field(default_factory=dict)  # split -> folder, if not its name
+    # which frames a split holds: ids that match a regular expression from the beginning, without
+    # positions in the order of the folder, without beginnings of ids, and ids dropped everywhere
     only: Mapping[str, str] = field(default_factory=dict)
     skip: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     without: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     drop: tuple[str, ...] = ()
-    unlabelled: tuple[str, ...] = ()
+    unlabelled: tuple[str, ...] = ()  # splits whose labels are not public: their targets are void
+    # searched in the id; where it does not match, {folder} is the scene, else the id itself
     scene: str = r"^(?P<scene>.+)_\d{6}_\d{6}$"
+    # makes the image from image file and target file, where it is no file itself
     compose: Callable[[Path, Path], RgbImage] | None = None
+    # label id -> name, where ids tell more than targets (which object it is): they are kept then
     names: Mapping[int, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class LayoutReader:
-    """The reader of every dataset that is a :class:`Layout`.
+    """The reader of every dataset that is a :class:`Layout`."""
 
-    Attributes:
-        layout: Makes the layout; its keyword arguments are the reader's options.
-    """
-
-    layout: Callable[..., Layout]
+    layout: Callable[..., Layout]  # its keyword arguments are the reader's options
 
     def __call__(self, root: Path, split: str, **options: object) -> Iterator[RawFrame]:
         """Yield the frames of a split.
@@ -113,17 +93,12 @@ class LayoutReader:
 
 @dataclass(frozen=True)
 class Pair:
-    """An image file and its target file; either may be missing on disk.
-
-    Attributes:
-        image_id, scene: As in :class:`RawFrame`.
-        image, target: The files; no target where labels are not public.
-    """
+    """An image file and its target file; either may be missing on disk."""
 
     image_id: str
     scene: str
     image: Path
-    target: Path | None
+    target: Path | None  # None where labels are not public
 
     @property
     def is_complete(self) -> bool:
@@ -132,11 +107,7 @@ class Pair:
 
 
 def pairs(layout: Layout, root: Path, split: str, *, left_out: bool = False) -> list[Pair]:
-    """List the leading side of a layout in path order and name its partners, unchecked.
-
-    Args:
-        layout, root, split: What to list.
-        left_out: List the frames of the split that the layout leaves out instead.
+    """List the pairs of a split in path order, unchecked; or those that it leaves out.
 
     Raises:
         FileNotFoundError: If the root is not there.
@@ -195,11 +166,7 @@ def listed(template: str, root: Path) -> Iterator[tuple[dict[str, str], Path]]:
 
 
 def locate(template: str, root: Path, fields: Mapping[str, str]) -> Path:
-    """Fill a template; where it holds ``*`` or a field that is not given, search the disk.
-
-    Returns:
-        The path, which need not exist.
-    """
+    """Fill a template; the path need not exist. ``*`` and fields not given are searched for."""
     filled = template
     for name, value in fields.items():
         filled = filled.replace("{" + name + "}", value)
@@ -221,14 +188,7 @@ def raw_frame(layout: Layout, pair: Pair) -> RawFrame:
 
 
 def read_target(path: Path, labels: Mapping[int, int]) -> LabelMap:
-    """Read a label image and translate it.
-
-    Args:
-        path: A grey or palette image of label ids.
-        labels: Label id -> target value.
-
-    Returns:
-        ``(H, W) uint8`` target.
+    """Read a label image and translate it, label id -> target value, to a ``(H, W) uint8`` target.
 
     Raises:
         ValueError: If the file is no image of ids or holds an id that is not in the table; the file is named.

@@ -40,12 +40,7 @@ ARCHIVES: dict[str, Archive] = {
 
 
 def check_archives(root: Path, full: bool) -> list[Finding]:
-    """Compare the known archives that lie in the root or beside it with what is published.
-
-    Args:
-        root: Raw root.
-        full: Whether to read the archives for their checksums; otherwise only the size is compared.
-    """
+    """Compare known archives in the root or beside it with what is published; `full` reads them."""
     present = [folder / name for folder in (root, root.parent) for name in ARCHIVES if (folder / name).is_file()]
     damaged = [path for path in present if not _fits(path, ARCHIVES[path.name], full)]
     return [*find("archive_damaged", damaged), *find("archive_present", present)]

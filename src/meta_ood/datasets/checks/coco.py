@@ -22,12 +22,7 @@ PUBLISHED = {"train2017": 118287, "val2017": 5000}
 def check_coco(
     root: Path, split: str, options: Mapping[str, Any], sample: int, workers: int
 ) -> tuple[dict[str, Any], list[Finding]]:
-    """Check one split of COCO.
-
-    Args:
-        root, split, options: What to check, as the reader takes them; `root` is a folder.
-        sample: Number of images to decode, 0 = all.
-        workers: Processes that decode.
+    """Check one split below a folder; `sample` images are decoded, 0 = all.
 
     Returns:
         What was counted, and what was found.

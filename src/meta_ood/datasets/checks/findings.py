@@ -92,34 +92,22 @@ KINDS: dict[str, tuple[Level, str, str]] = {
 class Finding:
     """One thing that is worth knowing.
 
-    Attributes:
-        level: ``error``: `prepare` would stop or results would be wrong; ``warning``: not as published; ``note``: worth
-            knowing.
-        code: A key of :data:`KINDS`, stable.
-        text, advice: What was found, and what to do next.
-        files, count: A few of the files that show it, and how many there are.
+    An error means that `prepare` would stop or that results would be wrong, a warning that
+    something is not as published.
     """
 
     level: Level
-    code: str
+    code: str  # a key of KINDS
     text: str
     advice: str = ""
-    files: tuple[str, ...] = ()
-    count: int = 0
+    files: tuple[str, ...] = ()  # a few of the files that show it
+    count: int = 0  # how many files show it
 
 
 def find(code: str, files: Iterable[object] = (), *, example: str = "", **values: object) -> list[Finding]:
-    """Return one finding about all files that show the same thing.
+    """Return one finding about all files that show the same thing; none if it needs a file.
 
-    Args:
-        code: A key of :data:`KINDS`. If its text counts files and there is none, nothing is found.
-        files: The files.
-        example: What is wrong with one of them.
-        values: For the braces in text and advice, besides ``{count}``.
-
-    Examples:
-        >>> find("image_empty", ["b", "a"])[0].text
-        '2 image(s) have no content'
+    `example` says what is wrong with one of the files; `values` fill the braces of text and advice.
     """
     names = sorted(str(file) for file in files)
     level, text, advice = KINDS[code]
@@ -138,19 +126,13 @@ def ordered(findings: Iterable[Finding]) -> tuple[Finding, ...]:
 
 @dataclass(frozen=True)
 class Report:
-    """The result of the checks of one split of a dataset.
-
-    Attributes:
-        name, root, split: What was checked.
-        facts: What was counted: frames, scenes, sizes, target values.
-        findings: Errors first.
-    """
+    """The result of the checks of one split of a dataset."""
 
     name: str
     root: str
     split: str
-    facts: Mapping[str, Any] = field(default_factory=dict)
-    findings: tuple[Finding, ...] = ()
+    facts: Mapping[str, Any] = field(default_factory=dict)  # frames, scenes, sizes, target values
+    findings: tuple[Finding, ...] = ()  # errors first
 
     @property
     def passed(self) -> bool:

@@ -19,12 +19,7 @@ _STRAY = re.compile(r"(^\._|^Thumbs\.db$|^\.DS_Store$|\.(tmp|part|crdownload)$)"
 def check_layout(
     layout: Layout, root: Path, split: str, sample: int, workers: int
 ) -> tuple[dict[str, Any], list[Finding]]:
-    """Check one split.
-
-    Args:
-        layout, root, split: What to check; `root` is a folder.
-        sample: Number of frames to decode, 0 = all.
-        workers: Processes that decode.
+    """Check one split below a folder; `sample` images are decoded, 0 = all.
 
     Returns:
         What was counted, and what was found.
