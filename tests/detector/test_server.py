@@ -114,6 +114,8 @@ def test_sizes_are_checked_before_anything_is_decoded(detector):
     tracemalloc.stop()
     assert peak < 10e6
     assert calls == []
+    with pytest.raises(RequestError, match="image 1 was not begun within 0 s"):
+        list(answers(spy, {"image": [text_of(BLACK)]}, Limits(answer_seconds=0)))
     # one image at a time is decoded: the first is answered before the second is looked into
     damaged = text_of(np.random.default_rng(0).integers(0, 256, BLACK.shape, np.uint8))[:4000]
     found = answers(spy, {"image": [text_of(BLACK), damaged]}, Limits())
@@ -182,10 +184,10 @@ def test_an_image_as_the_body_is_accepted():
 
 @pytest.fixture(scope="module")
 def packed(parts, tmp_path_factory):
-    from meta_ood.tracking import champion
+    from meta_ood.tracking import served
 
     folder = tmp_path_factory.mktemp("packed") / "model"
-    champion.pack(folder, parts.detector)
+    served.pack(folder, parts.detector)
     return folder
 
 
@@ -215,12 +217,12 @@ def test_the_packed_model_answers_and_nothing_is_unpickled(parts, detector, pack
 
 
 @pytest.mark.filterwarnings("ignore")  # mlflow's own
-def test_the_scoring_server_over_http(parts, detector, packed):
+def test_the_scoring_server_over_http(parts, detector):
     import uvicorn
 
     from meta_ood.tracking import served
 
-    application = served.application(str(packed))
+    application = served.application(str(parts.detector))
     server = uvicorn.Server(uvicorn.Config(application, port=0, log_level="error"))
     thread = threading.Thread(target=server.run)
     thread.start()

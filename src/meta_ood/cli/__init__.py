@@ -34,7 +34,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "code": ("stages", "Digests of the stages' code, which DVC depends on."),
     "compare": ("compare", "Evaluations side by side, with intervals."),
     "detect": ("detect", "OoD segments in your images."),
-    "serve": ("detect", "A promoted detector behind HTTP."),
+    "serve": ("detect", "A detector behind HTTP."),
     "evaluate-maps": ("detect", "Metrics of any score maps."),
     "compare-meta": ("compare", "Meta classifiers in one table."),
     "lineage": ("tracking", "Where a file, run or model comes from."),

@@ -54,8 +54,8 @@ def detect(images: tuple[Path, ...], detector: Path, out: Path, device: str) -> 
 def serve(model: str, host: str, port: int) -> None:
     """Answer images with OoD segments over HTTP; the protocol is that of `mlflow models serve`.
 
-    MODEL is what MLflow calls a model URI, such as models:/deeplabv3plus_mini@champion. Limits of a request are
-    environment variables, see docs/operations.md.
+    MODEL is a detector's folder, or what MLflow calls a model URI, such as models:/deeplabv3plus_mini@champion. Limits
+    of a request are environment variables, see docs/operations.md.
     """
     import uvicorn
 

@@ -11,6 +11,7 @@ import binascii
 import io
 import json
 import os
+import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping, MutableMapping
 from dataclasses import dataclass, fields
 from typing import Any
@@ -46,6 +47,8 @@ class Limits:
         pixels_in_sum: Of all images of a request: bounds the time of an answer and the size of its maps.
         body_bytes: Of the body. JSON of many small lists takes up to 30 times as much when it is parsed.
         body_seconds: Until the body has arrived.
+        answer_seconds: After this time no further image of a request is begun. The default is the time after which
+            MLflow tells the client that its request failed.
     """
 
     pixels: int = 2048 * 4096
@@ -53,6 +56,7 @@ class Limits:
     pixels_in_sum: int = 4 * 2048 * 4096
     body_bytes: int = 32 * 2**20
     body_seconds: int = 60
+    answer_seconds: int = 60
 
     @classmethod
     def from_environment(cls) -> Limits:
@@ -101,7 +105,10 @@ def answers(detector: Detector, request: Any, limits: Limits, maps: bool = True)
     if total > limits.pixels_in_sum:
         raise RequestError(f"{total} pixels in one request: at most {limits.pixels_in_sum}")
     # 2. decoding and detection, one after another
+    end = time.monotonic() + limits.answer_seconds
     for number, content in enumerate(contents, start=1):
+        if time.monotonic() >= end:
+            raise RequestError(f"image {number} was not begun within {limits.answer_seconds} s")
         yield answer(detector(_decoded(content, number)), maps)
 
 

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
-import warnings
 from pathlib import Path
 
 from mlflow.entities.model_registry import ModelVersion
 
-from meta_ood import __version__
 from meta_ood.data.files import file_hash
 from meta_ood.detector.folder import SETTINGS, WEIGHTS, read_settings
 from meta_ood.tracking import registry, served
@@ -47,7 +44,7 @@ def promote(root: Path, network: str, variant: str, detector: Path) -> ModelVers
     if version is None:
         with tempfile.TemporaryDirectory() as folder:
             model = Path(folder, "model")
-            pack(model, detector)
+            served.pack(model, detector)
             files = {p.relative_to(model).as_posix(): p for p in model.rglob("*") if p.is_file()}
             description = origin.description or ""
             version = registry.add(store, network, origin.run_id, tags, files, description)
@@ -56,28 +53,3 @@ def promote(root: Path, network: str, variant: str, detector: Path) -> ModelVers
                 store.set_model_version_tag(network, version.version, name, value)
     store.set_registered_model_alias(network, CHAMPION, version.version)
     return version
-
-
-def pack(folder: Path, detector: Path) -> None:
-    """Write a detector's folder as an MLflow model: a three-line program and a copy."""
-    # heavy, and not without warnings
-    from mlflow import pyfunc
-    from mlflow.models import ModelSignature
-    from mlflow.types import ParamSchema, ParamSpec, Schema
-    from mlflow.types.schema import AnyType, ColSpec
-
-    code = folder.with_name("detector_model.py")
-    code.write_text(served.CODE, encoding="utf-8")
-    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # MLflow's wish for an example of an image in numbers
-        pyfunc.save_model(
-            str(folder),
-            python_model=str(code),
-            artifacts={served.FOLDER: str(detector)},
-            signature=ModelSignature(
-                inputs=Schema([ColSpec(AnyType(), "image")]),  # type: ignore[no-untyped-call]
-                params=ParamSchema([ParamSpec("maps", "boolean", True)]),
-            ),
-            pip_requirements=[f"meta-ood=={__version__}"],
-        )

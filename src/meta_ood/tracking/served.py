@@ -5,12 +5,16 @@ Models from code: a version holds this three-line program and a detector's folde
 
 from __future__ import annotations
 
+import os
+import tempfile
 import warnings
 from pathlib import Path
 from typing import Any
 
+from meta_ood import __version__
 from meta_ood.detector import server
 from meta_ood.detector.detector import Detector
+from meta_ood.detector.folder import SETTINGS
 
 CODE = """\
 from mlflow.models import set_model
@@ -54,11 +58,36 @@ def model() -> Any:
     return Served()
 
 
-def application(uri: str) -> Any:
-    """Return MLflow's scoring server of a model as an ASGI application, with the limits around it.
+def pack(folder: Path, detector: Path) -> None:
+    """Write a detector's folder as an MLflow model: a three-line program and a copy."""
+    # heavy, and not without warnings
+    from mlflow import pyfunc
+    from mlflow.models import ModelSignature
+    from mlflow.types import ParamSchema, ParamSpec, Schema
+    from mlflow.types.schema import AnyType, ColSpec
+
+    code = folder.with_name("detector_model.py")
+    code.write_text(CODE, encoding="utf-8")
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # MLflow's wish for an example of an image in numbers
+        pyfunc.save_model(
+            str(folder),
+            python_model=str(code),
+            artifacts={FOLDER: str(detector)},
+            signature=ModelSignature(
+                inputs=Schema([ColSpec(AnyType(), "image")]),  # type: ignore[no-untyped-call]
+                params=ParamSchema([ParamSpec("maps", "boolean", True)]),
+            ),
+            pip_requirements=[f"meta-ood=={__version__}"],
+        )
+
+
+def application(model: str) -> Any:
+    """Return MLflow's scoring server of a detector as an ASGI application, with limits around it.
 
     Args:
-        uri: Such as ``models:/deeplabv3plus_mini@champion``.
+        model: A detector's folder, or what MLflow calls a model URI, such as ``models:/deeplabv3plus_mini@champion``.
     """
     from fastapi.responses import JSONResponse
     from mlflow.pyfunc import load_model, scoring_server
@@ -67,7 +96,14 @@ def application(uri: str) -> Any:
         message = "the JSON is nested too deeply"
         return JSONResponse({"error_code": "BAD_REQUEST", "message": message}, 400)
 
-    application = scoring_server.init(load_model(uri))
+    if Path(model, SETTINGS).is_file():
+        with tempfile.TemporaryDirectory() as folder:
+            packed = Path(folder, "model")
+            pack(packed, Path(model))
+            loaded = load_model(str(packed))
+    else:
+        loaded = load_model(model)
+    application = scoring_server.init(loaded)
     application.add_middleware(server.Guard, limits=server.Limits.from_environment())
     application.add_exception_handler(RecursionError, too_deep)
     return application
