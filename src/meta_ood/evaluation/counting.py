@@ -1,8 +1,9 @@
 """Counts over the frames of an evaluated set.
 
-Each prediction file is read and up-sampled once. It is read a second time only for what a frame cannot say before the
-whole set is counted: component metrics at a threshold that is chosen on this set, and the standardised max logit, which
-needs the mean and deviation of each class.
+Each frame is read and up-sampled once. A second look is needed only for what depends on the whole
+set: component metrics at a threshold that is chosen on this set, and the standardised max logit,
+which needs the mean and deviation of each class. It reads a file again unless the prediction was
+among the first 256 MB, which stay in memory.
 """
 
 from __future__ import annotations
@@ -31,6 +32,8 @@ from meta_ood.scores import SCORES, PixelMaps, Score, pixel_maps
 Floats = npt.NDArray[np.float64]
 Confusion = npt.NDArray[np.int64]
 
+HELD = 1 << 28
+"""Bytes of predictions that stay in memory for the second look."""
 STANDARDISED = "standardised_max_logit"
 """A score that needs the statistics of a whole set; the others are in ``scores.SCORES``."""
 
@@ -240,9 +243,12 @@ def count_files(
     )
     # 1. each frame by itself
     known = {} if threshold is None else {"of_score": Cut("given", threshold)}
+    held: dict[Path, Prediction] = {}
 
     def count(path: Path) -> None:
         prediction = read_prediction(path)
+        if sum(one.logits.nbytes + one.target.nbytes for one in list(held.values())) < HELD:
+            held[path] = prediction
         maps = counts.add(prediction, known)
         if visit:
             visit(prediction, maps)
@@ -260,7 +266,12 @@ def count_files(
 
     # 3. a second look at each frame, where something was left
     if chosen or STANDARDISED in counts.histograms:
-        _for_each(paths, lambda p: counts.add_again(read_prediction(p), chosen), "second look", workers)
+
+        def count_again(path: Path) -> None:
+            prediction = held.pop(path) if path in held else read_prediction(path)
+            counts.add_again(prediction, chosen)
+
+        _for_each(paths, count_again, "second look", workers)
     cuts = known | chosen if histogram.positives else {}
     counts.components = {"of_score": {}} | {
         name: cut.values(settings.component_track, counts.overlaps(name)) for name, cut in cuts.items()

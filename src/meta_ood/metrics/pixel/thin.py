@@ -18,7 +18,6 @@ Floats = npt.NDArray[np.float64]
 
 DROPPED = 13
 """Bits dropped from a key: 1024 cells an octave, a cell is 0.07 to 0.14 % of its score wide."""
-_CELLS = 1 << (32 - DROPPED)
 
 
 @dataclass(frozen=True)
@@ -36,11 +35,15 @@ class ThinCounts:
     @classmethod
     def of(cls, score: npt.NDArray[np.float32], target: LabelMap) -> ThinCounts:
         """Count one map: ``(H, W)`` scores without NaN where they are evaluated, and its target."""
-        keys = order_keys(score) >> np.uint32(DROPPED)
-        positive = np.bincount(keys[target == OOD], minlength=_CELLS)
-        negative = np.bincount(keys[(target < NEUTRAL) | (target == IN)], minlength=_CELLS)
-        cells = np.flatnonzero(positive + negative)
-        return cls(cells, np.stack([negative[cells], positive[cells]]).astype(np.int64))
+        positive = target == OOD
+        evaluated = positive | (target < NEUTRAL) | (target == IN)
+        keys = (order_keys(score[evaluated]) >> np.uint32(DROPPED)).astype(np.int64)
+        low = int(keys.min(initial=1 << 32))
+        span = max(int(keys.max(initial=0)) - low + 1, 0)
+        counts = np.bincount(keys - low + span * positive[evaluated], minlength=2 * span)
+        counts = counts.reshape(2, span)
+        cells = np.flatnonzero(counts.any(0))
+        return cls(cells + low, counts[:, cells])
 
     def __add__(self, other: ThinCounts) -> ThinCounts:
         """Return the pixels of both."""
