@@ -86,9 +86,9 @@ def test_nothing_to_learn_is_said():
     table.iou[:] = 0
     tables = {"a": with_components(table), "b": with_components(random_table(4))}
     rows = compare(tables, ["logistic_regression"], ["scene"])
-    assert [row.kept_unjudged for row in rows] == [60, 0, 60, 0]
+    assert [row.kept_without_classifier for row in rows] == [60, 0, 60, 0]
     text = as_markdown(rows)
-    assert "| 60 (60 unjudged) | 60 | 0 | 0 | 0.000 → 0.000 | 0.000 → 0.000 | – |" in text
+    assert "| 60 (60 without classifier) | 60 | 0 | 0 | 0.000 → 0.000 | 0.000 → 0.000 | – |" in text
 
 
 def test_the_command(tmp_path):

@@ -1,9 +1,9 @@
-"""Tables for the terminal and for text files."""
+"""Tables for the terminal, for text files and in Markdown."""
 
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from rich import box
 from rich.console import Console
@@ -38,3 +38,17 @@ def text_table(header: Sequence[str], rows: Sequence[Sequence[str]], *, left: in
     buffer = io.StringIO()
     Console(file=buffer, width=width, color_system=None, markup=False, emoji=False).print(table)
     return "\n".join(line.rstrip() for line in buffer.getvalue().splitlines() if line.strip())
+
+
+def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]], *, left: int = 99) -> str:
+    """Return a Markdown table; columns after the first `left` are aligned to the right.
+
+    Examples
+    --------
+    >>> print(markdown_table(["name", "value"], [["a", "1.5"]], left=1))
+    | name | value |
+    | --- | ---: |
+    | a | 1.5 |
+    """
+    rule = ["---" if index < left else "---:" for index in range(len(header))]
+    return "\n".join(f"| {' | '.join(row)} |" for row in [header, rule, *rows])

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from meta_ood.config import Params
-from meta_ood.data.text_table import text_table
+from meta_ood.data.text_table import markdown_table, text_table
 from meta_ood.metrics.bootstrap import interval
 from meta_ood.metrics.catalogue import METRICS, Metric
 from meta_ood.report.results import Evaluation, Floats, Key, Pair, read_evaluations
@@ -26,24 +26,18 @@ logger = logging.getLogger(__name__)
 
 Tone = Literal["better", "worse", "unchanged"]
 
-UNCHANGED = {"percent": 0.0005, "count": 0.5}
-"""Smaller changes are called none: half a unit of the last printed digit."""
+# smaller changes are called none: half a unit of the last printed digit
+_UNCHANGED = {"percent": 0.0005, "count": 0.5}
 
 
 @dataclass(frozen=True)
 class Difference:
-    """How one metric changes between two evaluations.
-
-    Attributes:
-        metric: Which.
-        before, after: Its values.
-        low, high: 95 % interval of the change over resampled scenes; NaN if unknown.
-    """
+    """How one metric changes between two evaluations, with the 95 % interval over scenes."""
 
     metric: Metric
     before: float
     after: float
-    low: float = math.nan
+    low: float = math.nan  # NaN if unknown
     high: float = math.nan
 
     @property
@@ -53,14 +47,9 @@ class Difference:
 
     @property
     def tone(self) -> Tone:
-        """Whether the change is an improvement.
-
-        Examples:
-            >>> Difference(METRICS["fpr95"], 0.2, 0.1).tone, Difference(METRICS["miou"], 0.2, 0.1).tone
-            ('better', 'worse')
-        """
+        """Whether the change is an improvement."""
         gain = self.metric.gain(self.before, self.after) or 0.0
-        if abs(gain) < UNCHANGED[self.metric.unit]:
+        if abs(gain) < _UNCHANGED[self.metric.unit]:
             return "unchanged"
         return "better" if gain > 0 else "worse"
 
@@ -71,61 +60,63 @@ class Difference:
 
     @property
     def could_be_chance(self) -> bool:
-        """Whether the interval contains 0; False if it is unknown."""
-        return self.low <= 0 <= self.high
+        """Whether something changed and the interval contains 0; False if it is unknown."""
+        return self.low <= 0 <= self.high and self.tone != "unchanged"
 
     def signed(self, value: float) -> str:
         """Return a change with its sign, a true minus, in points or segments.
 
-        Examples:
-            >>> percent, count = (Difference(METRICS[k], 0, 0) for k in ("auroc", "segment_f1"))
-            >>> percent.signed(-0.0123), percent.signed(0.00001)
-            ('−1.2', '±0.0')
+        Examples
+        --------
+        >>> auroc = Difference(METRICS["auroc"], 0.5, 0.6)
+        >>> auroc.signed(-0.0123), auroc.signed(0.00001)
+        ('−1.2', '±0.0')
         """
         is_percent = self.metric.unit == "percent"
         text = f"{100 * value:+.1f}" if is_percent else f"{value:+.0f}"
-        if not text.strip("+-0."):
-            return "±" + text[1:]
-        return text.replace("-", "−")
+        return text.replace("-", "−") if text.strip("+-0.") else "±" + text[1:]
 
 
 def difference(key: str, *pairs: Pair) -> Difference | None:
     """Compare a metric over one or several pairs of evaluations.
 
-    Args:
-        key: Key of ``METRICS``.
-        pairs: Two evaluations of one dataset each. Over several pairs, fractions are averaged and counts are summed.
+    Parameters
+    ----------
+    key
+        Key of ``METRICS``.
+    pairs
+        Two evaluations of one dataset each. Over several pairs, fractions are averaged and counts
+        are summed.
 
-    Returns:
-        None if no pair has the metric in both evaluations. Both evaluations of a dataset were resampled with the same
-        scenes, so the interval is that of the replicates' differences: what is hard for both cancels.
+    Returns
+    -------
+    None if no pair has the metric in both evaluations. Both evaluations of a dataset were resampled
+    with the same scenes, so the interval is that of the replicates' differences: what is hard for
+    both cancels.
     """
     known = [(b, a) for b, a in pairs if None not in (b.value(key), a.value(key))]
     if not known:
         return None
     metric = METRICS[key]
     total = np.mean if metric.unit == "percent" else np.sum
-    before = float(total([pair[0].value(key) for pair in known]))
-    after = float(total([pair[1].value(key) for pair in known]))
+    before, after = (float(total([pair[i].value(key) for pair in known])) for i in (0, 1))
     changes = [_replicates_of_change(b, a, key) for b, a in known]
-    low, high = math.nan, math.nan
-    if len({len(change) for change in changes}) == 1:
-        low, high = interval(np.asarray(total(changes, axis=0)))
-    return Difference(metric, before, after, low, high)
+    if len({len(change) for change in changes}) > 1:
+        return Difference(metric, before, after)
+    return Difference(metric, before, after, *interval(np.asarray(total(changes, axis=0))))
 
 
 def _replicates_of_change(before: Evaluation, after: Evaluation, key: str) -> Floats:
     """Return one change per replicate; empty if the replicates cannot be paired."""
-    first, second = (one.curves.get("bootstrap", {}).get(key) for one in (before, after))
-    if first is None or second is None:
-        return np.empty(0)
-    if len(first) != len(second):
-        logger.warning(
-            "%s has %d replicates, %s %d: no interval; evaluate both with the same evaluate.bootstrap",
-            *("/".join(before.key), len(first), "/".join(after.key), len(second)),
-        )
-        return np.empty(0)
-    return second - first
+    columns = [one.curves.get("bootstrap", {}).get(key, np.empty(0)) for one in (before, after)]
+    first, second = columns
+    if len(first) == len(second):
+        return second - first
+    if len(first) and len(second):
+        names = "/".join(before.key), "/".join(after.key)
+        text = "%s has %d replicates, %s %d: evaluate both with the same evaluate.bootstrap"
+        logger.warning(text, names[0], len(first), names[1], len(second))
+    return np.empty(0)
 
 
 def pairs_text(evaluations: Mapping[Key, Evaluation]) -> str:
@@ -140,61 +131,61 @@ def pairs_text(evaluations: Mapping[Key, Evaluation]) -> str:
         if a.dataset == b.dataset and (a.network == b.network) != (a.variant == b.variant)
     ]
     blocks = []
-    pairs.sort(key=lambda pair: (pair[0].dataset, pair[0].network != pair[1].network))
-    for a, b in pairs:
+    for a, b in sorted(pairs, key=lambda p: (p[0].dataset, p[0].network != p[1].network)):
         rows = []
         for d in (difference(key, (a, b)) for key in METRICS):
             if d is not None:
                 ends = f"[{_short(d.low)}, {_short(d.high)}]" if d.has_interval else ""
                 rows.append([d.metric.key, *map(_short, (d.before, d.after, d.change)), ends])
-        header = ["", "before", "after", "change", "95 % interval over scenes"]
-        title = f"{b.dataset}: {a.network} {a.variant} -> {b.network} {b.variant}"
-        blocks.append(f"{title}\n{text_table(header, rows)}")
+        table = text_table(["", "before", "after", "change", "95 % interval over scenes"], rows)
+        blocks.append(f"{b.dataset}: {a.network} {a.variant} -> {b.network} {b.variant}\n{table}")
     return "\n\n".join(blocks)
 
 
 def protocols_text(root: Path) -> str:
     """Return the main score's AUROC / AUPRC / FPR95 under every protocol, as Markdown.
 
-    Raises:
-        FileNotFoundError: If no evaluation below `root` has OoD pixels.
+    Raises
+    ------
+    FileNotFoundError
+        If no evaluation below `root` has OoD pixels.
     """
     found = [one for one in read_evaluations(root).values() if one.value("auroc") is not None]
     if not found:
         raise FileNotFoundError(f"{root}: no evaluation with OoD pixels below it")
     protocols = list(found[0].section("protocols"))
-    lines = [f"| dataset | network | variant | {' | '.join(protocols)} |", "|" + " --- |" * (3 + len(protocols))]
-    for one in sorted(found, key=lambda one: (one.dataset, one.network, one.variant)):
-        score = str(one.metrics["score"])
-        cells = [
-            " / ".join(
-                "–" if value is None else f"{100 * value:.2f}"
-                for key in ("auroc", "auprc", "fpr95")
-                for value in [one.value("protocols", protocol, score, key)]
-            )
-            for protocol in protocols
-        ]
-        lines.append(f"| {one.dataset} | {one.network} | {one.variant} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+    rows = []
+    for one in found:
+        cells = []
+        for protocol in protocols:
+            place = ("protocols", protocol, str(one.metrics["score"]))
+            values = (one.value(*place, key) for key in ("auroc", "auprc", "fpr95"))
+            cells.append(" / ".join("–" if v is None else f"{100 * v:.2f}" for v in values))
+        rows.append([one.dataset, one.network, one.variant, *cells])
+    return markdown_table(["dataset", "network", "variant", *protocols], sorted(rows))
 
 
 def thresholds_text(root: Path, dataset: str) -> str:
     """Return the thresholds with the best F1 on a dataset, as a section for params.yaml.
 
-    Raises:
-        FileNotFoundError: If there is no evaluation of the dataset below `root`.
-        ValueError: If a threshold there was given instead of chosen, or the dataset has no OoD pixels.
+    Raises
+    ------
+    FileNotFoundError
+        If there is no evaluation of the dataset below `root`.
+    ValueError
+        If a threshold there was given instead of chosen, or the dataset has no OoD pixels.
     """
-    found = [one for one in read_evaluations(root).values() if one.dataset == dataset]
-    if not found:
-        raise FileNotFoundError(f"{root}: no <network>/<variant>/{dataset}/metrics.json below it")
     networks: dict[str, list[str]] = {}
-    for one in found:
-        of_score = one.section("component", "of_score")
-        if not of_score.get("threshold_is_oracle"):
-            path = root.joinpath(*one.key, "metrics.json")
-            raise ValueError(f"{path}: no threshold was chosen on this set")
-        networks.setdefault(one.network, []).append(f"{one.variant}: {of_score['threshold']:.9g}")
+    for one in read_evaluations(root).values():
+        if one.dataset == dataset:
+            of_score = one.section("component", "of_score")
+            if not of_score.get("threshold_is_oracle"):
+                path = root.joinpath(*one.key, "metrics.json")
+                raise ValueError(f"{path}: no threshold was chosen on this set")
+            text = f"{one.variant}: {of_score['threshold']:.9g}"
+            networks.setdefault(one.network, []).append(text)
+    if not networks:
+        raise FileNotFoundError(f"{root}: no <network>/<variant>/{dataset}/metrics.json below it")
     lines = ["evaluate:", f"  component_thresholds:       # best F1 on {dataset}"]
     return "\n".join(lines + [f"    {n}: {{{', '.join(t)}}}" for n, t in networks.items()])
 
@@ -205,29 +196,22 @@ def _short(value: float) -> str:
     return f"{value:.4f}" if abs(value) < 1 or value != int(value) else f"{value:.0f}"
 
 
-# Settings over seeds
+# --- settings over seeds
 
 
 class Repetition(NamedTuple):
-    """One evaluation under one setting.
-
-    Attributes:
-        key: Network, variant, dataset.
-        parameters: Parameter -> text; the seed is one of them.
-        metrics: Key of ``METRICS`` -> value; what is undefined is left out, None or NaN.
-    """
+    """One evaluation under one setting."""
 
     key: Key
-    parameters: Mapping[str, str]
-    metrics: Mapping[str, float | None]
+    parameters: Mapping[str, str]  # the seed is one of them
+    metrics: Mapping[str, float | None]  # keys of METRICS; undefined: left out, None or NaN
 
 
-@dataclass(frozen=True)
-class Spread:
-    """One metric over seeds: mean, standard deviation (n - 1; NaN for one), extremes, number."""
+class Spread(NamedTuple):
+    """One metric over seeds."""
 
     mean: float
-    deviation: float
+    deviation: float  # n - 1; NaN for one seed
     low: float
     high: float
     n: int
@@ -235,34 +219,25 @@ class Spread:
 
 @dataclass(frozen=True)
 class Setting:
-    """Evaluations that differ in nothing but the seed.
+    """Evaluations that differ in nothing but the seed."""
 
-    Attributes:
-        parameters: Those that differ between settings, without the seed.
-        values: Network, variant and dataset -> metric -> its values, one per seed.
-    """
-
-    parameters: tuple[tuple[str, str], ...]
-    values: Mapping[Key, Mapping[str, Sequence[float]]]
+    parameters: tuple[tuple[str, str], ...]  # those that differ between settings
+    values: Mapping[Key, Mapping[str, Sequence[float]]]  # metric -> one value per seed
 
     @property
     def name(self) -> str:
-        """The parameters as one text.
-
-        Examples:
-            >>> Setting((("train.ood_weight", "0.5"),), {}).name
-            'ood_weight 0.5'
-        """
+        """The parameters as one text."""
         return ", ".join(f"{k.split('.')[-1]} {v}" for k, v in self.parameters) or "one setting"
 
     def spread(self, key: Key, metric: str) -> Spread | None:
         """Return mean and spread of a metric; None if no seed has it.
 
-        Examples:
-            >>> key = ("mini", "baseline", "fs")
-            >>> s = Setting((), {key: {"auroc": (0.5, 0.7)}}).spread(key, "auroc")
-            >>> s.mean, round(s.deviation, 4), s.low, s.high, s.n
-            (0.6, 0.1414, 0.5, 0.7, 2)
+        Examples
+        --------
+        >>> key = ("mini", "baseline", "fs")
+        >>> s = Setting((), {key: {"auroc": (0.5, 0.7)}}).spread(key, "auroc")
+        >>> s.mean, round(s.deviation, 4), s.low, s.high, s.n
+        (0.6, 0.1414, 0.5, 0.7, 2)
         """
         values = np.array(self.values.get(key, {}).get(metric, ()))
         if not values.size:
@@ -280,14 +255,8 @@ class Setting:
 def group_by_setting(repetitions: Iterable[Repetition]) -> list[Setting]:
     """Group evaluations that differ in nothing but the seed.
 
-    Of evaluations with the same key, parameters and seed the first counts. Parameters that are equal in all evaluations
-    of each key do not name a setting.
-
-    Examples:
-        >>> key = ("mini", "ood_trained", "fs")
-        >>> runs = [Repetition(key, {"seed": s, "x": "1"}, {"auprc": float(s)}) for s in "01"]
-        >>> [(setting.name, setting.mean(key, "auprc")) for setting in group_by_setting(runs)]
-        [('one setting', 0.5)]
+    Of evaluations with the same key, parameters and seed the first counts. Parameters that are
+    equal in all evaluations of each key do not name a setting.
     """
     # 1. each evaluation once
     distinct: dict[tuple[Key, tuple[tuple[str, str], ...]], Repetition] = {}
@@ -311,54 +280,43 @@ def group_by_setting(repetitions: Iterable[Repetition]) -> list[Setting]:
     return [Setting(parameters, values) for parameters, values in sorted(groups.items())]
 
 
+# the file was metrics.json in version 0.1
 _COLUMN = re.compile(rf"evaluate/([^/]+)/([^/]+)/([^/]+)/\w+\.json:({'|'.join(METRICS)})$")
-_SECTIONS = frozenset(Params.model_fields)
 
 
 def read_experiments(text: str) -> list[Setting]:
     r"""Read what ``dvc exp show --csv`` prints.
 
     Its columns are parameters by their dotted key, metrics as
-    ``data/evaluate/<network>/<variant>/<dataset>/<file>.json:<key>`` and hashes of files. The workspace is left out if
-    a commit or experiment has the same parameters, and so is what has not run yet. Baselines do not depend on
-    ``train``: those that differ in nothing else are one.
+    ``data/evaluate/<network>/<variant>/<dataset>/summary.json:<key>`` and hashes of files. The
+    workspace is left out if a commit or experiment has the same parameters, and so is what has not
+    run yet. Baselines do not depend on ``train``: those that differ in nothing else are one.
 
-    Raises:
-        ValueError: If there is no metric of an evaluation.
-
-    Examples:
-        >>> column = "data/evaluate/mini/ood_trained/fs/summary.json:auprc"
-        >>> text = f"Experiment,rev,{column},seed,train.ood_weight\na,1,0.4,0,0.5\nb,2,0.6,1,0.5\n"
-        >>> [s.mean(("mini", "ood_trained", "fs"), "auprc") for s in read_experiments(text)]
-        [0.5]
+    Raises
+    ------
+    ValueError
+        If there is no metric of an evaluation.
     """
     rows = list(csv.DictReader(io.StringIO(text)))
     columns = list(rows[0]) if rows else []
-    metric_columns = {c: match.groups() for c in columns if (match := _COLUMN.search(c))}
-    if not metric_columns:
+    of_metrics = {c: match.groups() for c in columns if (match := _COLUMN.search(c))}
+    if not of_metrics:
         raise ValueError(
             "no column like data/evaluate/NETWORK/VARIANT/DATASET/summary.json:auprc; expected "
             "what 'dvc exp show --csv' prints"
         )
-    parameters = [c for c in columns if c.split(".")[0] in _SECTIONS]
+    parameters = [c for c in columns if c.split(".")[0] in Params.model_fields]
     repetitions = []
     # the workspace last: of equal evaluations the first counts
     for row in sorted(rows, key=lambda row: row.get("rev") == "workspace"):
-        metrics: dict[Key, dict[str, float]] = {}
-        for column, (network, variant, dataset, name) in metric_columns.items():
+        metrics: dict[Key, dict[str, float | None]] = {}
+        for column, (network, variant, dataset, name) in of_metrics.items():
             if row[column]:
-                metrics.setdefault((network, variant, dataset), {})[name] = _number(row[column])
+                metrics.setdefault((network, variant, dataset), {})[name] = float(row[column])
         for key, values in metrics.items():
             used = [c for c in parameters if key[1] != "baseline" or not c.startswith("train.")]
             repetitions.append(Repetition(key, {c: row[c] or "" for c in used}, values))
     return group_by_setting(repetitions)
-
-
-def _number(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        return math.nan
 
 
 def spreads_text(settings: Sequence[Setting]) -> str:
@@ -368,11 +326,13 @@ def spreads_text(settings: Sequence[Setting]) -> str:
         found = [setting for setting in settings if key in setting.values]
         for setting in found:
             is_named = len(found) > 1 or setting.parameters
-            title = " · ".join([*key, setting.name] if is_named else key)
-            spreads = [(m, s) for m in METRICS if (s := setting.spread(key, m)) is not None]
-            rows = [[name, *map(_short, (s.mean, s.deviation, s.low, s.high)), str(s.n)] for name, s in spreads]
+            rows = [
+                [name, *map(_short, s[:4]), str(s.n)]
+                for name in METRICS
+                if (s := setting.spread(key, name)) is not None
+            ]
             table = text_table(["", "mean", "sd", "lowest", "highest", "n"], rows)
-            blocks.append(f"{title}\n{table}")
+            blocks.append(f"{' · '.join([*key, setting.name] if is_named else key)}\n{table}")
     return "\n\n".join(blocks)
 
 
@@ -382,11 +342,11 @@ def all_keys(settings: Sequence[Setting]) -> list[Key]:
     return sorted(found, key=lambda key: (key[2], *key[:2]))
 
 
-# Gain against cost
+# --- gain against cost
 
 
 class TradeOffPoint(NamedTuple):
-    """A setting's mean mIoU over the labelled datasets, its AUPRC, and whether none beats it."""
+    """A setting: mIoU, the mean over the labelled datasets, against AUPRC."""
 
     setting: Setting
     miou: float
@@ -394,77 +354,55 @@ class TradeOffPoint(NamedTuple):
     is_optimal: bool
 
 
-@dataclass(frozen=True)
-class TradeOff:
-    """AUPRC against mIoU of all settings of one OoD-trained network on one dataset.
-
-    Attributes:
-        network, dataset: Which.
-        points: One per setting, the highest AUPRC first.
-        baselines: Distinct ``(mIoU, AUPRC)`` of the baselines.
-    """
+class TradeOff(NamedTuple):
+    """All settings of one OoD-trained network on one dataset, the highest AUPRC first."""
 
     network: str
     dataset: str
     points: Sequence[TradeOffPoint]
-    baselines: Sequence[tuple[float, float]]
+    baselines: Sequence[tuple[float, float]]  # distinct (mIoU, AUPRC)
 
 
 def trade_offs(settings: Sequence[Setting]) -> list[TradeOff]:
     """Return gain against cost for each network and dataset that has both."""
-    datasets = {
-        (network, dataset)
-        for setting in settings
-        for (network, _, dataset), metrics in setting.values.items()
-        if "auprc" in metrics
-    }
+    keys = [key for key in all_keys(settings) if key[1] == "ood_trained"]
     found = []
-    for network, dataset in sorted(datasets):
-        points = []
-        for setting in settings:
-            auprc = setting.spread((network, "ood_trained", dataset), "auprc")
-            miou = _mean_miou(setting, network, "ood_trained")
-            if auprc is not None and miou is not None:
-                points.append(TradeOffPoint(setting, miou, auprc, is_optimal=False))
-        if not points:
-            continue
-        optimal = pareto_front(
-            np.array([point.miou for point in points]), np.array([point.auprc.mean for point in points])
-        )
-        points = [p._replace(is_optimal=bool(o)) for p, o in zip(points, optimal, strict=True)]
-        points.sort(key=lambda point: -point.auprc.mean)
-        baselines = {
-            (cost, gain)
+    for network, variant, dataset in keys:
+        points = [
+            TradeOffPoint(setting, miou, auprc, is_optimal=False)
             for setting in settings
-            if (gain := setting.mean((network, "baseline", dataset), "auprc")) is not None
-            and (cost := _mean_miou(setting, network, "baseline")) is not None
-        }
-        found.append(TradeOff(network, dataset, points, sorted(baselines)))
+            if (auprc := setting.spread((network, variant, dataset), "auprc")) is not None
+            and (miou := _mean_miou(setting, network, variant)) is not None
+        ]
+        if points:
+            points.sort(key=lambda point: -point.auprc.mean)
+            optimal = pareto_front(np.array([(p.miou, p.auprc.mean) for p in points]))
+            points = [p._replace(is_optimal=bool(o)) for p, o in zip(points, optimal, strict=True)]
+            baselines = {
+                (miou, gain)
+                for setting in settings
+                if (gain := setting.mean((network, "baseline", dataset), "auprc")) is not None
+                and (miou := _mean_miou(setting, network, "baseline")) is not None
+            }
+            found.append(TradeOff(network, dataset, points, sorted(baselines)))
     return found
 
 
 def _mean_miou(setting: Setting, network: str, variant: str) -> float | None:
-    means = [
-        mean
-        for key in setting.values
-        if key[:2] == (network, variant) and (mean := setting.mean(key, "miou")) is not None
-    ]
+    keys = [key for key in setting.values if key[:2] == (network, variant)]
+    means = [mean for key in keys if (mean := setting.mean(key, "miou")) is not None]
     return sum(means) / len(means) if means else None
 
 
-def pareto_front(x: Floats, y: Floats) -> npt.NDArray[np.bool_]:
-    """Return which points are Pareto-optimal: no other is as high in both and higher in one.
+def pareto_front(points: Floats) -> npt.NDArray[np.bool_]:
+    """Return which of ``(N, 2)`` points are Pareto-optimal; in both columns higher is better.
 
-    Args:
-        x, y: ``(N,)`` each, higher is better.
-
-    Returns:
-        ``(N,) bool``.
-
-    Examples:
-        >>> pareto_front(np.array([1.0, 2.0, 0.5]), np.array([2.0, 1.0, 1.5])).tolist()
-        [True, True, False]
+    Examples
+    --------
+    >>> pareto_front(np.array([[1.0, 2.0], [2.0, 1.0], [0.5, 1.5]])).tolist()
+    [True, True, False]
     """
-    at_least = (x[None] >= x[:, None]) & (y[None] >= y[:, None])
-    different = (x[None] != x[:, None]) | (y[None] != y[:, None])
+    # dominated: another point is at least as high in both and differs
+    at_least = (points[None] >= points[:, None]).all(axis=2)
+    different = (points[None] != points[:, None]).any(axis=2)
     return np.asarray(~(at_least & different).any(axis=1))

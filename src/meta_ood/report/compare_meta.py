@@ -1,12 +1,15 @@
-"""Meta classifiers and fold schemes side by side, and carried over to other datasets."""
+"""Compare meta classifiers and fold schemes, and apply each to the other datasets."""
 
 from __future__ import annotations
 
+import logging
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from meta_ood.data.text_table import markdown_table
 from meta_ood.meta_classification import quality
 from meta_ood.meta_classification.classifier import fit
 from meta_ood.meta_classification.cross_validation import operating_points
@@ -17,67 +20,31 @@ from meta_ood.metrics import component
 from meta_ood.metrics.segment import segment_errors
 from meta_ood.segments import SegmentTable
 
-_HALF = 0.5
-"""The published operating point."""
+logger = logging.getLogger(__name__)
 
-_QUICK = "logistic_regression"
-"""Leaves single segments out without fitting anew."""
+_OPERATING_POINT = 0.5
+"""The published one."""
 
 
 @dataclass(frozen=True)
-class Row:
-    """How good one way of judging the segments of one table is.
-
-    Attributes:
-        trained_on, tested_on: Names of the tables; the same = cross-validated.
-        classifier, folds: Names in ``CLASSIFIERS`` and ``FOLDS``; ``folds`` is "" for a transfer.
-        segments, false: How many, and how many of them are false.
-        removed_false, lost_true: False segments that go, true segments that go with them.
-        segment_f1, component_f1: Before and after: of all segments, and of those kept; NaN where nothing is there.
-        auroc, auprc, brier, calibration_error: Of the probabilities of the segments judged, 1 = false; NaN where not
-            defined.
-        kept_unjudged: Segments kept because nothing could be learnt for them.
-    """
+class MetaComparison:
+    """One classifier on the segments of one table; what is not defined is NaN."""
 
     trained_on: str
-    tested_on: str
+    tested_on: str  # the same as `trained_on`: cross-validated
     classifier: str
-    folds: str
+    folds: str  # empty if trained on another table
     segments: int
     false: int
     removed_false: int
-    lost_true: int
-    segment_f1: tuple[float, float]
+    lost_true: int  # true segments that were removed
+    segment_f1: tuple[float, float]  # of all segments, of those kept
     component_f1: tuple[float, float]
-    auroc: float
+    auroc: float  # this and the next three: of the segments that a classifier was fitted for
     auprc: float
     brier: float
     calibration_error: float
-    kept_unjudged: int
-
-
-def _row(
-    names: tuple[str, str, str, str], table: SegmentTable, probability: Floats, judged: Flags, points: Floats | float
-) -> Row:
-    false = false_positives(table)
-    removed = probability > points
-    said, answer = probability[judged], false[judged]
-    of_segments = segment_errors(table, removed).summary()
-    before, after = (component.component_metrics(component.of_table(table, kept)).f1 for kept in (None, ~removed))
-    return Row(
-        *names,
-        segments=len(false),
-        false=int(false.sum()),
-        removed_false=int((removed & false).sum()),
-        lost_true=int((removed & ~false).sum()),
-        segment_f1=(of_segments["before"]["f1"], of_segments["after_meta"]["f1"]),
-        component_f1=(before, after),
-        auroc=quality.auroc(said, answer),
-        auprc=quality.auprc(said, answer),
-        brier=quality.brier(said, answer),
-        calibration_error=quality.calibration(said, answer).error,
-        kept_unjudged=int((~judged).sum()),
-    )
+    kept_without_classifier: int
 
 
 def compare(
@@ -86,88 +53,101 @@ def compare(
     folds: Sequence[str] = tuple(FOLDS),
     most_fits: int = 400,
     max_lost: float | None = None,
-) -> list[Row]:
-    """Cross-validate each classifier in each fold scheme on each table, then carry each over.
+) -> list[MetaComparison]:
+    """Cross-validate each classifier in each fold scheme, and test it on the other tables.
 
-    Args:
-        tables: Name -> segments; all with the same features.
-        classifiers, folds: Names in ``CLASSIFIERS`` and ``FOLDS``.
-        most_fits: Schemes that would need more cold fits of one classifier are left out; the leave-one-out of the
-            logistic regression is no cold fit.
-        max_lost: None removes at probability 0.5; otherwise the most true segments, as a fraction in [0, 1], that may
-            be lost: the operating point is chosen without the fold judged, and for a transfer on the table trained on,
-            judged by scene.
+    Parameters
+    ----------
+    tables
+        Name -> segments; all with the same features.
+    classifiers, folds
+        Names in ``CLASSIFIERS`` and ``FOLDS``.
+    most_fits
+        Schemes that need more fits of one classifier are left out. The logistic regression leaves
+        single segments out without a fit each.
+    max_lost
+        None removes at probability 0.5; otherwise the most true segments, as a fraction in [0, 1],
+        that may be lost. The operating point is chosen without the tested fold or table.
 
-    Returns:
-        Rows: cross-validated first, then trained on all of one table and tested on another.
-
-    Raises:
-        ValueError: Unknown names; tables with different features.
+    Raises
+    ------
+    ValueError
+        Unknown names; tables with different features.
     """
     rows = []
     for name, table in tables.items():
         for classifier in classifiers:
             for scheme in folds:
-                cold = scheme in ("leave_one_out", "published") and classifier != _QUICK
-                if cold and (scheme == "published" or len(table.features) > most_fits):
+                # "published" is defined for the logistic regression alone
+                fits = {"leave_one_out": len(table.features), "published": math.inf}.get(scheme, 0)
+                if classifier != "logistic_regression" and fits > most_fits:
                     continue
-                judged = out_of_fold(table, scheme, classifier)
-                names = (name, name, classifier, scheme)
-                points: Floats | float = _HALF
+                logger.info("%s: %s, folds by %s", name, classifier, scheme)
+                found = out_of_fold(table, scheme, classifier)
+                points: Floats | float = _OPERATING_POINT
                 if max_lost is not None:
-                    points = operating_points(table, judged, scheme, classifier, {}, max_lost)
-                rows.append(_row(names, table, judged.probability, judged.has_classifier, points))
-    for source, learnt_from in tables.items():
-        for classifier in classifiers if len(tables) > 1 else ():
-            fitted, point = fit(learnt_from, classifier), _HALF
+                    points = operating_points(table, found, scheme, classifier, {}, max_lost)
+                names = (name, name, classifier, scheme)
+                rows.append(_row(names, table, found.probability, found.has_classifier, points))
+    for source, training in tables.items() if len(tables) > 1 else ():
+        for classifier in classifiers:
+            logger.info("%s: %s, tested on the other tables", source, classifier)
+            fitted, point = fit(training, classifier), _OPERATING_POINT
             if max_lost is not None:
-                said = out_of_fold(learnt_from, "scene", classifier).probability
-                false = false_positives(learnt_from)
-                point = quality.operating_point_for_max_lost(said, false, max_lost)
+                probability = out_of_fold(training, "scene", classifier).probability
+                false = false_positives(training)
+                point = quality.operating_point_for_max_lost(probability, false, max_lost)
             for target, table in tables.items():
-                if source == target:
-                    continue
-                known = np.full(len(table.features), not fitted.fit_failure)
-                names = (source, target, classifier, "")
-                rows.append(_row(names, table, fitted.probability(table), known, point))
+                if source != target:
+                    known = np.full(len(table.features), not fitted.fit_failure)
+                    names = (source, target, classifier, "")
+                    rows.append(_row(names, table, fitted.probability(table), known, point))
     return rows
 
 
-def as_markdown(rows: Sequence[Row]) -> str:
-    """Return the rows as a Markdown table.
+def _row(
+    names: tuple[str, str, str, str],
+    table: SegmentTable,
+    probability: Floats,
+    known: Flags,
+    points: Floats | float,
+) -> MetaComparison:
+    false = false_positives(table)
+    removed = probability > points
+    errors = segment_errors(table, removed).summary()
+    components = [component.of_table(table, kept) for kept in (None, ~removed)]
+    before, after = (component.component_metrics(overlaps).f1 for overlaps in components)
+    return MetaComparison(
+        *names,
+        segments=len(false),
+        false=int(false.sum()),
+        removed_false=int((removed & false).sum()),
+        lost_true=int((removed & ~false).sum()),
+        segment_f1=(errors["before"]["f1"], errors["after_meta"]["f1"]),
+        component_f1=(before, after),
+        auroc=quality.auroc(probability[known], false[known]),
+        auprc=quality.auprc(probability[known], false[known]),
+        brier=quality.brier(probability[known], false[known]),
+        calibration_error=quality.calibration(probability[known], false[known]).error,
+        kept_without_classifier=int((~known).sum()),
+    )
 
-    Examples:
-        >>> f1 = (0.4, 0.8), (0.1, 0.125)
-        >>> row = Row("a", "b", "logistic_regression", "", 4, 3, 2, 1, *f1, 0.5, 0.75, 0.2, 0.1, 0)
-        >>> for line in as_markdown([row]).splitlines()[2].split(" | ", 7):
-        ...     print(line)
-        | a → b
-        logistic_regression
-        –
-        4
-        3
-        2
-        1
-        0.400 → 0.800 | 0.100 → 0.125 | 0.500 | 0.750 | 0.200 | 0.100 |
-    """
-    lines = [
-        "| segments | classifier | folds | n | false | false removed | true lost "
-        "| segment F1 | component F1 | AUROC | AUPRC | Brier | ECE |",
-        "|---|---|---|---|---|---|---|---|---|---|---|---|---|",
-    ]
+
+def as_markdown(rows: Sequence[MetaComparison]) -> str:
+    """Return the rows as a Markdown table."""
+    titles = ["segments", "classifier", "folds", "n", "false", "false removed", "true lost"]
+    titles += ["segment F1", "component F1", "AUROC", "AUPRC", "Brier", "ECE"]
+    lines = []
     for row in rows:
-        names = row.trained_on
-        if row.tested_on != row.trained_on:
-            names += f" → {row.tested_on}"
-        f1 = (" → ".join(map(_short, pair)) for pair in (row.segment_f1, row.component_f1))
-        figures = map(_short, (row.auroc, row.auprc, row.brier, row.calibration_error))
-        unjudged = f" ({row.kept_unjudged} unjudged)" if row.kept_unjudged else ""
-        lines.append(
-            f"| {names} | {row.classifier} | {row.folds or '–'} | {row.segments}{unjudged} "
-            f"| {row.false} | {row.removed_false} | {row.lost_true} "
-            f"| {' | '.join((*f1, *figures))} |"
-        )
-    return "\n".join(lines) + "\n"
+        is_transfer = row.tested_on != row.trained_on
+        names = f"{row.trained_on} → {row.tested_on}" if is_transfer else row.trained_on
+        unknown = row.kept_without_classifier
+        count = f"{row.segments} ({unknown} without classifier)" if unknown else f"{row.segments}"
+        counts = [count, *map(str, (row.false, row.removed_false, row.lost_true))]
+        f1 = [" → ".join(map(_short, pair)) for pair in (row.segment_f1, row.component_f1)]
+        values = map(_short, (row.auroc, row.auprc, row.brier, row.calibration_error))
+        lines.append([names, row.classifier, row.folds or "–", *counts, *f1, *values])
+    return markdown_table(titles, lines) + "\n"
 
 
 def _short(value: float) -> str:

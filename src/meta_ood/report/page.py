@@ -1,7 +1,7 @@
 """The report and the comparison of experiments as self-contained HTML pages.
 
-A page has no script, refers to no other file and no other host, and the same inputs give the same bytes. The texts of
-the pages stand in ``templates/``.
+A page has no script, refers to no other file and no other host, and the same inputs give the same
+bytes. The texts of the pages stand in ``templates/``.
 """
 
 from __future__ import annotations
@@ -17,20 +17,14 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from meta_ood import __version__
 from meta_ood.config import Params
+from meta_ood.data.labels import CITYSCAPES
 from meta_ood.metrics.catalogue import METRICS
 from meta_ood.report import breakdowns, pictures, plots
 from meta_ood.report.compare import Difference, Setting, TradeOff, all_keys, difference, trade_offs
 from meta_ood.report.headline import summarise
-from meta_ood.report.published import LEAD, BesidePublished, numbered_sources, remarks_of
+from meta_ood.report.published import LEAD, BesidePublished, all_remarks, numbered_sources
 from meta_ood.report.results import Results
-
-_CHANGES = (
-    *(metric.key for metric in breakdowns.PIXEL),
-    "segment_false_positives_after_meta",
-    "segment_false_negatives_after_meta",
-    "miou",
-)
-"""Metrics whose changes are listed with their intervals."""
+from meta_ood.report.tables import PRINTED
 
 FEW_SCENES = 10
 """With fewer scenes the page warns that intervals are too narrow."""
@@ -67,17 +61,15 @@ def report_page(
 ) -> str:
     """Return the page of the stage `report`.
 
-    Args:
-        title: The page's title.
-        results: The evaluations; pictures are read from their files.
-        provenance: Name -> value for the footer; nothing that differs between two runs on the same inputs.
-        published: Published results of the same networks and datasets.
-        settings: Evaluations with other seeds or parameters, for the section over seeds.
+    `provenance` stands in the footer; nothing in it may differ between two runs on the same inputs.
+    `settings` are evaluations with other seeds or parameters, for the section over seeds.
     """
     pairs = results.pairs
     of_dataset = {one.dataset: one for one in reversed(results.ordered)}
     scenes = {dataset: one.value("scenes") for dataset, one in of_dataset.items()}
-    changes = [(pair[1], [difference(key, pair) for key in _CHANGES]) for pair in pairs]
+    # errors of segments after meta classification only
+    keys = [m.key for m in PRINTED if f"{m.key}_after_meta" not in METRICS]
+    changes = [(pair[1], [difference(key, pair) for key in keys]) for pair in pairs]
     with_classes = [pair for pair in pairs if all(one.metrics.get("class_iou") for one in pair)]
     return _render(
         "report.html.j2",
@@ -89,7 +81,7 @@ def report_page(
         changes=[(one, row) for one, row in changes if any(d and d.has_interval for d in row)],
         published=published,
         published_lead=LEAD,
-        remarks=remarks_of(published),
+        remarks=all_remarks(published),
         sources=numbered_sources(published),
         settings=settings,
         trade_offs=_with_plots(settings),
@@ -107,7 +99,7 @@ def report_page(
         labels=sorted(breakdowns.object_groups(pairs, "label_id")),
         with_labels=[pair for pair in pairs if pair[1].section("detection", "label_id")],
         with_classes=with_classes,
-        class_ious=breakdowns.class_ious(with_classes),
+        class_names=CITYSCAPES.names,
         first_of_dataset=[of_dataset[d] for d in results.datasets if d in of_dataset],
     )
 

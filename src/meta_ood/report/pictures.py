@@ -5,11 +5,12 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
+from meta_ood.data.images import image_size, read_image
 from meta_ood.data.labels import IGNORE, IN, NEUTRAL, OOD
 from meta_ood.evaluation import overlays
 from meta_ood.report.results import Evaluation, Results
@@ -28,8 +29,7 @@ LEGEND = (
 )
 
 
-@dataclass(frozen=True)
-class Picture:
+class Picture(NamedTuple):
     """A picture of the page: a data URI, the text that stands for it, caption and small print."""
 
     source: str
@@ -38,8 +38,7 @@ class Picture:
     note: str = ""
 
 
-@dataclass(frozen=True)
-class Scene:
+class Scene(NamedTuple):
     """The pictures of one frame: image and target, and one strip per network."""
 
     image_id: str
@@ -88,21 +87,14 @@ def _scene(evaluations: Sequence[Evaluation], image_id: str) -> Scene:
 
 
 def data_uri(path: Path) -> str:
-    """Return a picture as a data URI: as it is if it is narrow, else as a smaller JPEG.
-
-    Raises:
-        ValueError: If the file is no picture.
-    """
-    try:
-        with Image.open(path, formats=["PNG"]) as image:
-            if image.width <= WIDTH:
-                data, media = path.read_bytes(), "image/png"
-            else:
-                height = max(1, round(image.height * WIDTH / image.width))
-                small = image.convert("RGB").resize((WIDTH, height), Image.Resampling.LANCZOS)
-                buffer = io.BytesIO()
-                small.save(buffer, "jpeg", quality=88)
-                data, media = buffer.getvalue(), "image/jpeg"
-    except (UnidentifiedImageError, OSError) as error:
-        raise ValueError(f"{path}: not a readable PNG: {error}") from None
+    """Return a picture as a data URI: as it is if it is narrow, else as a smaller JPEG."""
+    height, width = image_size(path)
+    if width <= WIDTH:
+        data, media = path.read_bytes(), "image/png"
+    else:
+        size = WIDTH, max(1, round(height * WIDTH / width))
+        buffer = io.BytesIO()
+        image = Image.fromarray(read_image(path)).resize(size, Image.Resampling.LANCZOS)
+        image.save(buffer, "jpeg", quality=88)
+        data, media = buffer.getvalue(), "image/jpeg"
     return f"data:{media};base64,{base64.b64encode(data).decode('ascii')}"

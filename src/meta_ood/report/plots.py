@@ -1,7 +1,8 @@
 """The page's plots: SVG elements that follow the page's light and dark mode.
 
-Every plot is drawn by matplotlib. The id of each of its groups starts with the plot's name, so that ids are unique in
-the page, and ends in a role, ``ink`` or ``grid`` or ``line``: style.css colours text, axes and grid by it.
+Every plot is drawn by matplotlib. The id of each of its groups starts with the plot's name, so that
+ids are unique in the page, and ends in a role, ``ink`` or ``grid`` or ``line``: style.css colours
+text, axes and grid by it.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import matplotlib
 import numpy as np
@@ -24,7 +25,7 @@ from matplotlib.spines import Spine
 from matplotlib.text import Text
 
 from meta_ood.report.compare import TradeOff, difference
-from meta_ood.report.results import Columns, Evaluation, Results
+from meta_ood.report.results import Evaluation, Results
 
 COLOURS = {"baseline": "#7486a8", "ood_trained": "#e06c00"}
 """Variant -> colour that is readable on light and dark ground; the baseline is dashed too."""
@@ -39,89 +40,78 @@ _MOST_LABELS = 30
 """So many points of a Pareto plot are labelled; the table below it has all."""
 
 
-@dataclass(frozen=True)
-class Plot:
-    """A plot for the page.
-
-    Attributes:
-        title, description: Plain texts; the description stands for the picture where that cannot be seen.
-        width, height: Of the view box.
-        contents: What stands between ``<svg>`` and ``</svg>``.
-    """
+class Plot(NamedTuple):
+    """A plot for the page; the description stands for it where it cannot be seen."""
 
     title: str
     description: str
-    width: float
+    width: float  # of the view box
     height: float
-    contents: Markup
+    contents: Markup  # between <svg> and </svg>
 
 
-@dataclass(frozen=True)
-class _Curve:
-    """A plot with one line per variant: its title, file stem, columns, and the metric shown."""
-
+class _Curve(NamedTuple):
     title: str
-    stem: str
-    x: str
-    y: str
-    metric: str = ""
-    is_diagonal: bool = False
+    stem: str  # of the file
+    columns: tuple[str, str]
+    labels: tuple[str, str]
+    metric: str = ""  # in the legend
 
 
 _CURVES = (
-    _Curve("ROC, AUROC", "roc", "false_positive_rate", "true_positive_rate", "auroc"),
-    _Curve("Precision-recall, AUPRC", "pr", "recall", "precision", "auprc"),
-    _Curve("Errors of segments", "trade_off", "false_positives", "false_negatives"),
-    _Curve("Reliability: meta classifier", *("meta_calibration", "predicted", "observed"), is_diagonal=True),
     _Curve(
-        "Reliability: known classes", *("reliability", "confidence", "accuracy", "calibration_error"), is_diagonal=True
+        *("ROC, AUROC", "roc", ("false_positive_rate", "true_positive_rate")),
+        *(("false positive rate", "true positive rate"), "auroc"),
+    ),
+    _Curve(
+        *("Precision-recall, AUPRC", "pr", ("recall", "precision"), ("recall", "precision")),
+        "auprc",
+    ),
+    _Curve(
+        *("Errors of segments", "trade_off", ("false_positives", "false_negatives")),
+        ("false segments kept", "objects missed"),
+    ),
+    _Curve(
+        *("Reliability: meta classifier", "meta_calibration", ("predicted", "observed")),
+        ("predicted probability of a false segment", "observed share of false segments"),
+    ),
+    _Curve(
+        *("Reliability: known classes", "reliability", ("confidence", "accuracy")),
+        *(("confidence", "accuracy"), "calibration_error"),
     ),
 )
-_LABELS = {
-    "false_positives": "false segments kept",
-    "false_negatives": "objects missed",
-    "predicted": "predicted probability of a false segment",
-    "observed": "observed share of false segments",
-}
-"""Column -> label of its axis, where that is not the column's name."""
 
 
 def curve_plots(variants: Sequence[Evaluation], name: str) -> list[Plot]:
-    """Plot ROC, precision-recall, errors, calibrations and scores of pixels.
+    """Plot ROC, precision-recall, errors, calibrations and scores of pixels, as far as known.
 
-    Args:
-        variants: Of one network on one dataset.
-        name: Unique in the page; starts with a letter.
-
-    Returns:
-        Only the plots for which a variant has the curve.
+    Parameters
+    ----------
+    variants
+        Of one network on one dataset.
+    name
+        Unique in the page; starts with a letter.
     """
     plots = [_curve_plot(curve, variants, f"{name}-{curve.stem}") for curve in _CURVES]
     plots.insert(2, _score_plot(variants, f"{name}-scores"))
     return [plot for plot in plots if plot is not None]
 
 
-def _with_curve(variants: Sequence[Evaluation], stem: str, *columns: str) -> list[tuple[Evaluation, Columns]]:
-    """Return the variants that have the curve with at least one row."""
-    found = [(one, one.curves.get(stem, {})) for one in variants]
-    return [(one, curve) for one, curve in found if all(len(curve.get(c, ())) for c in columns)]
-
-
 def _curve_plot(curve: _Curve, variants: Sequence[Evaluation], name: str) -> Plot | None:
-    found = _with_curve(variants, curve.stem, curve.x, curve.y)
-    if not found:
-        return None
+    """Draw one line per variant that has the curve with at least one row."""
+    x, y = curve.columns
+    found = [(one, c) for one in variants if len((c := one.curves.get(curve.stem, {})).get(x, ()))]
     is_trade_off = curve.stem == "trade_off"
-    if is_trade_off and not any(columns[curve.y].any() for _, columns in found):
-        return None  # no object that could be missed
+    # without any object there is no trade-off
+    if not found or (is_trade_off and not any(columns[y].any() for _, columns in found)):
+        return None
     with _style(name):
-        x, y = (_LABELS.get(c, c.replace("_", " ")) for c in (curve.x, curve.y))
-        axes = _axes(x, y)
+        axes = _axes(*curve.labels)
         if is_trade_off:
-            axes.set_ylim(0, 1.03 * max(columns[curve.y].max() for _, columns in found))
+            axes.set_ylim(0, 1.03 * max(columns[y].max() for _, columns in found))
         else:
             axes.set(xlim=(0, 1), ylim=(0, 1.01))
-        if curve.is_diagonal:
+        if curve.title.startswith("Reliability"):
             axes.plot([0, 1], [0, 1], color=_GRID, linestyle="dotted")
         if curve.stem == "roc":  # FPR95 is read where the curve crosses this line
             axes.axhline(0.95, color=_INK, linewidth=0.7, linestyle=(0, (1, 2)))
@@ -129,22 +119,22 @@ def _curve_plot(curve: _Curve, variants: Sequence[Evaluation], name: str) -> Plo
         for one, columns in found:
             value = one.value(curve.metric) if curve.metric else None
             if curve.stem == "meta_calibration":
-                gap = np.abs(columns["predicted"] - columns["observed"])
+                gap = np.abs(columns[x] - columns[y])
                 value = float(np.average(gap, weights=columns["segments"]))
             text = None if value is None else f"{100 * value:.1f} %"
             colour = COLOURS.get(one.variant, OTHER)
             line = "dashed" if one.variant == "baseline" else "solid"
-            axes.plot(columns[curve.x], columns[curve.y], color=colour, linestyle=line, label=text)
-            kept, missed = (one.value(f"segment_{c}_after_meta") for c in (curve.x, curve.y))
-            words.append(f"{one.variant}: {text or 'no metric'}")
+            axes.plot(columns[x], columns[y], color=colour, linestyle=line, label=text)
+            kept, missed = (one.value(f"segment_{c}_after_meta") for c in (x, y))
             if is_trade_off and kept is not None and missed is not None:
                 axes.plot(kept, missed, "o", color=colour, markeredgecolor="white")
-                words[-1] = f"{one.variant}: {kept:.0f} kept and {missed:.0f} missed"
+                text = f"{kept:.0f} kept and {missed:.0f} missed"
+            words.append(f"{one.variant}: {text or 'no metric'}")
         return _plot(curve.title, f"{curve.title}. {'; '.join(words)}.", axes, name)
 
 
 def _score_plot(variants: Sequence[Evaluation], name: str) -> Plot | None:
-    found = _with_curve(variants, "histogram", "score", "in_distribution", "ood")
+    found = [(one, one.curves["histogram"]) for one in variants if "histogram" in one.curves]
     kinds = (("in_distribution", "known pixels", "dotted"), ("ood", "OoD pixels", "solid"))
     if not all(any(curve[column].any() for _, curve in found) for column, *_ in kinds):
         return None
@@ -153,14 +143,13 @@ def _score_plot(variants: Sequence[Evaluation], name: str) -> Plot | None:
         axes.set(yscale="log", ylim=(1e-4, 1))
         for one, curve in found:
             for column, label, line in kinds:
-                if total := curve[column].sum():
-                    share = np.where(curve[column] > 0, curve[column] / total, np.nan)
-                    axes.plot(
-                        *(curve["score"], share),
-                        color=COLOURS.get(one.variant, OTHER),
-                        linestyle=line,
-                        label=label if one is found[-1][0] else None,
-                    )
+                # a logarithmic axis has no zero: NaN leaves a gap
+                share = np.where(curve[column] > 0, curve[column], np.nan) / curve[column].sum()
+                colour, shown = (
+                    COLOURS.get(one.variant, OTHER),
+                    label if one is found[-1][0] else None,
+                )
+                axes.plot(curve["score"], share, color=colour, linestyle=line, label=shown)
         text = "Distribution of the score over known and over OoD pixels, two lines per variant."
         return _plot("Scores of pixels", text, axes, name)
 
@@ -189,7 +178,9 @@ def cost_plots(results: Results, name: str) -> list[Plot]:
                 x, y = (100 * np.array([d.before, d.after]) for d in (miou, auprc))
                 axes.plot(x, y, color=colour, label=network)
                 axes.plot(x[1], y[1], "o", color=colour, markeredgecolor="white")
-                words.append(f"{network}: mIoU {x[0]:.1f} to {x[1]:.1f} %, AUPRC {y[0]:.1f} to {y[1]:.1f} %")
+                words.append(
+                    f"{network}: mIoU {x[0]:.1f} to {x[1]:.1f} %, AUPRC {y[0]:.1f} to {y[1]:.1f} %"
+                )
             text = f"Gain against cost on {dataset}. {'; '.join(words)}."
             plots.append(_plot(dataset, text, axes, plot_name))
     return plots
@@ -198,19 +189,22 @@ def cost_plots(results: Results, name: str) -> list[Plot]:
 def pareto_plot(trade_off: TradeOff, name: str) -> Plot:
     """Plot the AUPRC of all settings against their mIoU, with the Pareto front dashed."""
     points = sorted(trade_off.points, key=lambda point: point.miou)
-    front = np.array([(p.miou, p.auprc.mean) for p in points if p.is_optimal])
+    place = 100 * np.array([(p.miou, p.auprc.mean) for p in points]).T
+    front = place[:, [p.is_optimal for p in points]]
     with _style(name):
         axes = _axes("mIoU [%]", "AUPRC [%]", size=(6.4, 3.6))
-        axes.plot(*100 * front.T, color=_INK, linestyle="dashed")
-        for label, values, colour in (
-            ("OoD-trained", [(p.miou, p.auprc.mean) for p in points], COLOURS["ood_trained"]),
-            ("baseline", trade_off.baselines, COLOURS["baseline"]),
-        ):
-            if len(values):
-                axes.plot(*100 * np.array(values).T, "o", color=colour, label=label)
-        for point in points[:_MOST_LABELS]:
-            place = 100 * point.miou, 100 * point.auprc.mean
-            axes.annotate(*(point.setting.name, place, (4, 3)), textcoords="offset points", fontsize=7, color=_INK)
+        axes.plot(*front, color=_INK, linestyle="dashed")
+        axes.plot(*place, "o", color=COLOURS["ood_trained"], label="OoD-trained")
+        if trade_off.baselines:
+            start = 100 * np.array(trade_off.baselines).T
+            axes.plot(*start, "o", color=COLOURS["baseline"], label="baseline")
+        for point, x, y in list(zip(points, *place, strict=True))[:_MOST_LABELS]:
+            axes.annotate(
+                *(point.setting.name, (x, y), (4, 3)),
+                textcoords="offset points",
+                fontsize=7,
+                color=_INK,
+            )
         title = f"AUPRC on {trade_off.dataset} against mIoU of {trade_off.network}"
         return _plot(title, f"{title}, {len(points)} settings.", axes, name)
 

@@ -6,10 +6,11 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import NamedTuple
 
 from meta_ood.config import DatasetParams, NetworkParams
 from meta_ood.data.files import read_csv
-from meta_ood.data.text_table import text_table
+from meta_ood.data.text_table import markdown_table, text_table
 from meta_ood.metrics.catalogue import METRICS
 from meta_ood.report.results import Evaluation, Results
 
@@ -21,42 +22,31 @@ MARKS = {
     "": "no source",
 }
 """Evidence mark -> what it stands for."""
-COLUMNS = tuple(METRICS[key] for key in ("auroc", "fpr95", "auprc", "miou"))
 LEAD = (
     "Results of the same network, variant and dataset from other sources, in per cent: "
-    "[A] the authors' own, [I] an independent run, [T] a table of another paper, [U] a user's log. "
-    "A question mark: no source was found."
+    + ", ".join(f"[{mark}] {meaning}" for mark, meaning in MARKS.items() if mark)
+    + ". A question mark: no source was found."
 )
+_METRICS = tuple(METRICS[key] for key in ("auroc", "fpr95", "auprc", "miou"))
 
 
 @dataclass(frozen=True)
 class PublishedRow:
-    """One line of published.csv; metrics in per cent, as they were published.
-
-    Attributes:
-        architecture, variant: Of the network.
-        sets: ``reader:split``; several with the same frames are separated by spaces.
-        options: ``option=value`` of the reader that the metrics hold for; empty if any.
-        frames: Number of frames of the published dataset.
-        score, protocol: What was evaluated and how; the protocol is empty if the source does not say.
-        auroc, fpr95, auprc, miou: Texts; ``?`` if no source was found, empty if the metric is not defined there.
-        mark: A key of :data:`MARKS`.
-        source: Where it is from, and reservations.
-    """
+    """One line of published.csv; metrics in per cent, as they were published."""
 
     architecture: str
     variant: str
-    sets: str
-    options: str
+    sets: str  # reader:split; several with the same frames are separated by spaces
+    options: str  # option=value of the reader that the metrics hold for; empty if any
     frames: int
     score: str
-    protocol: str
-    auroc: str
+    protocol: str  # empty if the source does not say
+    auroc: str  # this and the next three: "?" if no source was found, empty if not defined
     fpr95: str
     auprc: str
     miou: str
-    mark: str
-    source: str
+    mark: str  # a key of MARKS
+    source: str  # with reservations
 
     def fits(self, network: NetworkParams, variant: str, dataset: DatasetParams) -> bool:
         """Return whether the metrics are of this network, variant and dataset."""
@@ -68,8 +58,7 @@ class PublishedRow:
         )
 
 
-@dataclass(frozen=True)
-class PublishedLine:
+class PublishedLine(NamedTuple):
     """One printed line: whose metrics, the metrics as texts, protocol and source."""
 
     of: str
@@ -78,29 +67,23 @@ class PublishedLine:
     source: str
 
 
-@dataclass(frozen=True)
-class BesidePublished:
-    """Our metrics of one score of one evaluation, and the published ones.
-
-    Attributes:
-        evaluation, score: Ours; the score is empty for the known classes.
-        protocol: Of our metrics: the published one if we have it, else ``exact``.
-        lines: Ours first.
-        remarks: Why the two cannot be compared as they are.
-    """
+class BesidePublished(NamedTuple):
+    """Our metrics of one score of one evaluation in the first line, below it published ones."""
 
     evaluation: Evaluation
-    score: str
-    protocol: str
+    score: str  # empty: the known classes
+    protocol: str  # of our line: the published one if we have it, else exact
     lines: tuple[PublishedLine, ...]
-    remarks: tuple[str, ...]
+    remarks: tuple[str, ...]  # why the two cannot be compared as they are
 
 
 def read_published(path: Path | None = None) -> tuple[PublishedRow, ...]:
     """Read published results from a CSV file; without `path` those of the package.
 
-    Raises:
-        ValueError: If a line is wrong; file and line are named.
+    Raises
+    ------
+    ValueError
+        If a line is wrong; file and line are named.
     """
     path = path or Path(__file__).with_name("published.csv")
     rows = []
@@ -120,16 +103,10 @@ def match_published(
     datasets: Mapping[str, DatasetParams],
     published: Sequence[PublishedRow],
 ) -> list[BesidePublished]:
-    """Find the published results of every evaluation.
+    """Find the published results of every evaluation: one entry per score and protocol.
 
-    Args:
-        results: Ours.
-        networks, datasets: The entries of params.yaml.
-        published: What is known.
-
-    Returns:
-        One entry for each evaluation, score and protocol that something was published of; none for networks that
-        nothing was published of, such as those of the demo.
+    There is none for networks that nothing was published of, such as those of the demo. `networks`
+    and `datasets` are the entries of params.yaml.
     """
     found = []
     for one in results.ordered:
@@ -139,28 +116,25 @@ def match_published(
             if row.fits(network, one.variant, dataset):
                 groups.setdefault((row.score, row.protocol), []).append(row)
         for (score, protocol), rows in groups.items():
-            is_known = any(v is not None for v in _values(one, score, protocol))
+            is_known = any(text != "–" for text in _ours(one, score, protocol) if text)
             ours = protocol if is_known or not score else "exact"
-            values = ("–" if v is None else f"{100 * v:.2f}" for v in _values(one, score, ours))
-            # the known classes have nothing but mIoU, and scores everything but it
-            metrics = tuple(
-                text if (metric.key == "miou") != bool(score) else ""
-                for metric, text in zip(COLUMNS, values, strict=True)
-            )
-            lines = [PublishedLine("here", metrics, ours, ""), *map(_line, rows)]
+            lines = [PublishedLine("here", _ours(one, score, ours), ours, ""), *map(_line, rows)]
             remarks = _remarks(one, network, rows[0].frames)
             found.append(BesidePublished(one, score, ours, tuple(lines), remarks))
     return found
 
 
-def _values(one: Evaluation, score: str, protocol: str) -> list[float | None]:
+def _ours(one: Evaluation, score: str, protocol: str) -> tuple[str, ...]:
+    """Return our metrics as texts: of the known classes only mIoU, of a score all but that."""
     place = ("protocols", protocol, score) if score else ()
-    return [one.value(*place, metric.key) for metric in COLUMNS]
+    values = {m.key: one.value(*place, m.key) for m in _METRICS if (m.key == "miou") != bool(score)}
+    texts = {key: "–" if v is None else f"{100 * v:.2f}" for key, v in values.items()}
+    return tuple(texts.get(metric.key, "") for metric in _METRICS)
 
 
 def _line(row: PublishedRow) -> PublishedLine:
-    metrics = (row.auroc, row.fpr95, row.auprc, row.miou)
     protocol = row.protocol or ("not stated" if row.score else "")
+    metrics = (row.auroc, row.fpr95, row.auprc, row.miou)
     return PublishedLine(f"[{row.mark or '?'}]", metrics, protocol, row.source)
 
 
@@ -175,7 +149,7 @@ def _remarks(one: Evaluation, network: NetworkParams, frames: int) -> tuple[str,
     return tuple(remarks)
 
 
-def remarks_of(beside: Sequence[BesidePublished]) -> list[str]:
+def all_remarks(beside: Sequence[BesidePublished]) -> list[str]:
     """Return each remark once, as a sentence."""
     return [f"Not comparable: {r}." for r in dict.fromkeys(r for b in beside for r in b.remarks)]
 
@@ -187,40 +161,45 @@ def numbered_sources(beside: Sequence[BesidePublished]) -> dict[str, int]:
 
 
 def published_markdown(beside: Sequence[BesidePublished]) -> str:
-    """Return the comparison as Markdown, every row complete; empty if nothing was published."""
+    """Return the comparison as Markdown, sources in full; empty if nothing was published."""
     if not beside:
         return ""
-    titles = ["evaluation set", "network", "variant", "score", "of"]
-    titles += [*(metric.name for metric in COLUMNS), "protocol", "source"]
-    lines = ["## Published results", "", LEAD, "", *(f"- {text}" for text in remarks_of(beside)), ""]
-    lines += [f"| {' | '.join(titles)} |", f"|{' --- |' * len(titles)}"]
-    for b in beside:
-        names = [b.evaluation.dataset, b.evaluation.network, b.evaluation.variant, b.score or "–"]
-        for line in b.lines:
-            cells = [*names, line.of, *line.metrics, line.protocol, line.source]
-            lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(["", *lines, ""])
+    rows = [
+        [*names, line.of, line.protocol, *line.metrics, line.source]
+        for names, line in _lines(beside)
+    ]
+    remarks = "".join(f"- {text}\n" for text in all_remarks(beside))
+    table = markdown_table([*_HEADER, "source"], rows)
+    return f"\n## Published results\n\n{LEAD}\n\n{remarks}\n{table}\n"
 
 
 def published_text(beside: Sequence[BesidePublished]) -> str:
-    """Return the comparison for a terminal, its sources below; empty if nothing was published."""
+    """Return the comparison for a terminal, sources below; empty if nothing was published."""
     if not beside:
         return ""
     sources = numbered_sources(beside)
-    rows = []
-    last = ["", "", ""]
-    for b in beside:
-        names = [b.evaluation.dataset, b.evaluation.network, b.evaluation.variant]
-        # a name is not repeated below itself as long as those before it are the same
+    rows, last = [], [""] * 4
+    for names, line in _lines(beside):
+        # names are not repeated below themselves as long as those before them are the same
         shown = [n if names[: i + 1] != last[: i + 1] else "" for i, n in enumerate(names)]
-        for index, line in enumerate(b.lines):
-            first = [*shown, b.score or "–"] if index == 0 else [""] * 4
-            of = f"{line.of} {sources[line.source]}" if line.source else line.of
-            rows.append([*first, of, line.protocol, *line.metrics])
+        of = f"{line.of} {sources.get(line.source, '')}".rstrip()
+        rows.append([*shown, of, line.protocol, *line.metrics])
         last = names
-    header = ["evaluation set", "network", "variant", "score", "of", "protocol"]
-    header += [metric.name for metric in COLUMNS]
-    top = ["", "Published results [%]", textwrap.fill(LEAD, 100)]
-    top += [f"- {text}" for text in remarks_of(beside)]
-    notes = [f"{number} {source}" for source, number in sources.items()]
-    return "\n".join([*top, "", text_table(header, rows, left=6), "", *notes, ""])
+    remarks = "".join(f"- {text}\n" for text in all_remarks(beside))
+    notes = "".join(f"{number} {source}\n" for source, number in sources.items())
+    table = text_table(_HEADER, rows, left=6)
+    return f"\nPublished results [%]\n{textwrap.fill(LEAD, 100)}\n{remarks}\n{table}\n\n{notes}"
+
+
+_HEADER = ["evaluation set", "network", "variant", "score", "of", "protocol"]
+_HEADER += [metric.name for metric in _METRICS]
+
+
+def _lines(beside: Sequence[BesidePublished]) -> list[tuple[list[str], PublishedLine]]:
+    """Return dataset, network, variant and score of each line, and the line."""
+    found = []
+    for b in beside:
+        one = b.evaluation
+        names = [one.dataset, one.network, one.variant, b.score or "–"]
+        found += [(names, line) for line in b.lines]
+    return found

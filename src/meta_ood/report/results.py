@@ -22,27 +22,20 @@ Key = tuple[str, str, str]
 PICTURE_KINDS = ("image", "target", "score", "classes", "segments")
 """Pictures are called ``<image id>_<kind>.png``."""
 
+# columns of meta_calibration.csv in version 0.1
 _OLD_COLUMNS = {"said": "predicted", "seen": "observed"}
-"""Column names of version 0.1 -> ours, in ``meta_calibration.csv``."""
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The evaluation of one network and variant on one dataset.
-
-    Attributes:
-        network, variant, dataset: Its names in params.yaml.
-        metrics: ``metrics.json`` as it is; fractions in [0, 1], null where undefined.
-        curves: File stem -> columns.
-        pictures: Image id -> kind -> file, both sorted.
-    """
+    """The evaluation of one network and variant on one dataset."""
 
     network: str
     variant: str
     dataset: str
-    metrics: Mapping[str, Any]
-    curves: Mapping[str, Columns] = field(default_factory=dict)
-    pictures: Mapping[str, Mapping[str, Path]] = field(default_factory=dict)
+    metrics: Mapping[str, Any]  # metrics.json: fractions in [0, 1], null where undefined
+    curves: Mapping[str, Columns] = field(default_factory=dict)  # by the stem of the file
+    pictures: Mapping[str, Mapping[str, Path]] = field(default_factory=dict)  # image id -> kind ->
 
     @property
     def key(self) -> Key:
@@ -57,25 +50,15 @@ class Evaluation:
         return found if isinstance(found, Mapping) else {}
 
     def value(self, *names: str) -> float | None:
-        """Return the number below the nested keys `names`; None if absent, null or not finite.
-
-        Examples:
-            >>> metrics = {"auroc": 0.9, "scores": {"energy": {"auroc": None}}}
-            >>> one = Evaluation("n", "baseline", "d", metrics)
-            >>> one.value("auroc"), one.value("scores", "energy", "auroc"), one.value("fpr95")
-            (0.9, None, None)
-        """
+        """Return the number below the nested keys `names`; None if absent, null or not finite."""
         found = self.section(*names[:-1]).get(names[-1])
-        if isinstance(found, bool) or not isinstance(found, int | float):
-            return None
-        return float(found) if math.isfinite(found) else None
+        is_number = isinstance(found, int | float) and math.isfinite(found)
+        return float(found) if is_number else None  # type: ignore[arg-type]
 
     def interval(self, name: str) -> tuple[float, float] | None:
         """Return the 95 % interval ``(low, high)`` of a metric; None if unknown."""
-        ends = self.section("intervals").get(name)
-        if isinstance(ends, Sequence) and len(ends) == 2 and None not in ends:
-            return float(ends[0]), float(ends[1])
-        return None
+        low, high = self.section("intervals").get(name) or (None, None)
+        return None if low is None or high is None else (float(low), float(high))
 
     @property
     def has_ood_objects(self) -> bool:
@@ -89,16 +72,11 @@ Pair = tuple[Evaluation, Evaluation]
 
 @dataclass(frozen=True)
 class Results:
-    """The evaluations that params.yaml names, as far as they exist.
+    """The evaluations that params.yaml names, in its order, as far as they exist."""
 
-    Attributes:
-        networks, variants, datasets: In the order of params.yaml.
-        evaluations: By network, variant and dataset.
-    """
-
-    networks: tuple[str, ...]
-    variants: tuple[str, ...]
-    datasets: tuple[str, ...]
+    networks: Sequence[str]
+    variants: Sequence[str]
+    datasets: Sequence[str]
     evaluations: Mapping[Key, Evaluation]
 
     @property
@@ -132,29 +110,35 @@ class Results:
     @property
     def pairs(self) -> list[Pair]:
         """Baseline and OoD-trained variant wherever both were evaluated."""
-        found = ({one.variant: one for one in group} for group in self.groups)
-        return [
-            (group["baseline"], group["ood_trained"]) for group in found if {"baseline", "ood_trained"} <= set(group)
-        ]
+        trained = (one for one in self.ordered if one.variant == "ood_trained")
+        return [(before, one) for one in trained if (before := self.baseline_of(one))]
 
 
-def read_results(root: Path, networks: Sequence[str], variants: Sequence[str], datasets: Sequence[str]) -> Results:
+def read_results(
+    root: Path, networks: Sequence[str], variants: Sequence[str], datasets: Sequence[str]
+) -> Results:
     """Read the evaluations of these networks, variants and datasets as far as they exist.
 
-    Raises:
-        ValueError: If a file cannot be understood; it is named.
+    Raises
+    ------
+    ValueError
+        If a file cannot be understood; it is named.
     """
-    results = Results(tuple(networks), tuple(variants), tuple(datasets), {})
-    found = {key: _read(root.joinpath(*key)) for key in results.keys if root.joinpath(*key, "metrics.json").is_file()}
-    return Results(results.networks, results.variants, results.datasets, found)
+    keys = Results(networks, variants, datasets, {}).keys
+    folders = {key: root.joinpath(*key) for key in keys}
+    found = {key: _read(f) for key, f in folders.items() if (f / "metrics.json").is_file()}
+    return Results(networks, variants, datasets, found)
 
 
 def read_evaluations(root: Path) -> dict[Key, Evaluation]:
     """Read every ``root/<network>/<variant>/<dataset>``.
 
-    Raises:
-        FileNotFoundError: If there is no evaluation below `root`.
-        ValueError: If a file cannot be understood; it is named.
+    Raises
+    ------
+    FileNotFoundError
+        If there is no evaluation below `root`.
+    ValueError
+        If a file cannot be understood; it is named.
     """
     found = [_read(path.parent) for path in sorted(root.glob("*/*/*/metrics.json"))]
     if not found:

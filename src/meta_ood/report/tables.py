@@ -5,26 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from meta_ood.data.files import csv_text
-from meta_ood.data.text_table import text_table
+from meta_ood.data.text_table import markdown_table, text_table
 from meta_ood.metrics.catalogue import METRICS
 from meta_ood.report.results import Evaluation
 
-PRINTED = tuple(
-    METRICS[key]
-    for key in (
-        "auroc",
-        "fpr95",
-        "auprc",
-        "segment_false_positives",
-        "segment_false_positives_after_meta",
-        "segment_false_negatives",
-        "segment_false_negatives_after_meta",
-        "miou",
-    )
-)
-"""The columns of the printed tables."""
+_ERRORS = ("segment_false_positives", "segment_false_negatives")
+PRINTED = [METRICS[key] for key in ("auroc", "fpr95", "auprc")]
+PRINTED += [METRICS[f"{key}{suffix}"] for key in _ERRORS for suffix in ("", "_after_meta")]
+PRINTED += [METRICS["miou"]]
 
-_NAMES = ("network", "dataset", "variant")
+_NAMES = ["network", "dataset", "variant"]
 _ONLY_IN_CSV = (
     "true_segments_removed",
     "segment_f1",
@@ -39,23 +29,12 @@ detector's classifier is fitted on all segments, so it decides differently on th
 
 
 def results_text(evaluations: Sequence[Evaluation]) -> str:
-    r"""Return the results as a table for a terminal, at most 120 characters wide in the demo.
-
-    A name equal to that of the row above is not repeated.
-
-    Examples:
-        >>> metrics = {"auroc": 0.961, "auprc": 0.44, "fpr95": 0.109, "segment_false_positives": 7}
-        >>> text = results_text([Evaluation("mini", "baseline", "lost_and_found", metrics)])
-        >>> print("\n".join(text.splitlines()[:4]))
-                                           AUROC  FPR95  AUPRC      FP     FP      FN     FN  mIoU
-        network  dataset         variant       %      %      %  before  after  before  after     %
-        ------------------------------------------------------------------------------------------
-        mini     lost_and_found  baseline   96.1   10.9   44.0       7      –       –      –     –
-    """
+    """Return the results for a terminal, at most 120 characters wide in the demo."""
     rows = []
     last = ("", "")
     for one in evaluations:
         names = (one.network, one.dataset)
+        # a name equal to that of the row above is not repeated
         shown = ("", "") if names == last else names
         rows.append([*shown, one.variant, *(m.text(one.value(m.key)) for m in PRINTED)])
         last = names
@@ -64,32 +43,27 @@ def results_text(evaluations: Sequence[Evaluation]) -> str:
 
 
 def results_markdown(evaluations: Sequence[Evaluation]) -> str:
-    """Return the results as a Markdown table, every row complete.
-
-    Examples:
-        >>> one = Evaluation("mini", "baseline", "val", {"miou": 0.845})
-        >>> print(results_markdown([one]).splitlines()[2])
-        | mini | val | baseline | – | – | – | – | – | – | – | 84.5 |
-    """
+    """Return the results as a Markdown table, every row complete."""
     titles = [f"{a} {'[%]' if b == '%' else b}" for a, b in (m.heading for m in PRINTED)]
-    lines = [f"| {' | '.join([*_NAMES, *titles])} |", f"|{' --- |' * len(_NAMES)}{' ---: |' * len(PRINTED)}"]
-    for one in evaluations:
-        values = (metric.text(one.value(metric.key)) for metric in PRINTED)
-        lines.append(f"| {' | '.join([one.network, one.dataset, one.variant, *values])} |")
-    return "\n".join([*lines, "", NOTE, ""])
+    rows = [
+        [one.network, one.dataset, one.variant, *(m.text(one.value(m.key)) for m in PRINTED)]
+        for one in evaluations
+    ]
+    return f"{markdown_table([*_NAMES, *titles], rows, left=len(_NAMES))}\n\n{NOTE}\n"
 
 
 def results_csv(evaluations: Sequence[Evaluation]) -> str:
     """Return the results as CSV with a header; fractions in [0, 1], empty where undefined.
 
-    Examples:
-        >>> one = Evaluation("mini", "baseline", "val", {"miou": 0.845})
-        >>> print(results_csv([one]).splitlines()[1])
-        mini,val,baseline,,,,,,,,0.845,,,,,
+    Examples
+    --------
+    >>> print(results_csv([Evaluation("mini", "baseline", "val", {"miou": 0.845})]).split()[1])
+    mini,val,baseline,,,,,,,,0.845,,,,,
     """
     keys = [*(metric.key for metric in PRINTED), *_ONLY_IN_CSV]
     rows = [
-        [one.network, one.dataset, one.variant] + ["" if (v := one.value(key)) is None else f"{v:.10g}" for key in keys]
+        [one.network, one.dataset, one.variant]
+        + ["" if (v := one.value(key)) is None else f"{v:.10g}" for key in keys]
         for one in evaluations
     ]
     return csv_text([*_NAMES, *keys], rows)
