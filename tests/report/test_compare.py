@@ -150,9 +150,7 @@ def test_thresholds_of_one_set_are_params_for_others(tmp_path: Path) -> None:
 @given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4)), min_size=1, max_size=12))
 def test_pareto_front_against_loop(points):
     for i, is_optimal in enumerate(compare.pareto_front(np.array(points, float))):
-        beaten = any(
-            (a, b) != points[i] and a >= points[i][0] and b >= points[i][1] for a, b in points
-        )
+        beaten = any((a, b) != points[i] and a >= points[i][0] and b >= points[i][1] for a, b in points)
         assert is_optimal == (not beaten)
 
 

@@ -43,12 +43,11 @@ def text_table(header: Sequence[str], rows: Sequence[Sequence[str]], *, left: in
 def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]], *, left: int = 99) -> str:
     """Return a Markdown table; columns after the first `left` are aligned to the right.
 
-    Examples
-    --------
-    >>> print(markdown_table(["name", "value"], [["a", "1.5"]], left=1))
-    | name | value |
-    | --- | ---: |
-    | a | 1.5 |
+    Examples:
+        >>> print(markdown_table(["name", "value"], [["a", "1.5"]], left=1))
+        | name | value |
+        | --- | ---: |
+        | a | 1.5 |
     """
     rule = ["---" if index < left else "---:" for index in range(len(header))]
     return "\n".join(f"| {' | '.join(row)} |" for row in [header, rule, *rows])

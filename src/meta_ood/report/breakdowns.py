@@ -21,10 +21,7 @@ _COMPONENT = (
     Metric("ppv", "PPV", ("PPV", "%"), "percent", "higher"),
     Metric("f1", "mean F1", ("mean F1", "%"), "percent", "higher"),
 )
-_KNOWN = (
-    METRICS["miou"],
-    replace(METRICS["calibration_error"], heading=("calibration", "error, %")),
-)
+_KNOWN = (METRICS["miou"], replace(METRICS["calibration_error"], heading=("calibration", "error, %")))
 _STAGES = {"before": "all segments", "after_meta": "after meta classification"}
 
 Places = Mapping[str, tuple[str, ...]]
@@ -92,9 +89,7 @@ def breakdowns(results: Results) -> dict[str, Breakdown | None]:
 
 
 def _changes(
-    variants: Sequence[Evaluation],
-    places: Callable[[Evaluation], Places],
-    metrics: Sequence[Metric],
+    variants: Sequence[Evaluation], places: Callable[[Evaluation], Places], metrics: Sequence[Metric]
 ) -> dict[str, list[Change]]:
     first, last = variants[0], variants[-1]
     rows = {

@@ -66,11 +66,10 @@ class Difference:
     def signed(self, value: float) -> str:
         """Return a change with its sign, a true minus, in points or segments.
 
-        Examples
-        --------
-        >>> auroc = Difference(METRICS["auroc"], 0.5, 0.6)
-        >>> auroc.signed(-0.0123), auroc.signed(0.00001)
-        ('−1.2', '±0.0')
+        Examples:
+            >>> auroc = Difference(METRICS["auroc"], 0.5, 0.6)
+            >>> auroc.signed(-0.0123), auroc.signed(0.00001)
+            ('−1.2', '±0.0')
         """
         is_percent = self.metric.unit == "percent"
         text = f"{100 * value:+.1f}" if is_percent else f"{value:+.0f}"
@@ -80,19 +79,13 @@ class Difference:
 def difference(key: str, *pairs: Pair) -> Difference | None:
     """Compare a metric over one or several pairs of evaluations.
 
-    Parameters
-    ----------
-    key
-        Key of ``METRICS``.
-    pairs
-        Two evaluations of one dataset each. Over several pairs, fractions are averaged and counts
-        are summed.
+    Args:
+        key: Key of ``METRICS``.
+        pairs: Two evaluations of one dataset each. Over several pairs, fractions are averaged and counts are summed.
 
-    Returns
-    -------
-    None if no pair has the metric in both evaluations. Both evaluations of a dataset were resampled
-    with the same scenes, so the interval is that of the replicates' differences: what is hard for
-    both cancels.
+    Returns:
+        None if no pair has the metric in both evaluations. Both evaluations of a dataset were resampled with the same
+        scenes, so the interval is that of the replicates' differences: what is hard for both cancels.
     """
     known = [(b, a) for b, a in pairs if None not in (b.value(key), a.value(key))]
     if not known:
@@ -145,10 +138,8 @@ def pairs_text(evaluations: Mapping[Key, Evaluation]) -> str:
 def protocols_text(root: Path) -> str:
     """Return the main score's AUROC / AUPRC / FPR95 under every protocol, as Markdown.
 
-    Raises
-    ------
-    FileNotFoundError
-        If no evaluation below `root` has OoD pixels.
+    Raises:
+        FileNotFoundError: If no evaluation below `root` has OoD pixels.
     """
     found = [one for one in read_evaluations(root).values() if one.value("auroc") is not None]
     if not found:
@@ -168,12 +159,9 @@ def protocols_text(root: Path) -> str:
 def thresholds_text(root: Path, dataset: str) -> str:
     """Return the thresholds with the best F1 on a dataset, as a section for params.yaml.
 
-    Raises
-    ------
-    FileNotFoundError
-        If there is no evaluation of the dataset below `root`.
-    ValueError
-        If a threshold there was given instead of chosen, or the dataset has no OoD pixels.
+    Raises:
+        FileNotFoundError: If there is no evaluation of the dataset below `root`.
+        ValueError: If a threshold there was given instead of chosen, or the dataset has no OoD pixels.
     """
     networks: dict[str, list[str]] = {}
     for one in read_evaluations(root).values():
@@ -232,12 +220,11 @@ class Setting:
     def spread(self, key: Key, metric: str) -> Spread | None:
         """Return mean and spread of a metric; None if no seed has it.
 
-        Examples
-        --------
-        >>> key = ("mini", "baseline", "fs")
-        >>> s = Setting((), {key: {"auroc": (0.5, 0.7)}}).spread(key, "auroc")
-        >>> s.mean, round(s.deviation, 4), s.low, s.high, s.n
-        (0.6, 0.1414, 0.5, 0.7, 2)
+        Examples:
+            >>> key = ("mini", "baseline", "fs")
+            >>> s = Setting((), {key: {"auroc": (0.5, 0.7)}}).spread(key, "auroc")
+            >>> s.mean, round(s.deviation, 4), s.low, s.high, s.n
+            (0.6, 0.1414, 0.5, 0.7, 2)
         """
         values = np.array(self.values.get(key, {}).get(metric, ()))
         if not values.size:
@@ -292,10 +279,8 @@ def read_experiments(text: str) -> list[Setting]:
     workspace is left out if a commit or experiment has the same parameters, and so is what has not
     run yet. Baselines do not depend on ``train``: those that differ in nothing else are one.
 
-    Raises
-    ------
-    ValueError
-        If there is no metric of an evaluation.
+    Raises:
+        ValueError: If there is no metric of an evaluation.
     """
     rows = list(csv.DictReader(io.StringIO(text)))
     columns = list(rows[0]) if rows else []
@@ -397,10 +382,9 @@ def _mean_miou(setting: Setting, network: str, variant: str) -> float | None:
 def pareto_front(points: Floats) -> npt.NDArray[np.bool_]:
     """Return which of ``(N, 2)`` points are Pareto-optimal; in both columns higher is better.
 
-    Examples
-    --------
-    >>> pareto_front(np.array([[1.0, 2.0], [2.0, 1.0], [0.5, 1.5]])).tolist()
-    [True, True, False]
+    Examples:
+        >>> pareto_front(np.array([[1.0, 2.0], [2.0, 1.0], [0.5, 1.5]])).tolist()
+        [True, True, False]
     """
     # dominated: another point is at least as high in both and differs
     at_least = (points[None] >= points[:, None]).all(axis=2)

@@ -56,23 +56,16 @@ def compare(
 ) -> list[MetaComparison]:
     """Cross-validate each classifier in each fold scheme, and test it on the other tables.
 
-    Parameters
-    ----------
-    tables
-        Name -> segments; all with the same features.
-    classifiers, folds
-        Names in ``CLASSIFIERS`` and ``FOLDS``.
-    most_fits
-        Schemes that need more fits of one classifier are left out. The logistic regression leaves
-        single segments out without a fit each.
-    max_lost
-        None removes at probability 0.5; otherwise the most true segments, as a fraction in [0, 1],
-        that may be lost. The operating point is chosen without the tested fold or table.
+    Args:
+        tables: Name -> segments; all with the same features.
+        classifiers, folds: Names in ``CLASSIFIERS`` and ``FOLDS``.
+        most_fits: Schemes that need more fits of one classifier are left out. The logistic regression leaves single
+            segments out without a fit each.
+        max_lost: None removes at probability 0.5; otherwise the most true segments, as a fraction in [0, 1], that may
+            be lost. The operating point is chosen without the tested fold or table.
 
-    Raises
-    ------
-    ValueError
-        Unknown names; tables with different features.
+    Raises:
+        ValueError: Unknown names; tables with different features.
     """
     rows = []
     for name, table in tables.items():
@@ -106,11 +99,7 @@ def compare(
 
 
 def _row(
-    names: tuple[str, str, str, str],
-    table: SegmentTable,
-    probability: Floats,
-    known: Flags,
-    points: Floats | float,
+    names: tuple[str, str, str, str], table: SegmentTable, probability: Floats, known: Flags, points: Floats | float
 ) -> MetaComparison:
     false = false_positives(table)
     removed = probability > points

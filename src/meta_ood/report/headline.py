@@ -148,9 +148,7 @@ def _of_meta_classification(evaluations: Sequence[Evaluation]) -> str:
     known = [[value for value in row if value is not None] for row in rows if None not in row]
     if not known or not sum(row[0] for row in known):
         return ""
-    false, kept, missed_before, missed, lost = (
-        int(sum(column)) for column in zip(*known, strict=True)
-    )
+    false, kept, missed_before, missed, lost = (int(sum(column)) for column in zip(*known, strict=True))
     return (
         f"Meta classification removed {false - kept} of {false} false segments "
         f"({100 * (false - kept) / false:.0f} %) and {lost} true ones; "

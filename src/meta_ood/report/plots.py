@@ -63,10 +63,7 @@ _CURVES = (
         *("ROC, AUROC", "roc", ("false_positive_rate", "true_positive_rate")),
         *(("false positive rate", "true positive rate"), "auroc"),
     ),
-    _Curve(
-        *("Precision-recall, AUPRC", "pr", ("recall", "precision"), ("recall", "precision")),
-        "auprc",
-    ),
+    _Curve(*("Precision-recall, AUPRC", "pr", ("recall", "precision"), ("recall", "precision")), "auprc"),
     _Curve(
         *("Errors of segments", "trade_off", ("false_positives", "false_negatives")),
         ("false segments kept", "objects missed"),
@@ -85,12 +82,9 @@ _CURVES = (
 def curve_plots(variants: Sequence[Evaluation], name: str) -> list[Plot]:
     """Plot ROC, precision-recall, errors, calibrations and scores of pixels, as far as known.
 
-    Parameters
-    ----------
-    variants
-        Of one network on one dataset.
-    name
-        Unique in the page; starts with a letter.
+    Args:
+        variants: Of one network on one dataset.
+        name: Unique in the page; starts with a letter.
     """
     plots = [_curve_plot(curve, variants, f"{name}-{curve.stem}") for curve in _CURVES]
     plots.insert(2, _score_plot(variants, f"{name}-scores"))
@@ -145,10 +139,7 @@ def _score_plot(variants: Sequence[Evaluation], name: str) -> Plot | None:
             for column, label, line in kinds:
                 # a logarithmic axis has no zero: NaN leaves a gap
                 share = np.where(curve[column] > 0, curve[column], np.nan) / curve[column].sum()
-                colour, shown = (
-                    COLOURS.get(one.variant, OTHER),
-                    label if one is found[-1][0] else None,
-                )
+                colour, shown = (COLOURS.get(one.variant, OTHER), label if one is found[-1][0] else None)
                 axes.plot(curve["score"], share, color=colour, linestyle=line, label=shown)
         text = "Distribution of the score over known and over OoD pixels, two lines per variant."
         return _plot("Scores of pixels", text, axes, name)
@@ -178,9 +169,7 @@ def cost_plots(results: Results, name: str) -> list[Plot]:
                 x, y = (100 * np.array([d.before, d.after]) for d in (miou, auprc))
                 axes.plot(x, y, color=colour, label=network)
                 axes.plot(x[1], y[1], "o", color=colour, markeredgecolor="white")
-                words.append(
-                    f"{network}: mIoU {x[0]:.1f} to {x[1]:.1f} %, AUPRC {y[0]:.1f} to {y[1]:.1f} %"
-                )
+                words.append(f"{network}: mIoU {x[0]:.1f} to {x[1]:.1f} %, AUPRC {y[0]:.1f} to {y[1]:.1f} %")
             text = f"Gain against cost on {dataset}. {'; '.join(words)}."
             plots.append(_plot(dataset, text, axes, plot_name))
     return plots
@@ -199,12 +188,7 @@ def pareto_plot(trade_off: TradeOff, name: str) -> Plot:
             start = 100 * np.array(trade_off.baselines).T
             axes.plot(*start, "o", color=COLOURS["baseline"], label="baseline")
         for point, x, y in list(zip(points, *place, strict=True))[:_MOST_LABELS]:
-            axes.annotate(
-                *(point.setting.name, (x, y), (4, 3)),
-                textcoords="offset points",
-                fontsize=7,
-                color=_INK,
-            )
+            axes.annotate(*(point.setting.name, (x, y), (4, 3)), textcoords="offset points", fontsize=7, color=_INK)
         title = f"AUPRC on {trade_off.dataset} against mIoU of {trade_off.network}"
         return _plot(title, f"{title}, {len(points)} settings.", axes, name)
 

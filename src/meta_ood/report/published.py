@@ -80,10 +80,8 @@ class BesidePublished(NamedTuple):
 def read_published(path: Path | None = None) -> tuple[PublishedRow, ...]:
     """Read published results from a CSV file; without `path` those of the package.
 
-    Raises
-    ------
-    ValueError
-        If a line is wrong; file and line are named.
+    Raises:
+        ValueError: If a line is wrong; file and line are named.
     """
     path = path or Path(__file__).with_name("published.csv")
     rows = []
@@ -164,10 +162,7 @@ def published_markdown(beside: Sequence[BesidePublished]) -> str:
     """Return the comparison as Markdown, sources in full; empty if nothing was published."""
     if not beside:
         return ""
-    rows = [
-        [*names, line.of, line.protocol, *line.metrics, line.source]
-        for names, line in _lines(beside)
-    ]
+    rows = [[*names, line.of, line.protocol, *line.metrics, line.source] for names, line in _lines(beside)]
     remarks = "".join(f"- {text}\n" for text in all_remarks(beside))
     table = markdown_table([*_HEADER, "source"], rows)
     return f"\n## Published results\n\n{LEAD}\n\n{remarks}\n{table}\n"

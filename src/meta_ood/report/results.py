@@ -114,15 +114,11 @@ class Results:
         return [(before, one) for one in trained if (before := self.baseline_of(one))]
 
 
-def read_results(
-    root: Path, networks: Sequence[str], variants: Sequence[str], datasets: Sequence[str]
-) -> Results:
+def read_results(root: Path, networks: Sequence[str], variants: Sequence[str], datasets: Sequence[str]) -> Results:
     """Read the evaluations of these networks, variants and datasets as far as they exist.
 
-    Raises
-    ------
-    ValueError
-        If a file cannot be understood; it is named.
+    Raises:
+        ValueError: If a file cannot be understood; it is named.
     """
     keys = Results(networks, variants, datasets, {}).keys
     folders = {key: root.joinpath(*key) for key in keys}
@@ -133,12 +129,9 @@ def read_results(
 def read_evaluations(root: Path) -> dict[Key, Evaluation]:
     """Read every ``root/<network>/<variant>/<dataset>``.
 
-    Raises
-    ------
-    FileNotFoundError
-        If there is no evaluation below `root`.
-    ValueError
-        If a file cannot be understood; it is named.
+    Raises:
+        FileNotFoundError: If there is no evaluation below `root`.
+        ValueError: If a file cannot be understood; it is named.
     """
     found = [_read(path.parent) for path in sorted(root.glob("*/*/*/metrics.json"))]
     if not found:

@@ -46,8 +46,7 @@ def results_markdown(evaluations: Sequence[Evaluation]) -> str:
     """Return the results as a Markdown table, every row complete."""
     titles = [f"{a} {'[%]' if b == '%' else b}" for a, b in (m.heading for m in PRINTED)]
     rows = [
-        [one.network, one.dataset, one.variant, *(m.text(one.value(m.key)) for m in PRINTED)]
-        for one in evaluations
+        [one.network, one.dataset, one.variant, *(m.text(one.value(m.key)) for m in PRINTED)] for one in evaluations
     ]
     return f"{markdown_table([*_NAMES, *titles], rows, left=len(_NAMES))}\n\n{NOTE}\n"
 
@@ -55,15 +54,13 @@ def results_markdown(evaluations: Sequence[Evaluation]) -> str:
 def results_csv(evaluations: Sequence[Evaluation]) -> str:
     """Return the results as CSV with a header; fractions in [0, 1], empty where undefined.
 
-    Examples
-    --------
-    >>> print(results_csv([Evaluation("mini", "baseline", "val", {"miou": 0.845})]).split()[1])
-    mini,val,baseline,,,,,,,,0.845,,,,,
+    Examples:
+        >>> print(results_csv([Evaluation("mini", "baseline", "val", {"miou": 0.845})]).split()[1])
+        mini,val,baseline,,,,,,,,0.845,,,,,
     """
     keys = [*(metric.key for metric in PRINTED), *_ONLY_IN_CSV]
     rows = [
-        [one.network, one.dataset, one.variant]
-        + ["" if (v := one.value(key)) is None else f"{v:.10g}" for key in keys]
+        [one.network, one.dataset, one.variant] + ["" if (v := one.value(key)) is None else f"{v:.10g}" for key in keys]
         for one in evaluations
     ]
     return csv_text([*_NAMES, *keys], rows)
