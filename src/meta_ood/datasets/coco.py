@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -159,9 +158,10 @@ def segmentation_fault(segmentation: Any, height: int, width: int) -> str:
         for part in segmentation:
             if not isinstance(part, list) or len(part) < 6 or len(part) % 2:
                 return "expected polygons of at least three points x, y"
-            # annotators overshoot the border; one image size beyond it is no polygon of this image
+            # annotators overshoot the border; one image size beyond it is no polygon of this image.
+            # The comparison is false for NaN, too
             for name, bound, values in (("x", width, part[::2]), ("y", height, part[1::2])):
-                if not all(_is_number(value) and -bound <= value <= 2 * bound for value in values):
+                if not all(type(value) in (int, float) and -bound <= value <= 2 * bound for value in values):
                     return f"{name} coordinates far outside the image, {width}x{height} px"
         return "" if segmentation else "no polygon"
     if not isinstance(segmentation, dict) or "counts" not in segmentation:
@@ -170,17 +170,11 @@ def segmentation_fault(segmentation: Any, height: int, width: int) -> str:
         return f"run lengths of size {segmentation.get('size')}, the image's is {[height, width]}"
     counts = segmentation["counts"]
     lengths = decompress(counts) if isinstance(counts, str) else counts
-    if not isinstance(lengths, list) or not all(
-        isinstance(n, int) and not isinstance(n, bool) and n >= 0 for n in lengths
-    ):
+    if not isinstance(lengths, list) or not all(type(n) is int and n >= 0 for n in lengths):
         return "run lengths that are no whole numbers >= 0"
     if sum(lengths) != height * width:
         return f"run lengths of {sum(lengths)} px in all, the image has {height * width}"
     return ""
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def decompress(text: str) -> list[int] | None:

@@ -31,7 +31,7 @@ class Camera:
 
     def project(self, x: float, y: float, z: float) -> Point:
         """Return the pixel of a world point; points behind the camera are pulled before it."""
-        ahead = max(z - self.z, 0.5)
+        ahead = max(z - self.z, 0.5)  # no division by zero at the camera
         return (
             self.vanishing[0] + self.focal * (x - self.x) / ahead,
             self.vanishing[1] - self.focal * (y - self.height) / ahead,
@@ -75,9 +75,11 @@ class Canvas:
         top, bottom = max(math.floor(min(ys)), 0), min(math.ceil(max(ys)) + 1, height)
         if left >= right or top >= bottom:
             return
+        # 1. which pixels: drawn only in the window around the polygon
         patch = Image.new("L", (right - left, bottom - top))
         ImageDraw.Draw(patch).polygon([(x - left, y - top) for x, y in points], fill=1)
         mask = np.asarray(patch, bool)
+        # 2. their coordinates on the surface [m], and how far down they lie, 0 to 1
         u = ((np.arange(left, right, dtype=np.float32) - min(xs)) / scale)[None, :]
         v = ((np.arange(top, bottom, dtype=np.float32) - min(ys)) / scale)[:, None]
         down = v * scale / max(max(ys) - min(ys), 1.0)
@@ -111,6 +113,7 @@ class Canvas:
         y = np.linspace(-1, 1, height, dtype=np.float32)[:, None]
         x = np.linspace(-1, 1, width, dtype=np.float32)[None, :]
         light = np.float32(exposure) * (1 - 0.12 * (x * x + y * y))
+        # order matters: the lens blurs before the sensor adds noise
         photo: Floats = self.rgb * light[..., None]
         photo = _blur(photo, max(1, round(self.unit)))
         photo += rng.normal(0, grain, photo.shape).astype(np.float32)
@@ -123,6 +126,7 @@ def _blur(image: Floats, radius: int) -> Floats:
         pad = [(radius, radius) if a == axis else (0, 0) for a in range(3)]
         padded = np.pad(image, pad, mode="edge")
         size = image.shape[axis]
+        # the weight falls to a third at the radius
         weights = [1 / (1.6 + abs(k) * 3.2 / radius) for k in range(-radius, radius + 1)]
         total: Floats = np.zeros_like(image)
         for k, weight in enumerate(weights):
@@ -173,7 +177,7 @@ class Pen:
         """Fill an ellipse around (a, b), turned by `turn` radians."""
         cosine, sine = math.cos(turn), math.sin(turn)
         corners = []
-        for k in range(20):
+        for k in range(20):  # corners: round enough at the sizes of the demo
             angle = 2 * math.pi * k / 20
             p, q = half_width * math.cos(angle), half_height * math.sin(angle)
             corners.append((a + p * cosine - q * sine, b + p * sine + q * cosine))
@@ -181,6 +185,7 @@ class Pen:
 
     def line(self, start: Point, end: Point, width: float, material: Material, label: int | None = None) -> None:
         """Fill a bar of `width` [m] from `start` to `end`; at least about a pixel wide."""
+        # thinner than a pixel a bar would vanish in places
         half = max(width, 1.0 / self.scale) / 2
         along = (end[0] - start[0], end[1] - start[1])
         length = max(math.hypot(*along), 1e-6)

@@ -1,4 +1,4 @@
-"""COCO as a miniature: the real numbers of images, a json in its format, small pictures."""
+"""Miniatures of COCO: the real numbers of images, a json in its format, small pictures."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from meta_ood.data.files import replacing
+from meta_ood.data.images import write_image
 from meta_ood.demo.proxies import PROXIES, draw_proxy, scenery
-from meta_ood.demo.write import add_street_thing, annotation, category_list, marked, save
+from meta_ood.demo.write import add_street_thing, annotation, category_list, marked
 
 SPLITS = {"train2017": 118287, "val2017": 5000}
 """Split -> number of images as published."""
@@ -47,22 +49,20 @@ def write_coco_miniature(
     pictures = [_picture(seed, k, height, width) for k in range(min(distinct, max(count, 1)))]
     images: list[str] = []
     annotations: list[str] = []
+    # pictures repeat, but for the mark; ids and annotations do not
     for index in range(count):
         picture, number = pictures[index % len(pictures)], 9 + 4 * index
         name = f"{number:012d}.jpg"
-        save(root / split / name, marked(picture.pixels, index), quality=90)
+        write_image(root / split / name, marked(picture.pixels, index), quality=90)
         entry = {"license": 1, "file_name": name, "height": height, "width": width, "id": number}
         images.append(json.dumps(entry))
         for one in picture.annotations:
             numbered = {**one, "image_id": number, "id": len(annotations) + 1}
             annotations.append(json.dumps(numbered))
     path = root / "annotations" / f"instances_{split}.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.tmp")
-    with temporary.open("w", encoding="utf-8") as file:
+    with replacing(path) as temporary, temporary.open("w", encoding="utf-8") as file:
         file.write('{"info": {"description": "miniature"}, "licenses": [], "images": [')
         file.write(",\n".join(images) + '], "annotations": [')
         file.write(",\n".join(annotations))
         file.write(f'], "categories": {json.dumps(category_list())}}}')
-    temporary.replace(path)
     return count

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from meta_ood.data.images import write_image
 from meta_ood.data.labels import CITYSCAPES, IGNORE, IN, OOD
 from meta_ood.data.registry import lookup
 from meta_ood.datasets.cityscapes import cityscapes
@@ -26,11 +27,11 @@ from meta_ood.datasets.reader import Layout
 from meta_ood.datasets.road_anomaly import road_anomaly, road_anomaly21, road_obstacle21
 from meta_ood.demo import coco_miniature
 from meta_ood.demo.canvas import Pen
-from meta_ood.demo.figures import dice
 from meta_ood.demo.obstacles import HAZARDS
 from meta_ood.demo.street import add_car_body, aim, render
+from meta_ood.demo.things import dice
 from meta_ood.demo.world import ROAD, sample_world
-from meta_ood.demo.write import light, marked, photo, save
+from meta_ood.demo.write import light, marked, photo
 
 Fields = dict[str, str]
 Pixels = npt.NDArray[np.uint8]
@@ -166,7 +167,8 @@ def _pictures(seed: int, height: int, width: int, count: int) -> Iterator[_Pictu
         classes = CITYSCAPES.encode(canvas.ids)
         outside = np.where(classes == IGNORE, IGNORE, IN).astype(np.uint8)
         day, grain = light(rng), int(rng.integers(1 << 30))
-        before = canvas.rgb.copy()
+        before = canvas.rgb.copy()  # photo() changes the canvas
+        # the same noise on both pictures: their difference is the pasted object alone
         plain = photo(np.random.default_rng(grain), canvas, world, *day)
         canvas.rgb = before
         canvas.ids[:] = ROAD
@@ -216,6 +218,7 @@ def write_miniature(
     published = lookup(f"{layout.name} split", layout.splits, split)
     names = what.names(split, published if count is None else count)
     pictures = list(_pictures(seed, height, width, min(distinct, max(len(names), 1))))
+    # target value -> label id of the files; of several the smallest, which is written last
     back: dict[int, int] = {}
     for label, value in sorted(layout.labels.items(), reverse=True):
         if label >= 0:
@@ -228,11 +231,11 @@ def write_miniature(
         is_known = set(layout.labels.values()) >= set(range(19))
         target = picture.classes if is_known else picture.outside
         pixels = picture.plain if is_known or layout.compose else picture.pasted
-        save(_fill(images, root, fields), marked(pixels, index))
+        write_image(_fill(images, root, fields), marked(pixels, index))
         if not targets:
             continue
         path = _fill(targets, root, fields)
-        save(path, _labels(target, back))
+        write_image(path, _labels(target, back))
         if layout.compose is not None:
             overlay = picture.pasted.astype(np.int16) - picture.plain.astype(np.int16)
             np.savez_compressed(path.with_name(path.name.replace("_labels.png", "_rgb.npz")), rgb=overlay)

@@ -1,4 +1,4 @@
-"""Family B: the lost cargo, toys and dummies of the evaluation sets, unlike any proxy."""
+"""Drawings of lost cargo, toys and dummies: the obstacles of the evaluation sets, unlike any proxy."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ _DARK = Material((0.08, 0.08, 0.09))
 
 def _cuboid(pen: Pen, half: float, height: float, lean: float, front: Material) -> None:
     """Draw the front, one side and the top of a box."""
+    # the side leans away from the front, the top rises a little: a view from above
     shift, rise = lean, 0.28 * abs(lean) + 0.06
     side = Material(tint(front.colour, 0.62), tint(front.second, 0.62), front.pattern, front.period)
     top = Material(tint(front.colour, 1.25), tint(front.second, 1.25), front.pattern, front.period)

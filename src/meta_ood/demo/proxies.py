@@ -1,4 +1,4 @@
-"""Family A: animals and household things of the OoD proxies, and backgrounds without street."""
+"""Drawings of animals and household things: the OoD proxies, and backgrounds without a street."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from collections.abc import Callable
 import numpy as np
 
 from meta_ood.demo.canvas import Canvas, Pen, Pixels
-from meta_ood.demo.figures import dice
 from meta_ood.demo.textures import Colour, Floats, Material, clouds, tint, vector
+from meta_ood.demo.things import dice
 
 _COATS: tuple[Colour, ...] = (
     (0.45, 0.3, 0.18),
@@ -176,6 +176,7 @@ _SCENERIES: tuple[tuple[Colour, Colour, Colour, Colour], ...] = (
 
 def scenery(rng: np.random.Generator, height: int, width: int) -> Canvas:
     """Return a background without a street: two cloudy regions that meet at a wavy line."""
+    # two regions of two colours each, which clouds mix
     upper_a, upper_b, lower_a, lower_b = _SCENERIES[int(rng.integers(len(_SCENERIES)))]
     line = height * float(rng.uniform(0.15, 0.6))
     waves = clouds(rng, 8, width, 1.0)[0] * height * float(rng.uniform(0.02, 0.2))
@@ -199,7 +200,7 @@ def draw_proxy(rng: np.random.Generator, canvas: Canvas, category: tuple[int, st
     height, width = canvas.ids.shape
     size = height * float(rng.uniform(0.25, 0.75))
     foot = (width * float(rng.uniform(0.12, 0.88)), height * float(rng.uniform(0.55, 1.08)))
-    foot = (foot[0], max(foot[1], size * 0.8))
+    foot = (foot[0], max(foot[1], size * 0.8))  # most of it stays in the picture
     pen = Pen(canvas, foot, size, 1, instance)
     half = 0.5 * size
     canvas.shadow(

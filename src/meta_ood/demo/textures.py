@@ -16,7 +16,7 @@ from meta_ood.data.registry import lookup
 Floats = npt.NDArray[np.floating[Any]]
 Colour = tuple[float, float, float]
 
-_TABLE = 256
+_TABLE = 256  # a power of two, so that the cells of all octaves fit
 
 
 def vector(colour: Colour) -> Floats:
@@ -27,10 +27,12 @@ def vector(colour: Colour) -> Floats:
 @lru_cache(maxsize=1)
 def noise_table() -> Floats:
     """Return a tileable ``(256, 256)`` table of noise in about [-1, 1], the same in every run."""
+    # a seed of its own: the materials are the same in worlds of every seed
     rng = np.random.default_rng(20210101)
     table = np.zeros((_TABLE, _TABLE), np.float32)
     for step, weight in ((1, 0.5), (4, 0.3), (16, 0.35), (64, 0.3)):
         cells = rng.uniform(-1, 1, (_TABLE // step + 3,) * 2).astype(np.float32)
+        # the first cells come again at the end: then the table tiles without a seam
         cells[-3:] = cells[:3]
         cells[:, -3:] = cells[:, :3]
         size = cells.shape[0] * step
@@ -49,7 +51,7 @@ def noise(u: Floats, v: Floats) -> Floats:
 def clouds(rng: np.random.Generator, height: int, width: int, cells: float = 3.0) -> Floats:
     """Return smooth fractal noise in [0, 1] of shape ``(height, width)``, `cells` bumps high."""
     total = np.zeros((height, width), np.float32)
-    for octave in range(4):
+    for octave in range(4):  # each twice as fine and half as strong
         rows = max(2, round(cells * 2**octave))
         columns = max(2, round(rows * width / height))
         grid = rng.uniform(0, 1, (rows, columns)).astype(np.float32)
@@ -152,6 +154,7 @@ class Material:
             u, v: ``(h, w)`` or broadcastable coordinates [m].
             down: Broadcastable position between the upper (0) and the lower end (1).
         """
+        # u and v in periods of the pattern
         share = lookup("pattern", PATTERNS, self.pattern)(u / self.period, v / self.period)
         first, second = vector(self.colour), vector(self.second)
         colour = first + share[..., None] * (second - first)

@@ -1,4 +1,4 @@
-"""A procedural street as it is, before a camera sees it."""
+"""A procedural street in metres, independent of any camera."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from meta_ood.demo.canvas import Camera, Canvas
-from meta_ood.demo.figures import Item, dice
 from meta_ood.demo.textures import Colour, Floats
+from meta_ood.demo.things import Item, dice
 
 EGO, BORDER, STATIC, GROUND, PARKING, RAIL = 1, 2, 4, 6, 9, 10
 ROAD, SIDEWALK, BUILDING, WALL, FENCE, VEGETATION, TERRAIN, SKY = 7, 8, 11, 12, 13, 21, 22, 23
@@ -48,7 +48,7 @@ class Side:
 
 @dataclass(frozen=True)
 class World:
-    """A street before it is seen."""
+    """A street, independent of any camera."""
 
     sides: tuple[Side, Side]
     items: tuple[Item, ...]
@@ -73,6 +73,7 @@ _FRONTS: tuple[Colour, ...] = (
 def _side(rng: np.random.Generator, road: float, wanted: Sequence[int], start: float) -> Side:
     kerb = road + rng.uniform(1.8, 3.0)
     front = kerb + rng.uniform(1.2, 3.2)
+    # 1. stretches of 200 m; the wanted kinds come first, where the camera sees them
     breaks, kinds = [start], []
     first = list(wanted)
     while breaks[-1] < start + 200:
@@ -83,6 +84,7 @@ def _side(rng: np.random.Generator, road: float, wanted: Sequence[int], start: f
         kinds.append(kind)
         breaks.append(breaks[-1] + rng.uniform(5, 12) * (1.4 if kind == BUILDING else 1))
     count = len(kinds)
+    # 2. heights [m] and colours of each stretch
     tall = {BUILDING: (7, 16), WALL: (1.8, 3.2), FENCE: (1.5, 2.3), VEGETATION: (3, 7)}
     heights = [rng.uniform(*tall[kind]) for kind in kinds]
     green = np.array((0.18, 0.33, 0.13)) * rng.uniform(0.8, 1.25, (count, 1))
@@ -93,6 +95,7 @@ def _side(rng: np.random.Generator, road: float, wanted: Sequence[int], start: f
     colours = np.select(
         [np.equal(kinds, kind)[:, None] for kind in (VEGETATION, WALL, FENCE)], [green, brick, wire], fronts
     )
+    # 3. the ground before it
     strip = np.where(rng.uniform(0, 1, count) < 0.55, TERRAIN, SIDEWALK)
     strip = np.where(rng.uniform(0, 1, count) < 0.05, GROUND, strip)
     return Side(
@@ -121,14 +124,17 @@ def sample_world(rng: np.random.Generator, turn: int, things: bool = True, traff
     Returns:
         The street; the camera starts at Z = 0.
     """
+    # 1. both sides; the order of the draws decides what a seed gives
     left = _side(rng, rng.uniform(3.6, 5.2), (_TURNS[turn % 4][0], _TURNS[turn % 4][1]), 4.0)
     right = _side(rng, rng.uniform(3.2, 4.6), (_TURNS[turn % 4][2], _TURNS[turn % 4][3]), 4.0)
     left = replace(left, strip=_with(left.strip, 0, TERRAIN if turn % 2 == 0 else left.strip[0]))
     right = replace(right, strip=_with(right.strip, 0, TERRAIN if turn % 2 else right.strip[0]))
+    # 2. things: three rare kinds in turn, two at random
     forced = [RARE[(turn * 4 + k) % len(RARE)] for k in range(3)]
     extra = [str(kind) for kind in rng.choice(RARE, 2) if things or kind not in _ON_ROAD]
     kinds = [*forced, *extra] if things else [k for k in (*forced, *extra) if k not in _ON_ROAD]
     items = _items(rng, kinds, left, right, things, traffic)
+    # 3. the weather: a third of the skies is overcast
     clear = rng.uniform(0, 1)
     sky = ((0.42 + 0.2 * clear, 0.58 + 0.12 * clear, 0.8 + 0.12 * clear), (0.76, 0.85, 0.95))
     if rng.uniform() < 0.35:
@@ -168,6 +174,7 @@ def _items(
     def add(kind: str, x: float, z: float) -> None:
         items.append(Item(kind, x, z, dice(rng), len(items) + 1))
 
+    # 1. the forced things: on a lane, at its edge, or on the sidewalk
     own, other = right.road * 0.5, -left.road * 0.55
     lanes = {own: rng.uniform(13, 20), other: rng.uniform(9, 17)}
     for kind in kinds:
@@ -187,6 +194,7 @@ def _items(
             add(kind, x, float(rng.uniform(7, 15)))
             if kind == "person" and rng.uniform() < 0.6:
                 add(kind, x + 0.7, items[-1].z + float(rng.uniform(0, 1.5)))
+    # 2. poles, trees and passers-by along both sides
     for flank, sign in ((left, -1), (right, 1)):
         for z in np.arange(rng.uniform(9, 16), 60, rng.uniform(16, 24)):
             add("pole", sign * (flank.road + 0.4), float(z))
@@ -195,12 +203,13 @@ def _items(
                 add("tree", sign * (flank.kerb + 0.5), float(z))
         if rng.uniform() < 0.3:
             add("person", sign * (flank.kerb - 0.5), float(rng.uniform(15, 40)))
+    # 3. cars in the lanes and, on most streets, a row of parked ones
     if things:
         for lane, z in lanes.items():
             for _ in range(int(rng.poisson(1.3 * traffic))):
                 z += rng.uniform(1, 10)
                 add("car", lane + float(rng.uniform(-0.3, 0.3)), float(z))
-                z += 5
+                z += 5  # a car and some distance
         if rng.uniform() < 0.75 * traffic:
             flank, sign = (left, -1) if rng.uniform() < 0.5 else (right, 1)
             for z in np.arange(rng.uniform(8, 12), 50, 6.0):

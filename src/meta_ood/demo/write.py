@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Callable
 from functools import partial
@@ -11,15 +10,16 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
+from meta_ood.data.files import write_text
+from meta_ood.data.images import write_image
 from meta_ood.datasets.coco import decompress
 from meta_ood.demo.canvas import Camera, Canvas, Pen
-from meta_ood.demo.figures import FIGURES, Item, dice
 from meta_ood.demo.obstacles import HAZARDS, NON_HAZARDS, footprint
 from meta_ood.demo.proxies import PROXIES, draw_proxy, scenery
 from meta_ood.demo.street import add_car_body, aim, render
 from meta_ood.demo.textures import vector
+from meta_ood.demo.things import THINGS, Item, dice
 from meta_ood.demo.world import ROAD, World, sample_world
 
 Draw = Callable[[Pen, tuple[float, ...]], None]
@@ -46,25 +46,15 @@ _STREET_CATEGORIES: dict[int, str] = {
     8: "truck",
     10: "traffic light",
 }
+# part of the seed of each dataset: no two share a street
 _WORLD_CITYSCAPES, _WORLD_COCO, _WORLD_LAF, _WORLD_STATIC = range(4)
-
-
-def save(path: Path, pixels: npt.NDArray[Any], **options: object) -> None:
-    """Write an image file atomically; the kind follows from the name."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    buffer = io.BytesIO()
-    kind = "JPEG" if path.suffix == ".jpg" else "PNG"
-    Image.fromarray(pixels).save(buffer, format=kind, **options)
-    temporary = path.with_name(f"{path.name}.tmp")
-    temporary.write_bytes(buffer.getvalue())
-    temporary.replace(path)
 
 
 def marked(pixels: npt.NDArray[np.uint8], index: int) -> npt.NDArray[np.uint8]:
     """Write the index into the corner, black and white in squares, so that no frames are equal."""
     marked = pixels.copy()
     columns = max(pixels.shape[1] // 8, 1)
-    for bit in range(17):
+    for bit in range(17):  # enough for the 118,287 images of COCO
         row, column = 8 * (bit // columns), 8 * (bit % columns)
         marked[row : row + 8, column : column + 8] = 255 * (index >> bit & 1)
     return marked
@@ -92,12 +82,13 @@ def write_cityscapes_frame(root: Path, split: str, index: int, seed: int, height
     add_car_body(canvas)
     city = cities[index % len(cities)]
     name = f"{city}_{index // len(cities):06d}_000019"
-    save(root / "leftImg8bit" / split / city / f"{name}_leftImg8bit.png", photo(rng, canvas, world, *light(rng)))
+    write_image(root / "leftImg8bit" / split / city / f"{name}_leftImg8bit.png", photo(rng, canvas, world, *light(rng)))
     labels = root / "gtFine" / split / city
-    save(labels / f"{name}_gtFine_labelIds.png", canvas.ids)
+    write_image(labels / f"{name}_gtFine_labelIds.png", canvas.ids)
+    # as in Cityscapes: things have label id * 1000 + number, everything else its label id
     things = (canvas.ids >= 24) & (canvas.instances > 0)
     instances = np.where(things, canvas.ids.astype(np.uint16) * 1000 + canvas.instances, canvas.ids)
-    save(labels / f"{name}_gtFine_instanceIds.png", instances.astype(np.uint16))
+    write_image(labels / f"{name}_gtFine_instanceIds.png", instances.astype(np.uint16))
 
 
 def stand(
@@ -126,9 +117,11 @@ def write_lost_and_found_scene(
     rng = np.random.default_rng([seed, _WORLD_LAF, index])
     street = sample_world(rng, index, things=False)
     cameras = aim(rng, height, width)
+    # 1. the objects in the order in which the camera passes them
     objects: list[tuple[float, Callable[[Canvas, Camera], None]]] = []
     z, start = 3.5 + 0.6 * frames + float(rng.uniform(0, 1.5)), float(rng.uniform(0, 1))
     for number in range(int(rng.integers(2, 5))):
+        # the first one is always a hazard, a third of the others may be driven over
         harmless = number > 0 and rng.uniform() < 0.35
         label = int(rng.choice(list(NON_HAZARDS if harmless else HAZARDS)))
         draw = NON_HAZARDS[label] if harmless else HAZARDS[label]
@@ -140,6 +133,7 @@ def write_lost_and_found_scene(
             (z, partial(stand, draw=draw, x=x, z=z, rolled=rolled, label=100 + label, size=size, instance=number + 1))
         )
         z += float(rng.uniform(0.7, 6))
+    # 2. one picture each 0.6 m
     sequence, day = int(rng.integers(0, 3)), light(rng)
     for step in range(frames):
         camera = Camera(cameras.focal, cameras.vanishing, cameras.x + 0.03 * step, cameras.height, 0.6 * step)
@@ -159,17 +153,18 @@ def write_lost_and_found_scene(
         stem = f"{name}_{sequence:06d}_{10 * (step + 1):06d}"
         own = np.random.default_rng([seed, _WORLD_LAF, index, step])
         picture = photo(own, canvas, world, *day)
-        save(root / "leftImg8bit" / "test" / name / f"{stem}_leftImg8bit.png", picture)
+        write_image(root / "leftImg8bit" / "test" / name / f"{stem}_leftImg8bit.png", picture)
+        # 3. label ids (1 free road, objects from 2) and the train ids of the archive
         ids = np.where(canvas.ids == ROAD, 1, 0).astype(np.uint8)
         ids = np.where(canvas.ids >= 100, canvas.ids - 100, ids).astype(np.uint8)
         train_ids = np.where(ids == 1, 1, 255)
         train_ids[np.isin(ids, list(HAZARDS))] = 2
         train_ids[np.isin(ids, list(NON_HAZARDS))] = 0
         labels = root / "gtCoarse" / "test" / name
-        save(labels / f"{stem}_gtCoarse_labelIds.png", ids)
-        save(labels / f"{stem}_gtCoarse_labelTrainIds.png", train_ids.astype(np.uint8))
+        write_image(labels / f"{stem}_gtCoarse_labelIds.png", ids)
+        write_image(labels / f"{stem}_gtCoarse_labelTrainIds.png", train_ids.astype(np.uint8))
         instances = np.where(ids > 1, ids.astype(np.uint16) * 1000 + canvas.instances, ids)
-        save(labels / f"{stem}_gtCoarse_instanceIds.png", instances.astype(np.uint16))
+        write_image(labels / f"{stem}_gtCoarse_instanceIds.png", instances.astype(np.uint16))
 
 
 def write_static_frame(root: Path, index: int, seed: int, height: int, width: int) -> None:
@@ -178,6 +173,7 @@ def write_static_frame(root: Path, index: int, seed: int, height: int, width: in
     world = sample_world(rng, index)
     canvas = render(world, aim(rng, height, width), height, width)
     add_car_body(canvas)
+    # void (ego vehicle, border, ground without class) is 255, everything known 0
     known = np.where(np.isin(canvas.ids, (1, 2, 4, 6, 9, 10)), 255, 0)
     canvas.ids[:] = known
     hazards = list(HAZARDS.values())
@@ -187,8 +183,8 @@ def write_static_frame(root: Path, index: int, seed: int, height: int, width: in
         hazards[int(rng.integers(len(hazards)))](Pen(canvas, foot, scale, 1), dice(rng))
     stem = f"{index:04d}_{_STATIC_CITIES[index % len(_STATIC_CITIES)]}_{index:06d}_000019"
     folder = root / "Static"
-    save(folder / f"{stem}.jpg", photo(rng, canvas, world, *light(rng)), quality=92, subsampling=0)
-    save(folder / f"{stem}.png", canvas.ids)
+    write_image(folder / f"{stem}.jpg", photo(rng, canvas, world, *light(rng)), quality=92, subsampling=0)
+    write_image(folder / f"{stem}.png", canvas.ids)
 
 
 def write_coco(root: Path, count: int, seed: int, side: int, progress: Callable[[int], None]) -> None:
@@ -205,6 +201,7 @@ def write_coco(root: Path, count: int, seed: int, side: int, progress: Callable[
     annotations: list[dict[str, Any]] = []
     for index in range(count):
         rng = np.random.default_rng([seed, _WORLD_COCO, index])
+        # of 15 images one is too small, one has no annotation, one holds something of the street
         height, width = _coco_size(rng, side, too_small=index % 15 == 7)
         canvas = scenery(rng, height, width)
         image: dict[str, Any] = {
@@ -226,12 +223,13 @@ def write_coco(root: Path, count: int, seed: int, side: int, progress: Callable[
         for k, entry in enumerate(annotations):
             entry["id"] = k + 1
         picture = canvas.develop(rng, float(rng.uniform(0.8, 1.15)), float(rng.uniform(0.008, 0.02)))
-        save(root / "train2017" / str(image["file_name"]), picture, quality=90, subsampling=0)
+        write_image(root / "train2017" / str(image["file_name"]), picture, quality=90, subsampling=0)
         images.append(image)
         progress(1)
+    # a file that the json lacks, and an entry without a file, as real folders have them
     rng = np.random.default_rng([seed, _WORLD_COCO, count])
     unlisted = scenery(rng, side, side).develop(rng, 1.0, 0.02)
-    save(root / "train2017" / f"{900001:012d}.jpg", unlisted, quality=90)
+    write_image(root / "train2017" / f"{900001:012d}.jpg", unlisted, quality=90)
     images.append({"id": 900002, "file_name": f"{900002:012d}.jpg", "height": side, "width": side, "license": 1})
     instances = {
         "info": {"description": "demo world", "version": "1.0"},
@@ -241,10 +239,7 @@ def write_coco(root: Path, count: int, seed: int, side: int, progress: Callable[
         "categories": category_list(),
     }
     path = root / "annotations" / "instances_train2017.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.tmp")
-    temporary.write_text(json.dumps(instances), encoding="utf-8")
-    temporary.replace(path)
+    write_text(path, json.dumps(instances))
 
 
 def _coco_size(rng: np.random.Generator, side: int, too_small: bool) -> tuple[int, int]:
@@ -298,7 +293,7 @@ def add_street_thing(
     camera = Camera(float(height), (width * 0.5, height * 0.35), 0.0, 1.5, 0.0)
     canvas.instances[:] = 0
     item = Item(_STREET_CATEGORIES[category], 0.0, 4.5, dice(rng), 99)
-    FIGURES[item.kind](canvas, camera, item)
+    THINGS[item.kind](canvas, camera, item)
     pen = Pen(canvas, (0, 0), 1.0, 0, 99)
     annotations.append(annotation(canvas, pen, image_id, category, 3))
 

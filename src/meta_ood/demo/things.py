@@ -1,4 +1,4 @@
-"""What stands and drives in a known street: the Cityscapes classes that are things."""
+"""Drawings of the Cityscapes classes that are things: vehicles, people, poles, lights, signs, trees."""
 
 from __future__ import annotations
 
@@ -188,6 +188,7 @@ class _Box:
 
 def _box(canvas: Canvas, camera: Camera, item: Item, box: _Box, paint: Material, label: int) -> list[Point]:
     """Draw the side that the camera sees and the near face; return the side's corners."""
+    # the side that faces the middle of the picture
     x = item.x + (box.half if item.x < camera.x else -box.half)
     near, far = item.z, item.z + box.length
     side = [
@@ -250,6 +251,7 @@ def _car(canvas: Canvas, camera: Camera, item: Item) -> None:
     body, cabin = _Box(0.9, 0.28, 0.95, 4.1), _Box(0.72, 0.9, 1.5, 2.2)
     _wheels_of_box(canvas, camera, item, body, CAR)
     _box(canvas, camera, item, body, paint, CAR)
+    # the cabin stands 0.7 m behind the bumper
     moved = Item(item.kind, item.x, item.z + 0.7, item.dice, item.instance)
     _box(canvas, camera, moved, cabin, paint, CAR)
     _side_windows(canvas, camera, moved, cabin, 1.0, 1.4, 2)
@@ -303,7 +305,7 @@ def _train(canvas: Canvas, camera: Camera, item: Item) -> None:
     pen.line((0.3, 4.3), (-0.5, 4.8), 0.08, STEEL)
 
 
-FIGURES: dict[str, Callable[[Canvas, Camera, Item], None]] = {
+THINGS: dict[str, Callable[[Canvas, Camera, Item], None]] = {
     "pole": _pole,
     "traffic light": _light,
     "traffic sign": _sign,
