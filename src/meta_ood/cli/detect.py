@@ -61,7 +61,7 @@ def serve(model: str, host: str, port: int) -> None:
 
     from meta_ood.tracking import served
 
-    uvicorn.run(served.application(model), host=host, port=port, log_level="warning")
+    uvicorn.run(served.application(model), host=host, port=port)
 
 
 @click.command()
