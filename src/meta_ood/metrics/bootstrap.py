@@ -1,4 +1,4 @@
-"""Uncertainty from resampled scenes: neighbouring pixels and video frames are no new evidence."""
+"""Resampling of whole scenes: the pixels and frames of one scene are not independent (decision 0044)."""
 
 from __future__ import annotations
 
@@ -12,22 +12,10 @@ Floats = npt.NDArray[np.float64]
 
 
 def resample(scenes: int, replicates: int, seed: int) -> Integers:
-    """Draw scenes with replacement.
+    """Return ``(B, S) int64``: how often each of S scenes is drawn with replacement in each of B replicates.
 
     The draw depends on nothing but the arguments: evaluations of one set of scenes, by whatever network, are resampled
     alike, so that replicates are paired.
-
-    Args:
-        scenes: S, at least 1.
-        replicates: B.
-        seed: Of the draw.
-
-    Returns:
-        ``(B, S) int64``: how often each scene was drawn; rows sum to S.
-
-    Examples:
-        >>> resample(4, 3, seed=0).sum(axis=1)
-        array([4, 4, 4])
     """
     generator = np.random.default_rng([seed, scenes])
     return generator.multinomial(scenes, np.full(scenes, 1 / scenes), size=replicates)

@@ -54,6 +54,7 @@ class Metric:
         return after - before if self.better == "higher" else before - after
 
 
+_META = "after meta classification"
 METRICS: dict[str, Metric] = {
     metric.key: metric
     for metric in (
@@ -61,37 +62,13 @@ METRICS: dict[str, Metric] = {
         Metric("auprc", "AUPRC", ("AUPRC", "%"), "percent", "higher"),
         Metric("fpr95", "FPR95", ("FPR95", "%"), "percent", "lower"),
         Metric("segment_false_positives", "false segments", ("FP", "before"), "count", "lower"),
-        Metric(
-            "segment_false_positives_after_meta",
-            "false segments after meta classification",
-            ("FP", "after"),
-            "count",
-            "lower",
-        ),
+        Metric("segment_false_positives_after_meta", f"false segments {_META}", ("FP", "after"), "count", "lower"),
         Metric("segment_false_negatives", "missed objects", ("FN", "before"), "count", "lower"),
-        Metric(
-            "segment_false_negatives_after_meta",
-            "missed objects after meta classification",
-            ("FN", "after"),
-            "count",
-            "lower",
-        ),
+        Metric("segment_false_negatives_after_meta", f"missed objects {_META}", ("FN", "after"), "count", "lower"),
         Metric("segment_f1", "segment F1", ("segment F1", "before"), "percent", "higher"),
-        Metric(
-            "segment_f1_after_meta",
-            "segment F1 after meta classification",
-            ("segment F1", "after"),
-            "percent",
-            "higher",
-        ),
+        Metric("segment_f1_after_meta", f"segment F1 {_META}", ("segment F1", "after"), "percent", "higher"),
         Metric("component_f1", "component F1", ("component F1", "before"), "percent", "higher"),
-        Metric(
-            "component_f1_after_meta",
-            "component F1 after meta classification",
-            ("component F1", "after"),
-            "percent",
-            "higher",
-        ),
+        Metric("component_f1_after_meta", f"component F1 {_META}", ("component F1", "after"), "percent", "higher"),
         Metric("miou", "mIoU", ("mIoU", "%"), "percent", "higher"),
         Metric("calibration_error", "calibration error", ("ECE", "%"), "percent", "lower"),
     )

@@ -116,12 +116,9 @@ class Overlaps:
 
 
 def overlaps_of(component_size: Integers, segment_size: Integers, pairs: Integers) -> Overlaps:
-    """Compute sIoU and PPV from sizes and common pixels.
+    """Return sIoU and PPV from sizes ``(T,)`` and ``(S,)`` [px] and from common pixels.
 
-    Args:
-        component_size: ``(T,)`` [px].
-        segment_size: ``(S,)`` [px].
-        pairs: ``(K, 3) int64``: segment, component, common pixels; each pair once.
+    ``pairs (K, 3) int64``: segment, component, common pixels; each pair once.
 
     Examples:
         >>> one = overlaps_of(np.array([4]), np.array([3, 5]), np.array([[0, 0, 2]]))
@@ -140,12 +137,7 @@ def overlaps_of(component_size: Integers, segment_size: Integers, pairs: Integer
 
 
 def of_table(table: SegmentTable, kept: Flags | None = None) -> Overlaps:
-    """Compute sIoU and PPV for the segments of a table.
-
-    Args:
-        table: Segments, components, overlaps.
-        kept: ``(S,) bool``: the segments that count, such as those that meta classification keeps; None counts all.
-    """
+    """Return sIoU and PPV of a table's segments, or of those ``kept (S,) bool`` by meta classification."""
     if kept is None:
         return overlaps_of(table.component_size, table.segment_size, table.overlaps)
     number = np.cumsum(kept) - 1
@@ -170,16 +162,22 @@ def of_mask(predicted: Flags, target: LabelMap, min_segment: int = 0, min_compon
     small = _small(components, min_component)
     segments[small] = 0
     components[small] = 0
-    # 3. sizes and common pixels, of the labels that are left
-    segment_size, component_size = np.bincount(segments.flat), np.bincount(components.flat)
-    both = np.flatnonzero((segments > 0) & (components > 0))
-    joint = segments.flat[both].astype(np.int64) * component_size.size + components.flat[both]
+    # 3. sizes and common pixels of the labels that are left, numbered anew
+    segment, segment_size = _renumbered(segments)
+    component, component_size = _renumbered(components)
+    both = (segment >= 0) & (component >= 0)
+    joint = segment[both] * max(component_size.size, 1) + component[both]
     unique, pixels = np.unique(joint, return_counts=True)
-    pairs = np.stack([*np.divmod(unique, component_size.size), pixels], axis=1).astype(np.int64)
-    segment_size[0] = component_size[0] = 0
-    number = [np.cumsum(size > 0) - 1 for size in (segment_size, component_size)]
-    pairs[:, 0], pairs[:, 1] = number[0][pairs[:, 0]], number[1][pairs[:, 1]]
-    return overlaps_of(component_size[component_size > 0], segment_size[segment_size > 0], pairs)
+    pairs = np.stack([*np.divmod(unique, max(component_size.size, 1)), pixels], axis=1)
+    return overlaps_of(component_size, segment_size, pairs)
+
+
+def _renumbered(labels: npt.NDArray[np.int32]) -> tuple[Integers, Integers]:
+    """Return the labels that occur as ``0 .. n-1``, -1 outside, flat, and their sizes ``(n,)``."""
+    size = np.bincount(labels.flat)
+    size[0] = 0
+    number = np.where(size > 0, np.cumsum(size > 0) - 1, -1)
+    return number[labels.ravel()], size[size > 0]
 
 
 def _small(labels: npt.NDArray[np.int32], least: int) -> Flags:
@@ -200,13 +198,7 @@ def f1_at_taus(found: Integers, components: int | Integers, false: Integers) -> 
 
 
 def component_metrics(overlaps: Overlaps) -> ComponentMetrics:
-    """Return the benchmark's metrics of sIoU and PPV over a whole set.
-
-    Examples:
-        >>> m = component_metrics(Overlaps(np.array([0.4, 0.9]), np.array([1.0])))
-        >>> round(m.siou, 3), m.ppv, [round(f, 2) for f in m.f1_at[2:5]]
-        (0.65, 1.0, [1.0, 1.0, 0.67])
-    """
+    """Return the benchmark's metrics of sIoU and PPV over a whole set."""
     taus = np.array(TAUS)
     f1 = f1_at_taus((overlaps.siou[:, None] >= taus).sum(0), len(overlaps.siou), (overlaps.ppv[:, None] < taus).sum(0))
     return ComponentMetrics(

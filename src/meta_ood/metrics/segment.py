@@ -47,25 +47,13 @@ class SegmentErrors:
     true_segments_removed: int
     published_false_positives_after_meta: int
 
-    @property
-    def true_positives(self) -> int:
-        """Segments that hold an OoD pixel, before meta classification."""
-        return self.segments - self.false_positives
-
-    @property
-    def true_positives_after_meta(self) -> int:
-        """Segments that hold an OoD pixel and are kept."""
-        return self.true_positives - self.true_segments_removed
-
     def summary(self) -> dict[str, dict[str, int | float]]:
         """Return TP, FP, FN and F1 of all segments and of those kept, as for metrics.json."""
+        true = self.segments - self.false_positives
+        true_after, after = true - self.true_segments_removed, self.false_positives_after_meta
         counts = {
-            "before": (self.true_positives, self.false_positives, self.false_negatives),
-            "after_meta": (
-                self.true_positives_after_meta,
-                self.false_positives_after_meta,
-                self.false_negatives_after_meta,
-            ),
+            "before": (true, self.false_positives, self.false_negatives),
+            "after_meta": (true_after, after, self.false_negatives_after_meta),
         }
         names = ("true_positives", "false_positives", "false_negatives")
         return {
@@ -98,23 +86,14 @@ def segment_f1(true: int | Integers, false: int | Integers, missed: int | Intege
 
 
 def missed(table: SegmentTable, kept: Flags) -> Flags:
-    """Return ``(T,) bool``: the component has no pixel in a kept segment.
-
-    Args:
-        table: Segments, components, overlaps.
-        kept: ``(S,) bool``.
-    """
+    """Return ``(T,) bool``: the component has no pixel in a segment that is ``kept (S,) bool``."""
     lost = np.ones(len(table.component_image), bool)
     lost[table.overlaps[kept[table.overlaps[:, 0]], 1]] = False
     return lost
 
 
 def segment_errors(table: SegmentTable, removed: Flags) -> SegmentErrors:
-    """Count false and missed segments.
-
-    Args:
-        table: Segments, components, overlaps.
-        removed: ``(S,) bool``: what meta classification removes.
+    """Count false and missed segments of a table from which meta classification removes ``removed (S,) bool``.
 
     Raises:
         ValueError: If `removed` has another length than the table.

@@ -19,15 +19,12 @@ _UNIT = 1 << 30  # confidences are summed as integers, which add up in any order
 
 
 def confusion_matrix(predicted: LabelMap, target: LabelMap, classes: int) -> Integers:
-    """Count pixels by target and predicted class.
+    """Return ``(C, C) int64`` numbers of pixels: row = target, column = predicted. Matrices of frames add up.
 
     Args:
         predicted: ``(H, W) uint8``, values ``0 .. C-1``.
         target: ``(H, W) uint8``; pixels that hold no train id are left out.
         classes: C.
-
-    Returns:
-        ``(C, C) int64``: row = target, column = predicted. Matrices of frames add up.
 
     Raises:
         ValueError: If the shapes differ or a predicted class is not below C.
@@ -50,12 +47,7 @@ def confusion_matrix(predicted: LabelMap, target: LabelMap, classes: int) -> Int
 
 
 def class_iou(confusion: Integers) -> Floats:
-    """Return the IoU of each class, ``(C,)``; NaN where a class is neither true nor predicted.
-
-    Examples:
-        >>> class_iou(np.array([[1, 1, 0], [0, 2, 0], [0, 0, 0]]))
-        array([0.5       , 0.66666667,        nan])
-    """
+    """Return the IoU of each class, ``(C,)``; NaN where a class is neither true nor predicted."""
     hits = np.diagonal(confusion).astype(np.float64)
     union = confusion.sum(0) + confusion.sum(1) - hits
     with np.errstate(invalid="ignore"):
@@ -130,11 +122,6 @@ def reliability(
         confidence: ``(H, W) float32`` in [0, 1]: the largest softmax.
         predicted, target: ``(H, W) uint8``; pixels without train id are left out.
         classes, bins: C and number of equal bins.
-
-    Examples:
-        >>> one = np.array([[1.0, 0.75]], np.float32)
-        >>> reliability(one, np.uint8([[0, 1]]), np.uint8([[0, 0]]), 2).error
-        0.375
     """
     valid = target < classes
     sure = np.clip(confidence[valid].astype(np.float64), 0, 1)

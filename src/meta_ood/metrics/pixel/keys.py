@@ -21,13 +21,7 @@ promise; 1e-3 of the pairs that AUROC counts would show in its printed digits.
 
 
 def order_keys(scores: npt.NDArray[np.float32]) -> Keys:
-    """Return the ``uint32`` keys that sort like the ``float32`` scores (-0 and +0 are the same).
-
-    Examples:
-        >>> keys = order_keys(np.array([-np.inf, -1, -0.0, 0.0, 1e-45, 2], np.float32))
-        >>> bool((keys[1:] >= keys[:-1]).all()), bool(keys[2] == keys[3])
-        (True, True)
-    """
+    """Return the ``uint32`` keys that sort like the ``float32`` scores (-0 and +0 are the same)."""
     bits = (scores + np.float32(0)).view(np.int32)  # -0 + 0 is +0
     # IEEE bits grow with the magnitude: set the sign bit of positives, invert negatives
     flip = bits >> 31
@@ -37,12 +31,7 @@ def order_keys(scores: npt.NDArray[np.float32]) -> Keys:
 
 
 def key_scores(keys: Keys) -> npt.NDArray[np.float32]:
-    """Return the ``float32`` scores of the keys: the inverse of :func:`order_keys`.
-
-    Examples:
-        >>> key_scores(order_keys(np.array([-2.5, 0, 3], np.float32)))
-        array([-2.5,  0. ,  3. ], dtype=float32)
-    """
+    """Return the ``float32`` scores of the keys: the inverse of :func:`order_keys`."""
     sign = np.uint32(1 << 31)
     bits = np.where(keys & sign, keys ^ sign, ~keys)
     return bits.astype(np.uint32).view(np.float32)
@@ -84,10 +73,9 @@ def checked_scores(score: npt.NDArray[Any], target: LabelMap, name: str = "the f
 
 
 def _lost_pairs(score: npt.NDArray[Any], target: LabelMap) -> tuple[float, float]:
-    """Return the shares of pixel pairs that have different scores, but equal ones in ``float32``.
+    """Return the shares of pairs of pixels that have different scores, but equal ones in ``float32``.
 
-    The first is of all pairs of evaluated pixels, the second of those of an OoD and another pixel, which is twice the
-    largest error of AUROC.
+    First of all pairs, then of those of an OoD and another pixel, which is twice the largest error of AUROC.
     """
     positive = score[target == OOD]
     evaluated = np.concatenate([positive, score[(target < NEUTRAL) | (target == IN)]])
@@ -104,11 +92,7 @@ def _lost_pairs(score: npt.NDArray[Any], target: LabelMap) -> tuple[float, float
 
 
 def raise_wrong_labels(target: LabelMap, classes: int, name: str) -> NoReturn:
-    """Name the target's values that are neither train ids nor special labels.
-
-    Raises:
-        ValueError: Always.
-    """
+    """Raise an error that names the target's values that are neither train ids nor special labels."""
     wrong = sorted(set(np.unique(target).tolist()) & set(range(classes, NEUTRAL)))
     known = f"0..{classes - 1}, NEUTRAL 252, IN 253, OOD 254, IGNORE 255"
     raise ValueError(f"{name}: the target has the values {wrong}; known: {known}")

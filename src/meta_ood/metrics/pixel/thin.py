@@ -55,14 +55,9 @@ class ThinCounts:
 
 
 def resampled_metrics(scenes: Sequence[ThinCounts], weights: Integers) -> dict[str, Floats]:
-    """Evaluate many weighted sums of scenes.
+    """Return ``auroc``, ``auprc`` and ``fpr95``, ``(B,)`` each, of B weighted sums of S scenes.
 
-    Args:
-        scenes: Counts of S scenes.
-        weights: ``(B, S) int64``: how often each scene counts in each of B resamples.
-
-    Returns:
-        ``auroc``, ``auprc``, ``fpr95``: ``(B,)`` each; NaN without a positive or a negative pixel.
+    ``weights (B, S) int64`` say how often each scene counts. NaN without a positive or a negative pixel.
     """
     cells = np.unique(np.concatenate([scene.cells for scene in scenes]))
     table = np.zeros((2, len(scenes), cells.size), np.int64)
