@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from meta_ood.data.images import image_size, read_image, read_label_map, write_image
+from meta_ood.data.images import image_size, read_image, read_label_map, to_rgb, write_image
 from png_files import grey_png
 
 RNG = np.random.default_rng(0)
@@ -67,6 +67,11 @@ def test_16_bit_grey_is_refused_and_not_clipped_to_white(tmp_path, kind):
     for read in (read_image, read_label_map):
         with pytest.raises(ValueError, match=r"a\.png: .*(8 bits|formats)"):
             read(path)
+
+
+def test_16_bit_pillow_images_are_refused_too():
+    with pytest.raises(ValueError, match="expected 8 bits per channel"):
+        to_rgb(Image.fromarray(np.full((4, 4), 30000, np.uint16)))
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "BMP", "TIFF"])

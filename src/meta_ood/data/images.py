@@ -53,10 +53,15 @@ def read_image(path: Path) -> RgbImage:
 def decode_image(content: bytes, name: str) -> RgbImage:
     """Return the content of an image file as in :func:`read_image`; `name` is for messages."""
     with _opened(content, name, FORMATS) as image:
-        if image.mode not in _COLOUR_MODES:
-            raise ValueError(f"expected 8 bits per channel, got mode {image.mode}; convert it")
-        turned = image if _orientation(image) == 1 else ImageOps.exif_transpose(image)
-        return np.array(turned.convert("RGB"), np.uint8)
+        return to_rgb(image)
+
+
+def to_rgb(image: Image.Image) -> RgbImage:
+    """Return a Pillow image as in :func:`read_image`; more than 8 bits per channel are a ValueError."""
+    if image.mode not in _COLOUR_MODES:  # Pillow would clip them: 16 bits become white
+        raise ValueError(f"expected 8 bits per channel, got mode {image.mode}; convert it")
+    upright = image if _orientation(image) == 1 else ImageOps.exif_transpose(image)
+    return np.array(upright.convert("RGB"), np.uint8)
 
 
 def image_size(path: Path) -> tuple[int, int]:

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
 from meta_ood.data import files
 from meta_ood.data.context import progress
-from meta_ood.data.images import read_image
+from meta_ood.data.images import read_image, to_rgb
 from meta_ood.evaluation.overlays import Picture, encode_png
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ def as_rgb(image: Picture | Image.Image | Path | str) -> Picture:
     if isinstance(image, Path | str):
         return read_image(Path(image))
     if isinstance(image, Image.Image):
-        return np.array(ImageOps.exif_transpose(image).convert("RGB"), np.uint8)
+        return to_rgb(image)
     array = np.asarray(image)
     if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3 or not array.size:
         raise ValueError(
