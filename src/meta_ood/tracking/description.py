@@ -19,7 +19,6 @@ from meta_ood.tracking.lockfile import LockedStage, input_hashes
 _NOT_CODE = ("dvc.lock", "**/dvc.lock", ".gitignore", "**/.gitignore")
 # Every store takes this many characters as a tag.
 _MAX_TAG = 5000
-
 # Stages whose results a seed changes much; the others only carry it.
 _WITH_SEED = ("synthesize", "pretrain", "train", "evaluate")
 
@@ -67,13 +66,10 @@ def describe(
     run_id: str = "",
     parent: str = "",
 ) -> RunDescription:
-    """Return the description of a run.
+    """Return the description of a run, see :func:`meta_ood.tracking.run`.
 
-    Args:
-        stage, keys, params, inputs, setting, experiment: As for :func:`meta_ood.tracking.run`.
-        more_tags: Tags beside those of the stage and its setting, such as git's.
-        locked: dvc.lock where it has been read already.
-        run_id, parent: As for :class:`RunDescription`.
+    `more_tags` are those beside the stage's and its setting's; `locked` is dvc.lock if it has been
+    read already.
     """
     hashes = input_hashes(inputs, locked)
     # evaluations carry what they evaluate, so that AUPRC against ood_weight is a chart

@@ -16,6 +16,9 @@ from meta_ood.tracking.description import texts
 from meta_ood.tracking.location import without_password
 from meta_ood.tracking.store import all_runs
 
+# Metrics of an evaluation that stand on the version of its weights and in texts.
+MAIN_METRICS = {"auroc": "AUROC", "auprc": "AUPRC", "fpr95": "FPR95", "miou": "mIoU"}
+
 
 def evaluations(store: MlflowClient) -> list[tuple[tuple[str, str, str], dict[str, str], dict[str, float]]]:
     """Return the finished runs of `evaluate` that know their setting, newest first.

@@ -64,14 +64,6 @@ class Recorder:
             if not self.attempt("the outputs", lambda: run.outputs(outputs)):
                 self._incomplete = "outputs"
 
-    def begin(self, open_run: Callable[[], OpenRun]) -> None:
-        """Open the run; if that fails the stage is not recorded now."""
-
-        def begin() -> None:
-            self.run = open_run()
-
-        self.attempt("the run", begin)
-
     def end(self, status: str) -> None:
         """Write what is left and end the run."""
         if self.run is None:
@@ -153,7 +145,7 @@ def run(
         yield recorder
         return
 
-    def open_run() -> OpenRun:
+    def begin() -> None:
         from meta_ood.tracking import description, runs, store, sync
 
         root = location.root()
@@ -173,9 +165,9 @@ def run(
             run_id="" if under_dvc else inherited,
             parent=inherited if under_dvc else "",
         )
-        return runs.OpenRun(client, root, about)
+        recorder.run = runs.OpenRun(client, root, about)
 
-    recorder.begin(open_run)
+    recorder.attempt("the run", begin)
     status = "FAILED"
     try:
         with _terminate_as_interrupt():

@@ -18,11 +18,10 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 from meta_ood.data.files import file_hash
-from meta_ood.tracking import card
+from meta_ood.tracking import card, query
 from meta_ood.tracking.description import RunDescription
 
-# Metrics of an evaluation that are written on the version of its weights.
-_ON_VERSION = ("auroc", "auprc", "fpr95", "miou")
+_ABOUT = "Weights and detectors of one network; each version has a model card as description."
 
 
 def register(store: MlflowClient, run_id: str, weights: Path, about: RunDescription) -> None:
@@ -60,7 +59,7 @@ def add(
 ) -> ModelVersion:
     """Make a version of `network` from `files` (name -> path) and the model card `text`."""
     try:
-        store.create_registered_model(network, {"network": network}, card.about(network))
+        store.create_registered_model(network, {"network": network}, _ABOUT)
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
@@ -96,7 +95,7 @@ def write_evaluation(store: MlflowClient, run_id: str, values: dict[str, Any], a
                 dataset_name=dataset if digest else None,
                 dataset_digest=digest or None,
             )
-            for name in _ON_VERSION
+            for name in query.MAIN_METRICS
             if isinstance(values.get(name), int | float)
         ]
         if version.model_id:

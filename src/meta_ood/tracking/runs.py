@@ -17,6 +17,7 @@ from mlflow.tracking import MlflowClient
 from meta_ood.data.files import file_hash
 from meta_ood.tracking import registry
 from meta_ood.tracking.description import RunDescription
+from meta_ood.tracking.query import MAIN_METRICS
 from meta_ood.tracking.store import RunningMark, experiment_id
 
 # Limits of MLflow's interface for one request, and for the text of a parameter.
@@ -138,25 +139,26 @@ class OpenRun:
             parts.append(f"Registered as a version of [{network}](#/models/{network}).")
         if "recorded" in self._about.tags:
             parts.append("Recorded after the stage had ended: results and files, but no curves.")
-        pictures = [file for file in self._files if file.endswith("_segments.png")]
-        if pictures:
-            query = urllib.parse.urlencode({"path": pictures[0], "run_uuid": self.id})
-            parts.append(f"![segments kept and rejected](get-artifact?{query})")
-            parts.append("Orange: segments kept; blue, hatched: rejected; white outline: true objects.")
+        for file in [file for file in self._files if file.endswith("_segments.png")][:1]:
+            query = urllib.parse.urlencode({"path": file, "run_uuid": self.id})
+            parts += [
+                f"![segments kept and rejected](get-artifact?{query})",
+                "Orange: segments kept; blue, hatched: rejected; white outline: true objects.",
+            ]
         pages = [file for file in self._files if file.endswith("index.html")]
         return "\n\n".join(parts + [f"The page is under Artifacts: `{page}`." for page in pages])
 
 
 def _results(keys: Mapping[str, str], values: Mapping[str, Any]) -> str:
-    titles = {"auroc": "AUROC", "auprc": "AUPRC", "fpr95": "FPR95", "miou": "mIoU"}
-    results = [
-        f"{title} {values[name]:.4f}" for name, title in titles.items() if isinstance(values.get(name), int | float)
+    shown = [
+        f"{title} {values[name]:.4f}"
+        for name, title in MAIN_METRICS.items()
+        if isinstance(values.get(name), int | float)
     ]
     before, after = (values.get(f"segment_false_positives{end}") for end in ("", "_after_meta"))
     if before is not None and after is not None:
-        results.append(f"false-positive segments {before} → {after} with meta classification")
-    title = f"**{keys['network']} {keys['variant']}** on **{keys['dataset']}**"
-    return f"{title}: {', '.join(results)}"
+        shown.append(f"false-positive segments {before} → {after} with meta classification")
+    return f"**{keys['network']} {keys['variant']}** on **{keys['dataset']}**: {', '.join(shown)}"
 
 
 def metrics_at(values: Mapping[str, float], step: int) -> list[Metric]:
