@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +13,10 @@ import numpy as np
 from scipy.special import expit
 
 from meta_ood.data import files
-from meta_ood.data.registry import lookup
 from meta_ood.meta_classification import classifier_file
-from meta_ood.meta_classification.classifier_file import ClassifierFile, Feature, Linear, Stored
+from meta_ood.meta_classification.classifier_file import Feature, Linear
 from meta_ood.meta_classification.features import Flags, Floats, Scaling, false_positives
-from meta_ood.meta_classification.models import CLASSIFIERS, EstimatorModel, LinearModel, Model
+from meta_ood.meta_classification.models import EstimatorModel, LinearModel, Model, fitter
 from meta_ood.segments import SegmentTable
 
 # Attributes that are keys of classifier.json as they are.
@@ -32,16 +31,14 @@ class MetaClassifier:
     """Decides from its features whether a predicted OoD segment is a false positive.
 
     Attributes:
-        feature_names: F names, in the order of the table's columns.
-        scaling: Mean and scale of each feature over the training segments.
-        model: From scaled features to log odds.
-        classifier: The model's name in ``CLASSIFIERS``.
+        feature_names, scaling: F names in the order of the table's columns, their means and standard deviations.
+        model, classifier: From scaled features to log odds, and its name in ``CLASSIFIERS``.
         operating_point: A segment is removed if its probability of being a false positive is above.
         fit_failure: Why no model was fitted, so that nothing is ever removed; "" for a fitted classifier.
-        score, threshold: What made the training segments, and must make those to be classified; "" and None if unknown.
-        network, variant, class_names: What predicted the training segments; "" and empty if unknown.
+        score, threshold, network, variant, class_names: What made the training segments, and must make those to be
+            classified, if known.
         segments, differing_decisions: Number of training segments, and on how many of them the classifiers fitted
-            without their fold, whose decisions the report counts, decide differently; None if unknown.
+            without their fold, whose decisions the report counts, decide differently, if known.
     """
 
     feature_names: tuple[str, ...]
@@ -93,13 +90,10 @@ class MetaClassifier:
                 f"the table has features {_shortened(table.feature_names)}, "
                 f"the meta classifier was fitted on {_shortened(self.feature_names)}"
             )
-        return self.probability_of(np.asarray(table.features, np.float64))
-
-    def probability_of(self, features: Floats) -> Floats:
-        """Do what :meth:`probability` does from ``(S, F)`` features in the classifier's order."""
         if self.fit_failure:
-            return np.zeros(len(features))
-        probability: Floats = expit(self.model.log_odds(self.scaling(features)))
+            return np.zeros(len(table.features))
+        scaled = self.scaling(np.asarray(table.features, np.float64))
+        probability: Floats = expit(self.model.log_odds(scaled))
         return probability
 
     def differences(
@@ -115,16 +109,11 @@ class MetaClassifier:
                 f"the meta classifier was fitted on segments with the classes "
                 f"{_shortened(self.class_names)}; the network predicts {_shortened(class_names)}"
             )
-        pairs = [
-            ("network", self.network, network),
-            ("variant", self.variant, variant),
-            ("score", self.score, score),
-            ("threshold", self.threshold, threshold),
-        ]
+        given = {"network": network, "variant": variant, "score": score, "threshold": threshold}
         return [
-            f"the meta classifier was fitted with the {name} {known}, not {given}"
-            for name, known, given in pairs
-            if known not in ("", None, given)
+            f"the meta classifier was fitted with the {name} {getattr(self, name)}, not {value}"
+            for name, value in given.items()
+            if getattr(self, name) not in ("", None, value)
         ]
 
     def to_json(self) -> str:
@@ -134,15 +123,15 @@ class MetaClassifier:
     def _texts(self) -> tuple[str, bytes]:
         """Return the contents of classifier.json and of classifier.skops (empty if not needed)."""
         stored = b""
-        model: Linear | Stored
+        model: Linear | str
         if isinstance(self.model, LinearModel):
             pairs = zip(self.feature_names, self.model.weights.tolist(), strict=True)
             model = Linear(bias=self.model.bias, weights=dict(pairs))
         else:
             stored = classifier_file.dump_estimator(self.model.estimator)
-            model = Stored(sha256=hashlib.sha256(stored).hexdigest())
+            model = hashlib.sha256(stored).hexdigest()
         columns = zip(self.feature_names, self.mean.tolist(), self.scale.tolist(), strict=True)
-        contents = ClassifierFile(
+        contents = classifier_file.ClassifierFile(
             format=classifier_file.FORMAT,
             **{name: getattr(self, name) for name in _PLAIN},
             class_names=list(self.class_names),
@@ -166,14 +155,14 @@ class MetaClassifier:
             model = LinearModel(weights, contents.model.bias)
         else:
             beside = str(Path(source).with_suffix(".skops"))
-            if stored is None or hashlib.sha256(stored).hexdigest() != contents.model.sha256:
+            if stored is None or hashlib.sha256(stored).hexdigest() != contents.model:
                 raise ValueError(f"{source}: the model in {beside} is missing or another one")
-            model = EstimatorModel(classifier_file.load_estimator(stored, contents.classifier, len(names), beside))
-        means = np.array([feature.mean for feature in contents.features], np.float64)
-        scales = np.array([feature.scale for feature in contents.features], np.float64)
+            kind = contents.classifier
+            model = EstimatorModel(classifier_file.load_estimator(stored, kind, len(names), beside))
+        columns = np.array([[f.mean, f.scale] for f in contents.features], np.float64)
         return cls(
             names,
-            Scaling(means, scales),
+            Scaling(*columns.reshape(-1, 2).T),
             model,
             **{name: getattr(contents, name) for name in _PLAIN},
             class_names=tuple(contents.class_names),
@@ -193,29 +182,17 @@ class MetaClassifier:
         for file in (path, beside):
             if file.is_file() and file.stat().st_size > classifier_file.MOST_BYTES:
                 raise ValueError(f"{file}: too large for a meta classifier")
-        try:
-            text = path.read_text(encoding="utf-8")
-        except UnicodeDecodeError as error:
-            raise ValueError(f"{path} is not a meta classifier: {error}") from None
-        return cls.from_json(text, str(path), beside.read_bytes() if beside.is_file() else None)
+        stored = beside.read_bytes() if beside.is_file() else None
+        return cls.from_json(files.read_text(path), str(path), stored)
 
 
 def fit_failure(false: Flags) -> str:
-    """Return why no classifier can be fitted on training segments with these targets, or "".
-
-    Examples:
-        >>> fit_failure(np.array([True, True]))
-        'all 2 training segments are false positives'
-        >>> fit_failure(np.array([True, False]))
-        ''
-    """
+    """Return why no classifier can be fitted on training segments with these targets, or ""."""
     if len(false) == 0:
         return "no training segment"
     if false.all():
         return f"all {len(false)} training segments are false positives"
-    if not false.any():
-        return f"none of {len(false)} training segments is a false positive"
-    return ""
+    return "" if false.any() else f"none of {len(false)} training segments is a false positive"
 
 
 def fit(
@@ -228,43 +205,27 @@ def fit(
 
     Args:
         table: Segments with features and adjusted IoU.
-        classifier: A name in ``CLASSIFIERS``.
+        classifier, options: A name in ``CLASSIFIERS`` and its keywords; ValueError if unknown.
         operating_point: Probability in [0, 1] above which a segment is removed.
-        options: Keywords of the classifier; for ``logistic_regression``: ``penalty``.
-
-    Raises:
-        ValueError: Unknown classifier or option.
     """
-    fitted = fit_rows(
+    fit_model = fitter(classifier, **options)
+    features = np.asarray(table.features, np.float64)
+    false = false_positives(table)
+    scaling, failure = Scaling.of(features), fit_failure(false)
+    model: Model = LinearModel(np.zeros(features.shape[1]), 0.0)
+    threshold = float(getattr(table, "threshold", math.nan))  # tables made by hand may lack it
+    return MetaClassifier(
         tuple(table.feature_names),
-        np.asarray(table.features, np.float64),
-        false_positives(table),
-        classifier,
-        **options,
-    )
-    threshold = float(getattr(table, "threshold", math.nan))
-    return replace(
-        fitted,
-        operating_point=operating_point,
+        scaling,
+        model if failure else fit_model(scaling(features), false),
+        # a stand-in that removes nothing is stored as a linear model
+        "logistic_regression" if failure else classifier,
+        operating_point,
+        failure,
         score=str(getattr(table, "score", "")),
         threshold=None if math.isnan(threshold) else threshold,
-        segments=len(table.features),
+        segments=len(features),
     )
-
-
-def fit_rows(names: tuple[str, ...], features: Floats, false: Flags, classifier: str, **options: Any) -> MetaClassifier:
-    """Do what :func:`fit` does with plain arrays ``(S, F)`` and ``(S,)``; `names` may be empty."""
-    fit_model = lookup("classifier", CLASSIFIERS, classifier)
-    known = fit_model.__kwdefaults__ or {}
-    for name in options:
-        if name not in known:
-            raise ValueError(f"{classifier}: unknown option {name!r}; known: {', '.join(known)}")
-    scaling = Scaling.of(features)
-    if failure := fit_failure(false):
-        nothing = LinearModel(np.zeros(features.shape[1]), 0.0)
-        return MetaClassifier(names, scaling, nothing, fit_failure=failure)
-    model = fit_model(scaling(features), false, **options)
-    return MetaClassifier(names, scaling, model, classifier)
 
 
 def _shortened(names: Sequence[str]) -> str:

@@ -13,7 +13,7 @@ import zipfile
 from typing import Annotated, Any, Final, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.neural_network import MLPClassifier
 
@@ -57,14 +57,11 @@ class Linear(_Entry):
     weights: dict[str, float]
 
 
-class Stored(_Entry):
-    """A model in the skops file: its SHA-256 as hexadecimal digits."""
-
-    sha256: str
-
-
 class ClassifierFile(_Entry):
-    """The contents of classifier.json, see ``MetaClassifier`` for most keys."""
+    """The contents of classifier.json: attributes of ``MetaClassifier``, and its model.
+
+    `model` is the SHA-256 of the skops file if the model is stored there.
+    """
 
     format: Literal["meta-ood meta classifier, version 2"]
     note: str = NOTE
@@ -79,13 +76,7 @@ class ClassifierFile(_Entry):
     segments: int | None = None
     differing_decisions: int | None = None
     features: list[Feature]
-    model: Linear | Stored
-
-    @field_validator("classifier")
-    @classmethod
-    def _is_known(cls, name: str) -> str:
-        lookup("classifier", CLASSIFIERS, name)
-        return name
+    model: Linear | str
 
     @model_validator(mode="before")
     @classmethod
@@ -103,12 +94,13 @@ class ClassifierFile(_Entry):
 
     @model_validator(mode="after")
     def _fits_together(self) -> ClassifierFile:
+        lookup("classifier", CLASSIFIERS, self.classifier)
         names = [feature.name for feature in self.features]
         if len(set(names)) != len(names):
             raise ValueError("features: expected different names")
         if isinstance(self.model, Linear) and sorted(self.model.weights) != sorted(names):
             raise ValueError("model.weights: expected the names of the features")
-        if isinstance(self.model, Stored) != (self.classifier in _ESTIMATORS):
+        if isinstance(self.model, str) != (self.classifier in _ESTIMATORS):
             raise ValueError(f"model: not that of a {self.classifier}")
         return self
 
@@ -116,57 +108,45 @@ class ClassifierFile(_Entry):
 def parse(text: str, source: str) -> ClassifierFile:
     """Return the checked contents of classifier.json, also of version 0.1.
 
-    Raises:
-        ValueError: If it is no meta classifier; `source`, the key and what is expected are named.
+    ValueError if it is not a meta classifier; `source`, the key and what is expected are named.
     """
     try:
-        if len(text) > MOST_BYTES:
-            raise ValueError(f"{len(text)} characters, expected at most {MOST_BYTES}")
         return ClassifierFile.model_validate_json(text)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
-        key = ".".join(str(part) for part in first["loc"])
-        message = f"{key}: {first['msg']}" if key else first["msg"]
+        message = ": ".join([".".join(map(str, first["loc"])), first["msg"]]).removeprefix(": ")
         raise ValueError(f"{source} is not a meta classifier: {message}") from None
-    except ValueError as error:
-        raise ValueError(f"{source} is not a meta classifier: {error}") from None
 
 
 def dump_estimator(estimator: Any) -> bytes:
     """Return a fitted estimator as the bytes of a skops file; equal estimators, equal bytes."""
     import skops.io
 
+    with zipfile.ZipFile(io.BytesIO(skops.io.dumps(estimator))) as source:
+        entries = {name: source.read(name).decode("latin-1") for name in source.namelist()}
+    # skops names objects by their address in memory and dates the entries: number the objects in
+    # the order of the schema instead, and leave the dates out
+    address = re.compile(r'(?<="__id__": )\d+|\d+(?=\.npy)')
+    found = dict.fromkeys(address.findall(entries["schema.json"]))
+    numbers = {name: str(number) for number, name in enumerate(found)}
+
+    def numbered(text: str) -> str:
+        return address.sub(lambda match: numbers[match[0]], text)
+
+    entries["schema.json"] = numbered(entries["schema.json"])
     buffer = io.BytesIO()
-    with (
-        zipfile.ZipFile(io.BytesIO(skops.io.dumps(estimator))) as source,
-        zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as target,
-    ):
-        # skops names objects by their address in memory and dates the entries: number the objects
-        # in the order of the schema instead
-        schema = source.read("schema.json").decode()
-        numbers: dict[str, str] = {}
-        for address in re.findall(r'"__id__": (\d+)', schema):
-            numbers.setdefault(address, str(len(numbers) + 1))
-
-        def renamed(found: re.Match[str]) -> str:
-            return found[1] + numbers[found[2]] + found[3]
-
-        schema = re.sub(r'("__id__": )(\d+)()', renamed, schema)
-        schema = re.sub(r'("file": ")(\d+)(\.npy")', renamed, schema)
-        entries = {re.sub(r"()(\d+)(\.npy)", renamed, name): source.read(name) for name in source.namelist()} | {
-            "schema.json": schema.encode()
-        }
-        for name in sorted(entries):
-            target.writestr(zipfile.ZipInfo(name), entries[name], zipfile.ZIP_DEFLATED)
+    with zipfile.ZipFile(buffer, "w") as target:
+        for name in sorted(entries, key=numbered):
+            entry = zipfile.ZipInfo(numbered(name))
+            target.writestr(entry, entries[name].encode("latin-1"), zipfile.ZIP_DEFLATED)
     return buffer.getvalue()
 
 
 def load_estimator(data: bytes, classifier: str, features: int, source: str) -> Any:
     """Undo :func:`dump_estimator`.
 
-    Raises:
-        ValueError: If the file is damaged, holds a type that is not trusted, or not such a classifier of `features`
-            features; `source` and the type are named.
+    ValueError if the file is damaged, holds a type that is not trusted, or not such a classifier of `features`
+    features; `source` and the type are named.
     """
     import skops.io
 
@@ -191,16 +171,9 @@ def load_estimator(data: bytes, classifier: str, features: int, source: str) -> 
 def _check_trees(estimator: HistGradientBoostingClassifier, features: int) -> None:
     """Refuse trees whose nodes point outside or in a circle: compiled code would follow them."""
     for (tree,) in estimator._predictors:
-        nodes = tree.nodes
-        number = np.arange(len(nodes))
-        inner = nodes["is_leaf"] == 0
-        children = np.stack([nodes["left"], nodes["right"]])[:, inner]
-        if (
-            not len(nodes)
-            or (children <= number[inner]).any()
-            or (children >= len(nodes)).any()
-            or (nodes["feature_idx"][inner] >= features).any()
-            or (nodes["feature_idx"][inner] < 0).any()
-            or nodes["is_categorical"].any()
-        ):
+        nodes, inner = tree.nodes, np.flatnonzero(tree.nodes["is_leaf"] == 0)
+        children = np.stack([nodes["left"][inner], nodes["right"][inner]])
+        feature = nodes["feature_idx"][inner]
+        sound = (children > inner) & (children < len(nodes)) & (feature >= 0) & (feature < features)
+        if not len(nodes) or not sound.all() or nodes["is_categorical"].any():
             raise ValueError("a tree's nodes point outside of it")

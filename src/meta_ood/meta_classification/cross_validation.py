@@ -28,13 +28,11 @@ class CrossValidation:
     """Out-of-fold decisions on the segments of a table, and the classifier fitted on all of them.
 
     Attributes:
-        probability: ``(S,)`` out-of-fold probability of being a false positive.
-        removed: ``(S,) bool``: the probability is above the operating point.
-        estimated_iou: ``(S,)`` out-of-fold estimate of the adjusted IoU in [0, 1] (meta regression); NaN where there is
-            no other fold.
+        probability, removed, estimated_iou: ``(S,)``, all out of fold: probability of being a false positive, whether
+            it is above the operating point, and estimate of the adjusted IoU (NaN where there is no other fold).
         classifier: Fitted on all segments: for new data.
-        metrics: Plain values; ``auroc``, ``auprc``, ``accuracy``, ``brier`` and the calibration are those of the
-            segments for whose folds a classifier was fitted, None where not defined.
+        metrics: Contents of metrics.json. Quality is that of the segments for whose folds a classifier was fitted, None
+            where not defined.
     """
 
     probability: Floats
@@ -56,15 +54,10 @@ def cross_validate(
     """Cross-validate a meta classifier on a table and fit it on all of it.
 
     Args:
-        table: Segments with features, adjusted IoU, images and scenes.
-        classifier, options: A name in ``CLASSIFIERS`` and its keywords.
-        folds: A name in ``FOLDS``.
+        table, folds, classifier, options: As in :func:`out_of_fold`.
         operating_point: Probability in [0, 1] above which a segment is removed, unless `max_lost` is given.
         max_lost: Fraction of the true segments, in [0, 1], that may be lost: the operating point is then the lowest
             that keeps to it on the training folds, see :func:`operating_points`.
-
-    Raises:
-        ValueError: Unknown classifier, option or folds.
     """
     options = dict(options or {})
     # 1. probabilities and decisions, each segment's by a classifier fitted without its fold

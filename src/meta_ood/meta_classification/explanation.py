@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from meta_ood.meta_classification import quality
+from meta_ood.meta_classification import models, quality
 from meta_ood.meta_classification.classifier import MetaClassifier, fit, fit_failure
 from meta_ood.meta_classification.features import (
     Flags,
@@ -20,7 +20,6 @@ from meta_ood.meta_classification.features import (
     false_positives,
 )
 from meta_ood.meta_classification.folds import LEAVE_ONE_OUT, assign_folds, predict_folds
-from meta_ood.meta_classification.models import LinearModel, logistic_regression, solver, with_ones
 from meta_ood.segments import SegmentTable
 
 # Numbers of features for which the AUROC along the path is given: dense where it rises.
@@ -61,7 +60,7 @@ def contributions(classifier: MetaClassifier, table: SegmentTable) -> Floats:
     scaled = classifier.scaling(np.asarray(table.features, np.float64))
     if classifier.fit_failure:
         return np.zeros_like(scaled)
-    if isinstance(classifier.model, LinearModel):
+    if isinstance(classifier.model, models.LinearModel):
         added: Floats = scaled * classifier.model.weights
         return added
     whole = classifier.model.log_odds(scaled)
@@ -109,9 +108,9 @@ def coefficient_intervals(
     """
     false = false_positives(table)
     features = np.asarray(table.features, np.float64)
-    design = with_ones(Scaling.of(features)(features))
+    design = models.with_ones(Scaling.of(features)(features))
     # each fit begins at the result of the one before, which is near
-    model = solver(1.0, warm_start=True, tol=1e-9)
+    model = models.solver(1.0, warm_start=True, tol=1e-9)
     images = [np.flatnonzero(table.image == i) for i in np.unique(table.image)]
     generator = np.random.default_rng(seed)
     drawn: list[Floats] = []
@@ -135,12 +134,8 @@ def lars_path(scaled: Floats, target: Floats) -> tuple[list[int], Floats]:
     At each step all columns that have entered are equally correlated with the residual. (The
     ``lars_path(method="lar")`` of scikit-learn loses that property where a coefficient changes its sign.)
 
-    Args:
-        scaled, target: ``(S, F)`` scaled features and ``(S,)``, whose mean is subtracted.
-
-    Returns:
-        The columns in the order in which they enter (constant ones, and ones that earlier ones span, never do), and
-        ``(E, F)`` coefficients: row e where the next column is about to enter.
+    Returns the columns of ``(S, F)`` scaled features in the order in which they enter (constant ones, and ones that
+    earlier ones span, never do), and ``(E, F)`` coefficients: row e where the next column is about to enter.
     """
     gram = scaled.T @ scaled
     correlation = scaled.T @ (target - target.mean())
@@ -193,7 +188,7 @@ def path_quality(features: Floats, false: Flags, fold: Integers, sizes: Sequence
         order, _ = lars_path(train, false[~out].astype(np.float64))
         for row, size in enumerate(sizes):
             chosen = order[:size]
-            model = logistic_regression(train[:, chosen], false[~out])
+            model = models.logistic_regression(train[:, chosen], false[~out])
             log_odds[row, out] = model.log_odds(test[:, chosen])
     return [{"features": size, "auroc": _auroc(values, false)} for size, values in zip(sizes, log_odds, strict=True)]
 
@@ -220,13 +215,8 @@ def explain(
 
     ``degenerate``, ``coefficients`` (weight with bootstrap interval, strongest first), ``path`` (order of entry, AUROC
     by number of features) and ``groups`` (ablations), all of the logistic regression. Where segments are left out one
-    by one, path and groups leave images out. Only ``degenerate`` if all segments are of one kind.
-
-    Args:
-        table: Segments with features, adjusted IoU, images and scenes.
-        folds: A name in ``FOLDS``.
-        samples, seed: Of the bootstrap; 0 samples leave the intervals out.
-        class_names: Names of the C classes, for the descriptions.
+    by one, path and groups leave images out. Only ``degenerate`` if all segments are of one kind; no intervals if there
+    are 0 bootstrap `samples`.
     """
     names = table.feature_names
     features = np.asarray(table.features, np.float64)

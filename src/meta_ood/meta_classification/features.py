@@ -29,10 +29,8 @@ def false_positives(table: SegmentTable) -> Flags:
 class Scaling:
     """Column-wise standardisation, fitted on training segments alone.
 
-    Attributes:
-        mean: ``(F,)`` mean of the finite values of a column; 0 for a column without any.
-        scale: ``(F,)`` population standard deviation; 0 marks a constant column, which is scaled to 0 whatever values
-            new data have there.
+    ``(F,)`` mean of the finite values of a column (0 without any), and ``(F,)`` population standard deviation. A
+    standard deviation of 0 marks a constant column, which is scaled to 0 whatever values new data have there.
     """
 
     mean: Floats

@@ -9,10 +9,10 @@ import numpy as np
 from scipy.special import expit
 
 from meta_ood.data.registry import lookup
-from meta_ood.meta_classification.classifier import fit_failure, fit_rows
+from meta_ood.meta_classification.classifier import fit_failure
 from meta_ood.meta_classification.features import Flags, Floats, Integers, Scaling, false_positives
 from meta_ood.meta_classification.leave_one_out import leave_one_out
-from meta_ood.meta_classification.models import logistic_regression
+from meta_ood.meta_classification.models import fitter, logistic_regression
 from meta_ood.segments import SegmentTable
 
 FOLDS: dict[str, str] = {
@@ -31,10 +31,8 @@ LEAVE_ONE_OUT = ("leave_one_out", "published")
 class OutOfFold:
     """Probabilities of segments by classifiers that were fitted without their folds.
 
-    Attributes:
-        probability: ``(S,)`` probability of being a false positive; 0 where no classifier was fitted.
-        fold: ``(S,)`` number of the fold that each segment was left out with.
-        fit_failures: Fold number -> why no classifier was fitted for it; its segments are kept.
+    ``(S,)`` probabilities of being a false positive (0 where no classifier was fitted), ``(S,)`` numbers of the folds,
+    and fold number -> why no classifier was fitted for it.
     """
 
     probability: Floats
@@ -74,12 +72,8 @@ def out_of_fold(
 
     Args:
         table: Segments with features, adjusted IoU, images and scenes.
-        folds: ``scene`` (default), ``image``, ``leave_one_out`` or ``published``: see ``FOLDS``.
-        classifier: A name in ``CLASSIFIERS``.
-        options: Keywords of the classifier.
-
-    Raises:
-        ValueError: Unknown folds, classifier or option.
+        folds, classifier, options: Names in ``FOLDS`` and ``CLASSIFIERS``, and keywords of the classifier; ValueError
+            if unknown.
     """
     fold = assign_folds(table, folds)
     features = np.asarray(table.features, np.float64)
@@ -93,15 +87,17 @@ def out_of_fold(
 
 def predict_folds(features: Floats, false: Flags, fold: Integers, classifier: str, **options: Any) -> OutOfFold:
     """Do what :func:`out_of_fold` does with plain arrays and folds numbered from 0."""
+    fit_model = fitter(classifier, **options)
     probability = np.zeros(len(fold))
     failures: dict[int, str] = {}
     for number in range(int(fold.max(initial=-1)) + 1):
         out = fold == number
-        part = fit_rows((), features[~out], false[~out], classifier, **options)
-        if part.fit_failure:
-            failures[number] = part.fit_failure
+        if failure := fit_failure(false[~out]):
+            failures[number] = failure
         else:
-            probability[out] = part.probability_of(features[out])
+            scaling = Scaling.of(features[~out])
+            model = fit_model(scaling(features[~out]), false[~out])
+            probability[out] = expit(model.log_odds(scaling(features[out])))
     return OutOfFold(probability, fold, failures)
 
 

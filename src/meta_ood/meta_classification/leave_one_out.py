@@ -54,21 +54,20 @@ _PASSES = ((True, 6, 0.5, 0.5), (False, 40, 3.0, 0.8))
 def leave_one_out(scaled: Floats, false: Flags, *, penalty: float = 1.0, rescale: bool = True) -> Floats:
     """Return ``(S,)`` log odds of each segment by the logistic regression fitted on all others.
 
-    Args:
-        scaled: ``(S, F) float64``, finite, each column with mean 0 and variance 1 over all S (or all 0).
-        false: ``(S,) bool``, both kinds.
-        penalty: Weight of the L2 term.
-        rescale: True: mean and standard deviation are those of the S - 1 others; False: they stay as given (published).
+    NaN for a segment without which a classifier must be fitted anew.
 
-    Returns:
-        ``(S,)``; NaN for a segment without which a classifier must be fitted anew.
+    Args:
+        scaled, false: ``(S, F)``, finite, each column with mean 0 and variance 1 over all S (or all 0), and ``(S,)``
+            with both kinds.
+        rescale: True: mean and standard deviation are those of the S - 1 others; False: they stay as given (published).
     """
     common = _CommonFit(scaled, false, penalty, rescale)
     log_odds = np.full(len(scaled), np.nan)
 
     def fill(first: int) -> None:
         rows = np.arange(first, min(first + _BLOCK, len(scaled)))
-        rows = rows[~common.vanishing(rows)]
+        if rescale:  # without some segments a feature is (nearly) constant
+            rows = rows[(common.variance[rows] >= _VANISHING).all(axis=1)]
         log_odds[rows] = _corrected_log_odds(common, rows)
 
     # One thread per block, each with a single-threaded BLAS: a third of the time is exponentials,
@@ -137,11 +136,6 @@ class _CommonFit:
         self.mean = -scaled / max(n - 1, 1)
         varies = scaled.any(axis=0)
         self.variance = np.where(varies, (n - scaled**2) / max(n - 1, 1) - self.mean**2, 1.0)
-
-    def vanishing(self, rows: Integers) -> Flags:
-        """Return ``(B,)``: without which segments a feature becomes (nearly) constant."""
-        few: Flags = self.rescale & np.any(self.variance[rows] < _VANISHING, axis=1)
-        return few
 
     def change_of_penalty(self, rows: Integers, d: Floats) -> Floats:
         """Return ``λ (P_i - I) (w + d)``, ``(D, B)``."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.neural_network import MLPClassifier
 
+from meta_ood.data.registry import lookup
 from meta_ood.meta_classification.features import Flags, Floats
 
 # scikit-learn gives the small network's probabilities, not its log odds; the nearer to 0 or 1 they
@@ -27,12 +29,7 @@ _SMALLEST = 1e-15
 
 @dataclass(frozen=True)
 class LinearModel:
-    """Log odds ``= x w + b``.
-
-    Attributes:
-        weights: ``(F,) float64``.
-        bias: The constant term.
-    """
+    """Log odds ``= x w + b`` with ``(F,)`` weights and a bias."""
 
     weights: Floats
     bias: float
@@ -74,15 +71,16 @@ def solver(penalty: float, **options: Any) -> LogisticRegression:
 
     It minimises ``penalty / 2 |w|^2 + sum log(1 + exp(-s (x w)))`` with s = +1 for a false positive, -1 otherwise, and
     w including the bias. The published code's liblinear with C = 1 / penalty minimises the same function but stops at a
-    tolerance of 1e-4.
-
-    Raises:
-        ValueError: If `penalty` is not above 0; it makes the minimum unique and finite.
+    tolerance of 1e-4. ValueError if `penalty`, which makes the minimum unique and finite, is not above 0.
     """
+    settings = {"solver": "newton-cholesky", "tol": 1e-14, "max_iter": 200} | options
+    return LogisticRegression(C=1 / _positive(penalty), fit_intercept=False, **settings)
+
+
+def _positive(penalty: float) -> float:
     if not penalty > 0:
         raise ValueError(f"penalty is {penalty}; expected a number above 0")
-    settings = {"solver": "newton-cholesky", "tol": 1e-14, "max_iter": 200} | options
-    return LogisticRegression(C=1 / penalty, fit_intercept=False, **settings)
+    return penalty
 
 
 def logistic_regression(scaled: Floats, false: Flags, *, penalty: float = 1.0) -> LinearModel:
@@ -93,10 +91,8 @@ def logistic_regression(scaled: Floats, false: Flags, *, penalty: float = 1.0) -
 
 def sparse_logistic_regression(scaled: Floats, false: Flags, *, penalty: float = 1.0) -> LinearModel:
     """Fit a logistic regression with an L1 penalty on all weights but the bias."""
-    if not penalty > 0:
-        raise ValueError(f"penalty is {penalty}; expected a number above 0")
     estimator = LogisticRegression(
-        C=1 / penalty,
+        C=1 / _positive(penalty),
         l1_ratio=1,
         solver="liblinear",
         # liblinear penalises the bias too, divided by this: as good as not at all
@@ -155,3 +151,13 @@ CLASSIFIERS: dict[str, Callable[..., Model]] = {
     "small_network": small_network,
 }
 """Name in params.yaml -> how to fit it on scaled features ``(S, F)`` and targets ``(S,)``."""
+
+
+def fitter(classifier: str, **options: Any) -> Callable[[Floats, Flags], Model]:
+    """Return the function that fits a classifier with these options; ValueError if unknown."""
+    fit = lookup("classifier", CLASSIFIERS, classifier)
+    known = fit.__kwdefaults__ or {}
+    for name in options:
+        if name not in known:
+            raise ValueError(f"{classifier}: unknown option {name!r}; known: {', '.join(known)}")
+    return partial(fit, **options)

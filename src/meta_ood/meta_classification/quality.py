@@ -13,18 +13,13 @@ from meta_ood.metrics.semantic import calibration_bin
 
 
 def auroc(probability: Floats, false: Flags) -> float:
-    """Return the area under the ROC curve, ties counted half; NaN with one kind of segment only.
-
-    Args:
-        probability: ``(S,)`` probability of being a false positive.
-        false: ``(S,) bool``, the positive class.
-    """
+    """Return the area under the ROC curve, false ones positive; NaN with one kind only."""
     one_kind = false.all() or not false.any()
     return math.nan if one_kind else float(roc_auc_score(false, probability))
 
 
 def auprc(probability: Floats, false: Flags) -> float:
-    """Return average precision, with the arguments of :func:`auroc`; NaN without a false one."""
+    """Return average precision, false ones positive; NaN without one."""
     return float(average_precision_score(false, probability)) if false.any() else math.nan
 
 
@@ -37,10 +32,8 @@ def brier(probability: Floats, false: Flags) -> float:
 class Calibration:
     """Reliability diagram: predicted against observed frequency, in bins of the probability.
 
-    Attributes:
-        count: ``(B,)`` segments in each bin that holds any.
-        predicted: ``(B,)`` their mean probability.
-        observed: ``(B,)`` fraction of them that is false.
+    For each bin that holds segments ``(B,)``: their number, their mean probability, and the fraction of them that is
+    false.
     """
 
     count: Integers
@@ -65,12 +58,9 @@ def calibration(probability: Floats, false: Flags, bins: int = 10) -> Calibratio
         array([0.5, 1. ])
     """
     bin_of = calibration_bin(probability, bins)
-    count = np.bincount(bin_of, minlength=bins)
-    used = count > 0
-    predicted, observed = (
-        np.bincount(bin_of, values.astype(np.float64), bins)[used] / count[used] for values in (probability, false)
-    )
-    return Calibration(count[used].astype(np.int64), predicted, observed)
+    _, inverse, count = np.unique(bin_of, return_inverse=True, return_counts=True)
+    predicted, observed = (np.bincount(inverse, of) / count for of in (probability, false))
+    return Calibration(count, predicted, observed)
 
 
 def operating_point_for_max_lost(probability: Floats, false: Flags, max_lost: float) -> float:
