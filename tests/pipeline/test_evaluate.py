@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +17,9 @@ from meta_ood.data.context import Machine
 from meta_ood.data.frames import Frame, write_frames, write_label_names
 from meta_ood.data.labels import IGNORE, IN, NEUTRAL, OOD
 from meta_ood.data.predictions import Prediction
+from meta_ood.evaluation import counting
+from meta_ood.metrics import component
+from meta_ood.metrics.catalogue import METRICS
 from meta_ood.metrics.pixel import PROTOCOLS
 from meta_ood.pipeline import evaluate
 from meta_ood.scores import score_maps
@@ -124,8 +128,19 @@ def test_ood_set(tmp_path: Path) -> None:
     assert values["segment_f1"] == pytest.approx(2 * 5 / (2 * 5 + 5))  # five true, five false
     assert values["segment_f1_after_meta"] == values["segment"]["after_meta"]["f1"] == 1
     assert values["intervals"]["segment_f1_after_meta"] == [1, 1]
-    of_score = values["component"]["of_score"]
+    of_score, smiyc = values["component"]["of_score"], values["component"]["smiyc"]
     assert of_score["threshold_is_oracle"]
+    assert smiyc["threshold_is_oracle"]
+    assert (of_score["rule"], smiyc["rule"]) == ("best_pixel_f1", "smiyc")
+    entropy = np.stack([score_maps(p, ["entropy"])["entropy"] for p in stored])
+    targets = target.reshape(entropy.shape)
+    for found, above in ((of_score, np.greater_equal), (smiyc, np.greater)):
+        masks = above(entropy, np.float64(found["threshold"])) & (targets != IGNORE)
+        parts = [component.of_mask(mask, one) for mask, one in zip(masks, targets, strict=True)]
+        assert found["siou"] == component.component_metrics(component.Overlaps.concatenate(parts)).siou
+    headlines = json.loads((tmp_path / "summary.json").read_text())
+    assert headlines == {name: values[name] for name in METRICS if values[name] is not None}
+    assert 8 <= len(headlines) <= 13
     assert of_score["f1"] == pytest.approx(2 * 5 / (2 * 5 + 5))  # five found, five false
     assert set(values["protocols"]) == set(PROTOCOLS)
     low, high = values["intervals"]["auroc"]
@@ -163,10 +178,16 @@ def test_closed_set(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
 def test_tables_of_other_frames_are_refused(tmp_path: Path) -> None:
     predictions = make_predictions(ood=True)
     run(tmp_path, predictions)
-    (tmp_path / "infer" / "f4.h5").unlink()
-    with pytest.raises(ValueError, match="is of other frames than"):
+    (tmp_path / "infer/f4.h5").rename(tmp_path / "f4.h5")
+    with pytest.raises(ValueError, match=r"4 predictions do not fit the 5 frames of .*differ in f4: run `infer`"):
         evaluate_again(tmp_path)
-    (tmp_path / "meta/probabilities.csv").unlink()
+    shutil.copy(tmp_path / "f4.h5", tmp_path / "infer/f5.h5")
+    with pytest.raises(ValueError, match="differ in f4, f5: run `infer` again"):
+        evaluate_again(tmp_path)
+    (tmp_path / "infer/f5.h5").unlink()
+    (tmp_path / "f4.h5").rename(tmp_path / "infer/f4.h5")
+    table_file.write_table(tmp_path / "segments.h5", measure_segments(predictions[0]), {})
+    (tmp_path / "meta/probabilities.csv").unlink()  # the table is compared before it is needed
     with pytest.raises(ValueError, match="is of other frames than"):
         evaluate_again(tmp_path)
 
@@ -184,6 +205,29 @@ def test_meta_classification_must_fit_the_table(tmp_path: Path) -> None:
     path.unlink()
     with pytest.raises(FileNotFoundError, match="run `meta` first"):
         evaluate_again(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("held", "settings", "reads"),
+    [
+        (1 << 28, {}, 1),  # a small set stays in memory
+        (0, {}, 2),  # thresholds and class statistics need a second look
+        (0, {"evaluate.component_threshold": 0.5, "evaluate.scores": ["entropy"], "evaluate.protocols": ["exact"]}, 1),
+    ],
+)
+def test_each_file_is_read_once_or_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, held: int, settings: dict, reads: int
+) -> None:
+    read: list[Path] = []
+
+    def counted(path: Path, *rest: object) -> Prediction:
+        read.append(path)
+        return prediction_files.read_prediction(path, *rest)
+
+    monkeypatch.setattr(counting, "read_prediction", counted)
+    monkeypatch.setattr(counting, "HELD", held)
+    run(tmp_path, make_predictions(ood=True), 2, **settings)
+    assert sorted(read) == sorted(reads * list((tmp_path / "infer").iterdir()))
 
 
 def test_workers_change_nothing(tmp_path: Path) -> None:
