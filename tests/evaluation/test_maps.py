@@ -149,12 +149,12 @@ def test_a_threshold_chosen_on_another_set(tmp_path: Path) -> None:
 
 
 def test_a_terminal_that_is_not_utf8_loses_nothing(tmp_path: Path) -> None:
-    """Targets without OoD give a dash, which ASCII lacks."""
+    """Targets without OoD give a dash, which Latin-1 lacks."""
     write_maps(tmp_path, count=1)
     Image.fromarray(np.zeros((40, 60), np.uint8)).save(tmp_path / "targets" / "img0_labels.png")
     arguments = ["--scores", f"{tmp_path}/scores", "--targets", f"{tmp_path}/targets", "--target-end", "_labels"]
     out = tmp_path / "out.json"
-    result = CliRunner(charset="ascii").invoke(main, ["-q", "evaluate-maps", *arguments, "--out", str(out)])
+    result = CliRunner(charset="latin-1").invoke(main, ["-q", "evaluate-maps", *arguments, "--out", str(out)])
     assert result.exit_code == 0, result.output
     assert "?" in result.output
     assert json.loads(out.read_text())["protocols"]["exact"]["auroc"] is None
