@@ -10,7 +10,7 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import matplotlib
 import numpy as np
@@ -36,6 +36,15 @@ _NETWORKS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 _INK, _GRID = "#3f4654", "#c9ced6"
 """Text and axes, and the grid, where no style sheet says otherwise."""
 
+_STYLE: dict[Any, Any] = {
+    **{"svg.fonttype": "none", "font.family": "DejaVu Sans", "text.color": _INK},  # text stays text
+    **{"axes.labelcolor": _INK, "axes.labelsize": 9, "axes.edgecolor": _INK, "axes.axisbelow": True},
+    **{"axes.spines.top": False, "axes.spines.right": False, "legend.frameon": False, "legend.fontsize": 8},
+    **{"axes.grid": True, "grid.color": _GRID, "grid.linewidth": 0.5},
+    **{f"{axis}tick.{key}": value for axis in "xy" for key, value in (("color", _INK), ("labelsize", 8))},
+    **{"lines.linewidth": 1.8, "lines.markersize": 6.5},
+}
+
 _MOST_LABELS = 30
 """So many points of a Pareto plot are labelled; the table below it has all."""
 
@@ -58,24 +67,15 @@ class _Curve(NamedTuple):
     metric: str = ""  # in the legend
 
 
+_RATES = ("false positive rate", "true positive rate")
+_SEGMENTS = ("false segments kept", "objects missed")
+_FREQUENCY = ("predicted probability of a false segment", "observed share of false segments")
 _CURVES = (
-    _Curve(
-        *("ROC, AUROC", "roc", ("false_positive_rate", "true_positive_rate")),
-        *(("false positive rate", "true positive rate"), "auroc"),
-    ),
-    _Curve(*("Precision-recall, AUPRC", "pr", ("recall", "precision"), ("recall", "precision")), "auprc"),
-    _Curve(
-        *("Errors of segments", "trade_off", ("false_positives", "false_negatives")),
-        ("false segments kept", "objects missed"),
-    ),
-    _Curve(
-        *("Reliability: meta classifier", "meta_calibration", ("predicted", "observed")),
-        ("predicted probability of a false segment", "observed share of false segments"),
-    ),
-    _Curve(
-        *("Reliability: known classes", "reliability", ("confidence", "accuracy")),
-        *(("confidence", "accuracy"), "calibration_error"),
-    ),
+    _Curve("ROC, AUROC", "roc", ("false_positive_rate", "true_positive_rate"), _RATES, "auroc"),
+    _Curve("Precision-recall, AUPRC", "pr", ("recall", "precision"), ("recall", "precision"), "auprc"),
+    _Curve("Errors of segments", "trade_off", ("false_positives", "false_negatives"), _SEGMENTS),
+    _Curve("Reliability: meta classifier", "meta_calibration", ("predicted", "observed"), _FREQUENCY),
+    _Curve("Reliability: known classes", "reliability", *2 * (("confidence", "accuracy"),), "calibration_error"),
 )
 
 
@@ -139,7 +139,7 @@ def _score_plot(variants: Sequence[Evaluation], name: str) -> Plot | None:
             for column, label, line in kinds:
                 # a logarithmic axis has no zero: NaN leaves a gap
                 share = np.where(curve[column] > 0, curve[column], np.nan) / curve[column].sum()
-                colour, shown = (COLOURS.get(one.variant, OTHER), label if one is found[-1][0] else None)
+                colour, shown = COLOURS.get(one.variant, OTHER), label if one is found[-1][0] else None
                 axes.plot(curve["score"], share, color=colour, linestyle=line, label=shown)
         text = "Distribution of the score over known and over OoD pixels, two lines per variant."
         return _plot("Scores of pixels", text, axes, name)
@@ -194,31 +194,17 @@ def pareto_plot(trade_off: TradeOff, name: str) -> Plot:
 
 
 def _style(name: str) -> AbstractContextManager[None]:
-    """Return the settings of a plot, which depend on nothing else: same values, same bytes.
+    """Return the settings of a plot: same values, same bytes.
 
     Ids of clip paths and markers are hashes with the plot's name, so no two plots share one.
     """
-    return matplotlib.rc_context(
-        {
-            "svg.hashsalt": name,
-            "svg.fonttype": "none",  # text stays text
-            "font.family": "DejaVu Sans",
-            "lines.linewidth": 1.8,
-            "lines.markersize": 6.5,
-        }
-    )
+    return matplotlib.rc_context(_STYLE | {"svg.hashsalt": name})
 
 
 def _axes(x: str, y: str, size: tuple[float, float] = (3.2, 2.7)) -> Axes:
     """Return empty axes with labels, in a figure of `size` inches."""
     axes = Figure(figsize=size, layout="constrained").add_subplot()
-    axes.set_xlabel(x, color=_INK, fontsize=9)
-    axes.set_ylabel(y, color=_INK, fontsize=9)
-    axes.grid(visible=True, color=_GRID, linewidth=0.5)
-    axes.set_axisbelow(True)
-    axes.tick_params(colors=_INK, labelsize=8, length=3, which="both")
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set_color(_INK)
+    axes.set(xlabel=x, ylabel=y)
     return axes
 
 
@@ -227,7 +213,7 @@ def _plot(title: str, description: str, axes: Axes, name: str) -> Plot:
     figure = axes.figure
     assert isinstance(figure, Figure)  # not a part of one
     if axes.get_legend_handles_labels()[1]:
-        axes.legend(fontsize=8, labelcolor=_INK, frameon=False)
+        axes.legend()
     # ticks are made when something is drawn: only then does everything exist that needs an id
     FigureCanvasSVG(figure)
     figure.draw_without_rendering()
