@@ -142,7 +142,7 @@ def ranks(project: Path) -> None:
 
 def six_at_once(project: Path) -> None:
     started = [subprocess.Popen(["python", "stage.py", "train"], cwd=project, env=environment()) for _ in range(6)]
-    assert [process.wait(timeout=60) for process in started] == [0] * 6
+    assert [process.wait(timeout=240) for process in started] == [0] * 6
 
 
 ALONE = ("meta-ood", "train", "FINISHED", None)

@@ -102,17 +102,10 @@ def write_evaluation(store: MlflowClient, run_id: str, values: dict[str, Any], a
             store.log_batch(run_id, metrics=metrics)
         for metric in metrics:
             store.set_model_version_tag(network, version.version, metric.key.replace("/", "."), f"{metric.value:.4f}")
-        _refresh_card(store, version, dataset, values, run_id)
-
-
-def _refresh_card(
-    store: MlflowClient, version: ModelVersion, dataset: str, values: dict[str, Any], run_id: str
-) -> None:
-    text = card.with_evaluation(version.description or "", dataset, values, run_id)
-    store.update_model_version(version.name, version.version, text)
-    version.description = text
-    if version.model_id:
-        _write_card(store, version.model_id, text)
+        text = card.with_evaluation(version.description or "", dataset, values, run_id)
+        store.update_model_version(network, version.version, text)
+        if version.model_id:
+            _write_card(store, version.model_id, text)
 
 
 def _write_card(store: MlflowClient, model_id: str, text: str) -> None:

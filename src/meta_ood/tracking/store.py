@@ -10,7 +10,7 @@ import secrets
 import sqlite3
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from hashlib import sha256
 from pathlib import Path
 
@@ -99,10 +99,10 @@ def exclusive(path: Path) -> Iterator[None]:
 
 
 def _share(path: Path) -> None:
-    """Let those write `path` who may write into its folder: a clone may belong to a group."""
-    mask = 0o777 if path.is_dir() else 0o666
+    """Let a group write `path` that may write into its folder: a clone may belong to a group."""
+    group = path.parent.stat().st_mode & (0o070 if path.is_dir() else 0o060)
     with suppress(PermissionError):  # of another user, who has done it
-        path.chmod(path.parent.stat().st_mode & mask)
+        path.chmod(path.stat().st_mode | group)
 
 
 @contextmanager
@@ -143,7 +143,7 @@ def _correct_places(database: Path) -> None:
     if the files did come along or are gone from there.
     """
     folder = database.resolve().parent
-    with sqlite3.connect(database, timeout=20) as connection:
+    with closing(sqlite3.connect(database, timeout=20)) as connection, connection:
         query = "SELECT DISTINCT artifact_location FROM experiments"
         for (place,) in connection.execute(query).fetchall():
             found = re.fullmatch(r"((?:file://)?(/.*?))(/(?:mlartifacts|mlruns).*)", place or "")
@@ -159,7 +159,6 @@ def _correct_places(database: Path) -> None:
                     f"UPDATE {table} SET {column} = ? || substr({column}, ?) WHERE substr({column}, 1, ?) = ?",
                     (new, len(old) + 1, len(old) + 1, f"{old}/"),
                 )
-    connection.close()
 
 
 def experiment_id(store: MlflowClient, name: str) -> str:
