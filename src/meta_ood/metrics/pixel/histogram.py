@@ -15,7 +15,7 @@ dropped depends on the multiset of pixels alone: frames, threads and machines ad
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -217,26 +217,22 @@ class ScoreHistogram:
             return
         for column, pending in enumerate(self._pending):
             if pending:
-                keys = np.concatenate(pending)
+                keys, counts = np.unique(np.concatenate(pending), return_counts=True)
                 pending.clear()
-                keys.sort()
-                self._count(column, *_runs(keys))
+                self._count(column, keys, counts)
         self._fit()
 
     def _fit(self) -> None:
         """Give crowded pages a row, and drop bits if there are more counters than the budget."""
-        distinct = np.zeros(PAGES, np.int64)
-        for keys, _ in self._sparse:
-            distinct += np.bincount(keys >> 16, minlength=PAGES)
+        distinct = _distinct(self._sparse, self._shift)
         sparse = int(distinct.sum())
         crowded = np.flatnonzero(distinct > _sparse_room(self._shift))
+        # laying out rows costs time: wait until the budget or a quarter of the list asks for it
         if self._dense.shape[1] + 2 * sparse > self.cells or distinct[crowded].sum() > sparse // 4:
             self._add_pages(crowded)
-        if self._cost() > self.cells:
+        # a cell of the list costs two counters, as it holds a key too
+        if self._dense.shape[1] + 2 * sum(keys.size for keys, _ in self._sparse) > self.cells:
             self._build([self._cells(column) for column in (0, 1)], self._shift)
-
-    def _cost(self) -> int:
-        return int(self._dense.shape[1] + 2 * sum(keys.size for keys, _ in self._sparse))
 
     def _add_pages(self, pages: Integers) -> None:
         """Make `pages` dense, besides those that are."""
@@ -259,12 +255,10 @@ class ScoreHistogram:
 
     def _build(self, columns: list[Column], shift: int) -> None:
         """Set up anew at the least shift from `shift` on that fits the budget."""
-        ladder = _distinct_by_shift(columns[0][0]) + _distinct_by_shift(columns[1][0])
         while True:
-            shifts = _dropped_bits(shift)
-            distinct = ladder[np.arange(PAGES), shifts]
+            distinct = _distinct(columns, shift)
             crowded = distinct > _sparse_room(shift)
-            cost = (PAGES >> shifts)[crowded].sum() + 2 * distinct[~crowded].sum()
+            cost = (PAGES >> _dropped_bits(shift))[crowded].sum() + 2 * distinct[~crowded].sum()
             if cost <= self.cells or shift == _LAST_SHIFT:
                 break
             shift += 1
@@ -312,28 +306,15 @@ def _sparse_room(shift: int) -> Integers:
     return np.asarray((PAGES >> _dropped_bits(shift)) // 2, np.int64)
 
 
-def _distinct_by_shift(keys: Keys) -> Integers:
-    """Return how many distinct keys each page holds at each shift, ``(65536, 17)``.
-
-    Two neighbours stay distinct at shift s if they differ in a bit from s on.
-    """
-    table = np.zeros((PAGES, _LAST_SHIFT + 2), np.int64)
-    if keys.size:
-        differ = np.bitwise_xor(keys[1:], keys[:-1])
-        bits = np.full(keys.size, _LAST_SHIFT + 1, np.int64)  # the first key counts at every shift
-        np.minimum(np.frexp(differ.astype(np.float64))[1], _LAST_SHIFT + 1, out=bits[1:])
-        bits += (keys >> 16).astype(np.int64) * (_LAST_SHIFT + 2)
-        table = np.bincount(bits, minlength=table.size).reshape(table.shape)
-    return np.cumsum(table[:, ::-1], axis=1)[:, ::-1][:, 1:]
-
-
-def _runs(keys: Keys) -> Column:
-    """Return distinct values and their number in sorted keys."""
-    if not keys.size:
-        return _NOTHING
-    ends = np.flatnonzero(keys[1:] != keys[:-1])
-    ends = np.append(ends, keys.size - 1)
-    return keys[ends], np.diff(ends, prepend=-1)
+def _distinct(columns: Sequence[Column], shift: int) -> Integers:
+    """Return how many cells of each page the rising keys of the columns fall into, ``(65536,)``."""
+    mask = ~((np.uint32(1) << _dropped_bits(shift)) - np.uint32(1))
+    total = np.zeros(PAGES, np.int64)
+    for keys, _ in columns:
+        cells = keys & mask[keys >> 16]
+        is_new = np.append(True, cells[1:] != cells[:-1])[: cells.size]
+        total += np.bincount(cells[is_new] >> 16, minlength=PAGES)
+    return total
 
 
 def _union(a: Column, b: Column) -> Column:
