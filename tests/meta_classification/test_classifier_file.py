@@ -87,6 +87,8 @@ def entry(values, key):
         ("features.1.mean", "3"),
         ("features.1.scale", float("inf")),
         ("features.1.scale", -1.0),
+        ("features.1.scale", 1e-320),
+        ("features.1.mean", 1e308),
         ("features.1.name", "f0"),
         ("model", None),
         ("model", []),

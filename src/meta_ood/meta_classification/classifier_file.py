@@ -42,19 +42,23 @@ class _Entry(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
 
+# Far beyond any true value, and small enough that no product of two of them overflows.
+_Number = Annotated[float, Field(ge=-1e100, le=1e100)]
+
+
 class Feature(_Entry):
     """Name, mean and standard deviation (0 = constant) of a feature on the training segments."""
 
     name: str
-    mean: float
-    scale: Annotated[float, Field(ge=0)]
+    mean: _Number
+    scale: Annotated[_Number, Field(ge=0)]
 
 
 class Linear(_Entry):
     """A linear model: log odds = bias + sum of weights times scaled features."""
 
-    bias: float
-    weights: dict[str, float]
+    bias: _Number
+    weights: dict[str, _Number]
 
 
 class ClassifierFile(_Entry):
@@ -96,10 +100,10 @@ class ClassifierFile(_Entry):
     def _fits_together(self) -> ClassifierFile:
         lookup("classifier", CLASSIFIERS, self.classifier)
         names = [feature.name for feature in self.features]
-        if len(set(names)) != len(names):
-            raise ValueError("features: expected different names")
+        if any(0 < feature.scale < 1e-100 for feature in self.features):
+            raise ValueError("features: expected every scale to be 0 or at least 1e-100")
         if isinstance(self.model, Linear) and sorted(self.model.weights) != sorted(names):
-            raise ValueError("model.weights: expected the names of the features")
+            raise ValueError("model.weights: expected the names of the features, each once")
         if isinstance(self.model, str) != (self.classifier in _ESTIMATORS):
             raise ValueError(f"model: not that of a {self.classifier}")
         return self
