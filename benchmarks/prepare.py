@@ -30,7 +30,7 @@ from meta_ood.datasets.preparation import prepare_frame
 from meta_ood.demo.miniature import write_miniature
 
 LIMIT = 1.5
-"""Ours also hashes every image and checks that it is complete and as large as its labels."""
+"""Ours also hashes every image; both decode it whole and compare its size with that of its labels."""
 PUBLISHED = {
     "cityscapes": 2975,
     "lost_and_found": 1203,
@@ -49,6 +49,7 @@ def plain_pairs(frames, table, out):
         path = frame.target.args[0]
         with Image.open(frame.image) as image:
             size = image.size
+            image.load()  # a frame that cannot be decoded is found now or in the middle of a training
             if frame.pixels is not None:
                 overlay = np.load(str(path).replace("_labels.png", "_rgb.npz"))["rgb"]
                 pixels = np.clip(np.array(image).astype(int) + overlay, 0, 255)
@@ -63,11 +64,13 @@ def plain_pairs(frames, table, out):
 
 def plain_coco(frames, annotations, split, out):
     """Decode every annotation with pycocotools, take the maximum, write it."""
-    kept = {frame.image_id for frame in frames}
+    kept = {frame.image_id: frame.image for frame in frames}
     for image in annotations.loadImgs(annotations.getImgIds()):
         stem = Path(image["file_name"]).stem
         if stem not in kept:
             continue
+        with Image.open(kept[stem]) as picture:
+            picture.load()
         target = np.zeros((image["height"], image["width"]), np.uint8)
         for annotation in annotations.loadAnns(annotations.getAnnIds(image["id"])):
             target = np.maximum(target, annotations.annToMask(annotation) * np.uint8(254))

@@ -1,4 +1,4 @@
-"""The published preparation, from its own output (METHOD.md G6)."""
+"""The published preparation of COCO, against its own output (tests/reference/g6_coco.json)."""
 
 import hashlib
 import json

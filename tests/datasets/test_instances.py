@@ -87,7 +87,7 @@ def test_every_cut_is_found(tmp_path, monkeypatch):
         ('{"images": [], "annotations": [5], "categories": []}', "'annotations'.*byte 31"),
     ],
 )
-def test_what_is_wrong_is_said(tmp_path, text, message):
+def test_faults_are_named(tmp_path, text, message):
     with pytest.raises(ValueError, match=message):
         instances.read_instances(write(tmp_path, text))
 
