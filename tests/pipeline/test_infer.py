@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from children import kill_twenty_times, start
+from children import kill_eight_times, start
 from meta_ood import models
 from meta_ood.data import frames, prediction_files
 from meta_ood.data.files import ROOT
@@ -48,7 +48,7 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
-def test_twenty_kills_leave_no_trace(prepared: Path) -> None:
+def test_eight_kills_leave_no_trace(prepared: Path) -> None:
     infer_frames(prepared, Path("undisturbed"))
     expected = contents(Path("undisturbed"))
     assert len(expected) == FRAMES
@@ -62,7 +62,7 @@ def test_twenty_kills_leave_no_trace(prepared: Path) -> None:
         assert not list(ROOT.iterdir())
         shutil.rmtree(out)
 
-    seen = kill_twenty_times(
+    seen = kill_eight_times(
         lambda: start(infer_frames, prepared, out), lambda: len(list(ROOT.glob("*/*.h5"))), FRAMES, check
     )
     assert len(seen) > 2

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import yaml
+from click.testing import CliRunner
 
 from meta_ood import cli, config
 from meta_ood.cli.stages import run_stage
@@ -22,26 +23,26 @@ DVC = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
 MLPROJECT = yaml.safe_load((ROOT / "MLproject").read_text())["entry_points"]
 
 
-def cells(stage: str) -> list[dict[str, str]]:
-    """Return the keys of every instance of a stage under the committed params."""
-    values = {
-        "network": PARAMS.networks,
-        "variant": PARAMS.variants,
-        "dataset": tuple(PARAMS.datasets) if stage == "prepare" else PARAMS.evaluation_sets,
-    }
-    found: list[dict[str, str]] = [{}]
-    for key in layout.STAGES[stage]:
-        found = [{**cell, key: value} for cell in found for value in values[key]]
+def instances(networks: tuple[str, ...], evaluation_sets: tuple[str, ...]) -> list[tuple[str, dict[str, str]]]:
+    """Return every stage with the keys of each of its instances."""
+    found = []
+    for stage, keys in layout.STAGES.items():
+        sets = tuple(PARAMS.datasets) if stage == "prepare" else evaluation_sets
+        values = {"network": networks, "variant": PARAMS.variants, "dataset": sets}
+        cells: list[dict[str, str]] = [{}]
+        for key in keys:
+            cells = [{**cell, key: value} for cell in cells for value in values[key]]
+        found += [(stage, cell) for cell in cells]
     return found
 
 
-INSTANCES = [(stage, cell) for stage in layout.STAGES for cell in cells(stage)]
+ALL = instances(PARAMS.networks, PARAMS.evaluation_sets)
 
 
 def resolved(text: str, cell: dict[str, str]) -> str:
     """Fill in DVC's ${…} for one instance, independently of DVC."""
     values: dict[str, str] = {f"item.{key}": value for key, value in cell.items()}
-    values |= {f"roles.{role}": getattr(PARAMS.roles, role) for role in vars(PARAMS.roles)}
+    values |= {f"roles.{role}": name for role, name in PARAMS.roles}
     values["detector.meta_from"] = PARAMS.detector.meta_from
     if "dataset" in cell:
         values |= {"key": cell["dataset"]}
@@ -63,53 +64,72 @@ def test_a_stage_has_one_name() -> None:
     assert list(DVC) == ["code", *names]
     assert list(cli.STAGES) == names
     assert list(config.SECTIONS) == names
-    assert set(names) <= set(MLPROJECT)
     assert {"main", "sweep"} | set(names) == set(MLPROJECT)
-    modules = {p.stem for p in (ROOT / "src/meta_ood/pipeline").glob("*.py")} - {"__init__", "paths", "code_digest"}
-    assert modules == set(names)
+    modules = {path.stem for path in (ROOT / "src/meta_ood/pipeline").glob("*.py")}
+    assert modules - {"__init__", "paths", "code_digest"} == set(names)
 
 
-@pytest.mark.parametrize("stage", layout.STAGES)
-def test_commands_name_their_stage_and_keys(stage: str) -> None:
-    body = DVC[stage].get("do", DVC[stage])
-    options = " ".join(f"--{key} ${{{'key' if 'do' in DVC[stage] else f'item.{key}'}}}" for key in layout.STAGES[stage])
-    assert body["cmd"].split() == f"python -m meta_ood {stage} {options}".split()
-    entry = MLPROJECT[stage]
-    assert set(layout.STAGES[stage]) <= set(entry["parameters"])
-    for key in entry["parameters"]:
-        assert f"--{key} {{{key}}}" in entry["command"]
+def test_commands_name_their_stage_and_keys() -> None:
+    for stage, keys in layout.STAGES.items():
+        body = DVC[stage].get("do", DVC[stage])
+        item = "key" if "do" in DVC[stage] else "item.{key}"
+        # in quotes: a shell reads the command, after DVC has put the names in
+        options = " ".join(f"--{key} '${{{item.format(key=key)}}}'" for key in keys)
+        assert body["cmd"].split() == f"python -m meta_ood {stage} {options}".split()
+        entry = MLPROJECT[stage]
+        assert set(keys) <= set(entry["parameters"])
+        for key in entry["parameters"]:
+            # without quotes: MLflow quotes the values itself
+            assert f"--{key} {{{key}}}" in entry["command"]
 
 
-@pytest.mark.parametrize(("stage", "cell"), INSTANCES, ids=str)
-def test_dvc_declares_the_layout(stage: str, cell: dict[str, str]) -> None:
-    paths = layout.stage_paths(stage, PARAMS, **cell)
-    deps = declared(stage, cell, "deps")
-    data = [d for d in deps if not d.startswith("data/code/")]
-    assert sorted(data) == sorted({p.as_posix() for p in paths.inputs.values()})
-    outs = declared(stage, cell, "outs", "metrics", "plots")
-    assert sorted(outs) == sorted(p.as_posix() for p in paths.outputs.values())
+def test_dvc_declares_the_layout() -> None:
+    for stage, cell in ALL:
+        paths = layout.stage_paths(stage, PARAMS, **cell)
+        deps = declared(stage, cell, "deps")
+        assert f"data/code/{stage}.txt" in deps
+        assert f"data/code/{stage}.txt" in DVC["code"]["outs"]
+        data = [path for path in deps if not path.startswith("data/code/")]
+        assert sorted(data) == sorted({path.as_posix() for path in paths.inputs.values()})
+        outs = declared(stage, cell, "outs", "metrics", "plots")
+        assert sorted(outs) == sorted(path.as_posix() for path in paths.outputs.values())
 
 
-@pytest.mark.parametrize(("stage", "cell"), INSTANCES, ids=str)
-def test_dvc_declares_the_params(stage: str, cell: dict[str, str]) -> None:
-    found = {p.split(".")[0] for p in declared(stage, cell, "params")}
-    expected = {section.split(".")[0] for section in config.SECTIONS[stage]}
-    missing = expected - found - {"roles"}  # roles resolve to paths, which are declared
-    assert found <= expected
-    assert not missing
+def test_dvc_declares_the_params() -> None:
+    for stage, cell in ALL:
+        found = {name.split(".")[0] for name in declared(stage, cell, "params")}
+        expected = {section.split(".")[0] for section in config.SECTIONS[stage]}
+        assert found <= expected
+        assert expected - found <= {"roles"}  # roles resolve to paths, which are declared
+    # every section is checked before any stage
+    assert set(DVC["code"]["params"]) == set(config.Params.model_fields)
 
 
 def test_a_network_s_training_does_not_touch_its_baseline() -> None:
     params = DVC["pretrain"]["params"]
     assert "train" not in params
     assert not [p for p in params if p.endswith(".train") or p == "network.${item.network}"]
+    for stage, variant in (("pretrain", "baseline"), ("train", "ood_trained")):
+        given = [path for path in DVC[stage]["deps"] if path.startswith("data/code/weights/")]
+        assert given == [f"data/code/weights/${{item.network}}-{variant}.txt"]
 
 
-@pytest.mark.parametrize("stage", layout.STAGES)
-def test_a_stage_depends_on_the_digest_of_its_code(stage: str) -> None:
-    deps = declared(stage, cells(stage)[0], "deps")
-    assert f"data/code/{stage}.txt" in deps
-    assert f"data/code/{stage}.txt" in DVC["code"]["outs"]
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        (("nope", "baseline", "lost_and_found"), "network: unknown name 'nope'; known: deeplab"),
+        (("dualgcn_mni", "baseline", "lost_and_found"), "did you mean dualgcn_mini"),
+        (("dualgcn_mini", "trained", "lost_and_found"), "unknown variant 'trained'; known: base"),
+        (("dualgcn_mini", "baseline", "coca"), "datasets: unknown name 'coca'.*did you mean coco?"),
+    ],
+)
+def test_names_are_checked_before_files(
+    keys: tuple[str, str, str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    cell = dict(zip(layout.STAGES["infer"], keys, strict=True))
+    with pytest.raises(ValueError, match=message):
+        run_stage("infer", cell, params_file=ROOT / "params.yaml", track=False)
 
 
 # --- actual reads and writes -----------------------------------------------------------------
@@ -166,27 +186,37 @@ class Recorder:
             self.is_on = False
 
 
-def small_instances() -> list[tuple[str, dict[str, str]]]:
-    sets = {"network": ["deeplabv3plus_mini"], "variant": ["baseline", "ood_trained"]}
-    order = []
-    for stage, keys in layout.STAGES.items():
-        found: list[dict[str, str]] = [{}]
-        for key in keys:
-            values = sets.get(key) or (list(PARAMS.datasets) if stage == "prepare" else ["lost_and_found"])
-            found = [{**cell, key: value} for cell in found for value in values]
-        order += [(stage, cell) for cell in found]
-    return order
+@pytest.fixture
+def sections(monkeypatch: pytest.MonkeyPatch) -> set[str]:
+    """Record the sections of params.yaml that a stage module reads."""
+    read: set[str] = set()
+
+    def note(params: config.Params, name: str) -> Any:
+        frame = sys._getframe(1)
+        here = frame.f_globals.get("__name__", "")
+        if name in config.Params.model_fields and not here.startswith("meta_ood.c"):
+            read.add(name)
+        return object.__getattribute__(params, name)
+
+    monkeypatch.setattr(config.Params, "__getattribute__", note)
+    return read
 
 
-def test_stages_read_and_write_what_they_declare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stages_read_and_write_what_they_declare(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sections: set[str]
+) -> None:
     monkeypatch.chdir(tmp_path)
     params = config.load(ROOT / "params.yaml", SMALL)
     recorder = Recorder(tmp_path)
-    for stage, cell in small_instances():
+    for stage, cell in instances(("deeplabv3plus_mini",), ("lost_and_found",)):
+        sections.clear()
         with recorder.recording():
             run_stage(
                 stage, cell, params_file=ROOT / "params.yaml", overrides=SMALL, machine=Machine("cpu", 1), track=False
             )
+        used = {section.split(".")[0] for section in config.SECTIONS[stage]}
+        # the layout needs these for the paths, which DVC knows
+        assert sections <= used | {"datasets", "roles", "detector", "tracking"}, stage
         paths = layout.stage_paths(stage, params, **cell)
         # frames.csv lists raw images with their md5: through it they are declared
         inputs = [*paths.inputs.values(), *([layout.DEMO] if _has_frames(paths) else [])]
@@ -206,11 +236,11 @@ def test_stages_read_and_write_what_they_declare(tmp_path: Path, monkeypatch: py
         left = [p for end in ("*.tmp*", "*.partial") for p in Path("data").rglob(end)]
         assert not left, f"{stage} left temporary files: {left}"
         if stage == "evaluate":
-            figures = json.loads(paths.outputs["metrics"].read_text())
-            by_label = figures["detection"]["label_id"]
+            found = json.loads(paths.outputs["metrics"].read_text())
+            by_label = found["detection"]["label_id"]
             assert set(by_label) <= set(NAMES.values())
             total = sum(group["components"] for group in by_label.values())
-            assert total == figures["components"] > 0
+            assert total == found["components"] > 0
 
 
 def _is_partial(path: Path, output: Path) -> bool:
@@ -220,3 +250,53 @@ def _is_partial(path: Path, output: Path) -> bool:
 
 def _has_frames(paths: layout.StagePaths) -> bool:
     return any((path / "frames.csv").is_file() for path in paths.inputs.values())
+
+
+# --- the helper stage ------------------------------------------------------------------------
+
+
+def code(tmp_path: Path, *weights: str) -> tuple[int, str]:
+    """Run `meta-ood code` with these weights of dualgcn_mini."""
+    text = (ROOT / "params.yaml").read_text()
+    before, _, after = text.rpartition("    weights: {}")
+    Path("params.yaml").write_text(f"{before}    weights: {{{', '.join(weights)}}}{after}")
+    result = CliRunner().invoke(cli.main, ["code"])
+    return result.exit_code, result.output
+
+
+def test_given_weights_change_the_digest_of_their_stage_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("data/weights").mkdir(parents=True)
+    given = Path("data/weights/a.safetensors")
+    given.write_bytes(b"1")
+
+    def digests() -> dict[str, str]:
+        return {path.stem: path.read_text() for path in Path("data/code/weights").iterdir()}
+
+    assert code(tmp_path)[0] == 0
+    empty = digests()
+    assert set(empty) == {f"{n}-{v}" for n in PARAMS.network for v in PARAMS.variants}
+    assert set(empty.values()) == {""}
+    assert code(tmp_path, f"ood_trained: {given}")[0] == 0
+    first = digests()
+    assert {name for name in first if first[name] != empty[name]} == {"dualgcn_mini-ood_trained"}
+    given.write_bytes(b"2")
+    assert code(tmp_path, f"ood_trained: {given}", f"backbone: {given}")[0] == 0
+    second = digests()
+    changed = {name for name in first if first[name] != second[name]}
+    assert changed == {"dualgcn_mini-ood_trained", "dualgcn_mini-baseline"}
+    given.unlink()
+    assert code(tmp_path, f"ood_trained: {given}")[0] == 0
+    assert digests()["dualgcn_mini-ood_trained"].startswith("missing")
+    for outside in ("a.safetensors", "/a", "data/weights/../a"):
+        status, output = code(tmp_path, f"baseline: {outside}")
+        assert (status, "is not below data/weights" in output) == (2, True)
+
+
+def test_wrong_params_stop_the_pipeline_before_its_first_stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    text = (ROOT / "params.yaml").read_text()
+    Path("params.yaml").write_text(text.replace("  lost_and_found:\n", "  x; touch f:\n", 1))
+    result = CliRunner().invoke(cli.main, ["code"])
+    assert (result.exit_code, "got 'x; touch f', expected a name" in result.output) == (2, True)
+    assert not Path("data/code").exists()

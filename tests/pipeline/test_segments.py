@@ -1,13 +1,17 @@
 import math
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from children import kill_twenty_times, start
+from children import kill_eight_times, start
 from meta_ood import config
+from meta_ood.data import frames as data
 from meta_ood.data import prediction_files
 from meta_ood.data.context import Machine, no_log
+from meta_ood.data.files import ROOT
+from meta_ood.data.frames import Frame
 from meta_ood.data.labels import IGNORE, OOD
 from meta_ood.data.predictions import Prediction
 from meta_ood.pipeline import segments
@@ -19,6 +23,7 @@ FRAMES = 80
 
 def write_frames(folder: Path) -> None:
     folder.mkdir(parents=True)
+    frames = []
     for index in range(FRAMES):
         rng = np.random.default_rng(index)
         target = rng.choice(np.array([0, 1, OOD, IGNORE], np.uint8), (8, 12)).repeat(4, 0)
@@ -26,6 +31,9 @@ def write_frames(folder: Path) -> None:
         prediction_files.write_prediction(
             folder / f"{index:03d}.h5", prediction, class_names=list("abcdefg"), network="net", weights_sha256="cafe"
         )
+        place = folder.parent / "prepared"
+        frames.append(Frame(f"{index:03d}", place / "i.png", "", place / "t.png", ""))
+    data.write_frames(folder.parent / "prepared", frames, folder.parent)
 
 
 @pytest.fixture(scope="module")
@@ -40,6 +48,7 @@ def arguments(predictions: Path, out: Path, workers: int = 2) -> dict[str, objec
         "network": "net",
         "variant": "baseline",
         "dataset": "set",
+        "prepared": predictions.parent / "prepared",
         "predictions": predictions,
         "segments": out,
         "log": no_log,
@@ -72,7 +81,7 @@ def test_the_table_holds_every_frame_in_order(
         "segments/missed": missed(table),
     }
     assert [path.name for path in Path("data").iterdir()] == ["table.h5"]
-    assert not list(segments.ROOT.iterdir())
+    assert not list(ROOT.iterdir())
 
 
 def missed(table: SegmentTable) -> int:
@@ -115,7 +124,7 @@ def test_finished_batches_are_kept_and_changed_inputs_are_not_taken_for_them(
     assert len(measured) == FRAMES
 
 
-def test_twenty_kills_leave_no_trace(predictions: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_eight_kills_leave_no_trace(predictions: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     segments.run(PARAMS, **arguments(predictions, Path("undisturbed.h5")))
     expected = Path("undisturbed.h5").read_bytes()
@@ -124,18 +133,29 @@ def test_twenty_kills_leave_no_trace(predictions: Path, tmp_path: Path, monkeypa
     def check() -> None:
         assert out.read_bytes() == expected
         assert [path.name for path in Path("data").iterdir()] == ["table.h5"]
-        assert not list(segments.ROOT.iterdir())
+        assert not list(ROOT.iterdir())
         out.unlink()
 
-    kill_twenty_times(
+    kill_eight_times(
         lambda: start(segments.run, PARAMS, **arguments(predictions, out, 1)),
-        lambda: len(list(segments.ROOT.glob("*/*.h5"))),
+        lambda: len(list(ROOT.glob("*/*.h5"))),
         math.ceil(FRAMES / segments.BATCH),
         check,
     )
 
 
-def test_without_predictions_it_says_what_to_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_predictions_that_are_not_all_there_are_refused(
+    predictions: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
+    complete = arguments(predictions, Path("a.h5"))
     with pytest.raises(FileNotFoundError, match="run `infer` first"):
-        segments.run(PARAMS, **arguments(Path("nowhere"), Path("a.h5")))
+        segments.run(PARAMS, **complete | {"predictions": Path("nowhere")})
+    shutil.copytree(predictions, "some")
+    Path("some/007.h5").unlink()
+    with pytest.raises(ValueError, match=r"some: 1 of 80 frames are missing, 0 .* \(007, \.\.\."):
+        segments.run(PARAMS, **complete | {"predictions": Path("some")})
+    shutil.copy(predictions / "007.h5", "some/other.h5")
+    with pytest.raises(ValueError, match="1 of 80 frames are missing, 1 are unknown"):
+        segments.run(PARAMS, **complete | {"predictions": Path("some")})
+    assert not Path("a.h5").exists()

@@ -31,12 +31,12 @@ def start(target: Callable[..., object], *args: Any, **kwargs: Any) -> ForkServe
     return process
 
 
-def kill_twenty_times(
+def kill_eight_times(
     begin: Callable[[], ForkServerProcess], gathered: Callable[[], int], total: int, check: Callable[[], None]
 ) -> set[int]:
     """Kill what `begin` starts, and what goes on with the parts it gathered, and so on.
 
-    A kill comes at a random moment after a random part, from those there already to the last of `total`. A process that
+    A kill comes at a random moment after a random part, up to a quarter after those there already, of `total`. A process that
     ends before must have done its work, which `check` looks at and clears; the next one begins anew. Return how many
     parts there were at the kills.
     """
@@ -49,9 +49,9 @@ def kill_twenty_times(
     a_part = (time.monotonic() - started) / total
     chance = random.Random(0)
     kills, seen = 0, set()
-    while kills < 20:
+    while kills < 8:
         process = begin()
-        until = chance.randint(gathered(), total)
+        until = min(total, gathered() + chance.randint(0, max(1, total // 4)))
         while process.is_alive() and gathered() < until:
             time.sleep(0.0005)
         process.join(chance.uniform(0, a_part))

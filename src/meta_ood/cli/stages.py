@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import logging
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,10 @@ from meta_ood import config
 from meta_ood.cli import options
 from meta_ood.cli.options import EXPERIMENTS, read_text
 from meta_ood.data.context import Machine
+from meta_ood.data.files import running
 from meta_ood.pipeline import paths as layout
+
+LOCKS = Path(".meta_ood/locks")
 
 logger = logging.getLogger(__name__)
 
@@ -91,6 +96,8 @@ def run_stage(
     # 1. what can be wrong without a look at any data
     params = config.load(params_file, overrides)
     paths = layout.stage_paths(stage, params, out=out, **keys)
+    values = config.stage_values(params, stage, **keys)
+    _warn_of_unused(stage, overrides, params, config.load(params_file))
     # 2. inputs
     for name, path in paths.inputs.items():
         if not path.exists():
@@ -102,15 +109,18 @@ def run_stage(
         path.parent.mkdir(parents=True, exist_ok=True)
     # 3. the stage itself
     started = time.monotonic()
-    with tracking.run(
-        stage,
-        keys=keys,
-        params=config.stage_values(params, stage, **keys),
-        inputs=paths.inputs,
-        setting=layout.setting_of(params, stage, **keys),
-        experiment=params.tracking.experiment,
-        enabled=track,
-    ) as run:
+    with (
+        _alone(" ".join([stage, *keys.values()]), (out.resolve(), values)),
+        tracking.run(
+            stage,
+            keys=keys,
+            params=values,
+            inputs=paths.inputs,
+            setting=layout.setting_of(params, stage, **keys),
+            experiment=params.tracking.experiment,
+            enabled=track,
+        ) as run,
+    ):
         module: Any = importlib.import_module(f"meta_ood.pipeline.{stage}")
         module.run(
             params, **keys, **paths.inputs, **paths.outputs, **(more or {}), log=run.log, machine=machine or Machine()
@@ -124,6 +134,26 @@ def run_stage(
         click.echo((paths.outputs["report"] / "results.txt").read_text(encoding="utf-8"))
 
 
+@contextmanager
+def _alone(instance: str, shared: Sequence[object]) -> Iterator[None]:
+    """Lock what two runs of an instance would share: its outputs, and its unfinished work."""
+    with ExitStack() as locks:
+        # the other processes of torchrun work for the one of rank 0
+        for what in shared if os.environ.get("RANK", "0") == "0" else ():
+            name = hashlib.sha256(repr((instance, what)).encode()).hexdigest()[:16]
+            locks.enter_context(running(instance, LOCKS / f"{name}.lock"))
+        yield
+
+
+def _warn_of_unused(stage: str, overrides: Sequence[str], params: config.Params, before: config.Params) -> None:
+    """Warn of overrides that change a section which the stage does not use."""
+    used = {section.split(".")[0] for section in config.SECTIONS[stage]} | {"tracking"}
+    for override in overrides:
+        section = override.split(".")[0].split("=")[0]
+        if section not in used and getattr(params, section) != getattr(before, section):
+            logger.warning("--set %s changes nothing: %s uses %s", override, stage, ", ".join(sorted(used)))
+
+
 def _size(path: Path) -> str:
     """Return a path with the number of its files, or with its size."""
     if path.is_dir():
@@ -132,14 +162,19 @@ def _size(path: Path) -> str:
 
 
 @click.command()
+@options.params_file
 @options.out_folder("data/code", "Folder to write.")
-def code(out: Path) -> None:
-    """Write data/code/STAGE.txt: digests of the code that each stage runs.
+def code(params_file: Path, out: Path) -> None:
+    """Check params.yaml; write digests of the code that each stage runs, and of given weights.
 
-    Comments and docstrings do not change them.
+    DVC runs this before all stages: what is wrong in params.yaml is found within seconds.
     """
     from meta_ood.data.files import write_text
-    from meta_ood.pipeline.code_digest import stage_digest
+    from meta_ood.pipeline.code_digest import stage_digest, weights_digests
 
+    params = config.load(params_file)
     for stage in layout.STAGES:
         write_text(out / f"{stage}.txt", stage_digest(stage))
+    for network, own in params.network.items():
+        for variant, text in weights_digests(own.weights).items():
+            write_text(out / "weights" / f"{network}-{variant}.txt", text)

@@ -7,6 +7,7 @@ keys and names, wrong types, values out of range.
 from meta_ood.config.errors import ConfigError
 from meta_ood.config.files import load, read_yaml
 from meta_ood.config.schema import (
+    VARIANTS,
     DatasetParams,
     DetectorParams,
     EvaluateParams,
@@ -25,6 +26,7 @@ from meta_ood.config.stages import SECTIONS, describe, stage_values
 
 __all__ = [
     "SECTIONS",
+    "VARIANTS",
     "ConfigError",
     "DatasetParams",
     "DetectorParams",

@@ -72,6 +72,7 @@ Classifier = Literal[
 ]
 # fmt: on
 Variant = Literal["baseline", "ood_trained"]
+VARIANTS: tuple[str, ...] = get_args(Variant)
 Precision = Literal["float32", "tf32", "bfloat16"]
 """``float32``; ``tf32``: products of operands with 10 bits of mantissa, on NVIDIA GPUs (elsewhere
 the same as ``float32``); ``bfloat16``: autocast. Weights and stored logits are always float32.

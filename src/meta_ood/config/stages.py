@@ -15,10 +15,10 @@ SECTIONS: dict[str, tuple[str, ...]] = {
     "prepare": ("datasets.<dataset>",),
     "pretrain": ("seed", "roles", "pretrain", "network.<network>"),
     "train": ("seed", "roles", "train", "network.<network>"),
-    "infer": ("infer",),
+    "infer": ("infer", "network.<network>"),
     "segments": ("segments",),
     "meta": ("seed", "meta"),
-    "evaluate": ("seed", "segments", "meta", "evaluate"),
+    "evaluate": ("seed", "segments", "evaluate", "datasets.<dataset>"),
     "detector": ("infer", "segments", "detector"),
     "report": (*("seed", "networks", "variants", "evaluation_sets", "datasets", "network"), *("segments", "report")),
 }

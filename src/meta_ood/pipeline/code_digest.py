@@ -1,9 +1,12 @@
-"""Digests of the code that each stage runs, so that a changed comment re-runs nothing.
+"""Digests of what stages run and are given, so that a changed comment re-runs nothing.
 
-DVC runs a stage again when one of its dependencies changes. A dependency on the source files would re-run trainings for
-a corrected comment. So the stage ``code`` writes one small text file per stage, and the stages depend on these: one
-line per module that the stage imports, directly or not, with a hash of its syntax tree without docstrings. Comments and
-formatting are not in the tree.
+DVC runs a stage again when one of its dependencies changes. A dependency on the source files would
+re-run trainings for a corrected comment. So the stage ``code`` writes one small text file per
+stage, and the stages depend on these: one line per module that the stage imports, directly or not,
+with a hash of its syntax tree without docstrings. Comments and formatting are not in the tree.
+
+Weights files are optional, which a dependency cannot be: there is one more file per network and
+variant, with the hashes of those that params.yaml names.
 """
 
 from __future__ import annotations
@@ -11,10 +14,14 @@ from __future__ import annotations
 import ast
 import hashlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
+
+from meta_ood.data.files import file_hash
 
 PACKAGE = Path(__file__).parents[1]
+WEIGHTS = Path("data/weights")
 
 EXCLUDED = ("meta_ood", "meta_ood.config", "meta_ood.data.context")
 """Not followed: the package's list of names; values that DVC knows as params; facts about the
@@ -33,19 +40,46 @@ def stage_digest(stage: str) -> str:
     """
     files: set[Path] = set()
     queue = [f"meta_ood.pipeline.{stage}"]
-    seen = set(queue)
+    followed = set(queue)
     while queue:
         path = _module_file(queue.pop())
         files.add(path)
         files.update(_compiled_and_data(path.parent))
         for name in _imports(path):
-            if name not in seen and not any(
+            if name not in followed and not any(
                 name == skipped or (skipped != "meta_ood" and name.startswith(f"{skipped}.")) for skipped in EXCLUDED
             ):
-                seen.add(name)
+                followed.add(name)
                 queue.append(name)
     ordered = sorted(path.relative_to(PACKAGE).as_posix() for path in files)
     return "".join(f"{_file_hash(PACKAGE / name)}  {name}\n" for name in ordered)
+
+
+def weights_digests(weights: Mapping[Any, str]) -> dict[str, str]:
+    """Return for each variant one line per file that a network is given: its hash and its path.
+
+    Args:
+        weights: ``network.NAME.weights`` of params.yaml.
+
+    Raises:
+        ValueError: If a file is not below data/weights, where DVC sees that it changes.
+    """
+    # pretrain reads the first two, train the last
+    kinds = {"baseline": ("baseline", "backbone"), "ood_trained": ("ood_trained",)}
+    for kind, name in weights.items():
+        if Path(name).parts[:2] != WEIGHTS.parts or ".." in Path(name).parts:
+            raise ValueError(
+                f"{kind}: {name} is not below {WEIGHTS}, where DVC sees that a file changes: copy or link it there"
+            )
+    return {
+        variant: "".join(
+            f"{file_hash(Path(weights[kind])) if Path(weights[kind]).is_file() else 'missing'}"
+            f"  {kind}  {weights[kind]}\n"
+            for kind in read
+            if kind in weights
+        )
+        for variant, read in kinds.items()
+    }
 
 
 def _module_file(name: str) -> Path:

@@ -40,13 +40,8 @@ def run(
     settings, score = params.evaluate, params.segments.score
 
     # 1. inputs that belong together
-    folder = open_predictions(predictions)
     frames = {frame.image_id: frame for frame in read_frames(prepared, Path.cwd())}
-    if differing := sorted(frames.keys() ^ {path.stem for path in folder.paths}):
-        raise ValueError(
-            f"{predictions}: {len(folder.paths)} predictions do not fit the {len(frames)} frames of "
-            f"{prepared / 'frames.csv'}, which differ in {', '.join(differing[:5])}: run `infer` again"
-        )
+    folder = open_predictions(predictions, frames)
     table = read_table(segments)
     if [path.stem for path in folder.paths] != list(table.image_ids):
         raise ValueError(f"{segments} is of other frames than {predictions}: run `segments` again")

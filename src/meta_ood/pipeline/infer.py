@@ -1,14 +1,13 @@
-"""Stage infer: every frame of a dataset through a network; one HDF5 file a frame."""
+"""Stage `infer`: every frame of a dataset through a network, one HDF5 file per frame."""
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 from meta_ood.config import Params
 from meta_ood.data import prediction_files
 from meta_ood.data.context import Log, Machine, progress
-from meta_ood.data.files import file_hash, resume_folder
+from meta_ood.data.files import file_hash, replace_folder, resume_folder
 from meta_ood.data.frames import read_frames
 from meta_ood.data.predictions import Prediction
 from meta_ood.inference import predict, processes, write_behind
@@ -28,16 +27,18 @@ def run(
     log: Log,
     machine: Machine,
 ) -> None:
-    """Write ``predictions/<image_id>.h5`` for every frame.
+    """Write ``predictions/<image_id>.h5`` for every frame of the dataset `prepared`.
 
-    They gather in a folder of their own until all are there, so that a killed run goes on where it was, and no run
-    takes predictions of other weights for its own.
+    They are written into the resume folder until all are there. Under torchrun the processes share
+    the frames.
     """
     net, made_of = checkpoint.load(weights, params.network_params(network).architecture)
     weights_sha256 = file_hash(weights)
+    frames = sorted(read_frames(prepared, Path.cwd()), key=lambda frame: frame.image_id)
+    # predictions hold the targets too: other targets are another result
+    labels = [path for frame in frames for path in (frame.target, frame.label_ids) if path]
     gathered = resume_folder(
-        ("infer", network, variant, dataset, params.infer, params.dataset_params(dataset)),
-        (prepared / "frames.csv", weights),
+        ("infer", network, variant, dataset, params.infer), (prepared / "frames.csv", weights), labels
     )
     gathered.mkdir(parents=True, exist_ok=True)
 
@@ -51,13 +52,16 @@ def run(
         )
 
     with processes() as (rank, number):
-        frames = sorted(read_frames(prepared, Path.cwd()), key=lambda frame: frame.image_id)
+        # 1. the frames of this process that no killed run has done
         todo = [f for f in frames[rank::number] if not (gathered / f"{f.image_id}.h5").is_file()]
         if params.infer.batch_size > 1:
             todo.sort(key=image_size)  # a batch takes neighbours of one size
+        # 2. the next frame is computed while the last ones are written
         made = write_behind(predict(net, todo, params.infer, machine), write)
         for _ in progress(made, f"infer {network} {variant} {dataset}", len(todo)):
             pass
+    # 3. all processes are done here
     if rank == 0:
-        shutil.rmtree(predictions, ignore_errors=True)
-        shutil.move(gathered, predictions)
+        prediction_files.open_predictions(gathered, [frame.image_id for frame in frames])
+        replace_folder(gathered, predictions)
+    log({"infer/frames": float(len(frames))}, 0)

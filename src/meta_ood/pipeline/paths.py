@@ -1,4 +1,4 @@
-"""Which stage reads and writes what below data/, and depends on what: the only module that knows.
+"""The paths that each stage reads and writes; no other module names a file below data/.
 
 The keys of a stage's inputs and outputs are the keyword arguments of its function, and their paths are the deps and
 outs of dvc.yaml (``tests/pipeline/test_pipeline.py`` holds the three together).
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from meta_ood.config import Params, stage_values
+from meta_ood.config import VARIANTS, Params, stage_values
 from meta_ood.data.registry import lookup
 
 STAGES: dict[str, tuple[str, ...]] = {
@@ -45,12 +45,19 @@ def stage_paths(
     """Return what an instance of `stage` reads below data/ and writes below `out`.
 
     Raises:
-        ValueError: If the stage is unknown or a key that it needs is empty.
+        ValueError: If the stage or a name is unknown, or a key that the stage needs is empty.
     """
-    given = {"network": network, "variant": variant, "dataset": dataset}
+    keys = {"network": network, "variant": variant, "dataset": dataset}
     for key in lookup("stage", STAGES, stage):
-        if not given[key]:
+        if not keys[key]:
             raise ValueError(f"stage {stage} needs --{key}")
+    # names before files: a wrong name is not answered with a missing file
+    if network:
+        params.network_params(network)
+    if variant:
+        lookup("variant", dict.fromkeys(VARIANTS), variant)
+    if dataset:
+        params.dataset_params(dataset)
     paths = _stage_paths(stage, params, network, variant, dataset)
     moved = {name: out / path.relative_to(DATA) for name, path in paths.outputs.items()}
     return StagePaths(paths.inputs, moved)
@@ -73,6 +80,9 @@ def setting_of(params: Params, stage: str, network: str = "", variant: str = "",
     """
     values: dict[str, Any] = {}
     before = list(STAGES)[: list(STAGES).index(stage)] if network else []
+    if stage == "detector":
+        before.remove("evaluate")
+        dataset = params.detector.meta_from
     used = [params.roles.training, params.roles.validation]
     if variant == "baseline" or stage == "pretrain":
         before = [name for name in before if name != "train"]
@@ -88,42 +98,42 @@ def setting_of(params: Params, stage: str, network: str = "", variant: str = "",
 
 
 def _stage_paths(stage: str, params: Params, network: str, variant: str, dataset: str) -> StagePaths:
-    data = DATA
     cell = Path(network, variant, dataset)
-    prepared = {role: data / "prepare" / getattr(params.roles, role) for role in _ROLES}
-    networks = data / "networks" / network
-    predictions = data / "infer" / cell
-    segments = data / "segments" / network / variant / f"{dataset}.h5"
-    meta, evaluation = data / "meta" / cell, data / "evaluate" / cell
+    prepared = DATA / "prepare" / dataset
+    roles = {role: DATA / "prepare" / name for role, name in params.roles}
+    networks = DATA / "networks" / network
+    weights = networks / f"{variant}.safetensors"
+    predictions = DATA / "infer" / cell
+    segments = DATA / "segments" / network / variant / f"{dataset}.h5"
+    meta, evaluation = DATA / "meta" / cell, DATA / "evaluate" / cell
 
     if stage == "synthesize":
         names = ("cityscapes", "coco", "lost_and_found", "fishyscapes")
         return StagePaths({}, {name: DEMO / name for name in names})
     if stage == "prepare":
         root = Path(params.dataset_params(dataset).root)
-        return StagePaths({"root": root}, {"prepared": data / "prepare" / dataset})
+        return StagePaths({"root": root}, {"prepared": prepared})
     if stage == "pretrain":
         return StagePaths(
-            {role: prepared[role] for role in ("training", "validation")},
+            {role: roles[role] for role in ("training", "validation")},
             {"weights": networks / "baseline.safetensors", "metrics": networks / "baseline.json"},
         )
     if stage == "train":
+        made = {"weights": "ood_trained.safetensors", "metrics": "ood_trained.json"}
         return StagePaths(
-            {**prepared, "baseline": networks / "baseline.safetensors"},
-            {"weights": networks / "ood_trained.safetensors", "metrics": networks / "ood_trained.json"},
+            {**roles, "baseline": networks / "baseline.safetensors"},
+            {key: networks / name for key, name in made.items()},
         )
     if stage == "infer":
-        return StagePaths(
-            {"prepared": data / "prepare" / dataset, "weights": networks / f"{variant}.safetensors"},
-            {"predictions": predictions},
-        )
+        return StagePaths({"prepared": prepared, "weights": weights}, {"predictions": predictions})
     if stage == "segments":
-        return StagePaths({"predictions": predictions}, {"segments": segments})
+        inputs = {"prepared": prepared, "predictions": predictions}
+        return StagePaths(inputs, {"segments": segments})
     if stage == "meta":
         return StagePaths({"segments": segments}, {"meta": meta})
     if stage == "evaluate":
         return StagePaths(
-            {"prepared": data / "prepare" / dataset, "predictions": predictions, "segments": segments, "meta": meta},
+            {"prepared": prepared, "predictions": predictions, "segments": segments, "meta": meta},
             {
                 "metrics": evaluation / "metrics.json",
                 "summary": evaluation / "summary.json",
@@ -132,10 +142,6 @@ def _stage_paths(stage: str, params: Params, network: str, variant: str, dataset
             },
         )
     if stage == "detector":
-        weights = networks / f"{variant}.safetensors"
-        fitted = data / "meta" / network / variant / params.detector.meta_from
-        return StagePaths({"weights": weights, "meta": fitted}, {"detector": data / "detectors" / network / variant})
-    return StagePaths({"evaluation": data / "evaluate"}, {"report": data / "report"})
-
-
-_ROLES = ("training", "validation", "proxies")
+        fitted = DATA / "meta" / network / variant / params.detector.meta_from
+        return StagePaths({"weights": weights, "meta": fitted}, {"detector": DATA / "detectors" / network / variant})
+    return StagePaths({"evaluation": DATA / "evaluate"}, {"report": DATA / "report"})

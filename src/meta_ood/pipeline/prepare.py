@@ -1,8 +1,7 @@
-"""Stage prepare: a raw dataset -> frames.csv and one encoded target per frame."""
+"""Stage `prepare`: a raw dataset -> frames.csv and one encoded target per frame."""
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 
 from meta_ood.config import Params
@@ -10,8 +9,6 @@ from meta_ood.data.context import Log, Machine, progress
 from meta_ood.data.frames import write_frames, write_label_names
 from meta_ood.datasets import label_names, read
 from meta_ood.datasets.preparation import prepare_frames, remove_left_overs
-
-logger = logging.getLogger(__name__)
 
 
 def run(params: Params, *, dataset: str, root: Path, prepared: Path, log: Log, machine: Machine) -> None:
@@ -21,7 +18,7 @@ def run(params: Params, *, dataset: str, root: Path, prepared: Path, log: Log, m
         params: Uses the entry ``datasets.{dataset}``.
         dataset: Its name.
         root: The raw dataset, only read.
-        prepared: Folder for ``frames.csv`` and ``targets/*.png``; where the dataset's own label ids say more than the
+        prepared: Folder for ``frames.csv`` and ``targets/*.png``; where the dataset's own label ids hold more than the
             targets, also ``label_ids/*.png`` and their names, ``labels.csv``.
 
     Raises:
@@ -29,11 +26,15 @@ def run(params: Params, *, dataset: str, root: Path, prepared: Path, log: Log, m
     """
     own = params.dataset_params(dataset)
     raw = read(own.reader, root, own.split, own.options)
-    settings = {"reader": own.reader, "root": str(root), "split": own.split, "options": dict(own.options)}
-    frames = list(progress(prepare_frames(raw, prepared, settings, machine.workers), f"prepare {dataset}", len(raw)))
+    settings = own.model_dump() | {"root": str(root)}
+    found = prepare_frames(raw, prepared, settings, machine.workers)
+    frames = list(progress(found, f"prepare {dataset}", len(raw)))
+    if not frames:
+        raise ValueError(
+            f"datasets.{dataset}: no frame is left of split {own.split!r} below {root} with the options {own.options}"
+        )
     write_label_names(prepared, label_names(own.reader, own.options))
     write_frames(prepared, frames, Path.cwd())
     remove_left_overs(prepared, frames)
     scenes = len({frame.scene for frame in frames})
-    logger.info("%s: %d frames of %d scenes", dataset, len(frames), scenes)
     log({"prepare/frames": float(len(frames)), "prepare/scenes": float(scenes)}, 0)

@@ -1,7 +1,9 @@
-"""Stage pretrain: a street network of known classes, trained from scratch or imported."""
+"""Stage `pretrain`: a street network of known classes, trained from scratch or imported."""
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,14 +11,17 @@ from meta_ood import models
 from meta_ood.config import Params
 from meta_ood.data.context import Log, Machine
 from meta_ood.data.files import resume_folder
-from meta_ood.data.frames import read_frames
+from meta_ood.data.frames import Frame, read_frames
 from meta_ood.data.labels import CITYSCAPES
+from meta_ood.inference.batches import image_size
 from meta_ood.models import checkpoint, published
 from meta_ood.training import Validation, evaluate_once, fit, seeded, write_metrics
 from meta_ood.training.checkpoints import forget
 from meta_ood.training.loader import SegmentationDataset, mix_proxies
 from meta_ood.training.losses import cross_entropy
 from meta_ood.training.transforms import Augmentation
+
+logger = logging.getLogger(__name__)
 
 
 def run(
@@ -30,30 +35,36 @@ def run(
     log: Log,
     machine: Machine,
 ) -> None:
-    """Write the baseline's weights, and its figures on the validation frames."""
+    """Write the weights of the baseline, and its metrics on the validation frames."""
     own, settings = params.network_params(network), params.pretrain_of(network)
     num_classes = len(CITYSCAPES.names)
     about: dict[str, Any] = {
-        **{"name": network, "architecture": own.architecture, "options": own.options},
-        **{"num_classes": num_classes, "variant": "baseline"},
+        "name": network,
+        "architecture": own.architecture,
+        "options": own.options,
+        "num_classes": num_classes,
+        "variant": "baseline",
     }
     root = Path.cwd()
     frames = read_frames(training, root)
-    looked_at = Validation(SegmentationDataset(read_frames(validation, root)))
+    validated = Validation(SegmentationDataset(read_frames(validation, root)))
     resume = resume_folder(
         ("pretrain", own.architecture, own.options, own.weights, settings, params.seed),
         (training / "frames.csv", validation / "frames.csv"),
     )
+    # 1. imported weights are taken as they are
     if given := own.weights.get("baseline"):
         net = published.adopt(Path(given), weights, **about)
-        figures = evaluate_once(net, looked_at, num_classes, machine)
+        found = evaluate_once(net, validated, num_classes, machine)
+    # 2. otherwise cross entropy, from scratch or from a pretrained backbone
     else:
+        warn_of_padding("pretrain.crop", settings.crop, frames)
         with seeded(params.seed):
             net = models.build(own.architecture, num_classes, **own.options)
         if backbone := own.weights.get("backbone"):
             published.load_backbone(net, Path(backbone))
         augmentation = Augmentation(settings.crop, settings.scale_jitter, settings.colour_jitter)
-        figures = fit(
+        found = fit(
             net,
             SegmentationDataset(frames, augmentation),
             lambda epoch: mix_proxies(len(frames), 0, 0.0, seed=params.seed, epoch=epoch),
@@ -63,10 +74,19 @@ def run(
             seed=params.seed,
             machine=machine,
             log=log,
-            validation=looked_at,
+            validation=validated,
             resume=resume,
             what=f"pretrain {network}",
         )
         checkpoint.save(weights, net, class_names=CITYSCAPES.names, **about)
-    write_metrics(metrics, figures)
+    write_metrics(metrics, found)
     forget(resume)
+
+
+def warn_of_padding(key: str, crop: int, frames: Sequence[Frame]) -> None:
+    """Warn if crops are larger than the first frame: they are padded with void."""
+    height, width = image_size(frames[0])
+    if crop > min(height, width):
+        logger.warning(
+            "%s: %d is larger than the frames (%d x %d): crops are padded with void", *(key, crop, height, width)
+        )

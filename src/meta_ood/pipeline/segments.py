@@ -1,8 +1,7 @@
-"""Stage segments: predictions -> one table of OoD segments, true components and overlaps."""
+"""Stage `segments`: predictions -> one table of OoD segments, true components and overlaps."""
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 import threading
 from collections.abc import Iterator
@@ -12,12 +11,13 @@ from pathlib import Path
 from meta_ood.config import Params, SegmentsParams
 from meta_ood.data import prediction_files
 from meta_ood.data.context import Log, Machine, progress
+from meta_ood.data.files import resume_folder
+from meta_ood.data.frames import read_frames
 from meta_ood.scores.maps import Workspace
 from meta_ood.segments import SegmentTable, measure_segments, table_file
 
 BATCH = 64
-"""Frames whose tables go to disk together: what a killed run may have to do again."""
-ROOT = Path(".meta_ood/resume")
+"""Frames per file in the resume folder: at most so many are measured again after a kill."""
 
 
 def run(
@@ -26,19 +26,21 @@ def run(
     network: str,
     variant: str,
     dataset: str,
+    prepared: Path,
     predictions: Path,
     segments: Path,
     log: Log,
     machine: Machine,
 ) -> None:
-    """Measure every frame of `predictions` and write the table `segments`.
+    """Measure every frame of the dataset `prepared` and write the table `segments`.
 
-    Tables of finished batches gather in a folder of their own, so that a killed run goes on where it was; the result
-    has the frames in file-name order whatever the number of workers.
+    The table has the frames in the order of their file names, whatever the number of workers.
     """
-    frames = prediction_files.open_predictions(predictions)
-    gathered = ROOT / f"segments-{_fingerprint(frames.paths, params.segments)}"
+    image_ids = [frame.image_id for frame in read_frames(prepared, Path.cwd())]
+    frames = prediction_files.open_predictions(predictions, image_ids)
+    gathered = resume_folder(("segments", params.segments), many=frames.paths)
     gathered.mkdir(parents=True, exist_ok=True)
+    # 1. one table per batch, unless a killed run has left it
     parts = []
     with progress([], f"segments {network} {variant} {dataset}", len(frames)) as bar:
         for start in range(0, len(frames), BATCH):
@@ -52,6 +54,7 @@ def run(
                 tables.append(table)
                 bar.update()
             table_file.write_table(parts[-1], SegmentTable.concatenate(tables), {})
+    # 2. one table of all
     table = SegmentTable.concatenate([table_file.read_table(part) for part in parts])
     origin = {
         "network": network,
@@ -66,8 +69,8 @@ def run(
 
 
 def _measure(paths: tuple[Path, ...], settings: SegmentsParams, workers: int) -> Iterator[SegmentTable]:
-    """Yield the frames' tables in order; `workers` threads, as kernel and HDF5 let go of Python."""
-    memory = threading.local()
+    """Yield the frames' tables in order; threads, as kernel and HDF5 release Python's lock."""
+    memory = threading.local()  # each thread reuses the buffers of its last frame
 
     def measure(path: Path) -> SegmentTable:
         workspace: Workspace = memory.__dict__.setdefault("workspace", Workspace())
@@ -76,9 +79,3 @@ def _measure(paths: tuple[Path, ...], settings: SegmentsParams, workers: int) ->
 
     with ThreadPoolExecutor(max(workers, 1)) as pool:
         yield from pool.map(measure, paths)
-
-
-def _fingerprint(paths: tuple[Path, ...], settings: SegmentsParams) -> str:
-    """Return a hash of what decides the result: settings, and the files' names, sizes and times."""
-    facts = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in paths]
-    return hashlib.sha256(repr((settings, facts)).encode()).hexdigest()[:16]

@@ -1,4 +1,4 @@
-"""Stage synthesize: the demo world, four miniature datasets in the real layouts."""
+"""Stage `synthesize`: the demo world, four miniature datasets in the real layouts."""
 
 from __future__ import annotations
 
@@ -22,7 +22,8 @@ def run(
     own = params.synthesize
     size = own.height, own.width
     for root in (cityscapes, coco, lost_and_found, fishyscapes):
-        shutil.rmtree(root, ignore_errors=True)
+        if root.exists():
+            shutil.rmtree(root)
     total = own.cityscapes_train + own.cityscapes_val + own.coco
     total += own.lost_and_found + own.fishyscapes
     with progress((), "synthesize", total) as bar:

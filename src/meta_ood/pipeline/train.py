@@ -1,4 +1,4 @@
-"""Stage train: OoD training of the baseline with proxies (METHOD.md G2)."""
+"""Stage `train`: OoD training of the baseline with proxies (docs/method.md)."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from meta_ood.data.context import Log, Machine
 from meta_ood.data.files import resume_folder
 from meta_ood.data.frames import read_frames
 from meta_ood.models import checkpoint, published
+from meta_ood.pipeline.pretrain import warn_of_padding
 from meta_ood.training import Validation, evaluate_once, fit, write_metrics
 from meta_ood.training.checkpoints import forget
 from meta_ood.training.loader import SegmentationDataset, hold_out, mix_proxies
@@ -29,25 +30,33 @@ def run(
     log: Log,
     machine: Machine,
 ) -> None:
-    """Write the OoD-trained weights, and their figures on streets and held-out proxies."""
+    """Write the OoD-trained weights, and their metrics on streets and held-out proxies."""
     own, settings = params.network_params(network), params.train_of(network)
     net, made_of = checkpoint.load(baseline, own.architecture)
     num_classes = int(made_of["num_classes"])
     same = {key: made_of[key] for key in ("architecture", "options", "num_classes")}
     root = Path.cwd()
+    # 1. imported weights are taken as they are
     if given := own.weights.get("ood_trained"):
         net = published.adopt(Path(given), weights, name=network, variant="ood_trained", **same)
-        looked_at = Validation(SegmentationDataset(read_frames(validation, root)))
-        write_metrics(metrics, evaluate_once(net, looked_at, num_classes, machine))
+        validated = Validation(SegmentationDataset(read_frames(validation, root)))
+        write_metrics(metrics, evaluate_once(net, validated, num_classes, machine))
         return
+    # 2. otherwise training on street frames and proxies
     streets = read_frames(training, root)
     learned, held_out = hold_out(read_frames(proxies, root), settings.proxy_holdout, seed=params.seed)
+    if not learned:
+        raise ValueError(
+            f"{proxies}: no proxy is left for training, train.proxy_holdout "
+            f"({settings.proxy_holdout}) takes all {len(held_out)}"
+        )
+    warn_of_padding("train.crop", settings.crop, streets)
     augmentation = Augmentation(settings.crop, settings.scale_jitter, settings.colour_jitter)
     resume = resume_folder(
         ("train", network, settings, params.seed, params.dataset_params(params.roles.proxies)),
         (*(folder / "frames.csv" for folder in (training, validation, proxies)), baseline),
     )
-    figures = fit(
+    found = fit(
         net,
         SegmentationDataset([*streets, *learned], augmentation),
         lambda epoch: mix_proxies(
@@ -72,5 +81,5 @@ def run(
     )
     names = made_of["class_names"]
     checkpoint.save(weights, net, name=network, variant="ood_trained", class_names=names, **same)
-    write_metrics(metrics, figures)
+    write_metrics(metrics, found)
     forget(resume)
