@@ -36,7 +36,7 @@ def kill_eight_times(
 ) -> set[int]:
     """Kill what `begin` starts, and what goes on with the parts it gathered, and so on.
 
-    A kill comes at a random moment after a random part, up to a quarter after those there already, of `total`. A process that
+    A kill comes at a random moment up to a quarter of `total` after the parts that are there already. A process that
     ends before must have done its work, which `check` looks at and clears; the next one begins anew. Return how many
     parts there were at the kills.
     """
