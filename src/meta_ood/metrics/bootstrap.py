@@ -17,6 +17,7 @@ def resample(scenes: int, replicates: int, seed: int) -> Integers:
     The draw depends on nothing but the arguments: evaluations of one set of scenes, by whatever network, are resampled
     alike, so that replicates are paired.
     """
+    # the number of scenes is part of the seed: sets of other sizes do not share their draws
     generator = np.random.default_rng([seed, scenes])
     return generator.multinomial(scenes, np.full(scenes, 1 / scenes), size=replicates)
 

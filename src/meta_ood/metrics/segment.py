@@ -161,6 +161,7 @@ def found_by(
     Returns:
         Group -> ``components``, those ``found`` by a segment, and ``found_after_meta`` by one that is kept.
     """
+    # a component is found if it has a pixel in any segment, or in one that is kept
     found = ~missed(table, np.ones(len(table.image), bool))
     kept = ~missed(table, ~removed)
     if edges is None:

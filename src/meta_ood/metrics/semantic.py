@@ -48,6 +48,7 @@ def confusion_matrix(predicted: LabelMap, target: LabelMap, classes: int) -> Int
 
 def class_iou(confusion: Integers) -> Floats:
     """Return the IoU of each class, ``(C,)``; NaN where a class is neither true nor predicted."""
+    # true and predicted, over true or predicted
     hits = np.diagonal(confusion).astype(np.float64)
     union = confusion.sum(0) + confusion.sum(1) - hits
     with np.errstate(invalid="ignore"):

@@ -100,6 +100,7 @@ def score_maps(prediction: Prediction, names: Iterable[str], threads: int = 1) -
         [[0.75, 0.75], [0.75, 0.75]]
     """
     scores = {name: lookup("score", SCORES, name) for name in names}
+    # scores share maps: each is computed once
     needed = {need for score in scores.values() for need in score.needs}
     maps = pixel_maps(prediction, needed, threads=threads)
     return {name: score(maps) for name, score in scores.items()}

@@ -96,13 +96,15 @@ def pixel_maps(
     """
     workspace = workspace or Workspace()
     logits, classes = as_planes(prediction), prediction.logits.shape[0]
-    if classes > 255:
+    if classes > 255:  # the class map is uint8
         raise ValueError(f"{prediction.image_id}: {classes} classes; at most 255 fit a class map")
+    # 1. memory for each map that is wanted; None tells the kernel to leave a map out
     maps: dict[str, npt.NDArray[Any] | None] = dict.fromkeys(MAPS)
     for name in wanted:
         if not (prediction.is_softmax and name in OF_LOGITS):
             dtype = np.uint8 if name == "arg_max" else np.float32
             maps[name] = workspace.array(name, prediction.size, dtype)
+    # 2. up-sampling, softmax and its statistics row by row; the kernel takes the maps in the order of MAPS
     scratch = _kernel.scratch_size(classes, prediction.size[1])
     finite = _kernel.reduce(
         logits,
@@ -112,6 +114,7 @@ def pixel_maps(
         workspace.array("scratch", (threads, scratch), np.float32),
         *maps.values(),
     )
+    # 3. a NaN or an infinity in the input shows in the entropy, which the kernel checks
     if not finite:
         what = "softmax" if prediction.is_softmax else "logits"
         raise ValueError(f"{prediction.image_id}: the {what} hold NaN or infinity")
@@ -148,6 +151,7 @@ def _positions(
         scale = np.float32(small) / np.float32(large)
         half = np.float32(0.5)
         position = np.maximum(scale * (index + half) - half, np.float32(0))
+    # beyond the last source row both neighbours are that row
     low = np.minimum(position.astype(np.int32), small - 1)
     weight = np.clip(position - low.astype(np.float32), 0, 1).astype(np.float32)
     return low.astype(np.int32), np.minimum(low + 1, small - 1).astype(np.int32), weight

@@ -53,12 +53,9 @@ def feature_names(classes: int) -> Names:
 
 
 def segment_features(sums: FloatArray, probabilities: FloatArray, neighbours: IntArray) -> FloatArray:
-    """Return the ``(S, F)`` features.
+    """Return the ``(S, F)`` features from ``(S, SUMS)`` sums and ``(S, C)`` probabilities and neighbours.
 
-    Args:
-        sums: ``(S, SUMS)``, what the kernel's `accumulate` filled.
-        probabilities: ``(S, C)`` sums of the softmax.
-        neighbours: ``(S, C)`` pairs by the neighbour's class.
+    The three are what the kernel's `accumulate` sums up.
     """
     names = feature_names(probabilities.shape[1])
     features = np.empty((len(sums), len(names)))
@@ -70,12 +67,14 @@ def segment_features(sums: FloatArray, probabilities: FloatArray, neighbours: In
 
 
 def _fill(column: dict[str, FloatArray], sums: FloatArray, probabilities: FloatArray, neighbours: IntArray) -> None:
+    # 1. sizes and place; without boundary pixels the ratios divide by 1 (decision 0031)
     size, inner = sums[:, SIZE], sums[:, INNER]
     boundary = size - inner
     relative, relative_inner = size / np.maximum(boundary, 1), inner / np.maximum(boundary, 1)
     column["S"][:], column["S_in"][:], column["S_bd"][:] = size, inner, boundary
     column["S_rel"][:], column["S_rel_in"][:] = relative, relative_inner
     column["mean_x"][:], column["mean_y"][:] = sums[:, ROW] / size, sums[:, COLUMN] / size
+    # 2. mean and variance of each heat map, over all, inner and boundary pixels
     for index, heat in enumerate(HEATS):
         total, squares, inner_total, inner_squares = sums[:, HEAT + 4 * index :].T[:4]
         for suffix, first, second, count in (
@@ -89,6 +88,7 @@ def _fill(column: dict[str, FloatArray], sums: FloatArray, probabilities: FloatA
         for name in (heat, f"{heat}_var"):
             column[f"{name}_rel"][:] = column[name] * relative
             column[f"{name}_rel_in"][:] = column[f"{name}_in"] * relative_inner
+    # 3. classes inside and around
     pairs = np.maximum(neighbours.sum(1), 1)
     for c in range(probabilities.shape[1]):
         column[f"cprob{c}"][:] = probabilities[:, c] / size

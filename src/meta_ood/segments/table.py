@@ -79,6 +79,7 @@ class SegmentTable:
         self._check(segments, components)
 
     def _check(self, segments: int, components: int) -> None:
+        # 1. every column has one row per segment, component, image or pair
         for name, shape in (
             ("scenes", (len(self.image_ids),)),
             ("features", (segments, len(self.feature_names))),
@@ -93,6 +94,7 @@ class SegmentTable:
             got = np.shape(getattr(self, name))
             if got != shape:
                 raise ValueError(f"SegmentTable.{name} has shape {got}, expected {shape}")
+        # 2. every index names a row that exists
         for name, index, end in (
             ("image", self.image, len(self.image_ids)),
             ("component_image", self.component_image, len(self.image_ids)),
@@ -145,23 +147,21 @@ class SegmentTable:
         """
         if not tables:
             raise ValueError("no table to concatenate")
+        # 1. tables of one kind
         first = tables[0]
         for table in tables[1:]:
-            for name in ("feature_names", "score"):
-                if getattr(table, name) != getattr(first, name):
+            for name in ("feature_names", "score", "threshold"):
+                if str(getattr(table, name)) != str(getattr(first, name)):  # as text, because nan != nan
                     raise ValueError(f"tables differ in {name}: cannot concatenate them")
-            if not np.array_equal(table.threshold, first.threshold, equal_nan=True):
-                raise ValueError("tables differ in threshold: cannot concatenate them")
+        # 2. rows one after another; feature names, score and threshold are common to all
         values: dict[str, Any] = {}
         for f in fields(SegmentTable):
             parts = [getattr(table, f.name) for table in tables]
             if isinstance(parts[0], np.ndarray):
                 values[f.name] = np.concatenate(parts)
-            elif f.name in ("image_ids", "scenes"):
-                values[f.name] = tuple(name for part in parts for name in part)
             else:
-                values[f.name] = parts[0]
-        # indices count within each table: shift them by what comes before it
+                values[f.name] = sum(parts, ()) if f.name in ("image_ids", "scenes") else parts[0]
+        # 3. indices count within each table: shift them by what comes before it
         images = [len(t.image_ids) for t in tables]
         segments = [len(t.image) for t in tables]
         components = [len(t.component_image) for t in tables]

@@ -58,6 +58,7 @@ def sweep(histogram: ScoreHistogram) -> Sweep:
 
 def auroc_of(s: Sweep) -> tuple[float, float]:
     """Return the area under the ROC curve, ties half, and its error bound."""
+    # pairs of a positive and a negative with the higher score; pairs within a cell count half
     above = s.fp - s.cell_fp
     pairs = s.tp[-1] * s.fp[-1]
     wrong = float(np.sum(s.cell_tp * (above + s.cell_fp / 2)))
@@ -76,12 +77,14 @@ def auprc_of(s: Sweep) -> tuple[float, float]:
     error = 0.0
     some = np.flatnonzero(s.coarse & (s.cell_tp > 0))
     if some.size:
+        # n positives and m negatives in the cell, tp and fp above it
         n, m = s.cell_tp[some], s.cell_fp[some]
         tp, fp = s.tp[some] - n, s.fp[some] - m
         rate = 1 + m / n
         start = tp + fp - (rate - 1) / 2
         growth = np.log1p(rate * n / (start + rate / 2))
         mixed = n / rate + (tp - start / rate) / rate * growth
+        # bounds: all positives of the cell before its negatives, or all of them after
         best, worst = n * (tp + n) / (tp + n + fp), n * (tp + 1) / (tp + 1 + fp + m)
         sums[some] = np.clip(mixed, worst, best)
         error = float(np.sum(np.maximum(best - sums[some], sums[some] - worst)))
@@ -94,6 +97,7 @@ def fpr_at_tpr(s: Sweep, tpr: float = TPR) -> tuple[float, float]:
     total = s.fp[-1]
     if not s.coarse[i] or s.cell_fp[i] == 0:
         return float(s.fp[i] / total), 0.0
+    # the share of the cell that reaches the wanted rate, and with it of its negatives
     before = s.tp[i] - s.cell_tp[i]
     share = min(1.0, max(0.0, (tpr * s.tp[-1] - before) / s.cell_tp[i]))
     value = s.fp[i] - s.cell_fp[i] * (1 - share)

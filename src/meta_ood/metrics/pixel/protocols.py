@@ -104,6 +104,7 @@ def published_metrics(negatives: Floats, positives: Floats) -> Values:
     Args:
         negatives, positives: ``(100,)`` counts by rising score, not all zero.
     """
+    # ROC from 10^5 points of each class
     fp, tp = (np.cumsum(_expand(c, 1e5)[::-1]) for c in (negatives, positives))
     # points that lie on a line with their neighbours are dropped before the nearest is sought
     used = np.diff(fp + tp, prepend=0) > 0
@@ -113,6 +114,7 @@ def published_metrics(negatives: Floats, positives: Floats) -> Values:
         keep = np.concatenate([[True], bend, [True]])
         fp, tp = fp[keep], tp[keep]
     fpr, tpr = np.concatenate([[0], fp / fp[-1]]), np.concatenate([[0], tp / tp[-1]])
+    # precision over recall, from about 10^7 points with the classes in their true proportion
     total = negatives.sum() + positives.sum()
     n, p = (_expand(c, 1e7 * (c.sum() / total))[::-1] for c in (negatives, positives))
     above = np.cumsum(p)
@@ -167,6 +169,7 @@ def _smiyc_curve(histogram: ScoreHistogram) -> tuple[Floats, Floats, Floats] | N
     images = _images(histogram, "smiyc")
     if any((i.positives or i.negatives) and not i.thresholds.size for i in images):
         return None
+    # the bins of all images by falling threshold, those of equal thresholds together
     thresholds = np.concatenate([image.thresholds for image in images])
     order = np.argsort(-thresholds, kind="stable")
     tp = np.cumsum(np.concatenate([image.tp for image in images])[order].astype(np.float64))
