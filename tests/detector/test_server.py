@@ -53,14 +53,14 @@ def test_an_answer_is_the_json_of_detect_with_pictures(parts, detector):
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ("street.png", "image 1: the text is no base64"),
-        (base64.b64encode(b"no image at all").decode(), "no image"),
-        (base64.b64encode(b"%!PS-Adobe-3.0 EPSF-3.0\n").decode(), "no image"),
+        ("street.png", "image 1: .*base64"),
+        (base64.b64encode(b"no image at all").decode(), "cannot identify"),
+        (base64.b64encode(b"%!PS-Adobe-3.0 EPSF-3.0\n").decode(), "cannot identify"),
         (text_of(BLACK, "BMP"), "expected a PNG or JPEG"),
         (text_of(np.random.default_rng(0).integers(0, 256, BLACK.shape, np.uint8))[:4000], "PNG"),
         (text_of(np.zeros((64, 64), np.uint16)), "8 bits"),
         (np.zeros((64, 64), np.uint8), "expected a PNG"),
-        (np.full((64, 64, 3), 0.5), "numbers from 0.5"),
+        (np.full((64, 64, 3), 0.5), "dtype float64"),
         (np.full((64, 64, 3), 256), "numbers from 256"),
         ([[1, 2], [3]], "expected a PNG"),
         (np.zeros((8, 64, 3), np.uint8), "8 x 64 pixels"),

@@ -12,7 +12,7 @@ from meta_ood.data.frames import Frame
 from meta_ood.data.labels import CITYSCAPES, IN, OOD
 from meta_ood.data.prediction_files import read_prediction, write_prediction
 from meta_ood.data.predictions import Prediction
-from meta_ood.detector.folder import write_folder
+from meta_ood.detector.folder import Settings, write_folder
 from meta_ood.inference import predict
 from meta_ood.meta_classification import MetaClassifier, fit
 from meta_ood.models import build, checkpoint
@@ -91,6 +91,6 @@ class Parts:
         return fit(SegmentTable.concatenate(tables), operating_point=0.4)
 
     def write(self, folder: Path, meta: Path | None = None) -> Path:
-        settings = {"score": "entropy", "threshold": self.threshold, "infer": InferParams()}
-        write_folder(folder, self.weights, meta or self.meta, **settings, meta_from="frames")
+        settings = Settings(score="entropy", threshold=self.threshold, meta_from="frames")
+        write_folder(folder, self.weights, meta or self.meta, settings)
         return folder

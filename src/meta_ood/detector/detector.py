@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -45,9 +45,7 @@ FORMAT = "meta-ood detection, version 2"
 """Of the JSON that :meth:`Detection.to_json` returns; version 1 was that of meta-ood 0.1."""
 
 UNLIKE = 6.0
-"""Standard deviations in a feature beyond which a segment is unlike those of training: a normal
-feature exceeds them once in a billion segments.
-"""
+"""Standard deviations beyond which a segment is unlike those of training: once in a billion normal values."""
 
 
 @dataclass(frozen=True)
@@ -119,11 +117,13 @@ class Detection:
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything but the pictures as plain values."""
+        segments = json.dumps([asdict(segment) for segment in self.segments])
         return {
             "format": FORMAT,
             "detector": dict(self.detector),
             "size": list(self.labels.shape),
-            "segments": [_rounded(asdict(segment)) for segment in self.segments],
+            # six decimals: equal on machines that differ in rounding
+            "segments": json.loads(segments, parse_float=lambda text: round(float(text), 6)),
         }
 
     def to_json(self) -> str:
@@ -150,8 +150,7 @@ class Detector:
         """
         lookup("score", SCORES, settings.score)
         if classifier is not None:
-            known = {"network", "variant", "class_names", "score", "threshold"}
-            check_classifier(classifier, **settings.model_dump(include=known))
+            check_classifier(classifier, settings)
         self._device = device_of(Machine(device, 1))
         self.network = network.to(self._device).eval()
         self.settings = settings
@@ -233,38 +232,25 @@ def judge_segments(table: SegmentTable, classifier: MetaClassifier | None) -> li
         ValueError: If the classifier was fitted on other features, as those of other classes are.
     """
     boxes = [tuple(box) for box in table.segment_box.tolist()]
-    measured = list(zip(boxes, table.segment_size.tolist(), table.segment_score.tolist(), strict=True))
+    segments = list(map(Segment, boxes, table.segment_size.tolist(), table.segment_score.tolist()))
     if classifier is None:
-        return [Segment(*values) for values in measured]
+        return segments
     probability = classifier.probability(table)
     parts = contributions(classifier, table)
     scaled = np.abs(classifier.scaling(table.features))
     names, class_names = table.feature_names, classifier.class_names
-    segments = []
-    for k, values in enumerate(measured):
-        away = scaled[k].argmax()
-        farthest = {
-            "feature": names[away],
-            "description": describe_feature(names[away], class_names),
-            "deviations": float(scaled[k, away]),
-        }
-        segments.append(
-            Segment(
-                *values,
-                false_alarm=float(probability[k]),
-                kept=bool(probability[k] <= classifier.operating_point),
-                reasons=reasons(parts[k], table.features[k], names, class_names=class_names),
-                farthest=farthest,
-                unlike_training=bool(scaled[k, away] > UNLIKE),
-            )
+    for k, segment in enumerate(segments):
+        away = int(scaled[k].argmax())
+        segments[k] = replace(
+            segment,
+            false_alarm=float(probability[k]),
+            kept=bool(probability[k] <= classifier.operating_point),
+            reasons=reasons(parts[k], table.features[k], names, class_names=class_names),
+            farthest={
+                "feature": names[away],
+                "description": describe_feature(names[away], class_names),
+                "deviations": float(scaled[k, away]),
+            },
+            unlike_training=bool(scaled[k, away] > UNLIKE),
         )
     return segments
-
-
-def _rounded(value: Any) -> Any:
-    """Return plain values with floats of 6 decimals: equal on machines that differ in rounding."""
-    if isinstance(value, float):
-        return round(value, 6)
-    if isinstance(value, dict):
-        return {name: _rounded(one) for name, one in value.items()}
-    return [_rounded(one) for one in value] if isinstance(value, list | tuple) else value

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import statistics
-import time
+import timeit
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -187,9 +187,4 @@ def latency(run: Runner, size: tuple[int, int], times: int = 5) -> float:
     """Return the median seconds per image of `size` [px] on this machine's CPU."""
     image = np.random.default_rng(0).random((1, 3, *size), np.float32)
     run(image)  # the first call prepares buffers
-    seconds = []
-    for _ in range(times):
-        begin = time.perf_counter()
-        run(image)
-        seconds.append(time.perf_counter() - begin)
-    return statistics.median(seconds)
+    return statistics.median(timeit.repeat(lambda: run(image), number=1, repeat=times))

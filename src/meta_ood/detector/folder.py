@@ -1,9 +1,8 @@
 """The detector's folder: all files of one detector, in a place that can be copied and registered.
 
-======================== ================================================================== ``detector.json``
-:class:`Settings`, with the hash of each file below ``weights.safetensors``  the network ``classifier.json``      the
-meta classifier ``classifier.skops``     only for meta classifiers that JSON cannot hold ========================
-==================================================================
+- ``detector.json``: :class:`Settings`, with the hash of each other file
+- ``weights.safetensors``: the network
+- ``classifier.json``, and ``classifier.skops`` where JSON cannot hold it: the meta classifier
 
 This module imports no torch, so that writing the folder takes no longer than copying its files.
 """
@@ -51,32 +50,22 @@ class Settings(BaseModel):
     files: dict[FileName, str] = {}
 
 
-def write_folder(
-    folder: Path,
-    weights: Path,
-    meta: Path | None,
-    *,
-    score: str,
-    threshold: float,
-    infer: InferParams,
-    meta_from: str = "",
-) -> None:
-    """Write a detector's folder; ``detector.json`` comes last.
+def write_folder(folder: Path, weights: Path, meta: Path | None, settings: Settings) -> None:
+    """Write a detector's folder; the files of another detector in it are replaced.
 
     Args:
-        folder: Where to; the files of another detector in it are replaced.
+        folder: Where to.
         weights: A weights file of this package.
         meta: Folder of the meta classifier, as the stage `meta` writes it; None for no classifier.
-        score, threshold, infer, meta_from: See :class:`Settings`.
+        settings: Score, threshold, infer and meta_from; the weights and the files add the rest.
 
     Raises:
-        ValueError: If the weights are none of this package, or the meta classifier is one for another network, variant,
-            score or threshold.
+        ValueError: If the weights are none of this package, or the meta classifier is that of another detector.
     """
-    described = _weights_metadata(weights)
+    settings = settings.model_copy(update=_weights_metadata(weights))
     parts = {WEIGHTS: weights}
     if meta is not None:
-        check_classifier(MetaClassifier.read(meta / CLASSIFIER), **described, score=score, threshold=threshold)
+        check_classifier(MetaClassifier.read(meta / CLASSIFIER), settings)
         parts |= {path.name: path for path in sorted(meta.glob("classifier.*"))}
     folder.mkdir(parents=True, exist_ok=True)
     # without detector.json the folder is no detector: an interrupted writer leaves no mixture
@@ -85,14 +74,7 @@ def write_folder(
     for name, source in parts.items():
         with files.replacing(folder / name) as temporary:
             shutil.copyfile(source, temporary)
-    settings = Settings(
-        **described,
-        score=score,
-        threshold=threshold,
-        infer=infer,
-        meta_from=meta_from,
-        files={name: files.file_hash(folder / name) for name in parts},
-    )
+    settings = settings.model_copy(update={"files": {name: files.file_hash(folder / name) for name in parts}})
     files.write_text(folder / SETTINGS, settings.model_dump_json(indent=1) + "\n")
 
 
@@ -125,17 +107,10 @@ def read_settings(folder: Path) -> Settings:
     return settings
 
 
-def check_classifier(
-    classifier: MetaClassifier,
-    *,
-    network: str,
-    variant: str,
-    class_names: tuple[str, ...],
-    score: str,
-    threshold: float,
-) -> None:
+def check_classifier(classifier: MetaClassifier, settings: Settings) -> None:
     """Refuse a meta classifier that was fitted on the segments of another detector."""
-    if found := classifier.differences(network, variant, class_names, score, threshold):
+    detector = settings.network, settings.variant, settings.class_names, settings.score, settings.threshold
+    if found := classifier.differences(*detector):
         raise ValueError("; ".join(found))
 
 

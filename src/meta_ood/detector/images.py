@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -130,7 +129,7 @@ def summary(targets: Iterable[Path | None]) -> dict[str, int]:
         if target is None:
             counts["unreadable"] += 1
             continue
-        segments = json.loads(target.read_text(encoding="utf-8"))["segments"]
+        segments = files.read_json(target)["segments"]
         counts["images"] += 1
         counts["segments"] += len(segments)
         counts["removed"] += sum(not segment["kept"] for segment in segments)
@@ -140,7 +139,7 @@ def summary(targets: Iterable[Path | None]) -> dict[str, int]:
 
 def _is_done(path: Path, expected: dict[str, Any]) -> bool:
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = files.read_json(path)
     except (OSError, ValueError):
         return False
     return isinstance(values, dict) and all(values.get(k) == v for k, v in expected.items())

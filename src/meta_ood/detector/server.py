@@ -7,29 +7,23 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import binascii
 import io
 import json
 import os
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping, MutableMapping
+from collections.abc import Iterator, MutableMapping
 from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from meta_ood.data.images import decode_image
 from meta_ood.detector.detector import Detection, Detector
-from meta_ood.evaluation.overlays import Picture, encode_png
+from meta_ood.detector.images import as_rgb
+from meta_ood.evaluation.overlays import encode_png
 
 EXPECTED = "expected a PNG or JPEG file as base64 text, or an array (H, W, 3) of whole numbers in [0, 255]"
-FORMATS = ("PNG", "JPEG")
 _SMALLEST = 32  # [px] each way: the networks reduce height and width by up to 32
-
-Asgi = Callable[
-    [MutableMapping[str, Any], Callable[[], Awaitable[Any]], Callable[[Any], Awaitable[None]]], Awaitable[None]
-]
 
 
 class RequestError(ValueError):
@@ -87,29 +81,31 @@ def answers(detector: Detector, request: Any, limits: Limits, maps: bool = True)
     Raises:
         RequestError: If a limit is exceeded or an image is none; the image is numbered, from 1.
     """
-    images = images_of(request)
-    if len(images) > limits.images:
-        raise RequestError(f"{len(images)} images in one request: at most {limits.images}")
-    # 1. sizes, from the headers
-    contents, total = [], 0
-    for number, given in enumerate(images, start=1):
-        content = _content(given, number)
-        height, width = _size(content, number)
-        if min(height, width) < _SMALLEST or height * width > limits.pixels:
+    given = images_of(request)
+    if len(given) > limits.images:
+        raise RequestError(f"{len(given)} images in one request: at most {limits.images}")
+    # 1. sizes, from the headers: Pillow decodes an image when its pixels are asked for
+    images = [_opened(one, number) for number, one in enumerate(given, start=1)]
+    for number, image in enumerate(images, start=1):
+        if min(image.size) < _SMALLEST or image.height * image.width > limits.pixels:
             raise RequestError(
-                f"image {number} has {height} x {width} pixels: expected at least {_SMALLEST} each "
-                f"way and at most {limits.pixels} in all"
+                f"image {number} has {image.height} x {image.width} pixels: expected at least {_SMALLEST} each way and "
+                f"at most {limits.pixels} in all"
             )
-        total += height * width
-        contents.append(content)
+    total = sum(image.height * image.width for image in images)
     if total > limits.pixels_in_sum:
         raise RequestError(f"{total} pixels in one request: at most {limits.pixels_in_sum}")
     # 2. decoding and detection, one after another
     end = time.monotonic() + limits.answer_seconds
-    for number, content in enumerate(contents, start=1):
+    for number, image in enumerate(images, start=1):
         if time.monotonic() >= end:
             raise RequestError(f"image {number} was not begun within {limits.answer_seconds} s")
-        yield answer(detector(_decoded(content, number)), maps)
+        try:
+            with image:  # the decoded pixels are released with it
+                rgb = as_rgb(image)
+        except Exception as error:  # on damaged files decoders raise nearly anything
+            raise RequestError(f"image {number}: {error}: {EXPECTED}") from None
+        yield answer(detector(rgb), maps)
 
 
 def answer(found: Detection, maps: bool = True) -> dict[str, Any]:
@@ -140,84 +136,41 @@ def answer(found: Detection, maps: bool = True) -> dict[str, Any]:
 
 
 def images_of(request: Any) -> list[Any]:
-    """Return the images in what a server was sent: under ``image``, one or a list of them.
+    """Return the images under ``image`` in a mapping or a table: one, or lists of them.
 
     Raises:
         RequestError: If there is nothing under ``image``.
     """
-    columns = getattr(request, "columns", None)
-    names = request if isinstance(request, Mapping) else columns
-    if names is not None and "image" not in names:
-        raise RequestError(f"nothing under `image`, only {list(names)}: {EXPECTED}")
-    if columns is not None:  # a table
-        return _flat(request["image"])
-    return _flat([request["image"] if isinstance(request, Mapping) else request])
+    if not hasattr(request, "keys") or "image" not in request:
+        names = list(request.keys()) if hasattr(request, "keys") else type(request).__name__
+        raise RequestError(f"nothing under `image`, only {names}: {EXPECTED}")
+    rows = list(request["image"]) if hasattr(request, "columns") else [request["image"]]
+    return [image for row in rows for image in (row if _is_list(row) else [row])]
 
 
-def _flat(given: Any) -> list[Any]:
-    """Return images and lists of images as one list."""
-    found = []
-    for item in given:
-        many = isinstance(item, list | tuple | np.ndarray) and len(item) > 0
-        if many and (isinstance(item[0], str | bytes) or _dimensions(item) == 4):
-            found += list(item)
-        else:
-            found.append(item)
-    return found
-
-
-def _dimensions(item: Any) -> int:
-    """Return how deep nested lists are, by their first elements; an array's own number."""
-    if isinstance(item, np.ndarray) and item.dtype != object:
-        return item.ndim
+def _is_list(item: Any) -> bool:
+    """Return whether it is a list of images: of texts, or one level deeper than an array (H, W, 3)."""
     depth = 0
     while isinstance(item, list | tuple | np.ndarray) and len(item) and depth < 5:
         item, depth = item[0], depth + 1
-    return depth
+    return depth == 4 or (depth == 1 and isinstance(item, str | bytes))
 
 
-def _content(given: Any, number: int) -> bytes | Picture:
-    """Return an image's encoded bytes, or its array."""
-    if isinstance(given, bytes):
-        return given
-    if isinstance(given, str):
-        try:
-            return base64.b64decode(given, validate=True)
-        except (binascii.Error, ValueError):
-            raise RequestError(f"image {number}: the text is no base64: {EXPECTED}") from None
+def _opened(given: Any, number: int) -> Image.Image:
+    """Return an image whose header was read, from a file's bytes, their base64 text, or numbers."""
     try:
+        if isinstance(given, str | bytes):
+            content = base64.b64decode(given, validate=True) if isinstance(given, str) else given
+            return Image.open(io.BytesIO(content), formats=("PNG", "JPEG"))
         values = np.asarray(given)
-        fits = values.ndim == 3 and values.shape[2] == 3 and values.dtype.kind in "iuf"
-    except (ValueError, RecursionError):  # ragged or too deep
-        fits = False
-    if not fits:
-        kind = f"an array of shape {np.shape(given)}" if hasattr(given, "shape") else type(given)
-        raise RequestError(f"image {number} is {kind}: {EXPECTED}")
-    whole = np.rint(values)
-    if not np.array_equal(whole, values) or whole.min() < 0 or whole.max() > 255:
-        raise RequestError(f"image {number} has numbers from {values.min()} to {values.max()}: {EXPECTED}")
-    array: Picture = whole.astype(np.uint8)
-    return array
-
-
-def _size(content: bytes | Picture, number: int) -> tuple[int, int]:
-    """Return height and width [px] from an image's header."""
-    if not isinstance(content, bytes):
-        return content.shape[0], content.shape[1]
-    try:
-        with Image.open(io.BytesIO(content), formats=FORMATS) as image:
-            return image.height, image.width
-    except Exception:  # on damaged files decoders raise nearly anything
-        raise RequestError(f"image {number}: {len(content)} bytes that are no image: {EXPECTED}") from None
-
-
-def _decoded(content: bytes | Picture, number: int) -> Picture:
-    if not isinstance(content, bytes):
-        return content
-    try:
-        return decode_image(content, f"image {number}")
-    except ValueError as error:
-        raise RequestError(f"{error}: {EXPECTED}") from None
+        whole = np.rint(values)
+        if values.ndim != 3 or values.shape[2] != 3 or not np.array_equal(whole, values):
+            raise ValueError(f"got an array of shape {values.shape} and dtype {values.dtype}")
+        if whole.min() < 0 or whole.max() > 255:
+            raise ValueError(f"got numbers from {values.min()} to {values.max()}")
+        return Image.fromarray(whole.astype(np.uint8))
+    except Exception as error:  # on damaged files decoders raise nearly anything
+        raise RequestError(f"image {number}: {error}: {EXPECTED}") from None
 
 
 def _base64(content: bytes) -> str:
@@ -231,34 +184,34 @@ class Guard:
     ``image/png`` is passed on as the JSON that the scoring server expects.
     """
 
-    def __init__(self, app: Asgi, limits: Limits) -> None:
+    def __init__(self, app: Any, limits: Limits) -> None:
         self._app, self._limits = app, limits
 
-    async def __call__(
-        self,
-        scope: MutableMapping[str, Any],
-        receive: Callable[[], Awaitable[Any]],
-        send: Callable[[Any], Awaitable[None]],
-    ) -> None:
+    async def __call__(self, scope: MutableMapping[str, Any], receive: Any, send: Any) -> None:
         """Answer one connection."""
         if scope["type"] != "http" or scope["method"] != "POST":
             await self._app(scope, receive, send)
             return
+        from starlette.responses import JSONResponse
+
         most, seconds = self._limits.body_bytes, self._limits.body_seconds
+        refusal = 408, f"the body did not arrive within {seconds} s"
+        body = None
         try:
             body = await asyncio.wait_for(_read_body(receive, most), seconds)
+            refusal = 413, f"the body has more than {most} bytes"
         except TimeoutError:
-            await _refuse(send, 408, f"the body did not arrive within {seconds} s")
-            return
+            pass
         if body is None:
-            await _refuse(send, 413, f"the body has more than {most} bytes")
+            content = {"error_code": "BAD_REQUEST", "message": refusal[1]}
+            # the connection ends, since the rest of the body is not read
+            await JSONResponse(content, refusal[0], {"connection": "close"})(scope, receive, send)
             return
         headers = dict(scope["headers"])
         if headers.get(b"content-type", b"").startswith(b"image/"):
             body = json.dumps({"inputs": {"image": [_base64(body)]}}).encode()
-            headers[b"content-type"] = b"application/json"
-            headers[b"content-length"] = str(len(body)).encode()
-            headers.pop(b"transfer-encoding", None)
+            headers |= {b"content-type": b"application/json", b"content-length": str(len(body)).encode()}
+        headers.pop(b"transfer-encoding", None)
         parts = iter([{"type": "http.request", "body": body, "more_body": False}])
 
         async def replay() -> Any:
@@ -268,24 +221,13 @@ class Guard:
         await self._app({**scope, "headers": list(headers.items())}, replay, send)
 
 
-async def _read_body(receive: Callable[[], Awaitable[Any]], most: int) -> bytes | None:
+async def _read_body(receive: Any, most: int) -> bytes | None:
     """Return the body of a request, None if it has more than `most` bytes."""
-    body = bytearray()
-    while True:
+    body, more = bytearray(), True
+    while more:
         message = await receive()
         body += message.get("body", b"")
+        more = message.get("more_body", False)
         if len(body) > most:
             return None
-        if not message.get("more_body"):
-            return bytes(body)
-
-
-async def _refuse(send: Callable[[Any], Awaitable[None]], status: int, message: str) -> None:
-    content = json.dumps({"error_code": "BAD_REQUEST", "message": message}).encode()
-    headers = [
-        (b"content-type", b"application/json"),
-        (b"content-length", str(len(content)).encode()),
-        (b"connection", b"close"),  # the rest of the body is not read
-    ]
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": content})
+    return bytes(body)

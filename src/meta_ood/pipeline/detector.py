@@ -6,7 +6,7 @@ from pathlib import Path
 
 from meta_ood.config import Params
 from meta_ood.data.context import Log, Machine
-from meta_ood.detector.folder import write_folder
+from meta_ood.detector.folder import Settings, write_folder
 
 
 def run(
@@ -20,12 +20,10 @@ def run(
         weights, meta: The network, and the folder of the meta classifier fitted on ``detector.meta_from``.
         detector: The folder to write.
     """
-    write_folder(
-        detector,
-        weights,
-        meta,
+    settings = Settings(
         score=params.segments.score,
         threshold=params.segments.threshold,
         infer=params.infer,
         meta_from=params.detector.meta_from,
     )
+    write_folder(detector, weights, meta, settings)
