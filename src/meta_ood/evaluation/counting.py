@@ -9,8 +9,9 @@ among the first 256 MB, which stay in memory.
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -48,13 +49,6 @@ class ClassStatistics:
 
     mean: Floats
     deviation: Floats
-
-    @classmethod
-    def of_sums(cls, count: Floats, first: Floats, second: Floats) -> ClassStatistics:
-        """Return the statistics from ``(C,)`` numbers of pixels, sums and sums of squares."""
-        mean = first / np.maximum(count, 1)
-        variance = np.maximum(second / np.maximum(count, 1) - mean**2, 0)
-        return cls(mean, np.where(variance > 0, np.sqrt(variance), 1.0))
 
     def standardise(self, maps: PixelMaps) -> FloatMap:
         """Return the negated largest logit, standardised by its class: ``(H, W) float32``.
@@ -149,22 +143,25 @@ class SetCounts:
                 self._class_sums[prediction.image_id] = _class_sums(maps, classes)
         return maps
 
-    def add_again(self, prediction: Prediction, cuts: Mapping[str, Cut]) -> None:
-        """Count of one frame what could not be counted before all others were."""
+    def add_again(
+        self, prediction: Prediction, cuts: Mapping[str, Cut], statistics: ClassStatistics | None = None
+    ) -> None:
+        """Count of one frame what depends on the whole set: segments at `cuts`, and the standardised max logit."""
         prediction = tempered(prediction, self._temperature)
         score = self._scores[self.main]
-        late = ("max_logit", "arg_max") if self._is_standardised else ()
+        late = ("max_logit", "arg_max") if statistics else ()
         maps = pixel_maps(prediction, {*late, *(score.needs if cuts else ())})
-        if self._is_standardised:
-            statistics = self.class_statistics().standardise(maps)
-            self._add_score(STANDARDISED, statistics, prediction)
+        if statistics:
+            self._add_score(STANDARDISED, statistics.standardise(maps), prediction)
         if cuts:
             self._add_components(score(maps), prediction.target, prediction.image_id, cuts)
 
     def class_statistics(self) -> ClassStatistics:
         """Return the statistics of all frames that were added."""
-        images = sorted(self._class_sums)
-        return ClassStatistics.of_sums(*np.sum([self._class_sums[i] for i in images], axis=0))
+        count, first, second = np.sum([self._class_sums[i] for i in sorted(self._class_sums)], axis=0)
+        mean = first / np.maximum(count, 1)
+        variance = np.maximum(second / np.maximum(count, 1) - mean**2, 0)
+        return ClassStatistics(mean, np.where(variance > 0, np.sqrt(variance), 1.0))
 
     def overlaps(self, cut: str) -> Overlaps:
         """Return sIoU and PPV at one of the cuts over all frames, in the order of their names."""
@@ -265,11 +262,12 @@ def count_files(
         chosen["smiyc"] = Cut.choose(histogram, counts.curve, smiyc=True)  # scores are finite here
 
     # 3. a second look at each frame, where something was left
-    if chosen or STANDARDISED in counts.histograms:
+    statistics = counts.class_statistics() if STANDARDISED in counts.histograms else None
+    if chosen or statistics:
 
         def count_again(path: Path) -> None:
             prediction = held.pop(path) if path in held else read_prediction(path)
-            counts.add_again(prediction, chosen)
+            counts.add_again(prediction, chosen, statistics)
 
         _for_each(paths, count_again, "second look", workers)
     cuts = known | chosen if histogram.positives else {}
@@ -282,10 +280,4 @@ def count_files(
 def _for_each(paths: Sequence[Path], function: Callable[[Path], None], what: str, workers: int) -> None:
     """Call `function` with every path on `workers` threads; the first error ends the others."""
     with ThreadPoolExecutor(max(workers, 1)) as pool:
-        tasks = [pool.submit(function, path) for path in paths]
-        try:
-            for task in progress(as_completed(tasks), what, total=len(tasks)):
-                task.result()
-        finally:
-            for task in tasks:
-                task.cancel()
+        deque(progress(pool.map(function, paths), what, total=len(paths)), maxlen=0)
