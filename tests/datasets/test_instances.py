@@ -69,7 +69,7 @@ def test_every_cut_is_found(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("[1, 2]", "expected a list under 'images'"),
+        ("[1, 2]", "expected an object with lists under images"),
         ('{"images": [], "annotations": []}', "expected a list under 'categories'"),
         ('{"images": {}, "annotations": [], "categories": []}', "expected a list under 'images'"),
         ('{"categories": [{"id": 1, "name": "a"},], "images": []}', "not a complete json file"),

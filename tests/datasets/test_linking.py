@@ -68,8 +68,3 @@ def test_a_new_entry_is_added_to_the_datasets():
 def test_a_file_without_datasets_is_refused():
     with pytest.raises(ValueError, match="no section datasets"):
         linking.enter("seed: 0\n", "a", "b", "c", "d", {})
-
-
-def test_names_of_new_entries():
-    assert linking.entry_name("coco", "train2017", True) == "coco"
-    assert linking.entry_name("cityscapes", "val", False) == "cityscapes_val"

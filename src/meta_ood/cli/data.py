@@ -131,7 +131,7 @@ def link(
     click.echo(f"{target} -> {root}")
     found = [(r, s, o) for r, s, o in recognise(target) if r == reader]
     wanted = [(k, d.split, d.options) for k, d in entries.items()] or [
-        (linking.entry_name(reader, split, len(found) == 1), split, options) for _, split, options in found
+        (reader if len(found) == 1 else f"{reader}_{split}", split, options) for _, split, options in found
     ]
     text = changed = params_file.read_text(encoding="utf-8")
     for key, split, own in wanted:

@@ -79,10 +79,9 @@ def read(reader: str, root: Path, split: str, options: Mapping[str, Any] | None 
     """
     check_options(reader, options or {})
     frames = list(READERS[reader](root, split, **(options or {})))
-    seen: dict[str, RawFrame] = {}
+    first: dict[str, RawFrame] = {}
     for frame in frames:
-        if frame.image_id in seen:
-            first = seen[frame.image_id].image
-            raise ValueError(f"{frame.image}: image id {frame.image_id!r} occurs twice, also {first}")
-        seen[frame.image_id] = frame
+        if first.setdefault(frame.image_id, frame) is not frame:
+            other = first[frame.image_id].image
+            raise ValueError(f"{frame.image}: image id {frame.image_id!r} occurs twice, also {other}")
     return frames

@@ -134,18 +134,31 @@ def on_disk(folder: Path, images: Sequence[ListedImage]) -> list[ListedImage]:
 
 
 def read_target(path: Path, spans: Sequence[Span], size: tuple[int, int], background: int) -> LabelMap:
-    """Read an image's annotations from the json and draw them; see :func:`rasterise`.
+    """Read an image's annotations and draw them: ``OOD`` where any of them covers, else `background`.
 
     Raises:
         ValueError: If a segmentation cannot be drawn; file and annotation are named.
     """
-    segmentations = []
+    from pycocotools import mask
+
+    height, width = size
+    runs: list[Any] = []
     for annotation in read_spans(path, spans):
-        segmentation = annotation.get("segmentation")
-        if fault := segmentation_fault(segmentation, *size):
+        segmentation: Any = annotation.get("segmentation")
+        if fault := segmentation_fault(segmentation, height, width):
             raise ValueError(f"{path}, annotation {annotation.get('id')}: {fault}")
-        segmentations.append(segmentation)
-    return rasterise(segmentations, size, background)
+        if isinstance(segmentation, list):
+            runs.extend(mask.frPyObjects(segmentation, height, width))
+        elif isinstance(segmentation["counts"], list):
+            runs.append(mask.frPyObjects(segmentation, height, width))
+        else:
+            runs.append(segmentation)
+    target = np.full(size, background, np.uint8)
+    if runs:
+        with warnings.catch_warnings():  # pycocotools 2.0 has not caught up with NumPy 2
+            warnings.filterwarnings("ignore", "__array__ implementation", DeprecationWarning)
+            target[mask.decode(mask.merge(runs)).astype(bool)] = OOD
+    return target
 
 
 def segmentation_fault(segmentation: Any, height: int, width: int) -> str:
@@ -203,27 +216,3 @@ def decompress(text: str) -> list[int] | None:
         lengths.append(number + (lengths[-2] if len(lengths) > 2 else 0))
         number = shift = 0
     return None if shift else lengths
-
-
-def rasterise(segmentations: Sequence[Any], size: tuple[int, int], background: int) -> LabelMap:
-    """Return a ``(H, W) uint8`` target: ``OOD`` where any annotation covers, else `background`.
-
-    The segmentations, polygons or run lengths, have no :func:`segmentation_fault`.
-    """
-    from pycocotools import mask
-
-    target = np.full(size, background, np.uint8)
-    height, width = size
-    runs: list[Any] = []
-    for segmentation in segmentations:
-        if isinstance(segmentation, list):
-            runs.extend(mask.frPyObjects(segmentation, height, width))
-        elif isinstance(segmentation["counts"], list):
-            runs.append(mask.frPyObjects(segmentation, height, width))
-        else:
-            runs.append(segmentation)
-    if runs:
-        with warnings.catch_warnings():  # pycocotools 2.0 has not caught up with NumPy 2
-            warnings.filterwarnings("ignore", "__array__ implementation", DeprecationWarning)
-            target[mask.decode(mask.merge(runs)).astype(bool)] = OOD
-    return target

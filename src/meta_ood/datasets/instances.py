@@ -13,7 +13,7 @@ import json
 import re
 from array import array
 from collections import Counter
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
@@ -30,7 +30,6 @@ Span = tuple[int, int]
 
 CHUNK = 1 << 20
 """Bytes read at a time."""
-_LISTS = ("images", "annotations", "categories")
 _SPACE = re.compile(r"[ \t\r\n]*")
 
 
@@ -153,33 +152,28 @@ def read_spans(path: Path, spans: Sequence[Span]) -> list[Json]:
 
 def _elements(path: Path) -> Iterator[tuple[str, Any, Span]]:
     """Yield list, element and place of everything in the json's three lists."""
+    missing = ["images", "annotations", "categories"]
     with path.open("rb") as file:
+        window = _Window(file)
         try:
-            missing = yield from _walk(_Window(file))
+            if window.peek() != "{":
+                window.value()  # may be sound json; the lists are missing then
+                raise ValueError(f"expected an object with lists under {', '.join(missing)}")
+            window.take("{")
+            while window.peek() != "}":
+                key, _ = window.value()
+                window.take(":")
+                if key in missing and window.peek() == "[":
+                    missing.remove(key)
+                    yield from ((key, value, span) for value, span in window.listed())
+                else:
+                    window.value()
+                if window.take(",}") == "}":
+                    break
         except (ValueError, RecursionError) as error:
             raise ValueError(f"{path}: not a complete json file ({error})") from None
     for key in missing:
         raise ValueError(f"{path}: expected a list under {key!r}, as in COCO's format")
-
-
-def _walk(window: _Window) -> Generator[tuple[str, Any, Span], None, list[str]]:
-    """Yield as :func:`_elements`; return the lists that were not there."""
-    missing = list(_LISTS)
-    if window.peek() != "{":
-        window.value()
-        return missing
-    window.take("{")
-    while window.peek() != "}":
-        key, _ = window.value()
-        window.take(":")
-        if key in missing and window.peek() == "[":
-            missing.remove(key)
-            yield from ((key, value, span) for value, span in window.listed())
-        else:
-            window.value()
-        if window.take(",}") == "}":
-            return missing
-    return missing
 
 
 class _Window:

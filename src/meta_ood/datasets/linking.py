@@ -107,13 +107,3 @@ def _represent_none(representer: RoundTripRepresenter, value: None) -> Any:
 
 
 RoundTripRepresenter.add_representer(type(None), _represent_none)  # else null becomes nothing
-
-
-def entry_name(reader: str, split: str, only: bool) -> str:
-    """Name a new entry: the reader alone, or with its split where several are entered.
-
-    Examples:
-        >>> entry_name("cityscapes", "val", False)
-        'cityscapes_val'
-    """
-    return reader if only else f"{reader}_{split}"

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from meta_ood.data.images import read_label_map
 from meta_ood.data.labels import IGNORE, IN, NEUTRAL, OOD
 from meta_ood.datasets.reader import Layout, one_of, read_target
 
@@ -88,11 +89,7 @@ def lost_and_found(*, reading: str = "published", labels: str = "label_ids", dro
 
 
 def train_ids_that_differ(path: Path) -> list[int]:
-    """Compare a file of label ids with the train ids beside it, whichever of the two is given.
-
-    Returns:
-        The target values of the published reading, ``IN`` or ``OOD``, on which the two disagree; empty if there is no
-        second file.
+    """Return the label ids to which the train ids beside a file give another meaning; either file may be given.
 
     Raises:
         ValueError: If either file cannot be read.
@@ -103,6 +100,11 @@ def train_ids_that_differ(path: Path) -> list[int]:
     ]
     if not all(file.is_file() for file in files):
         return []
-    by_id, by_train_id = read_target(files[0], _PUBLISHED), read_target(files[1], _TRAIN_IDS)
-    # non-hazards and void are not compared: the stored train ids mix them up in places
-    return [v for v in (IN, OOD) if not np.array_equal(by_id == v, by_train_id == v)]
+    # non-hazards are compared as void: the stored train ids mix the two up in places
+    by_id, by_train_id = (
+        read_target(file, {key: IGNORE if value == NEUTRAL else value for key, value in table.items()})
+        for file, table in zip(files, (_PUBLISHED, _TRAIN_IDS), strict=True)
+    )
+    if by_id.shape != by_train_id.shape:
+        raise ValueError(f"{files[1]}: {by_train_id.shape} px, its label ids have {by_id.shape}")
+    return [int(value) for value in np.unique(read_label_map(files[0])[by_id != by_train_id])]

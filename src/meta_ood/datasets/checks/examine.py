@@ -11,7 +11,7 @@ from meta_ood.data.labels import CITYSCAPES, OOD
 from meta_ood.datasets import READERS, check_options
 from meta_ood.datasets.checks.archives import check_archives
 from meta_ood.datasets.checks.coco import check_coco
-from meta_ood.datasets.checks.findings import Finding, Report, find, ordered
+from meta_ood.datasets.checks.findings import Finding, Report, find
 from meta_ood.datasets.checks.layouts import check_layout
 from meta_ood.datasets.reader import Layout, LayoutReader, pairs
 
@@ -51,7 +51,9 @@ def examine(
     else:
         facts, findings = check_coco(root, split, options, sample, workers)
     findings += check_archives(root, full)
-    return Report(name, str(root), split, facts, ordered(findings))
+    levels = ("error", "warning", "note")
+    findings.sort(key=lambda finding: levels.index(finding.level))
+    return Report(name, str(root), split, facts, tuple(findings))
 
 
 def _classes(layout: Layout, reader: str, facts: Mapping[str, Any]) -> list[Finding]:

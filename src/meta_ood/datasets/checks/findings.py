@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 Level = Literal["error", "warning", "note"]
-_ORDER: tuple[Level, ...] = ("error", "warning", "note")
 
 KINDS: dict[str, tuple[Level, str, str]] = {
     # place
@@ -119,11 +118,6 @@ def find(code: str, files: Iterable[object] = (), *, example: str = "", **values
     return [Finding(level, code, text, advice, tuple(names[:5]), len(names))]
 
 
-def ordered(findings: Iterable[Finding]) -> tuple[Finding, ...]:
-    """Sort findings by level; within a level they keep their order."""
-    return tuple(sorted(findings, key=lambda finding: _ORDER.index(finding.level)))
-
-
 @dataclass(frozen=True)
 class Report:
     """The result of the checks of one split of a dataset."""
@@ -141,11 +135,5 @@ class Report:
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values for a json file."""
-        return {
-            "dataset": self.name,
-            "root": self.root,
-            "split": self.split,
-            "passed": self.passed,
-            "facts": dict(self.facts),
-            "findings": [vars(found) | {"files": list(found.files)} for found in self.findings],
-        }
+        values = asdict(self)
+        return {"dataset": values.pop("name"), "passed": self.passed, **values}

@@ -27,8 +27,8 @@ def check_frame(item: Item) -> Inspected:
         found = replace(found, values=())
     elif labels.name.endswith(("_gtCoarse_labelIds.png", "_gtCoarse_labelTrainIds.png")):
         try:
-            if values := train_ids_that_differ(labels):
-                found.problems["labels_disagree"] = f"{labels}: on the target values {values}"
+            if ids := train_ids_that_differ(labels):
+                found.problems["labels_disagree"] = f"label ids {ids} have other train ids than in the table"
         except ValueError as error:
             found.problems["labels_disagree"] = str(error)
     return replace(found, target=None, label_ids=None, pixels=None)
@@ -51,7 +51,7 @@ def check_frames(name: str, items: Sequence[Item], sample: int, workers: int) ->
         for code, text in frame.problems.items():
             is_of_labels = code.startswith(("label", "overlay"))
             files[code].append(labels if is_of_labels and labels else frame.image)
-            examples.setdefault(code, text)
+            examples.setdefault(code, text.removeprefix(f"{files[code][-1]}: "))
         if frame.size != (0, 0):
             by_md5[frame.image_md5].append(frame.image)
     findings = [f for code in PROBLEMS for f in find(code, files[code], example=examples.get(code, ""))]
