@@ -27,7 +27,7 @@ from meta_ood.data.frames import Frame
 from meta_ood.data.labels import OOD
 from meta_ood.inference.batches import Batch, to_unit_range
 from meta_ood.training.loader import SegmentationDataset, load_batches, mix_proxies
-from meta_ood.training.losses import Counts, count, entropy_maximization
+from meta_ood.training.losses import PixelCounts, count, entropy_maximization
 from meta_ood.training.optimisation import make_optimizer
 from meta_ood.training.transforms import Augmentation
 
@@ -236,7 +236,7 @@ def gpu_steps(name: str, crop: int, size: int, published: bool, device: str) -> 
         if published:
             value = one_hot_loss(logits, batch.targets, 0.9)
         else:
-            counts: Counts = count(batch.targets, 19)
+            counts: PixelCounts = count(batch.targets, 19)
             value = entropy_maximization(logits, batch.targets.to(device), 0.9, counts)
         value.backward()
         optimizer.step()

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from meta_ood.config import InferParams
 from meta_ood.data.context import Machine
 from meta_ood.data.frames import Frame
-from meta_ood.inference import average_logits, predict, processes, tiled_logits, write_behind
+from meta_ood.inference import average_logits, predict, processes, write_behind
+from meta_ood.inference.tiles import tiled_logits
 from meta_ood.models import upsample
 
 CPU = Machine("cpu", 2)

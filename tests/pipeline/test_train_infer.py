@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from meta_ood import inference
 from meta_ood.config import load
 from meta_ood.data import frames, prediction_files
 from meta_ood.data.context import Machine, no_log
@@ -98,7 +97,7 @@ def test_training_twice_writes_the_same_bytes(prepared):
     seen: dict[str, float] = {}
     trained = [run_train(prepared, first, out, lambda values, step: seen.update(values)) for out in "de"]
     assert content(trained[0]) == content(trained[1]) != content(first)
-    assert {"train/loss", "validation/miou", "validation/separation"} <= set(seen)
+    assert {"train/loss", "validation/miou", "validation/proxy_auroc"} <= set(seen)
     assert checkpoint.load(trained[0])[1]["variant"] == "ood_trained"
     assert not states()
 
@@ -172,7 +171,7 @@ def test_infer_batches_frames_of_one_size(prepared, monkeypatch):
         batches.append(tuple(images.shape))
         return average_logits(network, images, params)
 
-    monkeypatch.setattr(inference, "average_logits", seen)
+    monkeypatch.setattr("meta_ood.inference.prediction.average_logits", seen)
     together = list(prediction_files.open_predictions(run_infer(prepared, weights, "infer.batch_size=3")))
     assert batches == [(2, 3, 20, 28), (3, 3, 24, 32)]
     for one, three in zip(alone, together, strict=True):

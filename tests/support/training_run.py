@@ -13,17 +13,21 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from meta_ood.config import OptimisationParams
+from meta_ood.config import OptimisationParams, load
 from meta_ood.data.context import Machine, no_log
 from meta_ood.data.frames import Frame
 from meta_ood.data.labels import IGNORE, OOD
 from meta_ood.inference import processes
-from meta_ood.training import Validation, fit, seeded
+from meta_ood.inference.processes import end_with_parent
+from meta_ood.pipeline import pretrain
+from meta_ood.training import Validation, fit, loop, seeded
 from meta_ood.training.loader import SegmentationDataset, mix_proxies
-from meta_ood.training.losses import Counts, entropy_maximization
+from meta_ood.training.losses import PixelCounts, entropy_maximization
 from meta_ood.training.transforms import Augmentation
 
 CLASSES = 4
+ROOT = Path(__file__).parents[2]
+SMALL = ("epochs=1", "batch_size=4", "crop=32")
 PARAMS = OptimisationParams(
     epochs=4,
     batch_size=4,
@@ -99,9 +103,9 @@ def train(
         net = Tiny(**(network or {}))
     calls = [0]
 
-    def objective(logits: Tensor, target: Tensor, counts: Counts, done: float) -> Tensor:
-        calls[0] += 1
-        if calls[0] == die_at:
+    def objective(logits: Tensor, target: Tensor, counts: PixelCounts, done: float) -> Tensor:
+        calls[0] += torch.is_grad_enabled()  # it is called without for the loss's terms
+        if torch.is_grad_enabled() and calls[0] == die_at:
             os.kill(os.getpid(), with_signal)
         return entropy_maximization(logits, target, 0.3, counts, normalisation="pixels")
 
@@ -168,3 +172,50 @@ def one_of_two(rank: int, port: int, folder: Path, out: Path) -> None:
     )
     if rank == 0:
         torch.save({"curve": curve, "figures": figures, "weights": net.state_dict()}, out)
+
+
+def stopped_of_two(rank: int, port: int, folder: Path, resume: Path) -> None:
+    """Be one of two processes; the second gets SIGTERM in step 5, the first writes slowly."""
+    torch.set_num_threads(1)
+    os.environ |= environment(rank, port)
+    save = loop.save_checkpoint
+
+    def slowly(*arguments: Any) -> None:
+        time.sleep(0.5)
+        save(*arguments)
+
+    loop.save_checkpoint = slowly
+    try:
+        train(folder, resume=resume, die_at=5 if rank else 0, with_signal=signal.SIGTERM)
+    finally:
+        if not (resume / "state.pt").is_file():
+            raise AssertionError("left before the state was written")
+
+
+def stage_of_two(rank: int, port: int, out: Path) -> None:
+    """Be one of two processes of the stage pretrain; the second must not write."""
+    torch.set_num_threads(1)
+    os.environ |= environment(rank, port)
+    os.chdir(out)
+    if rank:
+        pretrain.write_json = pretrain.checkpoint.save = None  # type: ignore[assignment]
+    pretrain.run(
+        load(ROOT / "params.yaml", [f"pretrain.{k}" for k in SMALL]),
+        network="dualgcn_mini",
+        training=out / "frames",
+        validation=out / "frames",
+        weights=out / "out" / "w.safetensors",
+        metrics=out / "out" / "m.json",
+        log=no_log,
+        machine=Machine("cpu", 1),
+    )
+
+
+def launcher(folder: Path) -> None:
+    """Start a process that would run for ever, as torchrun does, and wait."""
+    child = os.fork()
+    if child == 0:
+        os.environ["WORLD_SIZE"] = "2"
+        end_with_parent()
+        (folder / "child").write_text(str(os.getpid()))
+    time.sleep(60)

@@ -38,7 +38,7 @@ def test_what_does_not_fit_is_named(frames, tmp_path):
     Image.fromarray(np.zeros((5, 5), np.uint8)).save(grey)
     with pytest.raises(ValueError, match=r"x: image \(20, 30\) and target \(5, 5\) differ"):
         read(Frame("x", frames[0].image, "", grey, ""))
-    with pytest.raises(ValueError, match="expected 8-bit grey labels, got mode RGB"):
+    with pytest.raises(ValueError, match=r"0\.png: .*expected label ids"):
         read(Frame("x", frames[0].image, "", frames[0].image, ""))
     with pytest.raises(FileNotFoundError):
         read(Frame("x", tmp_path / "none.png", "", grey, ""))
@@ -154,8 +154,19 @@ def test_processes_share_every_batch(frames):
 
 def test_a_broken_frame_stops_the_loader(frames, tmp_path):
     frames[4].image.write_bytes(b"no image")
-    with pytest.raises(OSError, match=r"4\.png"):
+    with pytest.raises(ValueError, match=r"4\.png"):
         batches(frames)
+
+
+def test_an_image_damaged_in_the_middle_is_named(frames):
+    content = bytearray(frames[4].image.read_bytes())
+    content[len(content) // 2] ^= 1
+    frames[4].image.write_bytes(content)
+    with pytest.raises(ValueError, match=r"4\.png: cannot be read as an image"):
+        batches(frames)
+    frames[4].image.write_bytes(content[: len(content) // 2])
+    with pytest.raises(ValueError, match=r"4\.png: cannot be read as an image"):
+        SegmentationDataset(frames)[4]
 
 
 def test_a_consumer_may_leave_early(frames):

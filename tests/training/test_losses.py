@@ -11,7 +11,7 @@ from meta_ood import config
 from meta_ood.data.labels import IGNORE, IN, NEUTRAL, OOD
 from meta_ood.training.losses import (
     LOSSES,
-    Counts,
+    PixelCounts,
     count,
     cross_entropy,
     energy_hinge,
@@ -206,7 +206,7 @@ def test_shapes_must_fit():
 def test_objective_ramps_and_names_unknown_options():
     base = {"epochs": 1, "batch_size": 1, "crop": 16, "learning_rate": 0.1}
     logits, target = some_pixels()
-    counts = Counts(100, 40, 10)
+    counts = PixelCounts(100, 40, 10)
     params = config.TrainParams(**base, ood_weight=0.8, ood_weight_ramp=0.5)
     objective = ood_objective(params)
     for done, weight in ((0, 0), (0.25, 0.4), (0.5, 0.8), (1, 0.8)):

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from meta_ood.config import OptimisationParams
-from meta_ood.training.optimisation import follow, learning_rate, make_optimizer
+from meta_ood.training.optimisation import learning_rate, make_optimizer, update_ema
 
 
 def params(**options) -> OptimisationParams:
@@ -37,6 +37,6 @@ def test_follow_is_an_exponential_average():
         average.weight.fill_(1.0)
         network.weight.fill_(2.0)
         network.running_mean.fill_(5.0)
-    follow(average, network, 0.9)
+    update_ema(average, network, 0.9)
     torch.testing.assert_close(average.weight.detach(), torch.full((2,), 1.1))
     torch.testing.assert_close(average.running_mean, torch.full((2,), 5.0))

@@ -1,18 +1,21 @@
-"""Decode frames and stack them to batches."""
+"""Decode frames ahead of their use and stack them to batches of equal size."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
+from typing import TypeVar
 
-import numpy as np
-import numpy.typing as npt
 import torch
-from PIL import Image
 from torch import Tensor
 
 from meta_ood.data.frames import Frame
+from meta_ood.data.images import read_image, read_label_map
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 
 @dataclass(frozen=True)
@@ -23,7 +26,7 @@ class Sample:
         image: ``(3, H, W) uint8``.
         target: ``(H, W) uint8``, see :mod:`meta_ood.data.labels`.
         image_id: The image's name within its dataset.
-        label_ids: ``(H, W) uint8``, where the dataset has them and they were asked for.
+        label_ids: ``(H, W) uint8``, if the dataset has them and they were asked for.
     """
 
     image: Tensor
@@ -50,7 +53,7 @@ class Batch:
 
     @classmethod
     def of(cls, samples: Sequence[Sample]) -> Batch:
-        """Stack samples of one size."""
+        """Return samples of one size, stacked."""
         return cls(
             torch.stack([s.image for s in samples]),
             torch.stack([s.target for s in samples]),
@@ -60,7 +63,7 @@ class Batch:
 
 
 def to_unit_range(images: Tensor) -> Tensor:
-    """Bring bytes to floats in [0, 1], which is what every network takes.
+    """Return bytes as float32 in [0, 1], which every network takes.
 
     Examples:
         >>> float(to_unit_range(torch.tensor(255, dtype=torch.uint8)))
@@ -70,31 +73,47 @@ def to_unit_range(images: Tensor) -> Tensor:
 
 
 def read(frame: Frame, label_ids: bool = False) -> Sample:
-    """Decode a frame, and with `label_ids` these too, where it has them.
+    """Return a decoded frame, with `label_ids` also its label ids if it has them.
 
     Raises:
         FileNotFoundError: If the image, the target or the file of label ids is missing.
-        ValueError: If they differ in size, or the target is no 8-bit grey image.
+        ValueError: If a file is damaged, or image and target differ in size.
     """
-    image = _decode(frame.image, "RGB")
-    target = _decode(frame.target, "L")
+    image, target = read_image(frame.image), read_label_map(frame.target)
     if image.shape[:2] != target.shape:
         raise ValueError(f"{frame.image_id}: image {image.shape[:2]} and target {target.shape} differ in size")
-    pixels = torch.from_numpy(image).permute(2, 0, 1).contiguous()
     ids = None
     if label_ids and frame.label_ids is not None:
-        ids = torch.from_numpy(_decode(frame.label_ids, "L"))
+        ids = torch.from_numpy(read_label_map(frame.label_ids))
+    pixels = torch.from_numpy(image).permute(2, 0, 1).contiguous()
     return Sample(pixels, torch.from_numpy(target), frame.image_id, ids)
 
 
-def image_size(frame: Frame) -> tuple[int, int]:
-    """Return (H, W) of a frame's image from the file's header, without decoding it."""
-    with Image.open(frame.image) as picture:
-        return picture.height, picture.width
+def read_ahead(call: Callable[[T], R], items: Iterable[T], workers: int, ahead: int) -> Iterator[R]:
+    """Yield ``call(item)`` for each item, in order; threads compute up to `ahead` of them early.
+
+    A consumer may stop early: calls that have not begun are then dropped.
+    """
+    pending: deque[Future[R]] = deque()
+    with ThreadPoolExecutor(max(1, workers), thread_name_prefix="reader") as pool:
+        try:
+            for item in items:
+                pending.append(pool.submit(call, item))
+                if len(pending) > ahead:
+                    yield pending.popleft().result()
+            while pending:
+                yield pending.popleft().result()
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _decode(path: Path, mode: str) -> npt.NDArray[np.uint8]:
-    with Image.open(path) as picture:
-        if mode == "L" and picture.mode != "L":
-            raise ValueError(f"{path}: expected 8-bit grey labels, got mode {picture.mode}")
-        return np.array(picture.convert(mode))
+def equal_sizes(samples: Iterable[Sample], most: int) -> Iterator[Batch]:
+    """Yield batches of up to `most` neighbouring samples of one size, in order."""
+    group: list[Sample] = []
+    for sample in samples:
+        if group and (len(group) == most or group[0].image.shape != sample.image.shape):
+            yield Batch.of(group)
+            group = []
+        group.append(sample)
+    if group:
+        yield Batch.of(group)

@@ -9,9 +9,9 @@ from meta_ood.data import prediction_files
 from meta_ood.data.context import Log, Machine, progress
 from meta_ood.data.files import file_hash, replace_folder, resume_folder
 from meta_ood.data.frames import read_frames
+from meta_ood.data.images import image_size
 from meta_ood.data.predictions import Prediction
 from meta_ood.inference import predict, processes, write_behind
-from meta_ood.inference.batches import image_size
 from meta_ood.models import checkpoint
 
 
@@ -55,7 +55,7 @@ def run(
         # 1. the frames of this process that no killed run has done
         todo = [f for f in frames[rank::number] if not (gathered / f"{f.image_id}.h5").is_file()]
         if params.infer.batch_size > 1:
-            todo.sort(key=image_size)  # a batch takes neighbours of one size
+            todo.sort(key=lambda frame: image_size(frame.image))  # a batch takes neighbours of one size
         # 2. the next frame is computed while the last ones are written
         made = write_behind(predict(net, todo, params.infer, machine), write)
         for _ in progress(made, f"infer {network} {variant} {dataset}", len(todo)):

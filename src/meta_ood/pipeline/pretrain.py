@@ -10,13 +10,14 @@ from typing import Any
 from meta_ood import models
 from meta_ood.config import Params
 from meta_ood.data.context import Log, Machine
-from meta_ood.data.files import resume_folder
+from meta_ood.data.files import resume_folder, write_json
 from meta_ood.data.frames import Frame, read_frames
+from meta_ood.data.images import image_size
 from meta_ood.data.labels import CITYSCAPES
-from meta_ood.inference.batches import image_size
+from meta_ood.inference import is_first_process
 from meta_ood.models import checkpoint, published
-from meta_ood.training import Validation, evaluate_once, fit, seeded, write_metrics
-from meta_ood.training.checkpoints import forget
+from meta_ood.training import Validation, evaluate_once, fit, seeded
+from meta_ood.training.checkpoints import delete_checkpoint
 from meta_ood.training.loader import SegmentationDataset, mix_proxies
 from meta_ood.training.losses import cross_entropy
 from meta_ood.training.transforms import Augmentation
@@ -54,38 +55,41 @@ def run(
     )
     # 1. imported weights are taken as they are
     if given := own.weights.get("baseline"):
-        net = published.adopt(Path(given), weights, **about)
-        found = evaluate_once(net, validated, num_classes, machine)
+        if is_first_process():
+            net = published.adopt(Path(given), weights, **about)
+            write_json(metrics, evaluate_once(net, validated, num_classes, machine))
+        return
     # 2. otherwise cross entropy, from scratch or from a pretrained backbone
-    else:
-        warn_of_padding("pretrain.crop", settings.crop, frames)
-        with seeded(params.seed):
-            net = models.build(own.architecture, num_classes, **own.options)
-        if backbone := own.weights.get("backbone"):
-            published.load_backbone(net, Path(backbone))
-        augmentation = Augmentation(settings.crop, settings.scale_jitter, settings.colour_jitter)
-        found = fit(
-            net,
-            SegmentationDataset(frames, augmentation),
-            lambda epoch: mix_proxies(len(frames), 0, 0.0, seed=params.seed, epoch=epoch),
-            lambda logits, target, counts, done: cross_entropy(logits, target, counts=counts),
-            settings,
-            num_classes=num_classes,
-            seed=params.seed,
-            machine=machine,
-            log=log,
-            validation=validated,
-            resume=resume,
-            what=f"pretrain {network}",
-        )
+    warn_of_padding("pretrain.crop", settings.crop, frames)
+    with seeded(params.seed):
+        net = models.build(own.architecture, num_classes, **own.options)
+    if backbone := own.weights.get("backbone"):
+        published.load_backbone(net, Path(backbone))
+    augmentation = Augmentation(settings.crop, settings.scale_jitter, settings.colour_jitter)
+    found = fit(
+        net,
+        SegmentationDataset(frames, augmentation),
+        lambda epoch: mix_proxies(len(frames), 0, 0.0, seed=params.seed, epoch=epoch),
+        lambda logits, target, counts, done: cross_entropy(logits, target, counts=counts),
+        settings,
+        num_classes=num_classes,
+        seed=params.seed,
+        machine=machine,
+        log=log,
+        validation=validated,
+        resume=resume,
+        what=f"pretrain {network}",
+    )
+    # 3. one process writes: on CPUs the statistics of BatchNorm differ between processes
+    if is_first_process():
         checkpoint.save(weights, net, class_names=CITYSCAPES.names, **about)
-    write_metrics(metrics, found)
-    forget(resume)
+        write_json(metrics, found)
+        delete_checkpoint(resume)
 
 
 def warn_of_padding(key: str, crop: int, frames: Sequence[Frame]) -> None:
     """Warn if crops are larger than the first frame: they are padded with void."""
-    height, width = image_size(frames[0])
+    height, width = image_size(frames[0].image)
     if crop > min(height, width):
         logger.warning(
             "%s: %d is larger than the frames (%d x %d): crops are padded with void", *(key, crop, height, width)

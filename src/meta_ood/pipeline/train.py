@@ -6,12 +6,13 @@ from pathlib import Path
 
 from meta_ood.config import Params
 from meta_ood.data.context import Log, Machine
-from meta_ood.data.files import resume_folder
+from meta_ood.data.files import resume_folder, write_json
 from meta_ood.data.frames import read_frames
+from meta_ood.inference import is_first_process
 from meta_ood.models import checkpoint, published
 from meta_ood.pipeline.pretrain import warn_of_padding
-from meta_ood.training import Validation, evaluate_once, fit, write_metrics
-from meta_ood.training.checkpoints import forget
+from meta_ood.training import Validation, evaluate_once, fit
+from meta_ood.training.checkpoints import delete_checkpoint
 from meta_ood.training.loader import SegmentationDataset, hold_out, mix_proxies
 from meta_ood.training.losses import ood_objective
 from meta_ood.training.transforms import Augmentation
@@ -38,9 +39,10 @@ def run(
     root = Path.cwd()
     # 1. imported weights are taken as they are
     if given := own.weights.get("ood_trained"):
-        net = published.adopt(Path(given), weights, name=network, variant="ood_trained", **same)
-        validated = Validation(SegmentationDataset(read_frames(validation, root)))
-        write_metrics(metrics, evaluate_once(net, validated, num_classes, machine))
+        if is_first_process():
+            net = published.adopt(Path(given), weights, name=network, variant="ood_trained", **same)
+            validated = Validation(SegmentationDataset(read_frames(validation, root)))
+            write_json(metrics, evaluate_once(net, validated, num_classes, machine))
         return
     # 2. otherwise training on street frames and proxies
     streets = read_frames(training, root)
@@ -79,7 +81,9 @@ def run(
         reset_optimizer=settings.reset_optimizer,
         what=f"train {network}",
     )
-    names = made_of["class_names"]
-    checkpoint.save(weights, net, name=network, variant="ood_trained", class_names=names, **same)
-    write_metrics(metrics, found)
-    forget(resume)
+    # 3. one process writes: on CPUs the statistics of BatchNorm differ between processes
+    if is_first_process():
+        names = made_of["class_names"]
+        checkpoint.save(weights, net, name=network, variant="ood_trained", class_names=names, **same)
+        write_json(metrics, found)
+        delete_checkpoint(resume)

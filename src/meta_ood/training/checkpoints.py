@@ -1,9 +1,8 @@
-"""Training states on disk, and signals that end a training at the end of a step."""
+"""Training states on disk, and signals that end a training after the current step."""
 
 from __future__ import annotations
 
 import logging
-import os
 import shutil
 import signal
 import threading
@@ -16,36 +15,50 @@ from typing import Any
 
 import torch
 
+from meta_ood.data.files import replacing
+
 logger = logging.getLogger(__name__)
 
+FORMAT = 2
+"""Format of states; a state of another format is not continued."""
 
-def save_state(folder: Path, state: Mapping[str, Any]) -> Path:
-    """Write ``folder/state.pt`` atomically: tensors, numbers, texts, lists and dicts."""
-    folder.mkdir(parents=True, exist_ok=True)
+
+def save_checkpoint(folder: Path, state: Mapping[str, Any]) -> None:
+    """Write ``folder/state.pt`` atomically: tensors, numbers, texts, lists and dicts.
+
+    Raises:
+        OSError: If it cannot be written; the file is named and unchanged.
+    """
     path = folder / "state.pt"
-    temporary = folder / f"state.{os.getpid()}.tmp"
-    torch.save(dict(state), temporary)
-    temporary.replace(path)
-    return path
+    with replacing(path) as temporary:
+        try:
+            torch.save({**state, "format": FORMAT}, temporary)
+        except RuntimeError as error:  # what PyTorch makes of a full disk
+            reason = str(error).strip().splitlines()[0]
+            raise OSError(f"{path}: the training's state cannot be written: {reason}") from None
 
 
-def load_state(folder: Path) -> dict[str, Any] | None:
-    """Read what :func:`save_state` wrote; None if there is nothing."""
+def load_checkpoint(folder: Path) -> dict[str, Any] | None:
+    """Return what :func:`save_checkpoint` wrote, None if there is nothing to continue."""
     path = folder / "state.pt"
     if not path.is_file():
         return None
     state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    if state.get("format") != FORMAT:
+        logger.warning("%s is of another version; training starts from the beginning", path)
+        return None
     return state
 
 
-def forget(folder: Path) -> None:
-    """Delete the states of a training that is done."""
-    shutil.rmtree(folder, ignore_errors=True)
+def delete_checkpoint(folder: Path) -> None:
+    """Delete the state of a training whose weights are saved."""
+    if folder.is_dir():
+        shutil.rmtree(folder)
 
 
 @dataclass
-class Stop:
-    """Whether somebody asked to end, and how."""
+class StopRequest:
+    """The signal that asks to stop, 0 if none came."""
 
     signal: int = 0
 
@@ -53,20 +66,23 @@ class Stop:
         """Return whether a signal came."""
         return self.signal != 0
 
-    def leave(self) -> None:
-        """End as the signal would have: KeyboardInterrupt, or exit code 128 + signal."""
+    def exit_gracefully(self) -> None:
+        """End as the signal would have: KeyboardInterrupt, or exit code 128 + signal.
+
+        A process that was not signalled itself, but stops with others, ends as by SIGTERM.
+        """
         if self.signal == signal.SIGINT:
             raise KeyboardInterrupt
-        raise SystemExit(128 + self.signal)
+        raise SystemExit(128 + (self.signal or signal.SIGTERM))
 
 
 @contextmanager
-def stop_requests() -> Iterator[Stop]:
-    """Turn SIGTERM and SIGINT into a flag; a second signal of the kind ends at once.
+def stop_requests() -> Iterator[StopRequest]:
+    """Turn SIGTERM and SIGINT into a flag; a second signal of the same kind ends at once.
 
-    Outside of the main thread, where Python has no signals, the flag never rises.
+    Outside of the main thread, where Python cannot handle signals, the flag is never set.
     """
-    stop = Stop()
+    stop = StopRequest()
     if threading.current_thread() is not threading.main_thread():
         yield stop
         return

@@ -1,10 +1,8 @@
-"""Training samples: the dataset class, the mix of street frames and proxies, the batch loader."""
+"""Training samples: the dataset, the mix of street frames and proxies, the batch loader."""
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -13,23 +11,23 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from meta_ood.data.frames import Frame
-from meta_ood.inference.batches import Batch, Sample, read
+from meta_ood.inference.batches import Batch, Sample, read, read_ahead
+from meta_ood.training.transforms import paste
 
 Transform = Callable[[Tensor, Tensor, np.random.Generator], tuple[Tensor, Tensor]]
 
-
-Plan = npt.NDArray[np.int64]
-"""(n, 2): what an epoch sees, in this order: a frame, and the proxy pasted into it or -1."""
+EpochPlan = npt.NDArray[np.int64]
+"""``(n, 2)``, a row per sample: the frame's index, and the index of the proxy to paste or -1."""
 
 
 @dataclass
 class SegmentationDataset(Dataset[Sample]):
-    """Frames, decoded and kept in memory as long as they fit.
+    """Frames that are decoded when needed and kept in memory as far as they fit.
 
     Attributes:
-        frames: What ``prepare`` wrote; several datasets are one after joining their lists.
+        frames: Frames that ``prepare`` wrote; several datasets are combined by joining their lists.
         transform: Applied by :meth:`draw`; plain indexing gives the whole frame.
-        cache: Bytes of decoded frames that are kept; 0 keeps none.
+        cache: Bytes of decoded frames that are kept (default: 512 MB); 0 keeps none.
     """
 
     frames: Sequence[Frame]
@@ -46,7 +44,7 @@ class SegmentationDataset(Dataset[Sample]):
         """Return frame `index` as it is on disk.
 
         Raises:
-            ValueError: If image and target differ in size.
+            ValueError: If a file is damaged, or image and target differ in size.
         """
         sample = self._kept.get(index)
         if sample is None:
@@ -58,19 +56,17 @@ class SegmentationDataset(Dataset[Sample]):
         return sample
 
     def draw(self, index: int, pasted: int, seed: Sequence[int]) -> Sample:
-        """Return frame `index`, transformed by the draws that belong to `seed`.
+        """Return frame `index`, augmented.
 
         Args:
-            index: The frame.
-            pasted: The proxy of which an object is pasted into it before; -1: none.
-            seed: Decides all draws.
+            index: Index of the frame.
+            pasted: Index of the proxy of which an object is pasted into the frame first; -1: none.
+            seed: Decides all random draws.
         """
         sample = self[index]
         image, target = sample.image, sample.target
         generator = np.random.default_rng(seed)
         if pasted >= 0:
-            from meta_ood.training.transforms import paste
-
             proxy = self[pasted]
             image, target = paste(image, target, proxy.image, proxy.target, generator)
         if self.transform is not None:
@@ -80,19 +76,22 @@ class SegmentationDataset(Dataset[Sample]):
 
 def mix_proxies(
     streets: int, proxies: int, ratio: float, *, seed: int, epoch: int, redraw: bool = True, style: str = "whole"
-) -> Plan:
-    """Return what an epoch of OoD training sees: all street frames, some proxies, shuffled.
+) -> EpochPlan:
+    """Return the samples of an epoch of OoD training: all street frames and some proxies, shuffled.
 
     Args:
-        streets, proxies: Numbers of frames; proxies come after the streets in the joined dataset.
+        streets, proxies: Numbers of frames; in the joined dataset proxies follow the streets.
         ratio: Proxies per street frame (published: 0.1). Above the number of proxies they repeat.
-        seed, epoch: The plan is a function of these alone.
-        redraw: Draw other proxies each epoch (published) or always those of epoch 0.
-        style: ``whole``: proxies are frames of their own (published). ``pasted``: each proxy lends an object to a
-            further street frame, drawn at random.
+        seed, epoch: The plan depends on these alone.
+        redraw: Draw new proxies in each epoch (published), or use those of epoch 0 in all.
+        style: ``whole``: proxies are samples (published). ``pasted``: an object of each proxy is pasted into a further
+            street frame, drawn at random.
 
     Returns:
-        ``(n, 2) int64``: an index into ``[streets, proxies]``, and one of a proxy to paste or -1.
+        ``(n, 2) int64``: see :data:`EpochPlan`; indices are those of ``[*streets, *proxies]``.
+
+    Raises:
+        ValueError: If proxies are wanted and there are none.
 
     Examples:
         >>> plan = mix_proxies(4, 10, 0.5, seed=0, epoch=0)[:, 0]
@@ -102,9 +101,12 @@ def mix_proxies(
     wanted = round(ratio * streets)
     if wanted and not proxies:
         raise ValueError("OoD training needs proxies, but their dataset has no frame")
+    # 1. proxies without replacement, in rounds if more are wanted than there are; the last number
+    #    of each seed here keeps the draws of this module independent of each other
     generator = np.random.default_rng((seed, epoch if redraw else 0, 1))
     rounds = [generator.permutation(proxies) for _ in range(-(-wanted // max(proxies, 1)))]
     chosen = streets + np.concatenate([np.empty(0, np.int64), *rounds])[:wanted]
+    # 2. all street frames, then the proxies or the street frames to paste them into
     plan = np.full((streets + wanted, 2), -1, np.int64)
     plan[:streets, 0] = np.arange(streets)
     if style == "pasted":
@@ -112,14 +114,15 @@ def mix_proxies(
         plan[streets:, 1] = chosen
     else:
         plan[streets:, 0] = chosen
+    # 3. a new order in each epoch
     return np.random.default_rng((seed, epoch, 2)).permutation(plan)
 
 
 def hold_out(frames: Sequence[Frame], fraction: float, *, seed: int) -> tuple[list[Frame], list[Frame]]:
-    """Split frames at random into those to learn from and those to validate with.
+    """Return frames to learn from and frames to validate with, split at random.
 
     Args:
-        frames: At least one is learned from.
+        frames: At least one of them is learned from.
         fraction: Share that is held out, rounded down.
         seed: Decides the split.
     """
@@ -131,7 +134,7 @@ def hold_out(frames: Sequence[Frame], fraction: float, *, seed: int) -> tuple[li
 
 def load_batches(
     dataset: SegmentationDataset,
-    plan: Plan,
+    plan: EpochPlan,
     batch_size: int,
     *,
     seed: int,
@@ -146,12 +149,12 @@ def load_batches(
 
     Args:
         dataset: Its transform must give samples of one size.
-        plan: See :func:`mix_proxies`; what is left over after the last full batch is not seen.
+        plan: See :func:`mix_proxies`; samples after the last full batch are left out.
         batch_size: Samples of all processes together.
-        seed, epoch: Of the augmentations.
-        first: Batches to leave out at the start, to resume.
+        seed, epoch: Decide the augmentations.
+        first: Number of batches to skip, when training resumes.
         part: (rank, number of processes): each takes its equal share of every batch.
-        workers: Threads; decoding and augmenting leave the interpreter's lock.
+        workers: Number of threads; decoding and augmenting release Python's global lock.
     """
     rank, processes = part
     share = batch_size // processes
@@ -160,18 +163,14 @@ def load_batches(
         for start in range(first * batch_size, len(plan) - batch_size + 1, batch_size)
         for place in range(start + rank * share, start + (rank + 1) * share)
     ]
-    ahead: deque[Future[Sample]] = deque()
-    with ThreadPoolExecutor(max(1, workers), thread_name_prefix="loader") as pool:
-        try:
-            upcoming = iter(places)
-            samples: list[Sample] = []
-            for _ in places:
-                while len(ahead) < 3 * share and (place := next(upcoming, None)) is not None:
-                    index, pasted = plan[place].tolist()
-                    ahead.append(pool.submit(dataset.draw, index, pasted, (seed, epoch, place)))
-                samples.append(ahead.popleft().result())
-                if len(samples) == share:
-                    yield Batch.of(samples)
-                    samples = []
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+
+    def draw(place: int) -> Sample:
+        index, pasted = plan[place].tolist()
+        return dataset.draw(index, pasted, (seed, epoch, place))
+
+    samples: list[Sample] = []
+    for sample in read_ahead(draw, places, workers, ahead=3 * share):
+        samples.append(sample)
+        if len(samples) == share:
+            yield Batch.of(samples)
+            samples = []

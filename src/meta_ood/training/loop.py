@@ -1,4 +1,4 @@
-"""The training loop, in plain sight, on Lightning Fabric."""
+"""The training loop, on Lightning Fabric, which runs it on a CPU, a GPU, or under torchrun."""
 
 from __future__ import annotations
 
@@ -20,64 +20,50 @@ from torch import Tensor, nn
 
 from meta_ood.config import OptimisationParams
 from meta_ood.data.context import Log, Machine, progress
+from meta_ood.data.labels import IGNORE, OOD
 from meta_ood.inference.batches import Batch, to_unit_range
+from meta_ood.inference.processes import end_with_parent
 from meta_ood.models import upsample
 from meta_ood.models.device import device_of, set_tf32
-from meta_ood.training.checkpoints import load_state, save_state, stop_requests
-from meta_ood.training.loader import Plan, SegmentationDataset, load_batches
-from meta_ood.training.losses import Counts, Objective, count
-from meta_ood.training.optimisation import follow, learning_rate, make_optimizer, train_mode
-from meta_ood.training.validation import Validation, mean_iou, separation, validate
+from meta_ood.training.checkpoints import load_checkpoint, save_checkpoint, stop_requests
+from meta_ood.training.loader import EpochPlan, SegmentationDataset, load_batches
+from meta_ood.training.losses import Objective, PixelCounts, count
+from meta_ood.training.optimisation import learning_rate, make_optimizer, train_mode, update_ema
+from meta_ood.training.validation import Validation, validate, validation_metrics
 
 logger = logging.getLogger(__name__)
 
-_LOG_EVERY = 10  # steps
+_LOG_EVERY = 10  # steps: curves stay readable and logging costs nothing
 
 
 class DivergedError(ValueError):
-    """The loss is no finite number."""
+    """The loss is not a finite number."""
 
 
 @dataclass
-class State:
-    """Where training stands; goes to disk as a plain dict.
+class TrainingState:
+    """Position and results of a training; stored in checkpoints as a plain dict.
 
     Attributes:
-        step: Steps done.
-        loss: Mean of the last steps that were logged.
-        recent: Losses since then.
-        looks: What validation saw last.
-        best: What it saw when it was best.
-        stale: How often it has looked since then.
+        step: Number of steps done.
+        loss: Mean over the steps that were logged last.
+        recent: Loss, its in-distribution term and its OoD term of each step since then.
+        metrics: The last validation metrics.
+        best: The best validation metrics, with ``selection_metric`` and ``step``.
+        stale: Number of validations since then.
     """
 
     step: int = 0
     loss: float = math.nan
-    recent: list[float] = field(default_factory=list)
-    looks: dict[str, float] = field(default_factory=dict)
+    recent: list[list[float]] = field(default_factory=list)
+    metrics: dict[str, float] = field(default_factory=dict)
     best: dict[str, float] = field(default_factory=dict)
     stale: int = 0
 
 
-def launch(machine: Machine, precision: str = "float32") -> Fabric:
-    """Return Fabric on this machine's device; under torchrun on all of its processes."""
-    processes = int(os.environ.get("WORLD_SIZE", "1"))
-    local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    fabric = Fabric(
-        accelerator=device_of(machine).type,
-        devices=local,
-        num_nodes=processes // local,
-        strategy="ddp_find_unused_parameters_true" if processes > 1 else "auto",
-        precision="bf16-mixed" if precision == "bfloat16" else "32-true",
-    )
-    fabric.launch()
-    set_tf32(precision, fabric.device)
-    return fabric
-
-
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Draw fresh weights from `seed`, and leave torch's generator as it was."""
+    """Seed torch's generator within the context, and restore its state afterwards."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         yield
@@ -86,7 +72,7 @@ def seeded(seed: int) -> Iterator[None]:
 def fit(
     network: nn.Module,
     dataset: SegmentationDataset,
-    plan: Callable[[int], Plan],
+    plan: Callable[[int], EpochPlan],
     objective: Objective,
     params: OptimisationParams,
     *,
@@ -104,36 +90,37 @@ def fit(
     Args:
         network: See :mod:`meta_ood.models`; ends on the CPU in eval mode, with the weights to keep.
         dataset: With a transform that gives crops of one size.
-        plan: Epoch -> indices into `dataset`; every epoch has the same length.
+        plan: Epoch -> samples; every epoch has the same length.
         objective: The loss.
         params: Optimisation.
         num_classes: C.
-        seed: With step and rank it decides every draw, so that a resumed run draws the same.
+        seed: With step and rank it decides every draw, so that a resumed training draws the same.
         machine: Device and loader threads; no effect on the result beyond rounding.
-        log: Takes the curves.
-        validation: Looked at every ``validate_every`` epochs and at the end.
-        resume: Folder for states; a state in it is continued at the exact sample. Who calls forgets it once the weights
-            are safe.
-        reset_optimizer: Forget the optimizer's moments at the start of every epoch, as published.
-        what: The progress bar's title.
+        log: Receives the curves.
+        validation: Validated every ``validate_every`` epochs and at the end.
+        resume: Folder for checkpoints; one that is found there is continued at the exact sample. The caller deletes it
+            after the weights are saved.
+        reset_optimizer: Reset the optimizer's state at the start of every epoch, as published.
+        what: Title of the progress bar.
 
     Returns:
         ``steps``, ``loss`` (mean of the last steps), and of the weights that were kept ``step``, ``miou`` and
-        ``separation``; no times, so that equal runs give equal figures.
+        ``proxy_auroc``; no times, so that equal runs return equal values.
 
     Raises:
-        DivergedError: If the loss is not finite; names the step, the images and the last state.
-        ValueError: If an epoch has fewer frames than a batch.
+        DivergedError: If the loss is not finite; names the step, the images and the last checkpoint.
+        ValueError: If an epoch has fewer frames than a step.
     """
-    fabric = launch(machine, params.precision)
+    fabric = _launch(machine, params.precision)
     epoch_steps = _epoch_steps(params, len(plan(0)), fabric.world_size)
-    run = _Run(fabric, network, params, epoch_steps * params.epochs, resume, what)
+    trainer = _Trainer(fabric, network, params, epoch_steps * params.epochs, resume, what)
     batches: Iterator[Batch] = iter(())
-    first = run.state.step
-    bar = progress(range(first, run.steps), what, unit="step")
+    first = trainer.state.step
+    bar = progress(range(first, trainer.steps), what, unit="step")
     clock = time.perf_counter()
     with stop_requests() as stop:
         for step in bar:
+            # 1. samples of this step; a resumed training begins within an epoch
             epoch, position = divmod(step, epoch_steps)
             if position == 0 or step == first:
                 batches = load_batches(
@@ -146,31 +133,37 @@ def fit(
                     part=(fabric.global_rank, fabric.world_size),
                     workers=machine.workers,
                 )
-            if position == 0 and reset_optimizer:
-                run.optimizer.state.clear()
             group = [next(batches) for _ in range(params.accumulate)]
-            torch.manual_seed(_mix(seed, step, fabric.global_rank))  # dropout
-            stopping = run.take_step(group, objective, num_classes, bool(stop))
-            if len(run.state.recent) == _LOG_EVERY or run.state.step == run.steps:
+            # 2. learn from them
+            if position == 0 and reset_optimizer:
+                trainer.optimizer.state.clear()
+            torch.manual_seed(_step_seed(seed, step, fabric.global_rank))  # dropout
+            stopping = trainer.take_step(group, objective, num_classes, bool(stop))
+            if len(trainer.state.recent) == _LOG_EVERY or trainer.state.step == trainer.steps:
                 seconds, clock = time.perf_counter() - clock, time.perf_counter()
-                _report(run, log, bar, params, seconds)
-            if validation and position + 1 == epoch_steps and _due(params, epoch):
-                run.look(validation, num_classes)
+                trainer.log_recent(log, bar, seconds)
+            # 3. validate at the end of an epoch
+            if validation and position + 1 == epoch_steps and _is_due(params, epoch):
+                trainer.validate(validation, num_classes)
                 if fabric.is_global_zero:
-                    log({f"validation/{k}": v for k, v in run.state.looks.items()}, run.state.step)
+                    metrics = {f"validation/{k}": v for k, v in trainer.state.metrics.items()}
+                    log(metrics, trainer.state.step)
                 clock = time.perf_counter()
-            if stopping or run.state.step % params.checkpoint_every == 0:
-                run.remember()
+            # 4. save a checkpoint; end if asked to, or if nothing gets better
+            if stopping or trainer.state.step % params.checkpoint_every == 0:
+                trainer.save_checkpoint()
             if stopping:
-                stop.leave()
-            if params.patience and run.state.stale >= params.patience:
-                logger.info("%s: no better for %d looks; done", what, run.state.stale)
+                # The first process writes: if another left before, torchrun would kill it.
+                fabric.barrier()
+                stop.exit_gracefully()
+            if params.patience and trainer.state.stale >= params.patience:
+                logger.info("%s: not better for %d validations", what, trainer.state.stale)
                 break
-    return run.finish()
+    return trainer.finish()
 
 
-class _Run:
-    """Network, optimizer and state of one training, and what a step does to them."""
+class _Trainer:
+    """Network, optimizer and state of one training."""
 
     def __init__(
         self, fabric: Fabric, network: nn.Module, params: OptimisationParams, steps: int, resume: Path | None, what: str
@@ -184,102 +177,139 @@ class _Run:
         network.to(memory_format=torch.channels_last)
         self.network = network
         self.optimizer = make_optimizer(self.network, params)
-        self.average = copy.deepcopy(network) if params.ema else None
-        self.state = State()
-        self.kept: dict[str, Tensor] | None = None
-        if resume and (saved := load_state(resume)):
+        self.ema = copy.deepcopy(network) if params.ema else None
+        self.state = TrainingState()
+        self.kept: dict[str, Tensor] | None = None  # weights of the best validation
+        if resume and (saved := load_checkpoint(resume)):
             self.network.load_state_dict(saved["network"])
             self.optimizer.load_state_dict(saved["optimizer"])
-            if self.average is not None:
-                self.average.load_state_dict(saved["average"])
-            self.state, self.kept = State(**saved["state"]), saved["kept"]
+            if self.ema is not None:
+                self.ema.load_state_dict(saved["ema"])
+            self.state, self.kept = TrainingState(**saved["state"]), saved["kept"]
             logger.info("%s: resuming after step %d of %d", what, self.state.step, steps)
+        # After loading: Fabric and torch.compile wrap the same parameters.
         module = torch.compile(network) if params.compile else network
         self.wrapped, self.stepper = fabric.setup(cast(nn.Module, module), self.optimizer)
 
     def take_step(self, group: list[Batch], objective: Objective, num_classes: int, stop: bool) -> bool:
-        """Learn from one group of batches; return whether any process was asked to stop."""
+        """Update the weights with one group of batches; return whether a process has to stop."""
+        done = self.state.step / self.steps
         rate = learning_rate(self.params, self.state.step, self.steps)
         for options in self.optimizer.param_groups:
             options["lr"] = rate
-        counts, stopping = _counts(self.fabric, group, num_classes, stop)
+        # 1. the pixels that the loss is a mean over: those of all batches and processes
+        counts, stopping = _total_counts(self.fabric, group, num_classes, stop)
+        # 2. gradients, summed over the batches
         train_mode(self.network, self.params.batch_norm)
         self.stepper.zero_grad()
-        loss = torch.zeros((), device=self.fabric.device)
+        terms = torch.zeros(2, device=self.fabric.device)  # the loss, and its in-distribution term
         for number, batch in enumerate(group, start=1):
             images = to_unit_range(batch.images.to(self.fabric.device))
-            targets = batch.targets.to(self.fabric.device)
             images = images.contiguous(memory_format=torch.channels_last)
+            targets = batch.targets.to(self.fabric.device)  # (N, H, W)
+            # processes exchange gradients once, after the last batch
             with self.fabric.no_backward_sync(self.wrapped, enabled=number < len(group)):
                 logits = self.wrapped(images)
                 size = (targets.shape[1], targets.shape[2])
                 logits = upsample(logits, size, bool(self.network.align_corners))
-                share = objective(logits, targets, counts, self.state.step / self.steps)
+                share = objective(logits, targets, counts, done)
                 self.fabric.backward(share * self.fabric.world_size)  # DDP takes the mean
-            loss += share.detach()
-        value = float(_sum(self.fabric, loss))
-        if not math.isfinite(value):
+            with torch.no_grad():
+                known = targets.masked_fill(targets == OOD, IGNORE)
+                inside = objective(logits, known, counts, done) if counts.ood else share
+            terms += torch.stack([share, inside]).detach()
+        # 3. no step with a loss that is not finite: the last checkpoint stays good
+        loss, inside = _sum(self.fabric, terms).tolist()
+        if not math.isfinite(loss):
             names = ", ".join(name for batch in group for name in batch.image_ids)
             where = f"; last good state: {self.resume}" if self.resume else ""
             raise DivergedError(
-                f"{self.what}: the loss is {value} at step {self.state.step + 1}; images: {names}{where}"
+                f"{self.what}: the loss is {loss} at step {self.state.step + 1}; images: {names}{where}"
             )
+        # 4. the step
         if self.params.gradient_clip:
             self.fabric.clip_gradients(self.wrapped, self.stepper, max_norm=self.params.gradient_clip)
         self.stepper.step()
-        if self.average is not None:
-            follow(self.average, self.network, self.params.ema)
+        if self.ema is not None:
+            update_ema(self.ema, self.network, self.params.ema)
         self.state.step += 1
-        self.state.recent.append(value)
+        self.state.recent.append([loss, inside, loss - inside])
         return stopping
 
-    def look(self, validation: Validation, num_classes: int) -> None:
-        """Validate the weights as they would be kept now; keep them if they are the best."""
-        network = self.network if self.average is None else self.average
+    def validate(self, validation: Validation, num_classes: int) -> None:
+        """Validate the weights that would be kept now; remember them if they are the best."""
+        network = self.network if self.ema is None else self.ema
+        # each process takes its share of the frames, and counts add up
         frames = range(self.fabric.global_rank, len(validation.dataset), self.fabric.world_size)
-        confusion, histograms = validate(network, validation.dataset, frames, num_classes, device=self.fabric.device)
-        confusion = _sum(self.fabric, confusion)
-        histograms = _sum(self.fabric, histograms)
-        looks = {"miou": mean_iou(confusion)}
-        if validation.proxies and int(histograms[0].sum()):
-            looks["separation"] = separation(histograms[0], histograms[1])
-        self.state.looks = looks
-        merit = sum(looks.values()) / len(looks)
-        if not self.state.best or merit > self.state.best["merit"]:
-            self.state.best = {**looks, "merit": merit, "step": self.state.step}
+        confusion, entropies = validate(network, validation.dataset, frames, num_classes, device=self.fabric.device)
+        confusion, entropies = _sum(self.fabric, confusion), _sum(self.fabric, entropies)
+        metrics = validation_metrics(confusion, entropies if validation.proxies else None)
+        self.state.metrics = metrics
+        selection_metric = sum(metrics.values()) / len(metrics)
+        if not self.state.best or selection_metric > self.state.best["selection_metric"]:
+            self.state.best = {**metrics, "selection_metric": selection_metric, "step": self.state.step}
             self.state.stale = 0
             if self.params.keep == "best":
                 self.kept = copy.deepcopy(network.state_dict())
         else:
             self.state.stale += 1
 
-    def remember(self) -> None:
-        """Write everything to disk, to be continued."""
+    def log_recent(self, log: Log, bar: Any, seconds: float) -> None:
+        """Write the means of the last steps to the log and to the progress bar."""
+        recent, self.state.recent = self.state.recent, []
+        loss, inside, ood = (sum(values) / len(recent) for values in zip(*recent, strict=True))
+        self.state.loss = loss
+        rate = learning_rate(self.params, self.state.step - 1, self.steps)
+        speed = len(recent) * self.params.batch_size * self.params.accumulate / seconds
+        bar.set_postfix({"loss": f"{loss:.4f}", "lr": f"{rate:.1e}", "img_s": f"{speed:.1f}"}, refresh=False)
+        if self.fabric.is_global_zero:
+            curves = {"loss": loss, "learning_rate": rate, "images_per_second": speed}
+            if ood:
+                curves |= {"loss_in": inside, "loss_ood": ood}
+            log({f"train/{name}": value for name, value in curves.items()}, self.state.step)
+
+    def save_checkpoint(self) -> None:
+        """Write everything that is needed to continue; only the first process writes."""
         if self.resume and self.fabric.is_global_zero:
-            average = {} if self.average is None else self.average.state_dict()
-            save_state(
-                self.resume,
-                {
-                    "network": self.network.state_dict(),
-                    "optimizer": self.optimizer.state_dict(),
-                    "average": average,
-                    "kept": self.kept,
-                    "state": asdict(self.state),
-                },
-            )
+            state = {
+                "network": self.network.state_dict(),
+                "optimizer": self.optimizer.state_dict(),
+                "ema": {} if self.ema is None else self.ema.state_dict(),
+                "kept": self.kept,
+                "state": asdict(self.state),
+            }
+            save_checkpoint(self.resume, state)
 
     def finish(self) -> dict[str, float]:
-        """Leave the weights to keep in the network, on the CPU; return the figures."""
+        """Leave the weights to keep in the network, on the CPU; return the metrics."""
         if self.kept is not None:
             self.network.load_state_dict(self.kept)
-        elif self.average is not None:
-            self.network.load_state_dict(self.average.state_dict())
+        elif self.ema is not None:
+            self.network.load_state_dict(self.ema.state_dict())
         self.network.cpu().eval()
         self.fabric.barrier()
-        last = {**self.state.looks, "step": self.state.step}
-        looks = self.state.best if self.kept is not None else last
-        figures = {"loss": self.state.loss, "steps": float(self.state.step), **looks}
-        return {name: round(value, 6) for name, value in figures.items()}
+        last = {**self.state.metrics, "step": self.state.step}
+        kept = self.state.best if self.kept is not None else last
+        metrics = {"loss": self.state.loss, "steps": float(self.state.step), **kept}
+        return {name: round(value, 6) for name, value in metrics.items()}
+
+
+def _launch(machine: Machine, precision: str) -> Fabric:
+    """Return Fabric on this machine's device; under torchrun on all of its processes."""
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    fabric = Fabric(
+        accelerator=device_of(machine).type,
+        devices=local,
+        num_nodes=processes // local,
+        # unused parameters: those of auxiliary heads
+        strategy="ddp_find_unused_parameters_true" if processes > 1 else "auto",
+        precision="bf16-mixed" if precision == "bfloat16" else "32-true",
+    )
+    fabric.launch()
+    end_with_parent()
+    set_tf32(precision, fabric.device)
+    return fabric
 
 
 def _epoch_steps(params: OptimisationParams, frames: int, processes: int) -> int:
@@ -293,26 +323,25 @@ def _epoch_steps(params: OptimisationParams, frames: int, processes: int) -> int
     return frames // together
 
 
-def _mix(seed: int, step: int, rank: int) -> int:
-    """Return a seed of their own for each step and process."""
+def _step_seed(seed: int, step: int, rank: int) -> int:
+    """Return a different seed for each step and process."""
     return int(np.random.SeedSequence((seed, step, rank)).generate_state(1)[0])
 
 
-def _due(params: OptimisationParams, epoch: int) -> bool:
+def _is_due(params: OptimisationParams, epoch: int) -> bool:
+    """Return whether the epoch ends with a validation."""
     return (epoch + 1) % params.validate_every == 0 or epoch + 1 == params.epochs
 
 
-def _counts(fabric: Fabric, group: list[Batch], num_classes: int, stop: bool) -> tuple[Counts, bool]:
-    """Count the pixels of a step over all of its batches and processes; share the wish to stop."""
+def _total_counts(fabric: Fabric, group: list[Batch], num_classes: int, stop: bool) -> tuple[PixelCounts, bool]:
+    """Count the pixels of a step over all batches and processes; share the request to stop."""
     parts = [count(batch.targets, num_classes) for batch in group]
-    sums = torch.tensor(
-        [sum(p.pixels for p in parts), sum(p.inside for p in parts), sum(p.ood for p in parts), float(stop)],
-        dtype=torch.float64,
-    )
+    columns = zip(*((part.pixels, part.inside, part.ood) for part in parts), strict=True)
+    sums = torch.tensor([*map(sum, columns), float(stop)], dtype=torch.float64)
     if fabric.world_size > 1:
         sums = _sum(fabric, sums.to(fabric.device)).cpu()
     pixels, inside, ood, stopping = sums.tolist()
-    return Counts(pixels, inside, ood), stopping > 0
+    return PixelCounts(pixels, inside, ood), stopping > 0
 
 
 def _sum(fabric: Fabric, values: Tensor) -> Tensor:
@@ -320,18 +349,3 @@ def _sum(fabric: Fabric, values: Tensor) -> Tensor:
     total = fabric.all_reduce(values, reduce_op="sum")
     assert isinstance(total, Tensor)
     return total
-
-
-def _report(run: _Run, log: Log, bar: Any, params: OptimisationParams, seconds: float) -> None:
-    """Write the mean of the last steps to the log and to the progress bar."""
-    recent, run.state.recent = run.state.recent, []
-    run.state.loss = sum(recent) / len(recent)
-    rate = learning_rate(params, run.state.step - 1, run.steps)
-    speed = len(recent) * params.batch_size * params.accumulate / seconds
-    said = {"loss": f"{run.state.loss:.4f}", "lr": f"{rate:.1e}", "img_s": f"{speed:.1f}"}
-    bar.set_postfix(said, refresh=False)
-    if run.fabric.is_global_zero:
-        log(
-            {"train/loss": run.state.loss, "train/learning_rate": rate, "train/images_per_second": speed},
-            run.state.step,
-        )

@@ -1,9 +1,9 @@
 """The training objectives: what a network learns at in-distribution and at OoD pixels.
 
-Every loss has the signature ``loss(logits, target, ood_weight, counts=None, **options)``, returns a scalar, and gives
-void pixels neither cost nor gradient. ``counts`` are the pixels that a mean runs over: by default those of `target`,
-and in training those of the whole batch, of which `target` may be one process's share; so parts add up to the loss of
-the whole.
+Every loss has the signature ``loss(logits, target, ood_weight, counts=None, **options)``, returns a
+scalar, and gives void pixels neither cost nor gradient. ``counts`` are the pixels that a mean runs
+over: by default those of `target`, and in training those of the whole batch, of which `target` may
+be one process's share; so parts add up to the loss of the whole.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _CHUNK = 1 << 14  # [px] on the CPU: a chunk of C x 2^14 floats stays in the cac
 
 
 @dataclass(frozen=True)
-class Counts:
+class PixelCounts:
     """How many pixels a mean runs over: all of them, those with a train id, and OoD ones."""
 
     pixels: float
@@ -32,7 +32,7 @@ class Counts:
     ood: float
 
 
-Objective = Callable[[Tensor, Tensor, Counts, float], Tensor]
+Objective = Callable[[Tensor, Tensor, PixelCounts, float], Tensor]
 """``objective(logits, target, counts, done)``: `done` in [0, 1] is how far training is."""
 
 
@@ -40,7 +40,7 @@ Loss = Callable[..., Tensor]
 """``loss(logits, target, ood_weight, counts=None, **options)``; see the module's text."""
 
 
-def count(target: Tensor, num_classes: int) -> Counts:
+def count(target: Tensor, num_classes: int) -> PixelCounts:
     """Count the pixels of a target.
 
     Args:
@@ -49,21 +49,25 @@ def count(target: Tensor, num_classes: int) -> Counts:
 
     Examples:
         >>> count(torch.tensor([0, 18, 254, 255], dtype=torch.uint8), 19)
-        Counts(pixels=4, inside=2, ood=1)
+        PixelCounts(pixels=4, inside=2, ood=1)
     """
     inside = int((target < num_classes).sum())
-    return Counts(target.numel(), inside, int((target == OOD).sum()))
+    return PixelCounts(target.numel(), inside, int((target == OOD).sum()))
 
 
 def entropy_maximization(
-    logits: Tensor, target: Tensor, ood_weight: float, counts: Counts | None = None, normalisation: str = "published"
+    logits: Tensor,
+    target: Tensor,
+    ood_weight: float,
+    counts: PixelCounts | None = None,
+    normalisation: str = "published",
 ) -> Tensor:
     r"""Cross entropy at known pixels, cross entropy to the uniform distribution at OoD pixels.
 
     .. math:: L = \frac{1}{Z} \Big[(1-\lambda) \sum_{x\,in} -\log p_{y(x)}(x)
               + \frac{\lambda}{C} \sum_{x\,OoD} \sum_c -\log p_c(x)\Big]
 
-    (METHOD.md G2; Chan, Rottmann & Gottschalk, ICCV 2021, eq. 2-4.)
+    (docs/method.md, section 2; Chan, Rottmann & Gottschalk, ICCV 2021, eq. 2-4.)
 
     Args:
         logits: ``(N, C, H, W)`` floats.
@@ -98,7 +102,7 @@ def entropy_maximization(
     return _weighted(logits, target, (1 - ood_weight) / total, ood_weight / total)
 
 
-def cross_entropy(logits: Tensor, target: Tensor, ood_weight: float = 0.0, counts: Counts | None = None) -> Tensor:
+def cross_entropy(logits: Tensor, target: Tensor, ood_weight: float = 0.0, counts: PixelCounts | None = None) -> Tensor:
     """Mean cross entropy over the pixels with a train id; OoD pixels count as void.
 
     Examples:
@@ -110,7 +114,7 @@ def cross_entropy(logits: Tensor, target: Tensor, ood_weight: float = 0.0, count
     return _weighted(logits, target, 1 / max(counts.inside, 1), 0.0)
 
 
-def outlier_exposure(logits: Tensor, target: Tensor, ood_weight: float, counts: Counts | None = None) -> Tensor:
+def outlier_exposure(logits: Tensor, target: Tensor, ood_weight: float, counts: PixelCounts | None = None) -> Tensor:
     """Mean cross entropy at known pixels plus λ times the mean cross entropy to uniform at OoD.
 
     The form of Hendrycks, Mazeika & Dietterich (ICLR 2019): each mean runs over its own pixels, and the first term
@@ -124,7 +128,7 @@ def energy_hinge(
     logits: Tensor,
     target: Tensor,
     ood_weight: float,
-    counts: Counts | None = None,
+    counts: PixelCounts | None = None,
     margin_in: float = -12.0,
     margin_ood: float = -6.0,
 ) -> Tensor:
@@ -142,7 +146,7 @@ def energy_hinge(
     return cross_entropy(logits, target, counts=counts) + ood_weight * hinges
 
 
-def unknown_class(logits: Tensor, target: Tensor, ood_weight: float, counts: Counts | None = None) -> Tensor:
+def unknown_class(logits: Tensor, target: Tensor, ood_weight: float, counts: PixelCounts | None = None) -> Tensor:
     """Cross entropy with one more class, "unknown", for OoD pixels: the baseline of the field.
 
     The softmax does not see a shift of all logits, so that the further class may have the fixed logit 0: its
@@ -185,7 +189,7 @@ def ood_objective(params: TrainParams) -> Objective:
             f"known: {', '.join(sorted(known)) or 'none'}"
         )
 
-    def objective(logits: Tensor, target: Tensor, counts: Counts, done: float) -> Tensor:
+    def objective(logits: Tensor, target: Tensor, counts: PixelCounts, done: float) -> Tensor:
         risen = min(1.0, done / params.ood_weight_ramp) if params.ood_weight_ramp else 1.0
         return loss(logits, target, params.ood_weight * risen, counts=counts, **params.loss_options)
 

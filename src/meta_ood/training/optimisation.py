@@ -20,12 +20,16 @@ def learning_rate(params: OptimisationParams, step: int, steps: int) -> float:
         0.05
     """
     done = step / steps
-    factors = {"constant": 1.0, "cosine": (1 + math.cos(math.pi * done)) / 2, "poly": math.pow(1 - done, 0.9)}
+    factors = {
+        "constant": 1.0,
+        "cosine": (1 + math.cos(math.pi * done)) / 2,
+        "poly": math.pow(1 - done, 0.9),  # the exponent of DeepLab (Chen et al., 2018)
+    }
     return params.learning_rate * factors[params.schedule]
 
 
 def make_optimizer(network: nn.Module, params: OptimisationParams) -> torch.optim.Optimizer:
-    """Return the optimizer; weight decay spares biases and normalisation."""
+    """Return the optimizer; biases and parameters of normalisation have no weight decay."""
     weights = [p for p in network.parameters() if p.ndim > 1]
     others = [p for p in network.parameters() if p.ndim <= 1]
     groups = [{"params": weights, "weight_decay": params.weight_decay}, {"params": others, "weight_decay": 0.0}]
@@ -37,8 +41,8 @@ def make_optimizer(network: nn.Module, params: OptimisationParams) -> torch.opti
 
 
 @torch.no_grad()
-def follow(average: nn.Module, network: nn.Module, decay: float) -> None:
-    """Move an exponential moving average of the weights; take buffers as they are."""
+def update_ema(average: nn.Module, network: nn.Module, decay: float) -> None:
+    """Move the exponential moving average of the weights by a step; copy the buffers."""
     for own, new in zip(average.parameters(), network.parameters(), strict=True):
         own.lerp_(new, 1 - decay)
     for kept, buffer in zip(average.buffers(), network.buffers(), strict=True):
@@ -46,7 +50,7 @@ def follow(average: nn.Module, network: nn.Module, decay: float) -> None:
 
 
 def train_mode(network: nn.Module, batch_norm: str) -> None:
-    """Switch to training; `batch_norm` ``frozen`` keeps the running statistics in use."""
+    """Put a network into training mode; with ``frozen`` BatchNorm keeps its running statistics."""
     network.train()
     if batch_norm == "frozen":
         for module in network.modules():

@@ -20,13 +20,10 @@ from meta_ood.data.labels import IGNORE, OOD
 class Augmentation:
     """Scale jitter, crop, flip and colour jitter, in this order.
 
-    Attributes:
-        crop: Side of the square that comes out [px].
-        scale_jitter: The image is enlarged by a factor drawn log-uniformly from [1 - s, 1 / (1 - s)].
-        colour_jitter: Brightness, contrast and saturation are each multiplied by a factor from [1 - c, 1 + c].
-        flip: Probability of a horizontal flip.
-        An image that is smaller than the crop is padded, never stretched: black in the image, IGNORE in:
-        the target.
+    Attributes: crop: Side of the square that comes out [px]. scale_jitter: The image is enlarged by a factor drawn
+    log-uniformly from [1 - s, 1 / (1 - s)]. colour_jitter: Brightness, contrast and saturation are each multiplied by a
+    factor from [1 - c, 1 + c]. flip: Probability of a horizontal flip. An image that is smaller than the crop is
+    padded, never stretched: black in the image, IGNORE in: the target.
     """
 
     crop: int
@@ -37,13 +34,10 @@ class Augmentation:
     def __call__(self, image: Tensor, target: Tensor, generator: np.random.Generator) -> tuple[Tensor, Tensor]:
         """Draw one augmentation and apply it to both.
 
-        Args:
-            image: ``(3, H, W) uint8``.
-            target: ``(H, W) uint8``.
-            generator: Source of all draws; the same number of draws whatever the image.
+        Args: image: ``(3, H, W) uint8``. target: ``(H, W) uint8``. generator: Source of all draws; the same number of
+        draws whatever the image.
 
-        Returns:
-            ``(3, crop, crop) uint8`` and ``(crop, crop) uint8``.
+        Returns: ``(3, crop, crop) uint8`` and ``(crop, crop) uint8``.
         """
         draws = generator.random(7)
         enlarge = math.exp((2 * draws[0] - 1) * -math.log(1 - self.scale_jitter))
@@ -88,13 +82,10 @@ def paste(
     row lies below a horizon at 35 %, so that near objects are large. Half of it lies inside at least. The edge is
     blended over about two pixels, and the object's brightness moves up to half way to that of the place.
 
-    Args:
-        image, target: ``(3, H, W) uint8`` and ``(H, W) uint8``, not changed.
-        proxy, proxy_target: The same of a proxy of any size; without OoD pixels nothing is pasted.
-        generator: Source of all draws.
+    Args: image, target: ``(3, H, W) uint8`` and ``(H, W) uint8``, not changed. proxy, proxy_target: The same of a proxy
+    of any size; without OoD pixels nothing is pasted. generator: Source of all draws.
 
-    Returns:
-        New image and target of the same size; the object's pixels are OOD.
+    Returns: New image and target of the same size; the object's pixels are OOD.
     """
     draws = generator.random(5)
     regions, number = label(proxy_target.numpy() == OOD)

@@ -1,69 +1,60 @@
-"""How good a network is while it trains: mIoU of the known classes, separation of the proxies."""
+"""Quality of a network while it trains: mIoU of the known classes, AUROC of held-out proxies."""
 
 from __future__ import annotations
 
-import json
-import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
+import numpy as np
 import torch
+from sklearn.metrics import roc_auc_score
 from torch import Tensor, nn
 
 from meta_ood.data.context import Machine
 from meta_ood.data.labels import OOD
-from meta_ood.inference.batches import Batch, Sample, to_unit_range
+from meta_ood.inference.batches import equal_sizes, to_unit_range
+from meta_ood.metrics.semantic import mean_iou
 from meta_ood.models import upsample
 from meta_ood.models.device import device_of
 from meta_ood.training.loader import SegmentationDataset
 
-_BINS = 1000
+BINS = 1000
+"""Bins of the entropy in [0, 1]: fine enough to choose weights by, and small on a GPU."""
 
 
 @dataclass(frozen=True)
 class Validation:
-    """What is looked at during training.
+    """The frames that a training is validated with.
 
     Attributes:
         dataset: Whole frames: streets, then held-out proxies if there are any.
+        proxies: Whether there are proxies.
     """
 
     dataset: SegmentationDataset
     proxies: bool = False
 
 
-def mean_iou(confusion: Tensor) -> float:
-    """Return the mean IoU over the classes that occur in target or prediction.
+def validation_metrics(confusion: Tensor, entropies: Tensor | None) -> dict[str, float]:
+    """Return ``miou``, and with `entropies` ``proxy_auroc`` if there are OoD pixels.
 
     Args:
-        confusion: ``(C, C)`` pixel counts, rows: target, columns: prediction.
+        confusion, entropies: The counts of :func:`validate`.
 
     Examples:
-        >>> mean_iou(torch.tensor([[3, 1, 0], [0, 4, 0], [0, 0, 0]]))
-        0.775
+        >>> entropies = torch.tensor([[0, 1, 3], [2, 2, 0]])
+        >>> validation_metrics(torch.tensor([[3, 1, 0], [0, 4, 0], [0, 0, 0]]), entropies)
+        {'miou': 0.775, 'proxy_auroc': 0.9375}
     """
-    counts = confusion.double()
-    hits = counts.diagonal()
-    union = counts.sum(0) + counts.sum(1) - hits
-    occurs = union > 0
-    return round(float((hits[occurs] / union[occurs]).mean()), 6) if bool(occurs.any()) else 0.0
-
-
-def separation(outside: Tensor, inside: Tensor) -> float:
-    """Return the AUROC of OoD pixels against known ones from two histograms of a score.
-
-    Args:
-        outside, inside: ``(bins,)`` counts, ascending scores; pixels of one bin count as ties.
-
-    Examples:
-        >>> separation(torch.tensor([0, 1, 3]), torch.tensor([2, 2, 0]))
-        0.9375
-    """
-    out, known = outside.double(), inside.double()
-    below = known.cumsum(0) - known
-    pairs = float(out.sum() * known.sum())
-    return round(float((out * (below + known / 2)).sum()) / pairs, 6) if pairs else float("nan")
+    miou = mean_iou(confusion.cpu().numpy())
+    metrics = {"miou": 0.0 if np.isnan(miou) else round(miou, 6)}
+    if entropies is not None and bool(entropies.any(1).all()):
+        counts = entropies.cpu().numpy()
+        # the score of a pixel is its bin, and pixels of one bin are ties
+        scores, is_ood = np.tile(np.arange(counts.shape[1]), 2), np.repeat([1, 0], counts.shape[1])
+        auroc = roc_auc_score(is_ood, scores, sample_weight=counts.ravel())
+        metrics["proxy_auroc"] = round(float(auroc), 6)
+    return metrics
 
 
 @torch.inference_mode()
@@ -76,68 +67,50 @@ def validate(
     device: torch.device,
     batch_size: int = 8,
 ) -> tuple[Tensor, Tensor]:
-    """Run a network over whole frames and count.
+    """Run a network over whole frames and count pixels.
 
     Args:
-        network: Called in eval mode and left in the mode that it came in.
-        dataset, indices: Which frames.
+        network: Run in eval mode; its mode is restored.
+        dataset, indices: The frames.
         num_classes: C.
-        device: Where the network is.
+        device: Device of the network.
         batch_size: Frames of one size that go through together.
 
     Returns:
-        Confusion ``(C, C)`` and entropy histograms ``(2, bins)`` of OoD and of known pixels, int64, on `device`:
-        additive over frames and processes.
+        Confusion ``(C, C)`` (row: target, column: prediction) and entropy histograms ``(2, BINS)`` of OoD and of known
+        pixels, int64, on `device`. Both add up over frames and processes.
     """
     training = network.training
     network.eval()
     confusion = torch.zeros(num_classes * num_classes, dtype=torch.int64, device=device)
-    histograms = torch.zeros(2, _BINS, dtype=torch.int64, device=device)
+    entropies = torch.zeros(2, BINS, dtype=torch.int64, device=device)
     align: bool = getattr(network, "align_corners", True)
-    for batch in _equal_sizes((dataset[i] for i in indices), batch_size):
-        targets = batch.targets.to(device)
+    for batch in equal_sizes((dataset[i] for i in indices), batch_size):
+        # 1. logits at full size
+        targets = batch.targets.to(device)  # (N, H, W)
         logits = network(to_unit_range(batch.images.to(device)))
         logits = upsample(logits.float(), (targets.shape[1], targets.shape[2]), align)
+        # 2. pairs of target and predicted class at the known pixels
         known = targets < num_classes
         pairs = targets[known].long() * num_classes + logits.argmax(1)[known]
         confusion += torch.bincount(pairs, minlength=len(confusion))
-        bins = (_entropy(logits) * _BINS).long().clamp_(0, _BINS - 1)
+        # 3. the entropy's bin at OoD and at known pixels
+        bins = (_entropy(logits) * BINS).long().clamp_(0, BINS - 1)
         for row, chosen in enumerate((targets == OOD, known)):
-            histograms[row] += torch.bincount(bins[chosen], minlength=_BINS)
+            entropies[row] += torch.bincount(bins[chosen], minlength=BINS)
     network.train(training)
-    return confusion.reshape(num_classes, num_classes), histograms
+    return confusion.reshape(num_classes, num_classes), entropies
 
 
 def evaluate_once(network: nn.Module, validation: Validation, num_classes: int, machine: Machine) -> dict[str, float]:
-    """Return the figures of a network that is not trained here."""
-    device = device_of(machine)
-    confusion, _ = validate(
-        network.to(device), validation.dataset, range(len(validation.dataset)), num_classes, device=device
-    )
+    """Return the mIoU of a network that is not trained here; it ends on the CPU."""
+    device, dataset = device_of(machine), validation.dataset
+    confusion, _ = validate(network.to(device), dataset, range(len(dataset)), num_classes, device=device)
     network.cpu()
-    return {"miou": mean_iou(confusion)}
-
-
-def write_metrics(path: Path, values: Mapping[str, float]) -> None:
-    """Write figures as sorted JSON, atomically."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")  # one a process
-    temporary.write_text(json.dumps(dict(values), indent=2, sort_keys=True) + "\n", "utf-8")
-    temporary.replace(path)
+    return {"miou": validation_metrics(confusion, None)["miou"]}
 
 
 def _entropy(logits: Tensor) -> Tensor:
+    """Return the entropy of the softmax over the classes, divided by its maximum log C."""
     log_p = torch.log_softmax(logits, 1)
     return -(log_p.exp() * log_p).sum(1) / torch.log(torch.tensor(float(logits.shape[1])))
-
-
-def _equal_sizes(samples: Iterator[Sample], most: int) -> Iterator[Batch]:
-    """Group neighbours of one size."""
-    group: list[Sample] = []
-    for sample in samples:
-        if group and (len(group) == most or group[0].image.shape != sample.image.shape):
-            yield Batch.of(group)
-            group = []
-        group.append(sample)
-    if group:
-        yield Batch.of(group)

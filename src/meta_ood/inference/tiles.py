@@ -1,0 +1,85 @@
+"""Logits of images that are too large to go through a network at once."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import grid_sample
+
+
+def tiled_logits(network: nn.Module, pixels: Tensor, tile: int, grid: tuple[int, int]) -> Tensor:
+    """Return a network's logits from overlapping windows, blended on one grid.
+
+    Each point of the grid takes the bilinear values of the windows around it, weighted by its distance from their
+    borders. Windows overlap by at least a quarter.
+
+    Args:
+        network: In eval mode.
+        pixels: ``(N, 3, H, W)`` in [0, 1].
+        tile: Side of a window [px].
+        grid: ``(h, w)`` of the result, spread over the image as the network's ``align_corners`` says.
+
+    Returns:
+        ``(N, C, h, w) float32``.
+    """
+    align: bool = getattr(network, "align_corners", True)
+    device = pixels.device
+    rows, columns = (
+        _positions(size, points, align).to(device) for size, points in zip(pixels.shape[2:], grid, strict=True)
+    )
+    total: Tensor | None = None
+    weights = torch.zeros(grid, device=device)
+    for top, bottom in _windows(pixels.shape[2], tile):
+        for left, right in _windows(pixels.shape[3], tile):
+            # 1. the window's own logits, at the network's stride
+            logits = network(pixels[:, :, top:bottom, left:right]).float()
+            # 2. the points of the grid that lie in the window
+            down = torch.nonzero((rows >= top - 0.5) & (rows < bottom - 0.5))[:, 0]
+            across = torch.nonzero((columns >= left - 0.5) & (columns < right - 0.5))[:, 0]
+            if not len(down) or not len(across):
+                continue
+            # 3. the logits' bilinear values there
+            y, y_weight = _within(rows[down], top, bottom, align)
+            x, x_weight = _within(columns[across], left, right, align)
+            points = torch.stack(torch.meshgrid(x, y, indexing="xy"), -1)  # (h', w', 2)
+            points = points.expand(len(logits), -1, -1, -1)
+            values = grid_sample(logits, points, padding_mode="border", align_corners=align)
+            # 4. their weighted sum over the windows
+            weight = y_weight[:, None] * x_weight
+            if total is None:
+                total = logits.new_zeros(len(logits), logits.shape[1], *grid)
+            total[:, :, down[:, None], across] += values * weight
+            weights[down[:, None], across] += weight
+    assert total is not None
+    return total / weights
+
+
+def _positions(size: int, points: int, align: bool) -> Tensor:
+    """Return where the points of a grid lie along an axis [px]; pixel centres are integers."""
+    if align:
+        return torch.linspace(0, size - 1, points)
+    return (torch.arange(points) + 0.5) * (size / points) - 0.5
+
+
+def _windows(size: int, tile: int) -> list[tuple[int, int]]:
+    """Return windows that cover an axis and overlap by a quarter or more.
+
+    Examples:
+        >>> _windows(100, 64)
+        [(0, 64), (36, 100)]
+    """
+    if size <= tile:
+        return [(0, size)]
+    number = 1 + -(-(size - tile) * 4 // (tile * 3))
+    starts = [round(i * (size - tile) / (number - 1)) for i in range(number)]
+    return [(start, start + tile) for start in starts]
+
+
+def _within(where: Tensor, low: int, high: int, align: bool) -> tuple[Tensor, Tensor]:
+    """Return positions in a window in [-1, 1] as grid_sample takes them, and blending weights."""
+    size = high - low
+    own = where - low
+    place = own * (2 / max(size - 1, 1)) - 1 if align else (2 * own + 1) / size - 1
+    # at least half a pixel, so that the weights of the image's border do not vanish
+    weight = torch.minimum(own + 1, size - own).clamp(min=0.5)
+    return place, weight
