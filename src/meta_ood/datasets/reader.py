@@ -31,6 +31,12 @@ class RawFrame:
     pixels: Callable[[], RgbImage] | None = None
     # where the dataset's label ids tell more than the target: reads them, (H, W) uint8
     label_ids: Callable[[], LabelMap] | None = None
+    labels: Path | None = None  # the label file, if the frame has one alone and it is public
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether its files exist."""
+        return self.image.exists() and (self.labels is None or self.labels.exists())
 
 
 @dataclass(frozen=True)
@@ -79,35 +85,20 @@ class LayoutReader:
             ValueError: If the split is unknown.
         """
         layout = self.layout(**options)
-        found = pairs(layout, root, split)
+        found = list_frames(layout, root, split)
         if not found:
             raise FileNotFoundError(
                 f"{layout.name}: no file of split {split!r} below {root}; expected {expected(layout, split)}"
             )
-        for pair in found:
-            for path, partner in ((pair.image, pair.target), (pair.target, pair.image)):
+        for frame in found:
+            for path, partner in ((frame.image, frame.labels), (frame.labels, frame.image)):
                 if path is not None and not path.exists():
                     raise FileNotFoundError(f"{layout.name}: {path} is missing, the partner of {partner}")
-            yield raw_frame(layout, pair)
+            yield frame
 
 
-@dataclass(frozen=True)
-class Pair:
-    """An image file and its target file; either may be missing on disk."""
-
-    image_id: str
-    scene: str
-    image: Path
-    target: Path | None  # None where labels are not public
-
-    @property
-    def is_complete(self) -> bool:
-        """Whether all files are there."""
-        return self.image.exists() and (self.target is None or self.target.exists())
-
-
-def pairs(layout: Layout, root: Path, split: str, *, left_out: bool = False) -> list[Pair]:
-    """List the pairs of a split in path order, unchecked; or those that it leaves out.
+def list_frames(layout: Layout, root: Path, split: str, *, left_out: bool = False) -> list[RawFrame]:
+    """List the frames of a split in path order, complete or not; or those that it leaves out.
 
     Raises:
         FileNotFoundError: If the root is not there.
@@ -126,14 +117,20 @@ def pairs(layout: Layout, root: Path, split: str, *, left_out: bool = False) -> 
         is_left_out = position in skip or name in layout.drop or name.startswith(without)
         if not only.match(name) or is_left_out != left_out:
             continue
-        image, target = path, locate(following, root, fields) if following else None
-        if layout.lead == "targets" and target is not None:
-            image, target = target, path
+        image, labels = path, locate(following, root, fields) if following else None
+        if layout.lead == "targets" and labels is not None:
+            image, labels = labels, path
         # where files are numbered, the number is part of the frame's name
         image_id = "_".join(fields[key] for key in ("number", "id") if key in fields)
         match = re.search(layout.scene, name)
         scene = match["scene"] if match else fields.get("folder", name)
-        found.append(Pair(image_id, scene, image, target))
+        if labels is None:
+            found.append(RawFrame(image_id, image, scene, partial(void_target, image)))
+            continue
+        target = partial(read_target, labels, layout.labels)
+        pixels = partial(layout.compose, image, labels) if layout.compose else None
+        label_ids = partial(read_label_map, labels) if layout.names else None
+        found.append(RawFrame(image_id, image, scene, target, pixels, label_ids, labels))
     return found
 
 
@@ -174,17 +171,6 @@ def locate(template: str, root: Path, fields: Mapping[str, str]) -> Path:
         return root / filled
     matches = sorted(root.glob(re.sub(r"\{\w+\}", "*", filled)))
     return matches[0] if matches else root / filled
-
-
-def raw_frame(layout: Layout, pair: Pair) -> RawFrame:
-    """Return the frame of a complete pair."""
-    if pair.target is None:
-        void = partial(void_target, pair.image)
-        return RawFrame(pair.image_id, pair.image, pair.scene, void)
-    target = partial(read_target, pair.target, layout.labels)
-    pixels = partial(layout.compose, pair.image, pair.target) if layout.compose else None
-    label_ids = partial(read_label_map, pair.target) if layout.names else None
-    return RawFrame(pair.image_id, pair.image, pair.scene, target, pixels, label_ids)
 
 
 def read_target(path: Path, labels: Mapping[int, int]) -> LabelMap:

@@ -69,7 +69,7 @@ def check_coco(
         if image.file_name in on_disk:
             path = folder / image.file_name
             target = partial(np.full, (image.height, image.width), OOD, np.uint8)
-            frames.append((RawFrame(path.stem, path, path.stem, target), None))
+            frames.append(RawFrame(path.stem, path, path.stem, target))
     checked, more = check_frames("COCO", frames, sample, workers)
     facts = {
         "frames": len(frames),

@@ -13,7 +13,7 @@ from meta_ood.datasets.checks.archives import check_archives
 from meta_ood.datasets.checks.coco import check_coco
 from meta_ood.datasets.checks.findings import Finding, Report, find
 from meta_ood.datasets.checks.layouts import check_layout
-from meta_ood.datasets.reader import Layout, LayoutReader, pairs
+from meta_ood.datasets.reader import Layout, LayoutReader, list_frames
 
 SAMPLE = 64
 """Number of frames that the fast mode decodes: some seconds, and most faults are systematic."""
@@ -97,7 +97,7 @@ def recognise(root: Path) -> list[tuple[str, str, dict[str, Any]]]:
             layout = function.layout(**options)
             for split in layout.splits:
                 # splits that share another one's folder are parts of it
-                first = [] if split in layout.folders else pairs(layout, root, split)[:1]
+                first = [] if split in layout.folders else list_frames(layout, root, split)[:1]
                 if first and first[0].is_complete:
                     found.append((reader, split, dict(options)))
     return found

@@ -14,14 +14,10 @@ from meta_ood.datasets.lost_and_found import train_ids_that_differ
 from meta_ood.datasets.pool import ordered_map
 from meta_ood.datasets.reader import RawFrame
 
-Item = tuple[RawFrame, Path | None]
-"""A frame and its label file; None where labels are not public or no file of the frame alone."""
 
-
-def check_frame(item: Item) -> Inspected:
+def check_frame(raw: RawFrame) -> Inspected:
     """Decode a frame and list what is wrong with it; the arrays are not kept."""
-    raw, labels = item
-    found = inspect(raw)
+    found, labels = inspect(raw), raw.labels
     if labels is None:  # then the target is made up
         found.problems.pop("labels_empty", None)
         found = replace(found, values=())
@@ -34,28 +30,30 @@ def check_frame(item: Item) -> Inspected:
     return replace(found, target=None, label_ids=None, pixels=None)
 
 
-def check_frames(name: str, items: Sequence[Item], sample: int, workers: int) -> tuple[list[Inspected], list[Finding]]:
+def check_frames(
+    name: str, items: Sequence[RawFrame], sample: int, workers: int
+) -> tuple[list[Inspected], list[Finding]]:
     """Check frames that are evenly spread over all of them, `sample` at most; 0 = all.
 
     Returns:
         The frames, and one finding for each kind of problem.
     """
-    chosen = items if sample <= 0 else items[:: max(1, -(-len(items) // sample))]
+    chosen = frames if sample <= 0 else frames[:: max(1, -(-len(frames) // sample))]
     results = ordered_map(check_frame, chosen, workers)
     checked = list(progress(results, f"check {name}", len(chosen)))
 
     files: dict[str, list[Path]] = defaultdict(list)
     examples: dict[str, str] = defaultdict(str)
     by_md5: dict[str, list[Path]] = defaultdict(list)
-    for (_, labels), frame in zip(chosen, checked, strict=True):
+    for raw, frame in zip(chosen, checked, strict=True):
         for code, text in frame.problems.items():
             is_of_labels = code.startswith(("label", "overlay"))
-            files[code].append(labels if is_of_labels and labels else frame.image)
+            files[code].append(raw.labels if is_of_labels and raw.labels else raw.image)
             examples.setdefault(code, text.removeprefix(f"{files[code][-1]}: "))
         if frame.size != (0, 0):
-            by_md5[frame.image_md5].append(frame.image)
+            by_md5[frame.image_md5].append(raw.image)
     findings = [f for code in PROBLEMS for f in find(code, files[code], example=examples.get(code, ""))]
-    if len(files["labels_empty"]) == sum(labels is not None for _, labels in chosen):
+    if len(files["labels_empty"]) == sum(raw.labels is not None for raw in chosen):
         # not one frame with labels: this cannot be ground truth
         findings = [replace(f, level="error") if f.code == "labels_empty" else f for f in findings]
     copies = [path for paths in by_md5.values() if len(paths) > 1 for path in paths]

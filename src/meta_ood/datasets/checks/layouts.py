@@ -10,7 +10,7 @@ from typing import Any
 
 from meta_ood.datasets.checks.findings import Finding, find
 from meta_ood.datasets.checks.frames import check_frames, most_common_sizes
-from meta_ood.datasets.reader import Layout, Pair, expected, listed, pairs, raw_frame, sides
+from meta_ood.datasets.reader import Layout, RawFrame, expected, list_frames, listed, sides
 
 _STRAY = re.compile(r"(^\._|^Thumbs\.db$|^\.DS_Store$|\.(tmp|part|crdownload)$)")
 """Names of files that downloads and other operating systems leave behind."""
@@ -25,8 +25,8 @@ def check_layout(
         What was counted, and what was found.
     """
     # 1. which files are there, without opening them
-    found = pairs(layout, root, split)
-    left_out = [pair.image for pair in pairs(layout, root, split, left_out=True)]
+    found = list_frames(layout, root, split)
+    left_out = [frame.image for frame in list_frames(layout, root, split, left_out=True)]
     findings = [*_partners(layout, root, split, found), *_strays(layout, root, split)]
     if not found:
         return {"frames": 0}, [*findings, *_nothing(layout, root, split)]
@@ -37,7 +37,7 @@ def check_layout(
     findings += _elsewhere(layout, root, split, found)
 
     # 2. what the files hold
-    complete = [(raw_frame(layout, pair), pair.target) for pair in found if pair.is_complete]
+    complete = [frame for frame in found if frame.is_complete]
     checked, more = check_frames(layout.name, complete, sample, workers)
     findings += more
     if layout.size is not None:
@@ -52,7 +52,7 @@ def check_layout(
         "frames": len(found),
         "published": published,
         "decoded": len(checked),
-        "scenes": len({pair.scene for pair in found}),
+        "scenes": len({frame.scene for frame in found}),
         "sizes": most_common_sizes(checked),
         "values": sorted({value for frame in checked for value in frame.values}),
     }
@@ -66,21 +66,21 @@ def _nothing(layout: Layout, root: Path, split: str) -> list[Finding]:
     for place in (*sorted(path for path in root.iterdir() if path.is_dir()), root.parent):
         if (place / first).is_dir() and "{" not in first and next(listed(leading, place), None):
             return find("wrong_level", [place], split=split, place=place)
-    other = [name for name in layout.splits if name != split and pairs(layout, root, name)]
+    other = [name for name in layout.splits if name != split and list_frames(layout, root, name)]
     if other:
         return find("split_missing", split=split, other=", ".join(other), first=other[0])
     return find("nothing_found", split=split, root=root, expected=expected(layout, split))
 
 
-def _partners(layout: Layout, root: Path, split: str, found: Sequence[Pair]) -> list[Finding]:
+def _partners(layout: Layout, root: Path, split: str, found: Sequence[RawFrame]) -> list[Finding]:
     """Find images without labels and labels without image."""
-    lonely = [p.image for p in found if p.target is not None and not p.target.exists()]
+    lonely = [frame.image for frame in found if frame.labels is not None and not frame.labels.exists()]
     if layout.targets.endswith("_labelTrainIds.png") and found and len(lonely) == len(found):
         return find("train_ids_missing", lonely, root=root)
-    blind = [p.target for p in found if not p.image.exists()]
+    blind = [frame.labels for frame in found if not frame.image.exists()]
     _, following = sides(layout, split)
     if following and layout.lead == "images" and not layout.only:
-        known = {p.target for p in [*found, *pairs(layout, root, split, left_out=True)]}
+        known = {frame.labels for frame in [*found, *list_frames(layout, root, split, left_out=True)]}
         blind += [path for _, path in listed(following, root) if path not in known]
     return [
         *find("no_labels", lonely, expected=following or layout.targets),
@@ -95,13 +95,13 @@ def _strays(layout: Layout, root: Path, split: str) -> list[Finding]:
     return find("stray_files", found)
 
 
-def _elsewhere(layout: Layout, root: Path, split: str, found: Sequence[Pair]) -> list[Finding]:
+def _elsewhere(layout: Layout, root: Path, split: str, found: Sequence[RawFrame]) -> list[Finding]:
     """Find frames of this split that another split or another folder has too."""
-    own = Counter(pair.image_id for pair in found)
+    own = Counter(frame.image_id for frame in found)
     leak: list[Path] = []
     for name in layout.splits:
         is_same_folder = layout.folders.get(name, name) == layout.folders.get(split, split)
         if not is_same_folder and "{split}" in layout.images:
-            leak += [pair.image for pair in pairs(layout, root, name) if pair.image_id in own]
-    twice = [pair.image for pair in found if own[pair.image_id] > 1]
+            leak += [frame.image for frame in list_frames(layout, root, name) if frame.image_id in own]
+    twice = [frame.image for frame in found if own[frame.image_id] > 1]
     return [*find("same_id", twice), *find("wrong_split", leak, split=split)]
