@@ -41,7 +41,9 @@ $(SERVICES): $(SETUP)
 	@touch $(SERVICES)
 
 demo: $(SETUP)  ## run the whole pipeline on the embedded demo data
-	@start=$$SECONDS; dvc repro --quiet && python -m meta_ood -q sync && cat data/report/results.txt && \
+	@again='Not finished. What is done is kept: run make demo again to go on.'; \
+	trap 'echo; echo "$$again"; exit 130' INT TERM; \
+	start=$$SECONDS; { python -m meta_ood repair && dvc repro --quiet || { echo "$$again"; false; }; } && python -m meta_ood -q sync && cat data/report/results.txt && \
 	echo "The whole pipeline took $$((SECONDS - start)) s. Where to look next:" && \
 	echo "  report      open data/report/index.html in a browser" && \
 	echo "  runs        make ui, then open the address that it prints" && \

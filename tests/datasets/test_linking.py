@@ -1,3 +1,6 @@
+import shutil
+import subprocess
+
 import pytest
 import yaml
 
@@ -68,3 +71,21 @@ def test_a_new_entry_is_added_to_the_datasets():
 def test_a_file_without_datasets_is_refused():
     with pytest.raises(ValueError, match="no section datasets"):
         linking.enter("seed: 0\n", "a", "b", "c", "d", {})
+
+
+def test_git_sees_links_and_nothing_else_of_the_raw_data(tmp_path):
+    subprocess.run(["git", "init", "-q", tmp_path], check=True)
+    raw = tmp_path / "data/raw"
+    (raw / "demo").mkdir(parents=True)
+    (raw / "demo/a.png").touch()
+    for name in (".gitignore", "data/raw/.gitignore"):
+        shutil.copy(REPOSITORY / name, tmp_path / name)
+    (tmp_path / "elsewhere/leftImg8bit").mkdir(parents=True)
+    (tmp_path / "elsewhere/b.png").touch()
+    for images in (None, tmp_path / "elsewhere"):
+        for _ in range(2):
+            linking.show_to_git(linking.link(f"set_{images is None}", tmp_path / "elsewhere", raw, images), raw)
+    command = ["git", "-C", tmp_path, "ls-files", "--others", "--exclude-standard", "data"]
+    seen = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
+    links = ["set_False/b.png", "set_False/leftImg8bit", "set_True"]
+    assert seen == [f"data/raw/{name}" for name in (".gitignore", *links)]

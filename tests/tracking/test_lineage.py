@@ -132,7 +132,7 @@ def test_a_cut_lock_file_is_an_error_that_names_the_cure(work):
     """A killed `dvc` leaves dvc.lock empty or cut off; such a text may still be YAML."""
     whole = lockfile.read()
     text = Path("dvc.lock").read_text(encoding="utf-8")
-    cure = r"dvc\.lock is empty or cut off.*git checkout.*dvc repro"
+    cure = r"dvc\.lock is empty or cut off.*meta-ood repair.*dvc repro"
     errors = 0
     for length in range(len(text)):
         Path("dvc.lock").write_text(text[:length], encoding="utf-8")

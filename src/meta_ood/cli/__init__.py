@@ -42,6 +42,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "ui": ("tracking", "Serve MLflow's pages; prints the address of the runs."),
     "export": ("models", "Networks as ONNX or torch.export programs."),
     "promote": ("tracking", "Make a network champion if it passes the gate."),
+    "repair": ("stages", "Repair dvc.lock after a kill or a full disk."),
     "reproduce": ("tracking", "How to get a run's outputs again."),
     "data": ("data", "Check, link and audit raw datasets; write miniatures."),
     "submit": ("detect", "Score maps in the formats of benchmark servers."),

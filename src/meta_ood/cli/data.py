@@ -128,7 +128,9 @@ def link(
     free = [r for r in roots if RAW in r.parents and r != DEMO and DEMO not in r.parents]
     place = free[0].relative_to(RAW) if len(roots) == len(free) == 1 else Path(reader)
     target = linking.link(place.as_posix(), root, RAW, images)
+    linking.show_to_git(target, RAW)
     click.echo(f"{target} -> {root}")
+    click.echo(f"For `dvc exp run --temp` and `--queue`: git add {RAW / '.gitignore'} {target}")
     found = [(r, s, o) for r, s, o in recognise(target) if r == reader]
     wanted = [(k, d.split, d.options) for k, d in entries.items()] or [
         (reader if len(found) == 1 else f"{reader}_{split}", split, options) for _, split, options in found

@@ -178,3 +178,12 @@ def code(params_file: Path, out: Path) -> None:
     for network, own in params.network.items():
         for variant, text in weights_digests(own.weights).items():
             write_text(out / "weights" / f"{network}-{variant}.txt", text)
+
+
+@click.command()
+def repair() -> None:
+    """Repair dvc.lock and DVC's own lock after a kill, a full disk or a power cut; then run `dvc repro`."""
+    from meta_ood.pipeline.repair import repair as repair_files
+
+    for line in repair_files() or ["nothing to repair"]:
+        logger.info(line)

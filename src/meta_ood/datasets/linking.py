@@ -11,6 +11,8 @@ from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap
 from ruamel.yaml.representer import RoundTripRepresenter
 
+from meta_ood.data.files import read_text, write_text
+
 _LABELS_ALONE = {"fishyscapes_lost_and_found": "LostAndFound", "fishyscapes_static": "Cityscapes"}
 """Reader -> the dataset whose images its labels belong to."""
 
@@ -49,6 +51,16 @@ def link(name: str, source: Path, raw: Path, images: Path | None = None) -> Path
         _symlink(target / child.name, child)
     _symlink(target / "leftImg8bit", pictures)
     return target
+
+
+def show_to_git(link_path: Path, raw: Path) -> None:
+    """Except a link from `raw`'s .gitignore: `dvc exp run --temp` and `--queue` copy only what git knows."""
+    ignored = raw / ".gitignore"
+    name = link_path.relative_to(raw).as_posix()
+    wanted = [f"!/{name}"] if link_path.is_symlink() else [f"!/{name}/", f"!/{name}/*"]
+    lines = read_text(ignored).splitlines() if ignored.is_file() else ["*", "!.gitignore"]
+    if missing := [line for line in wanted if line not in lines]:
+        write_text(ignored, "\n".join([*lines, *missing]) + "\n")
 
 
 def needs_images(reader: str) -> str:

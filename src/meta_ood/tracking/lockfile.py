@@ -55,9 +55,8 @@ def read(path: Path = Path("dvc.lock")) -> dict[str, LockedStage]:
         return {name: _locked_stage(name, entry) for name, entry in entries}
     except (yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError, AttributeError, ValueError):
         raise ValueError(
-            f"{path} is empty or cut off: dvc was killed while it wrote the file. Restore it "
-            f"(git checkout {path}) or delete it, then run dvc repro: stages whose results are in "
-            "DVC's cache are not run again"
+            f"{path} is empty or cut off: dvc was killed while it wrote the file. Run meta-ood "
+            "repair, or git checkout it, then dvc repro: what is in DVC's cache is not computed again"
         ) from None
 
 

@@ -1,0 +1,63 @@
+"""The command of a stage: what it refuses, warns of and reports."""
+
+import logging
+import os
+from pathlib import Path
+
+import pytest
+
+from demo_world import REPOSITORY
+from meta_ood import config
+from meta_ood.cli import stages
+from meta_ood.cli.stages import run_stage
+from meta_ood.pipeline import synthesize
+
+PARAMS = REPOSITORY / "params.yaml"
+COUNTS = "synthesize={height: 64, width: 128, cityscapes_train: 1, cityscapes_val: 1, coco: 1, %s"
+SMALL = COUNTS % "lost_and_found: 1, fishyscapes: 1}"
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def run(*overrides: str, out: Path = Path("data")) -> None:
+    run_stage("synthesize", {}, params_file=PARAMS, overrides=overrides, out=out, track=False)
+
+
+def test_the_last_line_says_what_came_out_and_where(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    run(SMALL)
+    line = caplog.messages[-1]
+    assert line.startswith("synthesize: wrote data/raw/demo/cityscapes (")
+    assert "data/raw/demo/fishyscapes (" in line
+
+
+def test_an_override_that_the_stage_does_not_use_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    run(SMALL, "train.ood_weight=0.5", "segments.threshold=0.7", "tracking.experiment=x")
+    told = [message for message in caplog.messages if "changes nothing" in message]
+    assert told == ["--set train.ood_weight=0.5 changes nothing: synthesize uses seed, synthesize, tracking"]
+
+
+def test_a_second_run_of_an_instance_is_refused_and_names_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    started = []
+
+    def run_again(params: config.Params, **_: object) -> None:
+        started.append(params.seed)
+        with pytest.raises(BlockingIOError, match=rf"synthesize is running since 2.* by process {os.getpid()} on"):
+            run(SMALL, "seed=1")  # the same outputs
+        with pytest.raises(BlockingIOError, match="synthesize is running since"):
+            run(SMALL, out=Path("elsewhere"))  # the same resume folder
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(synthesize, "run", run_again)
+    with pytest.raises(KeyboardInterrupt):
+        run(SMALL)
+    assert started == [0]
+
+
+def test_the_other_processes_of_torchrun_take_no_lock(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RANK", "1")
+    with stages._alone("infer", ("a",)), stages._alone("infer", ("a",)):
+        assert not stages.LOCKS.exists()
