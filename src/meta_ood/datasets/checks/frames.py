@@ -31,7 +31,7 @@ def check_frame(raw: RawFrame) -> Inspected:
 
 
 def check_frames(
-    name: str, items: Sequence[RawFrame], sample: int, workers: int
+    name: str, frames: Sequence[RawFrame], sample: int, workers: int
 ) -> tuple[list[Inspected], list[Finding]]:
     """Check frames that are evenly spread over all of them, `sample` at most; 0 = all.
 
