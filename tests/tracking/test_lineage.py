@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 import yaml
+from click.testing import CliRunner
 
 from meta_ood import config, tracking
+from meta_ood.cli import main
 from meta_ood.data.files import file_hash
 from meta_ood.pipeline import paths as layout
 from meta_ood.tracking import description, lineage, lockfile, reproduce
@@ -160,3 +162,19 @@ def test_the_report_first_records_the_stages_before_it(work, monkeypatch):
     assert sorted(stages) == ["evaluate", "pretrain", "report", "report"]
     names = {run.data.tags["dvc.exp.name"] for run in all_runs(open_store(work))}
     assert names == {"sweep-1"}
+
+
+def test_a_store_that_fails_during_sync_is_one_line_and_the_next_sync_does_the_rest(work, monkeypatch):
+    from mlflow.exceptions import MlflowException
+
+    def fail(*_):
+        raise MlflowException("API request to http://me:secret@host failed\nTraceback")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("meta_ood.tracking.runs.OpenRun.outputs", fail)
+        result = CliRunner().invoke(main, ["sync"])
+    expected = "Error: the tracking store failed: MlflowException: API request to http://***@host failed\n"
+    assert (result.exit_code, result.output) == (2, expected)
+    assert sync(work) == 2
+    statuses = [run.info.status for run in all_runs(open_store(work))]
+    assert sorted(statuses) == ["FAILED", "FINISHED", "FINISHED"]

@@ -105,6 +105,13 @@ class LazyGroup(click.Group):
             if ctx.params.get("verbose"):
                 raise
             raise InputError(str(error)) from error
+        except Exception as error:
+            # what MLflow raises if its store fails during a command; mlflow is not imported for this test
+            if ctx.params.get("verbose") or type(error).__module__ != "mlflow.exceptions":
+                raise
+            from meta_ood.tracking.location import short_reason
+
+            raise InputError(f"the tracking store failed: {short_reason(error)}") from error
 
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})

@@ -44,7 +44,7 @@ def ui(port: int, experiment: str) -> None:
     number = store.experiment_id(store.open_store(root), experiment)
     served = uri.startswith(("http://", "https://"))
     address = store.ui_address(uri if served else f"http://127.0.0.1:{port}", number)
-    click.echo(location.without_password(address))
+    click.echo(location.without_password(address).replace("***@", ""))  # the browser asks for both
     if not served:
         command = [sys.executable, "-m", "mlflow", "server", "--workers", "1"]
         command += ["--backend-store-uri", uri, "--port", str(port)]

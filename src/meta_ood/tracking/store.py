@@ -53,7 +53,8 @@ def open_store(root: Path) -> MlflowClient:
     uri = store_uri(root)
     database = database_of(uri)
     # MLflow reports on making its tables, urllib3 on each attempt, as if that needed attention
-    for name, level in (("mlflow", "WARNING"), ("alembic", "WARNING"), ("urllib3", "ERROR")):
+    levels = {"mlflow": "WARNING", "alembic": "WARNING", "urllib3": "ERROR", "mlflow.store.db.utils": "CRITICAL"}
+    for name, level in levels.items():
         logging.getLogger(name).setLevel(level)
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     try:
@@ -128,6 +129,9 @@ def _create(database: Path) -> None:
         return
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
+    # what SQLite left beside the temporary file of a killed process; nobody else is here
+    for left in database.parent.glob(f".{database.name}.*.tmp-journal"):
+        left.unlink()
     with replacing(database) as temporary:
         artifacts = (database.parent / "mlruns").as_uri()
         uri = f"sqlite:///{temporary.resolve()}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from contextlib import suppress
 from pathlib import Path
 
 from meta_ood import config
@@ -69,7 +70,12 @@ def sync(root: Path, params_file: Path = Path("params.yaml"), parent: str = "") 
             if any(query.is_of(run, digests, values) for run in same_stage):
                 continue
             run = runs.OpenRun(client, root, about)
-            run.outputs(paths.outputs)
+            try:
+                run.outputs(paths.outputs)
+            except BaseException:  # also Ctrl-C: the next `sync` records the stage as a new run
+                with suppress(Exception):
+                    run.end("FAILED")
+                raise
             run.end("FINISHED")
             recorded += 1
     return recorded
