@@ -11,9 +11,10 @@ from PIL import Image
 from detector_parts import blobs, save_weights
 from meta_ood import Detector, cli
 from meta_ood.config import InferParams
+from meta_ood.data.files import file_hash
 from meta_ood.detector.detector import UNLIKE, judge_segments
 from meta_ood.detector.folder import Settings, read_settings
-from meta_ood.detector.images import as_rgb, detect_images, find_images, summary
+from meta_ood.detector.images import as_rgb, detect_images, find_images
 from meta_ood.models import build
 from meta_ood.scores import SCORES, pixel_maps
 from meta_ood.segments import measure_segments
@@ -171,35 +172,33 @@ def images(tmp_path):
 
 def test_a_folder_is_written_and_not_written_again(detector, images, tmp_path):
     out = tmp_path / "out"
-    files = list(detect_images([images], detector, out))
-    assert [f.relative_to(out).as_posix() for f in files] == ["a.json", "town/b.json", "town/c.d.json"]
+    counts = detect_images([images], detector, out)
     ends = (".json", "_before.png", "_after.png", "_overlay.png", "_classes.png")
     written = {p.relative_to(out).as_posix() for p in out.rglob("*") if p.is_file()}
     assert written == {f"{stem}{end}" for stem in ("a", "town/b", "town/c.d") for end in ends}
-    values = json.loads(files[0].read_text())
+    values = json.loads((out / "a.json").read_text())
     found = detector(images / "a.png")
-    assert {**values, "image": "", "image_sha256": ""} == {
-        "image": "",
-        "image_sha256": "",
-        **json.loads(found.to_json()),
-    }
+    origin = {"image": "a.png", "image_sha256": file_hash(images / "a.png")}
+    assert values == {**origin, **json.loads(found.to_json())}
     before = np.asarray(Image.open(out / "a_before.png"))
     assert (before == 255).sum() == sum(s["size"] for s in values["segments"])
     with Image.open(out / "a_classes.png") as classes:  # indices and colours in one
         np.testing.assert_array_equal(np.asarray(classes), found.classes)
         assert tuple(classes.getpalette()[:3]) == (128, 64, 128)
-    counts = summary(files)
-    assert (counts["images"], counts["unreadable"]) == (3, 0)
+    segments = [s for p in out.rglob("*.json") for s in json.loads(p.read_text())["segments"]]
+    assert (counts["images"], counts["unreadable"], counts["segments"]) == (3, 0, len(segments))
+    assert counts["removed"] == sum(not s["kept"] for s in segments)
+    assert counts["unlike"] == sum(s["unlike_training"] for s in segments)
 
     stamps = {p: p.stat().st_mtime_ns for p in out.rglob("*.png")}
-    files[1].unlink()
-    assert list(detect_images([images], detector, out)) == files
+    (out / "town" / "b.json").write_text("damaged")
+    assert detect_images([images], detector, out) == counts
     changed = {p.name for p, stamp in stamps.items() if p.stat().st_mtime_ns != stamp}
     assert changed == {f"b{end}" for end in ends[1:]}
     # another threshold is another detector
-    other = Detector(detector.network, detector.settings.model_copy(update={"threshold": 0.5}), None, "cpu")
-    list(detect_images([images], other, out))
-    assert json.loads(files[0].read_text())["detector"]["threshold"] == 0.5
+    settings = detector.settings.model_copy(update={"threshold": 0.5})
+    detect_images([images], Detector(detector.network, settings, None, "cpu"), out)
+    assert json.loads((out / "a.json").read_text())["detector"]["threshold"] == 0.5
 
 
 def test_equal_stems_keep_their_endings(parts, images, tmp_path):

@@ -15,7 +15,7 @@ import urllib.request
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageFile
 
 from meta_ood.detector.server import Guard, Limits, RequestError, answer, answers, images_of
 
@@ -94,10 +94,11 @@ def test_images_are_found_in_every_form_of_a_request():
 # --- limits ------------------------------------------------------------------------------------
 
 
-def test_sizes_are_checked_before_anything_is_decoded(detector):
+def test_sizes_are_checked_before_anything_is_decoded(detector, monkeypatch):
     """A black PNG of 8192 x 8192 has 200 kB and would decode to 200 MB."""
     large = text_of(Image.new("1", (8192, 8192)))
-    calls = []
+    calls, decoded = [], []
+    monkeypatch.setattr(ImageFile.ImageFile, "load", lambda self: decoded.append(self.size))
 
     def spy(image):
         calls.append(image.shape)
@@ -113,7 +114,8 @@ def test_sizes_are_checked_before_anything_is_decoded(detector):
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 10e6
-    assert calls == []
+    assert calls == decoded == []
+    monkeypatch.undo()
     with pytest.raises(RequestError, match="image 1 was not begun within 0 s"):
         list(answers(spy, {"image": [text_of(BLACK)]}, Limits(answer_seconds=0)))
     # one image at a time is decoded: the first is answered before the second is looked into

@@ -29,10 +29,10 @@ def detect(images: tuple[Path, ...], detector: Path, out: Path, device: str) -> 
     Exit code 3: some images could not be read; the others are done.
     """
     from meta_ood.detector.detector import UNLIKE, Detector
-    from meta_ood.detector.images import detect_images, find_images, summary
+    from meta_ood.detector.images import detect_images, find_images
 
     find_images(images)  # a wrong path is told before the network is loaded
-    counts = summary(detect_images(images, Detector.load(detector, device), out))
+    counts = detect_images(images, Detector.load(detector, device), out)
     click.echo(
         f"{counts['images']} images, {counts['segments']} segments, {counts['removed']} of them "
         f"removed as false alarms: {out}"

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -76,42 +77,42 @@ def find_images(paths: Sequence[Path]) -> list[tuple[str, Path]]:
     return list(found.items())
 
 
-def detect_images(paths: Sequence[Path], detector: Detector, out: Path) -> Iterator[Path | None]:
+def detect_images(paths: Sequence[Path], detector: Detector, out: Path) -> Counter[str]:
     """Write what a detector finds in images; a result that is already there is not made again.
 
     Writes ``NAME_before.png`` and ``NAME_after.png`` (OoD masks before and after meta classification, 255 = OoD),
-    ``NAME_overlay.png``, ``NAME_classes.png`` and, last, ``NAME.json``.
+    ``NAME_overlay.png``, ``NAME_classes.png`` and, last, ``NAME.json``. An image that cannot be read is logged.
 
     Args:
-        paths: Images and folders of images.
+        paths: Images and folders of images, see :func:`find_images`.
         detector: Applied to each image.
         out: Folder to write into.
 
-    Yields:
-        The JSON file of each image; None for an image that cannot be read, after a message.
-
-    Raises:
-        ValueError, FileNotFoundError: As :func:`find_images`.
+    Returns:
+        Numbers of "images" and of "unreadable" ones; of "segments", "removed" ones and those "unlike" training.
     """
+    counts: Counter[str] = Counter()
     for name, path in progress(find_images(paths), "detect"):
         target = out / f"{name}.json"
-        # a result counts as done if image and detector are the same, whatever their files' times
+        # a result counts as done if image and detector are the same, whatever the times of the files
         origin = {"image": path.name, "image_sha256": files.file_hash(path)}
-        if _is_done(target, {**origin, "detector": detector.identity}):
-            yield target
-            continue
-        try:
-            picture = read_image(path)
-        except (OSError, ValueError) as error:
-            _log.error("%s", error)
-            yield None
-            continue
-        write_detection(target, detector(picture), origin)
-        yield target
+        values = _values_of(target)
+        if any(values.get(k) != v for k, v in {**origin, "detector": detector.identity}.items()):
+            try:
+                picture = read_image(path)
+            except (OSError, ValueError) as error:
+                _log.error("%s", error)
+                counts["unreadable"] += 1
+                continue
+            values = write_detection(target, detector(picture), origin)
+        counts["images"] += 1
+        for segment in values["segments"]:
+            counts.update(segments=1, removed=not segment["kept"], unlike=segment["unlike_training"])
+    return counts
 
 
-def write_detection(target: Path, found: Detection, origin: dict[str, Any]) -> None:
-    """Write the pictures of a detection, then its JSON file, which starts with `origin`."""
+def write_detection(target: Path, found: Detection, origin: dict[str, Any]) -> dict[str, Any]:
+    """Write the pictures of a detection, then its JSON file, which starts with `origin`; return its values."""
     for kind, content in (
         ("before", encode_png(found.mask.astype(np.uint8) * 255)),
         ("after", encode_png(found.kept_mask.astype(np.uint8) * 255)),
@@ -119,27 +120,15 @@ def write_detection(target: Path, found: Detection, origin: dict[str, Any]) -> N
         ("classes", encode_png(found.classes, palette=True)),
     ):
         files.write_bytes(target.with_name(f"{target.stem}_{kind}.png"), content)
-    files.write_json(target, {**origin, **found.to_dict()})
+    values = {**origin, **found.to_dict()}
+    files.write_json(target, values)
+    return values
 
 
-def summary(targets: Iterable[Path | None]) -> dict[str, int]:
-    """Count images, segments, removed and unlike ones in JSON files of :func:`detect_images`."""
-    counts = dict.fromkeys(("images", "unreadable", "segments", "removed", "unlike"), 0)
-    for target in targets:
-        if target is None:
-            counts["unreadable"] += 1
-            continue
-        segments = files.read_json(target)["segments"]
-        counts["images"] += 1
-        counts["segments"] += len(segments)
-        counts["removed"] += sum(not segment["kept"] for segment in segments)
-        counts["unlike"] += sum(segment["unlike_training"] for segment in segments)
-    return counts
-
-
-def _is_done(path: Path, expected: dict[str, Any]) -> bool:
+def _values_of(target: Path) -> dict[str, Any]:
+    """Return the values of a JSON file of :func:`write_detection`; empty where it is missing or damaged."""
     try:
-        values = files.read_json(path)
+        values = files.read_json(target)
     except (OSError, ValueError):
-        return False
-    return isinstance(values, dict) and all(values.get(k) == v for k, v in expected.items())
+        return {}
+    return values if isinstance(values, dict) else {}
