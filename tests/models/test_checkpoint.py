@@ -126,6 +126,8 @@ def test_missing_unexpected_and_wrong_entries_are_named(tmp_path):
         (lambda p: save_file(load_file(p), p, {"meta_ood": "[]"}), "is list, expected a mapping"),
         (lambda p: save_file(load_file(p), p, {"meta_ood": "{}"}), "metadata without format, name"),
         (lambda p: change(p, options={"depth": 3}), "depth"),
+        (lambda p: change(p, options={**TINY, "stem_width": -4}), "negative dimension"),
+        (lambda p: change(p, options={**TINY, "strides": [0, 1, 1, 1]}), r"w\.safetensors: "),
     ],
 )
 def test_a_file_that_cannot_be_used_says_why(tmp_path, damage, message):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -179,13 +180,10 @@ def load(path: Path, architecture: str | None = None) -> tuple[nn.Module, dict[s
         )
     tensors = read_tensors(path)
     try:
-        if own in MODELS:
-            # Our constructors work without memory, and every tensor is replaced below.
-            with torch.device("meta"):
-                network = build(own, metadata["num_classes"], **metadata["options"])
-        else:
+        # Our constructors need no memory: every tensor is replaced below.
+        with torch.device("meta") if own in MODELS else nullcontext():
             network = build(own, metadata["num_classes"], **metadata["options"])
-    except ValueError as error:
+    except Exception as error:  # options from elsewhere: a negative width is a RuntimeError
         raise CheckpointError(f"{path}: {error}") from error
     _, values = match(str(path), Contents(tensors, "meta-ood"), network.state_dict())
     network.load_state_dict(values, assign=own in MODELS)

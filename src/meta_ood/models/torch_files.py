@@ -45,6 +45,10 @@ _DTYPES = {
     "Byte": torch.uint8,
     "Bool": torch.bool,
 }
+_VALUES = {
+    *("BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT", "BINUNICODE"),
+    *("BINSTRING", "SHORT_BINSTRING", "BINBYTES", "SHORT_BINBYTES"),
+}  # instructions that put their argument on the stack
 # Functions whose values stand beside the weights, such as a stored mean IoU: not called, None.
 _LEFT_OUT = {
     *("torch.Size", "torch.device", "_codecs.encode", "numpy.dtype", "numpy.ndarray"),
@@ -157,8 +161,7 @@ def _read_zip(file: BinaryIO) -> object:
                 read[key] = bytearray(archive.read(members[f"data/{key}"]))
             if len(read[key]) != elements * dtype.itemsize:
                 raise _FileError(f"storage {key} has {len(read[key])} bytes, not {elements} {dtype}")
-            numbers = torch.empty(0, dtype=dtype)
-            return torch.frombuffer(read[key], dtype=dtype) if elements else numbers
+            return torch.frombuffer(read[key], dtype=dtype) if elements else torch.empty(0, dtype=dtype)
 
         return _interpret(BytesIO(archive.read(members["data.pkl"])), storage)
 
@@ -219,7 +222,7 @@ def _interpret(stream: BinaryIO, storage: _Storages) -> object:
     argument: Any
     for opcode, argument, _ in pickletools.genops(stream):
         match opcode.name:
-            case "PROTO" | "FRAME":
+            case "PROTO":
                 pass
             case "STOP":
                 return stack.pop()
@@ -227,14 +230,10 @@ def _interpret(stream: BinaryIO, storage: _Storages) -> object:
                 marks.append(len(stack))
             case "NONE" | "NEWTRUE" | "NEWFALSE":
                 stack.append({"NONE": None, "NEWTRUE": True, "NEWFALSE": False}[opcode.name])
-            case "BININT" | "BININT1" | "BININT2" | "LONG1" | "BINFLOAT" | "BINUNICODE":
+            case name if name in _VALUES:
                 stack.append(argument)
-            case "BINSTRING" | "SHORT_BINSTRING" | "BINBYTES" | "SHORT_BINBYTES":
-                stack.append(argument)
-            case "EMPTY_LIST" | "EMPTY_DICT":
-                stack.append([] if opcode.name == "EMPTY_LIST" else {})
-            case "EMPTY_TUPLE":
-                stack.append(())
+            case "EMPTY_LIST" | "EMPTY_DICT" | "EMPTY_TUPLE":
+                stack.append({"LIST": list, "DICT": dict, "TUPLE": tuple}[opcode.name[6:]]())
             case "TUPLE":
                 stack.append(tuple(since_mark()))
             case "TUPLE1" | "TUPLE2" | "TUPLE3":

@@ -1,4 +1,4 @@
-"""Joint augmentations of an image and its target, seeded sample by sample."""
+"""Augmentations of an image together with its target, each with random draws of its own."""
 
 from __future__ import annotations
 
@@ -20,10 +20,13 @@ from meta_ood.data.labels import IGNORE, OOD
 class Augmentation:
     """Scale jitter, crop, flip and colour jitter, in this order.
 
-    Attributes: crop: Side of the square that comes out [px]. scale_jitter: The image is enlarged by a factor drawn
-    log-uniformly from [1 - s, 1 / (1 - s)]. colour_jitter: Brightness, contrast and saturation are each multiplied by a
-    factor from [1 - c, 1 + c]. flip: Probability of a horizontal flip. An image that is smaller than the crop is
-    padded, never stretched: black in the image, IGNORE in: the target.
+    Attributes:
+        crop: Side of the square that comes out [px].
+        scale_jitter: The image is enlarged by a factor drawn log-uniformly from [1 - s, 1 / (1 - s)].
+        colour_jitter: Brightness, contrast and saturation are each multiplied by a factor from [1 - c, 1 + c].
+        flip: Probability of a horizontal flip.
+        An image that is smaller than the crop is padded, never stretched: black in the image, IGNORE in:
+        the target.
     """
 
     crop: int
@@ -34,12 +37,15 @@ class Augmentation:
     def __call__(self, image: Tensor, target: Tensor, generator: np.random.Generator) -> tuple[Tensor, Tensor]:
         """Draw one augmentation and apply it to both.
 
-        Args: image: ``(3, H, W) uint8``. target: ``(H, W) uint8``. generator: Source of all draws; the same number of
-        draws whatever the image.
+        Args:
+            image: ``(3, H, W) uint8``.
+            target: ``(H, W) uint8``.
+            generator: Source of all draws; the same number of draws whatever the image.
 
-        Returns: ``(3, crop, crop) uint8`` and ``(crop, crop) uint8``.
+        Returns:
+            ``(3, crop, crop) uint8`` and ``(crop, crop) uint8``.
         """
-        draws = generator.random(7)
+        draws = generator.random(7)  # all at once, so that options do not shift later draws
         enlarge = math.exp((2 * draws[0] - 1) * -math.log(1 - self.scale_jitter))
         window = max(1, round(self.crop / enlarge))  # [px] side of the part that is cut out
         image, target = _cut(image, target, window, self.crop, draws[1], draws[2])
@@ -54,7 +60,7 @@ class Augmentation:
 
 
 def _cut(image: Tensor, target: Tensor, window: int, crop: int, down: float, across: float) -> tuple[Tensor, Tensor]:
-    """Cut a square window at a relative position in [0, 1), bring it to `crop`, pad what lacks."""
+    """Cut a square window at a relative position in [0, 1), resize it to `crop`, pad it if the image is smaller."""
     height, width = target.shape
     rows, columns = min(window, height), min(window, width)
     top, left = int(down * (height - rows + 1)), int(across * (width - columns + 1))
@@ -79,14 +85,18 @@ def paste(
 
     The object is one connected region of the proxy's OoD pixels, drawn with a probability that grows with its area. It
     stands on a row between 45 % and 100 % of the height; its height is 10 % to 50 % of the image's, times how far that
-    row lies below a horizon at 35 %, so that near objects are large. Half of it lies inside at least. The edge is
-    blended over about two pixels, and the object's brightness moves up to half way to that of the place.
+    row lies below a horizon at 35 %, so that near objects are large. At least half of it lies within the image. The edge is
+    blended over about two pixels, and the object's brightness moves up to halfway to that of the place.
 
-    Args: image, target: ``(3, H, W) uint8`` and ``(H, W) uint8``, not changed. proxy, proxy_target: The same of a proxy
-    of any size; without OoD pixels nothing is pasted. generator: Source of all draws.
+    Args:
+        image, target: ``(3, H, W) uint8`` and ``(H, W) uint8``, not changed.
+        proxy, proxy_target: The same of a proxy of any size; without OoD pixels nothing is pasted.
+        generator: Source of all draws.
 
-    Returns: New image and target of the same size; the object's pixels are OOD.
+    Returns:
+        New image and target of the same size; the object's pixels are OOD.
     """
+    # 1. a connected region of the proxy's OoD pixels
     draws = generator.random(5)
     regions, number = label(proxy_target.numpy() == OOD)
     if not number:
@@ -97,6 +107,7 @@ def paste(
     shape = torch.from_numpy(regions[where] == chosen)[None].float()
     cut = proxy[:, where[0], where[1]].float()
 
+    # 2. its place and size in the image, see above
     height, width = target.shape
     base = int((0.45 + 0.55 * draws[1]) * (height - 1))
     nearness = (base / height - 0.35) / 0.65
@@ -109,6 +120,7 @@ def paste(
     inside = (slice(max(0, top), base + 1), slice(max(0, left), min(width, left + columns)))
     own = (slice(max(0, -top), rows), slice(max(0, -left), min(columns, width - left)))
     alpha, cut = alpha[:, own[0], own[1]], cut[:, own[0], own[1]]
+    # 3. part of the way to the place's brightness, then blended with `alpha` as opacity
     place = image[:, inside[0], inside[1]].float()
     cut = (cut + draws[4] * 0.5 * (place.mean() - cut.mean())).clamp(0, 255)
     image, target = image.clone(), target.clone()
