@@ -20,13 +20,13 @@ from meta_ood.data.labels import IGNORE, OOD
 class Augmentation:
     """Scale jitter, crop, flip and colour jitter, in this order.
 
+    An image that is smaller than the crop is padded, never stretched: black in the image, IGNORE in the target.
+
     Attributes:
         crop: Side of the square that comes out [px].
         scale_jitter: The image is enlarged by a factor drawn log-uniformly from [1 - s, 1 / (1 - s)].
         colour_jitter: Brightness, contrast and saturation are each multiplied by a factor from [1 - c, 1 + c].
         flip: Probability of a horizontal flip.
-        An image that is smaller than the crop is padded, never stretched: black in the image, IGNORE in:
-        the target.
     """
 
     crop: int
@@ -85,8 +85,8 @@ def paste(
 
     The object is one connected region of the proxy's OoD pixels, drawn with a probability that grows with its area. It
     stands on a row between 45 % and 100 % of the height; its height is 10 % to 50 % of the image's, times how far that
-    row lies below a horizon at 35 %, so that near objects are large. At least half of it lies within the image. The edge is
-    blended over about two pixels, and the object's brightness moves up to halfway to that of the place.
+    row lies below a horizon at 35 %, so that near objects are large. At least half of it lies within the image. The
+    edge is blended over about two pixels, and the object's brightness moves up to halfway to that of the place.
 
     Args:
         image, target: ``(3, H, W) uint8`` and ``(H, W) uint8``, not changed.
