@@ -47,11 +47,14 @@ class ThinCounts:
 
     def __add__(self, other: ThinCounts) -> ThinCounts:
         """Return the pixels of both."""
-        cells = np.union1d(self.cells, other.cells)
-        counts = np.zeros((2, cells.size), np.int64)
+        if not self.cells.size or not other.cells.size:
+            return self if self.cells.size else other
+        low = min(self.cells[0], other.cells[0])
+        counts = np.zeros((2, max(self.cells[-1], other.cells[-1]) + 1 - low), np.int64)
         for part in (self, other):
-            counts[:, np.searchsorted(cells, part.cells)] += part.counts
-        return ThinCounts(cells, counts)
+            counts[:, part.cells - low] += part.counts
+        cells = np.flatnonzero(counts.any(0))
+        return ThinCounts(cells + low, counts[:, cells])
 
 
 def resampled_metrics(scenes: Sequence[ThinCounts], weights: Integers) -> dict[str, Floats]:
