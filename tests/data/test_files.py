@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from children import start
-from meta_ood.data.files import replace_folder, resume_folder, running
+from meta_ood.data.files import read_csv, replace_folder, resume_folder, running, write_csv
 
 
 def _folder(path: Path, *names: str) -> Path:
@@ -86,3 +86,16 @@ def test_a_resume_folder_is_named_by_all_that_decides_the_result(tmp_path: Path)
     second = resume_folder(("infer", 1), (one,), (many,))
     one.write_text("2")
     assert len({first, second, resume_folder(("infer", 1), (one,), (many,))}) == 3
+
+
+def test_no_text_of_a_csv_file_is_a_formula_and_all_are_read_back(tmp_path: Path) -> None:
+    texts = ["=cmd|' /C calc'!A0", "+1+1", "@SUM(A1)", "-x", "\t=1", "'quoted", "plain", "-0.5", "+1e3", "", "a=b"]
+    path = tmp_path / "a.csv"
+    write_csv(path, ["text"], [[text] for text in texts])
+    stored = path.read_text().splitlines()[1:]
+    for cell in stored:
+        start = cell.strip('"')[:1]
+        assert start not in ("=", "@", "\t")
+        if start in ("+", "-"):
+            float(cell)
+    assert [row["text"] for row in read_csv(path, ["text"])] == texts

@@ -103,7 +103,7 @@ def test_nothing_to_compare(tmp_path: Path) -> None:
     assert "no <network>/<variant>/<dataset>/metrics.json" in result.output
     write(tmp_path, "net", "baseline", "laf", 0.8)
     (tmp_path / "net/baseline/laf/metrics.json").write_text("{")
-    with pytest.raises(ValueError, match="not JSON"):
+    with pytest.raises(ValueError, match="not a JSON file"):
         read_evaluations(tmp_path)
 
 

@@ -99,6 +99,7 @@ def test_the_command(tmp_path):
     shown = CliRunner().invoke(cli.main, ["compare-meta", *files, *chosen])
     assert shown.exit_code == 0, shown.output
     assert "| one → two | logistic_regression | – | 60 |" in shown.output
+    assert "one: logistic_regression, folds by scene" in shown.stderr  # what takes long names what it does
     out = tmp_path / "new" / "table.md"
     CliRunner().invoke(cli.main, ["compare-meta", *files, *chosen, "--out", str(out)])
     assert out.read_text() in shown.output

@@ -203,7 +203,7 @@ def test_report_says_that_segments_are_judged_out_of_fold(written, name):
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
-        ("metrics.json", "{", r"metrics\.json: not JSON"),
+        ("metrics.json", "{", r"metrics\.json: not a JSON file"),
         ("metrics.json", "[]", r"metrics\.json: expected an object, got list"),
         ("curves/roc.csv", "a,b\n1,2\n3\n", r"roc\.csv: not a table of numbers"),
         ("curves/roc.csv", "a,b\n1,x\n", r"roc\.csv: not a table of numbers"),

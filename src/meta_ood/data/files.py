@@ -119,15 +119,28 @@ def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]
 def csv_text(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     r"""Return a header and rows as CSV text.
 
+    A text that a spreadsheet would take for a formula gets an apostrophe in front, which :func:`read_csv` removes.
+
     Examples:
         >>> csv_text(["a", "b"], [[1, "x,y"]])
         'a,b\n1,"x,y"\n'
+        >>> csv_text(["a", "b", "c"], [["=1+2", "-0.5", "-x"]])
+        "a,b,c\n'=1+2,-0.5,'-x\n"
     """
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(header)
-    writer.writerows(rows)
+    writer.writerows([_no_formula(cell) for cell in row] for row in rows)
     return buffer.getvalue()
+
+
+def _no_formula(cell: object) -> object:
+    if isinstance(cell, str) and cell.startswith(("=", "+", "-", "@", "\t", "\r", "'")):
+        try:
+            float(cell)
+        except ValueError:
+            return f"'{cell}"
+    return cell
 
 
 def read_text(path: Path) -> str:
@@ -189,7 +202,8 @@ def read_csv(path: Path, columns: Sequence[str], optional: Sequence[str] = ()) -
     for number, line in enumerate(lines[1:], start=2):
         if len(line) != len(header):
             raise ValueError(f"{path}, line {number}: expected {len(header)} columns, got {len(line)}")
-        rows.append(dict.fromkeys(optional, "") | dict(zip(header, line, strict=True)))
+        cells = [cell.removeprefix("'") for cell in line]  # see csv_text
+        rows.append(dict.fromkeys(optional, "") | dict(zip(header, cells, strict=True)))
     return rows
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,6 +11,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+from meta_ood.data.files import read_json
 
 Floats = npt.NDArray[np.float64]
 Columns = Mapping[str, Floats]
@@ -141,10 +142,7 @@ def read_evaluations(root: Path) -> dict[Key, Evaluation]:
 
 def _read(folder: Path) -> Evaluation:
     path = folder / "metrics.json"
-    try:
-        metrics = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path}: not JSON: {error}") from None
+    metrics = read_json(path)
     if not isinstance(metrics, dict):
         raise ValueError(f"{path}: expected an object, got {type(metrics).__name__}")
     pictures: dict[str, dict[str, Path]] = {}
