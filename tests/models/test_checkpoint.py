@@ -1,5 +1,6 @@
 import json
 import re
+import resource
 
 import pytest
 import torch
@@ -156,3 +157,18 @@ def test_architecture_must_agree_with_params(tmp_path):
 def test_class_names_must_be_as_many_as_classes(tmp_path):
     with pytest.raises(ValueError, match="2 names for 3 classes"):
         write(tmp_path / "w", class_names=["a", "b"])
+
+
+def test_a_full_disk_is_named_and_leaves_the_old_file(tmp_path):
+    path = tmp_path / "w.safetensors"
+    write(path)
+    before = path.read_bytes()
+    whole = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, whole[1]))
+    try:
+        with pytest.raises(OSError, match=r"w\.safetensors"):
+            write(path, models.build("dualgcn_mini", 3, **TINY))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, whole)
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]

@@ -168,6 +168,9 @@ def test_the_terms_of_the_loss_are_logged_apart(folder):
 def test_a_state_of_another_version_is_not_continued(folder, tmp_path):
     torch.save({"network": {}}, tmp_path / "state.pt")
     assert load_checkpoint(tmp_path) is None
+    (tmp_path / "state.pt").write_bytes(b"PK half a file")
+    with pytest.raises(ValueError, match=r"state\.pt: damaged; delete it"):
+        load_checkpoint(tmp_path)
 
 
 def test_two_processes_are_one(folder, tmp_path):

@@ -39,11 +39,18 @@ def save_checkpoint(folder: Path, state: Mapping[str, Any]) -> None:
 
 
 def load_checkpoint(folder: Path) -> dict[str, Any] | None:
-    """Return what :func:`save_checkpoint` wrote, None if there is nothing to continue."""
+    """Return what :func:`save_checkpoint` wrote, None if there is nothing to continue.
+
+    Raises:
+        ValueError: If the file is damaged.
+    """
     path = folder / "state.pt"
     if not path.is_file():
         return None
-    state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    try:
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises many kinds
+        raise ValueError(f"{path}: damaged; delete it to start the training anew") from error
     if state.get("format") != FORMAT:
         logger.warning("%s is of another version; training starts from the beginning", path)
         return None

@@ -1,9 +1,13 @@
-"""The training objectives: what a network learns at in-distribution and at OoD pixels.
+"""Training losses: what a network learns at in-distribution and at OoD pixels.
 
-Every loss has the signature ``loss(logits, target, ood_weight, counts=None, **options)``, returns a
-scalar, and gives void pixels neither cost nor gradient. ``counts`` are the pixels that a mean runs
-over: by default those of `target`, and in training those of the whole batch, of which `target` may
-be one process's share; so parts add up to the loss of the whole.
+Every loss has the signature ``loss(logits, target, ood_weight, counts=None, **options)``, returns a scalar, and gives
+void pixels neither cost nor gradient. ``counts`` are the pixels that a mean runs over: by default those of `target`; in
+training those of the whole batch, of which `target` may be the share of one process, so that shares add up.
+
+The cross entropies compute loss and gradient by hand, in :class:`_WeightedCrossEntropy`. Autograd would keep several
+tensors of the logits' size and pass over each of them in main memory. By hand it is one pass over pieces that stay in
+the cache, and the gradient is the only large tensor: a quarter of the time and a third of the memory of dense targets
+(``benchmarks/training.py loss``). The tests compare it with autograd, finite differences and the published code.
 """
 
 from __future__ import annotations
@@ -20,7 +24,7 @@ from meta_ood.config import TrainParams
 from meta_ood.data.labels import OOD
 from meta_ood.data.registry import lookup
 
-_CHUNK = 1 << 14  # [px] on the CPU: a chunk of C x 2^14 floats stays in the cache
+_CHUNK = 1 << 14  # [px] on the CPU: a piece of C x 2^14 floats stays in the cache
 
 
 @dataclass(frozen=True)
@@ -33,8 +37,7 @@ class PixelCounts:
 
 
 Objective = Callable[[Tensor, Tensor, PixelCounts, float], Tensor]
-"""``objective(logits, target, counts, done)``: `done` in [0, 1] is how far training is."""
-
+"""``objective(logits, target, counts, done)`` -> loss; `done` in [0, 1] is the share of the training that is done."""
 
 Loss = Callable[..., Tensor]
 """``loss(logits, target, ood_weight, counts=None, **options)``; see the module's text."""
@@ -176,7 +179,7 @@ LOSSES: Mapping[str, Loss] = {
 
 
 def ood_objective(params: TrainParams) -> Objective:
-    """Return the objective of OoD training: the chosen loss, with λ as far as it has risen.
+    """Return the objective of OoD training: the chosen loss, with a λ that may rise from 0 (``ood_weight_ramp``).
 
     Raises:
         ValueError: If the loss or one of its options is unknown.
@@ -201,7 +204,7 @@ def _accumulator(logits: Tensor) -> torch.dtype:
 
 
 def _weighted(logits: Tensor, target: Tensor, inside: float, ood: float) -> Tensor:
-    """Sum `inside` · (-log p_y) at known pixels and `ood` · (-mean_c log p_c) at OoD pixels."""
+    """Return the sum of `inside` · (-log p_y) at known pixels and of `ood` · (-mean_c log p_c) at OoD pixels."""
     if logits.shape[0] != target.shape[0] or logits.shape[2:] != target.shape[1:]:
         raise ValueError(f"logits {tuple(logits.shape)} and target {tuple(target.shape)} do not belong together")
     total: Tensor = _WeightedCrossEntropy.apply(logits, target, inside, ood)
@@ -238,6 +241,7 @@ class _WeightedCrossEntropy(torch.autograd.Function):
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None, None, None]:
         """Scale the gradient that the forward pass left."""
         (gradient,) = ctx.saved_tensors
+        # looking at the value is free on a CPU only; there the copy of the gradient is saved
         if upstream.device.type == "cpu" and float(upstream) == 1.0:
             return gradient, None, None, None
         return gradient * upstream.to(gradient.dtype), None, None, None
@@ -247,6 +251,7 @@ def _piece(z: Tensor, t: Tensor, inside: float, ood: float, gradient: Tensor | N
     """Return the cost of (C, P) logits at (P,) targets; fill (C, P) `gradient` if there is one."""
     classes = len(z)
     z = z.to(_accumulator(z))
+    # 1. softmax and log-sum-exp; the maximum is subtracted so that nothing overflows
     known = t < classes
     outlier = t == OOD if ood else None
     own = torch.where(known, t, 0).long()[None]  # (1, P)
@@ -254,12 +259,14 @@ def _piece(z: Tensor, t: Tensor, inside: float, ood: float, gradient: Tensor | N
     p = torch.sub(z, peak).exp_()  # (C, P)
     sums = p.sum(0)
     lse = sums.log().add_(peak)
+    # 2. the cost: lse - z_y at known pixels, lse - mean z at OoD pixels
     weight = known.to(z.dtype).mul_(inside)
     total = torch.dot(weight, lse - z.gather(0, own)[0])
     uniform = None
     if outlier is not None:
         uniform = outlier.to(z.dtype).mul_(ood)
         total = total + torch.dot(uniform, lse - z.mean(0))
+    # 3. the gradient, in the memory of p: p - [c = y], p - 1/C, each times the pixel's weight
     if gradient is not None:
         scale = weight if uniform is None else weight + uniform
         p.mul_(scale / sums)
