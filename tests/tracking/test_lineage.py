@@ -13,8 +13,9 @@ from click.testing import CliRunner
 from meta_ood import config, tracking
 from meta_ood.cli import main
 from meta_ood.data.files import file_hash
+from meta_ood.pipeline import lockfile
 from meta_ood.pipeline import paths as layout
-from meta_ood.tracking import description, lineage, lockfile, reproduce
+from meta_ood.tracking import description, lineage, reproduce
 from meta_ood.tracking.store import all_runs, open_store
 from meta_ood.tracking.sync import sync
 

@@ -6,8 +6,8 @@ import json
 import subprocess
 from pathlib import Path
 
-from meta_ood.config import ConfigError, read_yaml
 from meta_ood.data.files import write_bytes
+from meta_ood.pipeline import lockfile
 
 LOCK, RWLOCK = Path("dvc.lock"), Path(".dvc/tmp/rwlock")
 
@@ -31,11 +31,10 @@ def repair() -> list[str]:
 
 def _is_whole_lock() -> bool:
     try:
-        values = read_yaml(LOCK)
-    except ConfigError:
+        lockfile.read(LOCK)
+    except ValueError:
         return False
-    # every version of DVC ends the file with a line break: without it, a value may be cut off
-    return isinstance(values, dict) and "stages" in values and LOCK.read_bytes().endswith(b"\n")
+    return True
 
 
 def _is_json(path: Path) -> bool:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from meta_ood.tracking.lockfile import LockedStage, input_hashes
+from meta_ood.pipeline.lockfile import LockedStage, input_hashes
 
 # DVC writes them while a pipeline runs, so they do not make the tree dirty.
 _NOT_CODE = ("dvc.lock", "**/dvc.lock", ".gitignore", "**/.gitignore")

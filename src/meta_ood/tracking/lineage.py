@@ -11,7 +11,8 @@ from mlflow.entities import Run
 from mlflow.entities.model_registry import ModelVersion
 
 from meta_ood.data.files import file_hash
-from meta_ood.tracking import lockfile, query
+from meta_ood.pipeline import lockfile
+from meta_ood.tracking import query
 from meta_ood.tracking.store import all_runs, open_store
 
 _TITLES = {

@@ -7,8 +7,9 @@ from contextlib import suppress
 from pathlib import Path
 
 from meta_ood import config
+from meta_ood.pipeline import lockfile
 from meta_ood.pipeline import paths as layout
-from meta_ood.tracking import description, lockfile, query, runs, store
+from meta_ood.tracking import description, query, runs, store
 
 logger = logging.getLogger(__name__)
 

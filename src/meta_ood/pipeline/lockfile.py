@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import re
 import shlex
 from collections.abc import Mapping
@@ -10,13 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from meta_ood.config import read_yaml
 from meta_ood.data.files import file_hash
 from meta_ood.pipeline.paths import STAGES
 
-# libyaml reads the demo's dvc.lock in 0.07 s, the loader in Python takes 20 times as long
-_Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _MD5 = re.compile(r"[0-9a-f]{32}(\.dir)?")
 
 
@@ -51,23 +49,19 @@ def read(path: Path = Path("dvc.lock")) -> dict[str, LockedStage]:
     try:
         if not path.read_bytes().endswith(b"\n"):
             raise ValueError("no end of line")
-        entries = _load(path)["stages"].items()
+        entries = read_yaml(path)["stages"].items()
         return {name: _locked_stage(name, entry) for name, entry in entries}
-    except (yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError, AttributeError, ValueError):
+    except (KeyError, TypeError, AttributeError, ValueError):
         raise ValueError(
             f"{path} is empty or cut off: dvc was killed while it wrote the file. Run meta-ood "
             "repair, or git checkout it, then dvc repro: what is in DVC's cache is not computed again"
         ) from None
 
 
-def _load(path: Path) -> Any:
-    return yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
-
-
 def _locked_stage(name: str, entry: Mapping[str, Any]) -> LockedStage:
     words = shlex.split(entry["cmd"])
     ours = len(words) > 3 and words[:3] == ["python", "-m", "meta_ood"] and words[3] in STAGES
-    given = dict(zip(words[4::2], words[5::2], strict=False))
+    given = dict(itertools.pairwise(words))  # an option and the word after it
     deps = {dep["path"]: dep.get("md5", "") for dep in entry.get("deps", [])}
     outs = {out["path"]: out.get("md5", "") for out in entry.get("outs", [])}
     # outputs come last: a cut file lacks them, or has less of a hash
@@ -124,7 +118,7 @@ def input_hashes(paths: Mapping[str, Path], locked: Mapping[str, LockedStage] | 
         elif below:
             hashes[name] = hashlib.md5("\n".join(below).encode(), usedforsecurity=False).hexdigest()
         elif beside.is_file():
-            hashes[name] = _load(beside)["outs"][0].get("md5", "unversioned")
+            hashes[name] = read_yaml(beside)["outs"][0].get("md5", "unversioned")
         else:
             hashes[name] = file_hash(path, "md5") if path.is_file() else "unversioned"
     return hashes
