@@ -35,19 +35,13 @@ def clear_threshold(network, images):
 
 
 @pytest.mark.filterwarnings("ignore")  # of torch.export and the exporter
-@pytest.mark.parametrize("kind", ["onnx", "torch"])
+@pytest.mark.parametrize("kind", ["onnx", "pt2"])
 def test_an_export_finds_the_same_segments(detector, parts, tmp_path, kind):
     network = Surer(detector.network)
     # sizes other than the traced one
     images = [(f.image_id, read_image(f.image)) for f in parts.frames]
     images.append(("wide", np.tile(images[0][1], (1, 2, 1))[:, :200]))
-    path = tmp_path / "network"
-    if kind == "onnx":
-        export.export_onnx(network, path)
-        run = export.onnx_runner(path)
-    else:
-        export.export_program(network, path)
-        run = export.program_runner(path)
+    run = export.export(network, tmp_path / f"network.{kind}")
     assert export.check(network, run) < 1e-4
     settings = Settings(score="entropy", threshold=clear_threshold(network, images))
     ours = Detector(network, settings, None, "cpu")

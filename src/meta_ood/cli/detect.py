@@ -150,7 +150,7 @@ def evaluate_maps(
 
 
 @click.command()
-@click.argument("benchmark")
+@click.argument("benchmark", type=click.Choice(["fishyscapes", "segment_me_if_you_can"]))
 @options.network
 @options.variant
 @options.dataset

@@ -142,14 +142,8 @@ def export(source: Path, kind: str, out: Path, size: tuple[int, int], frames: Pa
     else:
         network, made_of = checkpoint.load(source)
         name = f"{made_of['name']}-{made_of['variant']}"
-    if kind == "onnx":
-        path = out / f"{name}.onnx"
-        exporting.export_onnx(network, path)
-        run = exporting.onnx_runner(path)
-    else:
-        path = out / f"{name}.pt2"
-        exporting.export_program(network, path)
-        run = exporting.program_runner(path)
+    path = out / f"{name}.{'onnx' if kind == 'onnx' else 'pt2'}"
+    run = exporting.export(network, path)
     difference = exporting.check(network, run)
     click.echo(f"{path}: {path.stat().st_size / 1e6:.1f} MB, any height and width")
     click.echo(f"  largest difference of logits at three sizes: {difference:.2g}")

@@ -13,6 +13,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -59,60 +60,39 @@ class Agreement:
     other: tuple[str, ...]
 
 
-def export_program(network: nn.Module, path: Path) -> None:
-    """Write a ``torch.export`` program (``.pt2``) with free height and width."""
-    with files.replacing(path) as temporary:
-        torch.export.save(_program(network), temporary)
+def export(network: nn.Module, path: Path) -> Runner:
+    """Write a network as ONNX (``.onnx``) or as a ``torch.export`` program, with free height and width.
 
-
-def export_onnx(network: nn.Module, path: Path) -> None:
-    """Write an ONNX file with free height and width, operator set :data:`OPSET`.
+    Returns:
+        What the file computes on the CPU, by onnxruntime or torch.
 
     Raises:
-        ExportError: If the exporter's packages are not installed.
+        ExportError: If the packages for ONNX are not installed.
     """
-    if not (importlib.util.find_spec("onnx") and importlib.util.find_spec("onnxscript")):
+    is_onnx = path.suffix == ".onnx"
+    if is_onnx and not all(map(importlib.util.find_spec, ("onnx", "onnxscript", "onnxruntime"))):
         raise ExportError("ONNX needs more packages: pip install 'meta-ood[export]'")
-    program = _program(network)
-    with files.replacing(path) as temporary, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the exporter's own
-        torch.onnx.export(
-            program,
-            (),
-            str(temporary),
-            opset_version=OPSET,
-            dynamo=True,
-            input_names=["image"],
-            output_names=["logits"],
-            external_data=False,
-            verbose=False,
-        )
-
-
-def _program(network: nn.Module) -> torch.export.ExportedProgram:
-    """Trace a network on noise, with height and width left free."""
-    free = torch.export.Dim.AUTO
     example = (torch.rand(1, 3, *_TRACED, generator=torch.Generator().manual_seed(0)),)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of the exporter, about its own future
-        return torch.export.export(network.cpu().eval(), example, dynamic_shapes=({2: free, 3: free},))
+    free = ({2: torch.export.Dim.AUTO, 3: torch.export.Dim.AUTO},)
+    names = {"input_names": ["image"], "output_names": ["logits"]}
+    with files.replacing(path) as temporary, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the exporters, about their own future
+        program = torch.export.export(network.cpu().eval(), example, dynamic_shapes=free)
+        if is_onnx:
+            options: dict[str, Any] = {"opset_version": OPSET, "external_data": False, "verbose": False, **names}
+            torch.onnx.export(program, (), str(temporary), dynamo=True, **options)
+        else:
+            torch.export.save(program, temporary)
+    if is_onnx:
+        import onnxruntime
 
-
-def onnx_runner(path: Path) -> Runner:
-    """Return ``(1, 3, H, W)`` -> logits, computed by onnxruntime on the CPU."""
-    import onnxruntime
-
-    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    return lambda image: session.run(None, {"image": image})[0]
-
-
-def program_runner(path: Path) -> Runner:
-    """Return ``(1, 3, H, W)`` -> logits, computed by a saved program."""
+        session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+        return lambda image: session.run(None, {"image": image})[0]
     return _runner(torch.export.load(path).module())
 
 
 def network_runner(network: nn.Module) -> Runner:
-    """Return ``(1, 3, H, W)`` -> logits, computed by the network on the CPU."""
+    """Return what a network computes on the CPU."""
     return _runner(network.cpu().eval())
 
 

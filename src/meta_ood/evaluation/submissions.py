@@ -4,48 +4,56 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from meta_ood.data import files, hdf5
-from meta_ood.data.labels import LabelMap
-from meta_ood.data.predictions import FloatMap, Prediction
+from meta_ood.data.predictions import Prediction
 from meta_ood.data.registry import lookup
 from meta_ood.scores import SCORES, pixel_maps
 
+BENCHMARKS = ("fishyscapes", "segment_me_if_you_can")
 
-def segment_me_if_you_can(
-    folder: Path, prediction: Prediction, number: int, score: FloatMap, classes: LabelMap
-) -> Path:
-    """Write ``<image_id>.hdf5`` with one float16 array ``value``, as road-anomaly-benchmark does.
 
-    Scores beyond float16 are clipped to its range; scores that differ by less than a thousandth of their size become
-    equal.
+def submit(prediction: Prediction, number: int, score: str, benchmark: str, folder: Path) -> Path:
+    """Write the score map of one frame for a benchmark and return its file.
+
+    - ``fishyscapes``: ``<number>_anomaly.npy`` (float32) and ``<number>_segmentation.npy`` (train ids). The benchmark's
+      reader pairs files with labels by the text before the first underscore, as an integer.
+    - ``segment_me_if_you_can``: ``<image_id>.hdf5`` with one float16 array ``value``. Scores beyond float16 are clipped
+      to its range; scores that differ by less than a thousandth of their size become equal.
+
+    Args:
+        prediction: The frame.
+        number: Of the frame, see :func:`frame_numbers`.
+        score: A key of :data:`meta_ood.scores.SCORES`.
+        benchmark: One of :data:`BENCHMARKS`.
+        folder: Where to write; it is made.
+
+    Raises:
+        ValueError: Unknown benchmark or score; the known ones are listed.
     """
+    lookup("benchmark", dict.fromkeys(BENCHMARKS), benchmark)
+    formula = lookup("score", SCORES, score)
+    maps = pixel_maps(prediction, {*formula.needs, "arg_max"})
+    values = formula(maps)
+    if benchmark == "fishyscapes":
+        _write_npy(folder / f"{number:04d}_segmentation.npy", maps.arg_max)
+        return _write_npy(folder / f"{number:04d}_anomaly.npy", values)
     path = folder / f"{prediction.image_id}.hdf5"
     limit = float(np.finfo(np.float16).max)
-    hdf5.write_array(path, "value", np.clip(score, -limit, limit).astype(np.float16))
+    hdf5.write_array(path, "value", np.clip(values, -limit, limit).astype(np.float16))
     return path
 
 
-def fishyscapes(folder: Path, prediction: Prediction, number: int, score: FloatMap, classes: LabelMap) -> Path:
-    """Write ``<number>_anomaly.npy`` (float32) and ``<number>_segmentation.npy`` (train ids).
-
-    The benchmark's reader pairs files with labels by this number: the text before the first underscore, as an integer.
-    """
-    _write_npy(folder / f"{number:04d}_segmentation.npy", classes)
-    path = folder / f"{number:04d}_anomaly.npy"
-    _write_npy(path, np.asarray(score, np.float32))
-    return path
-
-
-def _write_npy(path: Path, array: npt.NDArray[np.generic]) -> None:
+def _write_npy(path: Path, array: npt.NDArray[np.generic]) -> Path:
     buffer = io.BytesIO()
     np.save(buffer, array, allow_pickle=False)
     files.write_bytes(path, buffer.getvalue())
+    return path
 
 
 def frame_numbers(image_ids: Sequence[str]) -> list[int]:
@@ -61,29 +69,3 @@ def frame_numbers(image_ids: Sequence[str]) -> list[int]:
     numbers = [int(text) for text in found]
     is_numbered = len(set(numbers)) == len(image_ids)
     return numbers if is_numbered else list(range(len(image_ids)))
-
-
-FORMATS: dict[str, Callable[[Path, Prediction, int, FloatMap, LabelMap], Path]] = {
-    "fishyscapes": fishyscapes,
-    "segment_me_if_you_can": segment_me_if_you_can,
-}
-"""Benchmark -> what writes the files of one frame, ``(H, W)`` score and classes, into a folder."""
-
-
-def submit(prediction: Prediction, number: int, score: str, benchmark: str, folder: Path) -> Path:
-    """Write the score map of one frame for a benchmark and return its file.
-
-    Args:
-        prediction: The frame.
-        number: Of the frame, see :func:`frame_numbers`.
-        score: A key of :data:`meta_ood.scores.SCORES`.
-        benchmark: A key of :data:`FORMATS`.
-        folder: Where to write; it is made.
-
-    Raises:
-        ValueError: Unknown benchmark or score; the known ones are listed.
-    """
-    write = lookup("benchmark", FORMATS, benchmark)
-    formula = lookup("score", SCORES, score)
-    maps = pixel_maps(prediction, {*formula.needs, "arg_max"})
-    return write(folder, prediction, number, formula(maps), maps.arg_max)
