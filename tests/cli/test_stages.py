@@ -1,14 +1,15 @@
-"""The command of a stage: what it refuses, warns of and reports."""
+"""Commands: what they refuse, warn of and report."""
 
 import logging
 import os
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 from demo_world import REPOSITORY
 from meta_ood import config
-from meta_ood.cli import stages
+from meta_ood.cli import main, stages
 from meta_ood.cli.stages import run_stage
 from meta_ood.pipeline import synthesize
 
@@ -61,3 +62,31 @@ def test_the_other_processes_of_torchrun_take_no_lock(monkeypatch: pytest.Monkey
     monkeypatch.setenv("RANK", "1")
     with stages._alone("infer", ("a",)), stages._alone("infer", ("a",)):
         assert not stages.LOCKS.exists()
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        ("infer --network dualgcn_mni --variant baseline --dataset coco", "did you mean dualgcn_mini?"),
+        ("segments --network dualgcn_mini --variant basline --dataset coco", "did you mean baseline?"),
+        ("prepare --dataset coca", "did you mean coco?"),
+        ("promote --network dualgcn", "did you mean dualgcn_mini?"),
+        ("promote --network dualgcn_mini --variant trained", "did you mean ood_trained?"),
+        ("weights import none.pth --network dualgcn --variant baseline", "did you mean dualgcn_mini?"),
+        ("submit fishyscape --network dualgcn_mini --variant baseline --dataset coco", "did you mean fishyscapes?"),
+        ("submit fishyscapes --network dualgcn_mini --variant baseline --dataset coca", "did you mean coco?"),
+        ("evaluate-maps --scores . --targets . --protocol smic", "did you mean smiyc?"),
+        ("evaluate-maps --scores . --targets . --encoding meta_ood", "did you mean meta-ood?"),
+        ("evaluate-maps --scores . --targets . --track obstacles", "did you mean obstacle?"),
+        ("compare-meta none.h5 --folds scenes", "did you mean scene?"),
+        ("compare-meta none.h5 --classifier logistic", "known: gradient_boosted_trees"),
+        ("data check coca", "did you mean coco?"),
+        ("data audit-proxies coca", "did you mean coco?"),
+        ("data synthesize cocoa out", "did you mean coco?"),
+    ],
+)
+def test_names_are_checked_before_files(command: str, message: str) -> None:
+    Path("params.yaml").write_text(PARAMS.read_text())
+    result = CliRunner().invoke(main, command.split())
+    assert result.exit_code == 2, result.output
+    assert message in result.output

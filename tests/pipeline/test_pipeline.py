@@ -114,24 +114,6 @@ def test_a_network_s_training_does_not_touch_its_baseline() -> None:
         assert given == [f"data/code/weights/${{item.network}}-{variant}.txt"]
 
 
-@pytest.mark.parametrize(
-    ("keys", "message"),
-    [
-        (("nope", "baseline", "lost_and_found"), "network: unknown name 'nope'; known: deeplab"),
-        (("dualgcn_mni", "baseline", "lost_and_found"), "did you mean dualgcn_mini"),
-        (("dualgcn_mini", "trained", "lost_and_found"), "unknown variant 'trained'; known: base"),
-        (("dualgcn_mini", "baseline", "coca"), "datasets: unknown name 'coca'.*did you mean coco?"),
-    ],
-)
-def test_names_are_checked_before_files(
-    keys: tuple[str, str, str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    cell = dict(zip(layout.STAGES["infer"], keys, strict=True))
-    with pytest.raises(ValueError, match=message):
-        run_stage("infer", cell, params_file=ROOT / "params.yaml", track=False)
-
-
 # --- actual reads and writes -----------------------------------------------------------------
 
 SMALL = (

@@ -99,15 +99,12 @@ def compare_meta(
     Cross-validated on each table in each fold scheme; with several tables also trained on one and tested on each other.
     """
     from meta_ood.data.files import write_text
-    from meta_ood.data.registry import lookup
     from meta_ood.meta_classification import CLASSIFIERS, FOLDS
     from meta_ood.report.compare_meta import as_markdown, compare
     from meta_ood.segments.table_file import read_table
 
-    for name in classifiers:
-        lookup("classifier", CLASSIFIERS, name)
-    for name in folds:
-        lookup("folds", FOLDS, name)
+    options.check_names("classifier", CLASSIFIERS, *classifiers)
+    options.check_names("folds", FOLDS, *folds)
     stems = [table.stem for table in tables]
     names = stems if len(set(stems)) == len(stems) else [table.as_posix() for table in tables]
     rows = compare(

@@ -125,6 +125,8 @@ def evaluate_maps(
     """
     from meta_ood import evaluation
     from meta_ood.data.files import write_json
+    from meta_ood.evaluation.maps import ENCODINGS
+    from meta_ood.metrics.component import TRACKS
 
     if threshold_from:
         if threshold is not None:
@@ -132,16 +134,13 @@ def evaluate_maps(
         threshold = evaluation.chosen_threshold(threshold_from)
     if threshold is not None and not track:
         raise click.UsageError("a threshold is for component metrics: give --track too")
+    protocols = tuple(evaluation.PROTOCOLS) if "all" in protocols else protocols
+    options.check_names("protocol", evaluation.PROTOCOLS, *protocols)
+    options.check_names("encoding", ENCODINGS, encoding)
+    options.check_names("track", TRACKS, *([track] if track else []))
     pairs = evaluation.pair_files(scores, targets, score_end, target_end)
     result = evaluation.plain(
-        evaluation.evaluate_maps(
-            pairs,
-            tuple(evaluation.PROTOCOLS) if "all" in protocols else protocols,
-            encoding=encoding,
-            track=track,
-            threshold=threshold,
-            workers=workers,
-        )
+        evaluation.evaluate_maps(pairs, protocols, encoding=encoding, track=track, threshold=threshold, workers=workers)
     )
     # Written before it is printed: a terminal that lacks a character must not lose the result.
     if out:
@@ -171,12 +170,15 @@ def submit(
     from meta_ood.data.context import progress
     from meta_ood.evaluation import submissions
     from meta_ood.pipeline.paths import stage_paths
+    from meta_ood.scores import SCORES
 
     params = config.load(params_file)
     paths = stage_paths("segments", params, network=network, variant=variant, dataset=dataset)
+    name = score or params.segments.score
+    options.check_names("benchmark", submissions.FORMATS, benchmark)
+    options.check_names("score", SCORES, name)
     predictions = prediction_files.open_predictions(paths.inputs["predictions"])
     folder = to or Path("outputs/submissions", benchmark, network, variant, dataset)
-    name = score or params.segments.score
     numbers = submissions.frame_numbers([path.stem for path in predictions.paths])
     frames = zip(numbers, predictions, strict=True)
     for number, prediction in progress(frames, "submit", len(predictions)):

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
+
+from meta_ood.data.registry import lookup
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 Option = Callable[[Function], Function]
@@ -64,3 +66,9 @@ def out_file(default: str | None, text: str) -> Option[Any]:
 def read_text(path: Path) -> str:
     """Return the text of a file; ``-`` is standard input."""
     return sys.stdin.read() if str(path) == "-" else path.read_text(encoding="utf-8")
+
+
+def check_names(kind: str, registry: Mapping[str, Any], *names: str) -> None:
+    """Refuse unknown names: commands call this before they look at any file."""
+    for name in names:
+        lookup(kind, registry, name)

@@ -88,13 +88,13 @@ def promote(network: str, variant: str, force: bool, params_file: Path, override
     from meta_ood.tracking import champion, gate, location
 
     params = config.load(params_file, overrides)
+    folder = stage_paths("detector", params, network, variant).outputs["detector"]  # refuses unknown names
     result = gate.check(params, network, variant)
     for line in result.lines:
         click.echo(line)
     if not (result.passed or force):
         click.echo(f"{network} {variant} is not promoted")
         raise SystemExit(3)
-    folder = stage_paths("detector", params, network, variant).outputs["detector"]
     root = location.root()
     version = champion.promote(root, network, variant, folder)
     click.echo(f"{network} version {version.version} is champion; to serve it:")

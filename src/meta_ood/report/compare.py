@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from meta_ood.config import Params
+from meta_ood.data.registry import known_names
 from meta_ood.data.text_table import markdown_table, text_table
 from meta_ood.metrics.bootstrap import interval
 from meta_ood.metrics.catalogue import METRICS, Metric
@@ -160,8 +161,8 @@ def thresholds_text(root: Path, dataset: str) -> str:
     """Return the thresholds with the best F1 on a dataset, as a section for params.yaml.
 
     Raises:
-        FileNotFoundError: If there is no evaluation of the dataset below `root`.
-        ValueError: If a threshold there was given instead of chosen, or the dataset has no OoD pixels.
+        ValueError: If there is no evaluation of the dataset below `root`, if a threshold there was given instead of
+            chosen, or the dataset has no OoD pixels.
     """
     networks: dict[str, list[str]] = {}
     for one in read_evaluations(root).values():
@@ -173,7 +174,8 @@ def thresholds_text(root: Path, dataset: str) -> str:
             text = f"{one.variant}: {of_score['threshold']:.9g}"
             networks.setdefault(one.network, []).append(text)
     if not networks:
-        raise FileNotFoundError(f"{root}: no <network>/<variant>/{dataset}/metrics.json below it")
+        known = known_names(dataset, {one.dataset for one in read_evaluations(root).values()})
+        raise ValueError(f"{root}: no evaluation of dataset {dataset!r}; {known}")
     lines = ["evaluate:", f"  component_thresholds:       # best F1 on {dataset}"]
     return "\n".join(lines + [f"    {n}: {{{', '.join(t)}}}" for n, t in networks.items()])
 
