@@ -290,6 +290,7 @@ REFUSED = {
     "integers": (set_entry(BIAS, torch.tensor([1, 2, 3])), "int64, expected torch.float32"),
     "sparse": (set_entry(BIAS, torch.ones(3).to_sparse()), "asks for .*, which is no plain tensor"),
     "huge view": (set_entry(BIAS, torch.zeros(1).expand(10**12)), r"is \(1000000000000,\), expected \(3,\)"),
+    "a number for a vector": (set_entry(BIAS, torch.tensor(1.0)), r"is \(\), expected \(3,\)"),
     "list": (set_entry(BIAS, [1.0, 2.0, 3.0]), f"'{BIAS}' is list"),
     "number for a name": (set_entry(7, torch.ones(1)), "entry 7 is Tensor, expected a name"),
     "no state dict": (lambda path, *_: torch.save([torch.ones(2)], path), "holds list, expected a state dict"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
@@ -81,18 +81,17 @@ def match(
     prefix = _common_prefix(contents.tensors, expected, drop)
     found = {key.removeprefix(prefix): value for key, value in contents.tensors.items()}
     dropped = tuple(key for key in found if key.startswith(tuple(drop)))
-    found = {key: value for key, value in found.items() if key not in set(dropped)}
+    for key in dropped:
+        del found[key]
     missing = [key for key in expected if key not in found]
     unexpected = [key for key in found if key not in expected]
     # 2. counters may be missing if all are: old versions of PyTorch had none
-    counters = [key for key in expected if key.endswith(_COUNTER)]
-    zeroed = counters if counters and set(counters) <= set(missing) else []
-    missing = [key for key in missing if key not in set(zeroed)]
+    counters = {key for key in expected if key.endswith(_COUNTER)}
+    zeroed = counters if counters <= set(missing) else set()
+    missing = [key for key in missing if key not in zeroed]
     # 3. shapes and values
     wrong = {key: text for key, own in expected.items() if key in found and (text := _mismatch(found[key], own))}
-    hint = _prefix_hint(unexpected, missing)
-    if not missing and not unexpected:
-        hint = _class_hint(expected, found, wrong)
+    hint = _prefix_hint(unexpected, missing) if missing or unexpected else _class_hint(expected, found, wrong)
     report = MatchReport(
         source=source,
         layout=contents.layout,
@@ -102,7 +101,7 @@ def match(
         missing=tuple(missing),
         unexpected=tuple(unexpected),
         wrong=wrong,
-        zeroed=tuple(zeroed),
+        zeroed=tuple(sorted(zeroed)),
         dropped=dropped,
         hint=hint,
     )
@@ -124,7 +123,7 @@ def _common_prefix(found: Iterable[str], expected: Mapping[str, Tensor], drop: S
     return ""
 
 
-def _prefix_of(name: str, expected: Iterable[str]) -> str:
+def _prefix_of(name: str, expected: Container[str]) -> str:
     """Return what stands in `name` before one of `expected`: text that ends with a dot, or ""."""
     short = name[:100]  # prefixes are short, and a file's names may have any length
     ends = [place + 1 for place, letter in enumerate(short) if letter == "."]
@@ -132,8 +131,8 @@ def _prefix_of(name: str, expected: Iterable[str]) -> str:
 
 
 def _prefix_hint(unexpected: list[str], missing: list[str]) -> str:
-    prefixes = (_prefix_of(name, set(missing)) for name in unexpected[:100])
-    prefix = next(filter(None, prefixes), "")
+    wanted = dict.fromkeys(missing)
+    prefix = next(filter(None, (_prefix_of(name, wanted) for name in unexpected[:100])), "")
     return f"some names carry the prefix {prefix!r}, which others do not have" if prefix else ""
 
 
@@ -151,12 +150,11 @@ def _mismatch(tensor: Tensor, own: Tensor) -> str:
 
 def _class_hint(expected: Mapping[str, Tensor], found: Mapping[str, Tensor], wrong: Iterable[str]) -> str:
     """Return that the file is for another number of classes, if that explains all of `wrong`."""
-    shapes = [(tuple(found[key].shape), tuple(expected[key].shape)) for key in wrong]
-    firsts = {(theirs[:1], own[:1]) for theirs, own in shapes}
-    if len(firsts) != 1 or any(theirs[1:] != own[1:] for theirs, own in shapes):
+    shapes = [(found[key].shape, expected[key].shape) for key in wrong]
+    counts = {(*theirs[:1], *own[:1]) for theirs, own in shapes}
+    if any(theirs[1:] != own[1:] for theirs, own in shapes) or [len(pair) for pair in counts] != [2]:
         return ""
-    theirs, own = firsts.pop()
-    return f"the file seems to be for {theirs[0]} classes, the network has {own[0]}"
+    return "the file seems to be for {} classes, the network has {}".format(*counts.pop())
 
 
 def _shorten(keys: Sequence[str]) -> str:
