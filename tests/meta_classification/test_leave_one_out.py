@@ -69,7 +69,7 @@ def test_threads_do_not_change_the_bits(monkeypatch):
     scaled = Scaling.of(table.features)(table.features)
     found = []
     for threads in (1, 3):
-        monkeypatch.setattr(module, "_threads", lambda threads=threads: threads)
+        monkeypatch.setattr(module, "_threads", lambda _, threads=threads: threads)
         found.append(leave_one_out(scaled, table.iou == 0))
     np.testing.assert_array_equal(*found)
 

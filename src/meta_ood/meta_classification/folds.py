@@ -12,7 +12,7 @@ from meta_ood.data.registry import lookup
 from meta_ood.meta_classification.classifier import fit_failure
 from meta_ood.meta_classification.features import Flags, Floats, Integers, Scaling, false_positives
 from meta_ood.meta_classification.leave_one_out import leave_one_out
-from meta_ood.meta_classification.models import fitter, logistic_regression
+from meta_ood.meta_classification.models import fitter, solver, with_ones
 from meta_ood.segments import SegmentTable
 
 FOLDS: dict[str, str] = {
@@ -115,12 +115,13 @@ def leave_single_segments_out(features: Floats, false: Flags, published: bool, *
     scaling = Scaling.published(features) if published else Scaling.of(features)
     if complete and not lone.all():
         log_odds = leave_one_out(scaling(features), false, penalty=penalty, rescale=not published)
-    # 3. a fit for each of the others
+    # 3. a fit for each of the others; it begins at the result of the one before, which is near
+    model = solver(penalty, warm_start=True)
     for row in np.flatnonzero(np.isnan(log_odds) & ~lone):
         rest = np.arange(count) != row
         if not published:
             scaling = Scaling.of(features[rest])
-        model = logistic_regression(scaling(features[rest]), false[rest], penalty=penalty)
-        log_odds[row] = model.log_odds(scaling(features[row : row + 1]))[0]
+        model.fit(with_ones(scaling(features[rest])), false[rest])
+        log_odds[row] = model.decision_function(with_ones(scaling(features[row : row + 1])))[0]
     probability[~lone] = expit(log_odds[~lone])
     return OutOfFold(probability, np.arange(count), failures)

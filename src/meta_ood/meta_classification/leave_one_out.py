@@ -30,7 +30,7 @@ import numpy as np
 import numpy.typing as npt
 import scipy.linalg
 from scipy.special import expit
-from threadpoolctl import threadpool_info, threadpool_limits
+from threadpoolctl import ThreadpoolController
 
 from meta_ood.meta_classification.features import Flags, Floats, Integers
 from meta_ood.meta_classification.models import solver, with_ones
@@ -72,15 +72,15 @@ def leave_one_out(scaled: Floats, false: Flags, *, penalty: float = 1.0, rescale
 
     # One thread per block, each with a single-threaded BLAS: a third of the time is exponentials,
     # which the BLAS does not share out, and so the number of threads does not change the result.
-    with ThreadPoolExecutor(_threads()) as pool, threadpool_limits(1, "blas"):
+    libraries = ThreadpoolController()
+    with ThreadPoolExecutor(_threads(libraries)) as pool, libraries.limit(limits=1, user_api="blas"):
         list(pool.map(fill, range(0, len(scaled), _BLOCK)))
     return log_odds
 
 
-def _threads() -> int:
+def _threads(libraries: ThreadpoolController) -> int:
     """Return how many threads the BLAS may use: as many as cores, or what OMP_NUM_THREADS says."""
-    libraries = threadpool_info()
-    return max((lib["num_threads"] for lib in libraries if lib["user_api"] == "blas"), default=1)
+    return max((lib["num_threads"] for lib in libraries.info() if lib["user_api"] == "blas"), default=1)
 
 
 def _corrected_log_odds(common: _CommonFit, rows: Integers) -> Floats:
