@@ -29,7 +29,7 @@ def segment_table(seed: int = 0) -> SegmentTable:
 
 
 def run(folder, table, **settings):
-    table_file.write_table(folder / "segments.h5", table, {})
+    table_file.write_table(folder / "segments.h5", table, {"class_names": ["road", "car"]})
     settings = {"max_lost": None, **settings}
     params = PARAMS.model_copy(update={"meta": PARAMS.meta.model_copy(update=settings)})
     logged = {}
@@ -68,6 +68,9 @@ def test_writes_the_out_of_fold_probabilities(tmp_path):
     classifier = MetaClassifier.read(out / "classifier.json")
     assert classifier.operating_point == 0.6
     assert classifier.feature_names == table.feature_names
+    assert (classifier.network, classifier.variant) == ("n", "baseline")
+    assert classifier.class_names == ("road", "car")
+    assert classifier.differing_decisions == metrics["differing_decisions"]
 
 
 def test_same_table_same_bytes(tmp_path):
