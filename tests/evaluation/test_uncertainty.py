@@ -1,4 +1,4 @@
-"""Replicates of segment figures, against the figures of scenes really drawn again."""
+"""Replicates of segment metrics, against the metrics of scenes really drawn again."""
 
 import numpy as np
 import pytest
@@ -23,7 +23,7 @@ def prediction(number: int) -> Prediction:
     return Prediction(f"{number}", logits, (24, 32), True, target, f"s{number % SCENES}")
 
 
-def test_segment_figures_are_those_of_the_scenes_drawn() -> None:
+def test_segment_metrics_are_those_of_the_scenes_drawn() -> None:
     predictions = [prediction(number) for number in range(6)]
     counts = SetCounts(["entropy"])
     for one in predictions:
@@ -31,8 +31,8 @@ def test_segment_figures_are_those_of_the_scenes_drawn() -> None:
     tables = [measure_segments(one) for one in predictions]
     rng = np.random.default_rng(0)
     gone = [rng.random(len(table.image)) < 0.4 for table in tables]
-    figures = {"auroc": 0.5, "auprc": 0.5, "fpr95": 0.5}
-    found = replicates(counts, SegmentTable.concatenate(tables), np.concatenate(gone), figures, count=12, seed=3)
+    metrics = {"auroc": 0.5, "auprc": 0.5, "fpr95": 0.5}
+    found = replicates(counts, SegmentTable.concatenate(tables), np.concatenate(gone), metrics, count=12, seed=3)
     for index, weights in enumerate(bootstrap.resample(SCENES, 12, 3)):
         drawn = [number for number in range(6) for _ in range(weights[number % SCENES])]
         table = SegmentTable.concatenate([tables[number] for number in drawn])

@@ -1,4 +1,4 @@
-"""Pixel protocols against the published figures, scikit-learn, and slow statements of each rule."""
+"""Pixel protocols against the published numbers, scikit-learn, and slow statements of each rule."""
 
 import itertools
 import math

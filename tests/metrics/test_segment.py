@@ -1,4 +1,4 @@
-"""Segment metrics: counting by hand, against removal pixel by pixel, and the published figures."""
+"""Segment metrics: counting by hand, against removal pixel by pixel, and the published numbers."""
 
 from pathlib import Path
 

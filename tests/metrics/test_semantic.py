@@ -1,4 +1,4 @@
-"""Closed-set metrics against scikit-learn and against figures by hand."""
+"""Closed-set metrics against scikit-learn and against values by hand."""
 
 import numpy as np
 import pytest

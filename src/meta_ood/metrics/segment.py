@@ -34,7 +34,7 @@ class SegmentErrors:
             kept segment.
         removed, true_segments_removed: Segments removed, and those among them that hold OoD pixels: the price.
         published_false_positives_after_meta: What the published code prints as "false positives after": the number of
-            *true* segments removed. Wrong; only for comparison with published figures.
+            *true* segments removed. Wrong; only for comparison with published numbers.
     """
 
     segments: int
