@@ -144,6 +144,7 @@ def test_parts_of_other_detectors_are_refused(parts, blob_classifier, detector, 
         ('{"format": "meta-ood detector, version 1"}', "score Field required"),
         ('{"score": "entropy", "threshold": NaN}', "threshold .*finite"),
         ('{"score": "entropy", "threshold": 1, "files": {"../x": ""}}', "files"),
+        ('{"score": "entropy", "threshold": 1}', "the hash of weights.safetensors is missing"),
         ("[" * 100_000, "detector.json"),
     ],
 )

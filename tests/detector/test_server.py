@@ -72,6 +72,15 @@ def test_what_is_no_image_is_answered_with_what_is_expected(detector, given, mes
         list(answers(detector, {"image": given}, Limits()))
 
 
+def test_the_orientation_of_a_camera_is_applied(detector):
+    picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 96, 3), np.uint8))
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turned by a quarter
+    (served,) = answers(detector, {"image": text_of(picture, "JPEG", exif=exif)}, Limits())
+    assert served["size"] == [96, 64]
+    assert array_of(served["mask"]).shape == (96, 64)
+
+
 def test_images_are_found_in_every_form_of_a_request():
     import pandas
 

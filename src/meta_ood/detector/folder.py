@@ -98,6 +98,8 @@ def read_settings(folder: Path) -> Settings:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
         raise ValueError(f"{path} is no detector: {where} {first['msg']}") from None
+    if WEIGHTS not in settings.files:
+        raise ValueError(f"{path} is no detector: the hash of {WEIGHTS} is missing")
     for name, expected in settings.files.items():
         if files.file_hash(folder / name) != expected:
             raise ValueError(
