@@ -53,8 +53,7 @@ def summarise(results: Results) -> Headline:
     alike = "OoD-trained against baseline, both with meta classification"
     names = ", ".join(dict.fromkeys(after.dataset for _, after in ordinary))
     sentences = [
-        *(_directions(key, pairs) for key in ("auroc", "auprc", "fpr95")),
-        _known_classes(pairs),
+        *(_directions(key, pairs) for key in ("auroc", "auprc", "fpr95", "miou")),
         _of_meta_classification(trained or [o for o in results.ordered if o.has_ood_objects]),
         _counts(alike, (_FALSE, _MISSED), with_objects),
         _counts(f"On frames without OoD objects ({names})", (_FALSE,), ordinary),
@@ -129,16 +128,6 @@ def _directions(key: str, pairs: Sequence[Pair]) -> str:
     if not parts:
         return ""
     return f"{METRICS[key].name} {', '.join(parts)} of {counts.total()} comparisons."
-
-
-def _known_classes(pairs: Sequence[Pair]) -> str:
-    d = difference("miou", *pairs)
-    if d is None:
-        return ""
-    if d.tone == "unchanged":
-        return "Segmentation of the known classes did not change (mIoU)."
-    verb = "lost" if d.tone == "worse" else "gained"
-    return f"Segmentation of the known classes {verb} {100 * abs(d.change):.1f} points of mIoU."
 
 
 def _of_meta_classification(evaluations: Sequence[Evaluation]) -> str:

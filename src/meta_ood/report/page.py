@@ -18,6 +18,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from meta_ood import __version__
 from meta_ood.config import Params
 from meta_ood.data.labels import CITYSCAPES
+from meta_ood.evaluation.uncertainty import FEW
 from meta_ood.metrics.catalogue import METRICS
 from meta_ood.report import breakdowns, pictures, plots
 from meta_ood.report.compare import Difference, Setting, TradeOff, all_keys, difference, trade_offs
@@ -25,9 +26,6 @@ from meta_ood.report.headline import summarise
 from meta_ood.report.published import LEAD, BesidePublished, all_remarks, numbered_sources
 from meta_ood.report.results import Results
 from meta_ood.report.tables import PRINTED
-
-FEW_SCENES = 10
-"""With fewer scenes the page warns that intervals are too narrow."""
 
 _TEMPLATES = Environment(
     loader=PackageLoader("meta_ood.report"),
@@ -64,12 +62,14 @@ def report_page(
     `provenance` stands in the footer; nothing in it may differ between two runs on the same inputs.
     `settings` are evaluations with other seeds or parameters, for the section over seeds.
     """
+    # 1. what belongs together: variants of a network in pairs, one evaluation for what a dataset is
     pairs = results.pairs
     of_dataset = {one.dataset: one for one in reversed(results.ordered)}
-    scenes = {dataset: one.value("scenes") for dataset, one in of_dataset.items()}
-    # errors of segments after meta classification only
+    datasets = [of_dataset[name] for name in results.datasets if name in of_dataset]
+    # 2. changes with their intervals; errors of segments after meta classification only
     keys = [m.key for m in PRINTED if f"{m.key}_after_meta" not in METRICS]
     changes = [(pair[1], [difference(key, pair) for key in keys]) for pair in pairs]
+    # 3. the tables, plots and pictures, in the order of the page
     with_classes = [pair for pair in pairs if all(one.metrics.get("class_iou") for one in pair)]
     return _render(
         "report.html.j2",
@@ -85,7 +85,7 @@ def report_page(
         sources=numbered_sources(published),
         settings=settings,
         trade_offs=_with_plots(settings),
-        few_scenes=[f"{k} ({n:.0f})" for k, n in scenes.items() if n and n < FEW_SCENES],
+        few_scenes=[f"{one.dataset} ({n:.0f})" for one in datasets if (n := one.value("scenes")) and n < FEW],
         scenes=pictures.scenes(results),
         legend=pictures.LEGEND,
         curves=[
@@ -100,7 +100,7 @@ def report_page(
         with_labels=[pair for pair in pairs if pair[1].section("detection", "label_id")],
         with_classes=with_classes,
         class_names=CITYSCAPES.names,
-        first_of_dataset=[of_dataset[d] for d in results.datasets if d in of_dataset],
+        datasets=datasets,
     )
 
 

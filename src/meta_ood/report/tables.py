@@ -24,8 +24,8 @@ _ONLY_IN_CSV = (
 )
 NOTE = """\
 FP, FN: false positive and false negative segments before and after meta classification.
-Each segment is classified out of fold: the meta classifier was not fitted on its scene. The
-detector's classifier is fitted on all segments, so it decides differently on these datasets."""
+Each segment is classified out of fold: by a meta classifier that was fitted without the segment's
+fold. The detector's classifier is fitted on all segments, so it decides differently about some."""
 
 
 def results_text(evaluations: Sequence[Evaluation]) -> str:
