@@ -35,7 +35,7 @@ def test_import_stores_and_says_how_to_use_it(run):
     stored = "data/weights/dualgcn_mini/baseline.safetensors"
     assert f"network.dualgcn_mini.weights: {{baseline: {stored}}}" in result.output
     shown = run("show", stored)
-    assert json.loads(shown.output)["origin"]["said"] == "a paper"
+    assert json.loads(shown.output)["origin"]["source"] == "a paper"
 
 
 def test_nothing_is_stored_or_registered_when_the_file_does_not_fit(run, monkeypatch):

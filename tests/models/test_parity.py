@@ -1,4 +1,4 @@
-"""The published networks against the figures of METHOD.md G3, with its weight fill."""
+"""The published networks against reference values (tests/reference), with a weight fill that is computed here."""
 
 import zlib
 from pathlib import Path
@@ -50,25 +50,25 @@ def test_logits_are_the_published_ones(filled):
     reference, network = filled
     for size in SIZES:
         with np.load(REFERENCE / f"g3_{reference}_{size}.npz") as file:
-            figures = dict(file)
-        # The figures' input is what comes after normalisation.
+            values = dict(file)
+        # The reference's input is what comes after normalisation.
         mean, std = (np.reshape(v, (3, 1, 1)) for v in (IMAGENET_MEAN, IMAGENET_STD))
-        image = torch.from_numpy((figures["input"] * std + mean).astype(np.float32))
+        image = torch.from_numpy((values["input"] * std + mean).astype(np.float32))
         height, width = image.shape[2:]
         with torch.inference_mode():
             small = network(image)
             logits = models.upsample(small, (height, width), network.align_corners).numpy()
         assert abs(small.shape[3] - width / network.output_stride) < 1.5
-        assert logits.shape == tuple(figures["out_shape"])
-        tolerance = 1e-4 * figures["ch_std"].mean()
-        np.testing.assert_allclose(logits[:, :, ::4, ::4], figures["sub"], 0, tolerance)
-        np.testing.assert_allclose(logits[:, figures["ch"]], figures["full_ch"], 0, tolerance)
-        np.testing.assert_allclose(logits.mean((0, 2, 3)), figures["ch_mean"], 0, tolerance)
-        np.testing.assert_allclose(logits.std((0, 2, 3)), figures["ch_std"], 0, tolerance)
+        assert logits.shape == tuple(values["out_shape"])
+        tolerance = 1e-4 * values["ch_std"].mean()
+        np.testing.assert_allclose(logits[:, :, ::4, ::4], values["sub"], 0, tolerance)
+        np.testing.assert_allclose(logits[:, values["ch"]], values["full_ch"], 0, tolerance)
+        np.testing.assert_allclose(logits.mean((0, 2, 3)), values["ch_mean"], 0, tolerance)
+        np.testing.assert_allclose(logits.std((0, 2, 3)), values["ch_std"], 0, tolerance)
         second, first = np.sort(logits, 1)[:, -2:].swapaxes(0, 1)
         clear = first - second > tolerance
         assert clear.mean() > 0.99
-        assert (logits.argmax(1) == figures["argmax"])[clear].all()
+        assert (logits.argmax(1) == values["argmax"])[clear].all()
 
 
 def test_the_auxiliary_head_is_not_run(filled):

@@ -129,7 +129,7 @@ def test_every_format_loads_completely(tmp_path, layout, name):
     assert metadata["class_names"] == list(NAMES)
     assert metadata["origin"]["file"] == "file.pth"
     assert metadata["origin"]["sha256"] == file_hash(source)
-    assert metadata["origin"]["said"] == "https://example.org/weights"
+    assert metadata["origin"]["source"] == "https://example.org/weights"
     assert set(metadata["normalisation"]) == {"mean", "std"}
 
 

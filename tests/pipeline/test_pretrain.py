@@ -70,7 +70,7 @@ def test_given_weights_are_taken_with_their_origin(prepared, stage, variant):
     for key, value in network.state_dict().items():
         assert torch.equal(value, loaded.state_dict()[key]), key
     assert (metadata["name"], metadata["variant"]) == (NAME, variant)
-    assert metadata["origin"]["said"] == "a paper"
+    assert metadata["origin"]["source"] == "a paper"
     assert "miou" in Path("out.json").read_text()
 
 

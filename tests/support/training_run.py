@@ -109,7 +109,7 @@ def train(
             os.kill(os.getpid(), with_signal)
         return entropy_maximization(logits, target, 0.3, counts, normalisation="pixels")
 
-    figures = fit(
+    metrics = fit(
         net,
         SegmentationDataset(frames, Augmentation(params.crop, 0.2, 0.2)),
         lambda epoch: mix_proxies(20, 8, 0.4, seed=seed, epoch=epoch),
@@ -122,7 +122,7 @@ def train(
         validation=Validation(SegmentationDataset(frames[14:]), proxies=True),
         resume=resume,
     )
-    return net, figures
+    return net, metrics
 
 
 def frames_of(folder: Path, number: int) -> list[Frame]:
@@ -164,14 +164,14 @@ def one_of_two(rank: int, port: int, folder: Path, out: Path) -> None:
     torch.set_num_threads(1)
     os.environ |= environment(rank, port)
     curve: list[float] = []
-    net, figures = train(
+    net, metrics = train(
         folder,
         network={"normalise": False, "drop": 0.0},
         log=lambda values, step: curve.append(values.get("train/loss", -1.0)),
         accumulate=2,
     )
     if rank == 0:
-        torch.save({"curve": curve, "figures": figures, "weights": net.state_dict()}, out)
+        torch.save({"curve": curve, "metrics": metrics, "weights": net.state_dict()}, out)
 
 
 def stopped_of_two(rank: int, port: int, folder: Path, resume: Path) -> None:

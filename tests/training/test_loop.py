@@ -39,17 +39,17 @@ def same(left: torch.nn.Module, right: torch.nn.Module) -> bool:
 
 
 def test_it_learns(undisturbed):
-    network, figures = undisturbed
-    assert figures["steps"] == 4 * 7
-    assert figures["miou"] > 0.6
-    assert figures["proxy_auroc"] > 0.8
+    network, metrics = undisturbed
+    assert metrics["steps"] == 4 * 7
+    assert metrics["miou"] > 0.6
+    assert metrics["proxy_auroc"] > 0.8
     assert not network.training
 
 
 def test_same_seed_same_weights_and_other_seed_others(folder, undisturbed):
-    again, figures = train(folder, workers=3)
+    again, metrics = train(folder, workers=3)
     assert same(again, undisturbed[0])
-    assert figures == undisturbed[1]
+    assert metrics == undisturbed[1]
     assert not same(train(folder, seed=1)[0], undisturbed[0])
 
 
@@ -58,9 +58,9 @@ def test_killed_four_times_gives_the_same_weights(folder, undisturbed, tmp_path)
         worker = start(training_run.killed, folder, tmp_path, steps)
         worker.join()
         assert worker.exitcode == -signal.SIGKILL
-    network, figures = train(folder, resume=tmp_path)
+    network, metrics = train(folder, resume=tmp_path)
     assert same(network, undisturbed[0])
-    assert figures == undisturbed[1]
+    assert metrics == undisturbed[1]
 
 
 @pytest.mark.parametrize(("number", "error"), [(signal.SIGTERM, SystemExit), (signal.SIGINT, KeyboardInterrupt)])
@@ -87,18 +87,18 @@ def test_options_survive_a_signal(folder, tmp_path, options):
     whole, expected = train(folder, **options)
     with pytest.raises(SystemExit):
         train(folder, resume=tmp_path, die_at=9, with_signal=signal.SIGTERM, **options)
-    network, figures = train(folder, resume=tmp_path, **options)
+    network, metrics = train(folder, resume=tmp_path, **options)
     assert same(network, whole)
-    assert figures == expected
+    assert metrics == expected
 
 
 def test_accumulation_is_a_larger_batch(folder):
     plain = {"normalise": False, "drop": 0.0}
     large, expected = train(folder, network=plain, batch_size=8, epochs=2)
-    small, figures = train(folder, network=plain, batch_size=4, accumulate=2, epochs=2)
+    small, metrics = train(folder, network=plain, batch_size=4, accumulate=2, epochs=2)
     for key, value in large.state_dict().items():
         torch.testing.assert_close(small.state_dict()[key], value, rtol=1e-3, atol=1e-4)
-    assert figures == pytest.approx(expected, rel=1e-3)
+    assert metrics == pytest.approx(expected, rel=1e-3)
 
 
 def run_two(function, *arguments, code: int = 0) -> None:
@@ -175,7 +175,7 @@ def test_a_state_of_another_version_is_not_continued(folder, tmp_path):
 
 def test_two_processes_are_one(folder, tmp_path):
     curve: list[float] = []
-    network, figures = train(
+    network, metrics = train(
         folder,
         network={"normalise": False, "drop": 0.0},
         log=lambda values, step: curve.append(values.get("train/loss", -1.0)),
@@ -184,7 +184,7 @@ def test_two_processes_are_one(folder, tmp_path):
     run_two(training_run.one_of_two, folder, tmp_path / "first.pt")
     found = torch.load(tmp_path / "first.pt", weights_only=True)
     np.testing.assert_allclose(found["curve"], curve, rtol=1e-4)
-    assert found["figures"] == pytest.approx(figures, rel=1e-3)
+    assert found["metrics"] == pytest.approx(metrics, rel=1e-3)
     for key, value in network.state_dict().items():
         torch.testing.assert_close(found["weights"][key], value, rtol=1e-3, atol=1e-4)
 
@@ -197,17 +197,17 @@ def test_the_best_weights_are_kept(folder):
             both = values["validation/miou"], values["validation/proxy_auroc"]
             looks.append((step, sum(both) / 2))
 
-    _, figures = train(folder, keep="best", learning_rate=0.2, validate_every=1, log=log)
+    _, metrics = train(folder, keep="best", learning_rate=0.2, validate_every=1, log=log)
     step, best = max(looks, key=lambda look: look[1])
-    assert figures["selection_metric"] == pytest.approx(best, abs=1e-6)
-    assert figures["step"] == step
+    assert metrics["selection_metric"] == pytest.approx(best, abs=1e-6)
+    assert metrics["step"] == step
 
 
 def test_it_ends_early_when_nothing_gets_better(folder):
     options = {"validate_every": 1, "learning_rate": 1e-12, "patience": 2, "epochs": 6}
     network = {"normalise": False}
-    _, figures = train(folder, network=network, **options)
-    assert figures["steps"] == 3 * 7
+    _, metrics = train(folder, network=network, **options)
+    assert metrics["steps"] == 3 * 7
     assert train(folder, network=network, **options | {"patience": 0})[1]["steps"] == 6 * 7
 
 

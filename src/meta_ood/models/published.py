@@ -87,7 +87,7 @@ def import_weights(
         source: See :func:`import_published`.
         destination: Path of the safetensors file.
         name, architecture, options, class_names, variant: See :func:`meta_ood.models.checkpoint.save`.
-        origin: Where the file is from, in the user's words: a URL, a paper. It is stored with the file's name, sha256
+        origin: The source in the user's words: a URL, a paper. It is stored with the file's name, sha256
             and format. A file of ours keeps the origin that it has.
 
     Raises:
@@ -102,7 +102,7 @@ def import_weights(
         "sha256": file_hash(source),
         "layout": f"{report.layout}, prefix {report.prefix or 'none'}",
         "ignored": list(report.ignored),
-        "said": origin,
+        "source": origin,
     }
     checkpoint.save(
         destination,
