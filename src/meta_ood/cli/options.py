@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 import click
 
+from meta_ood.data import files
 from meta_ood.data.registry import lookup
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -65,7 +66,7 @@ def out_file(default: str | None, text: str) -> Option[Any]:
 
 def read_text(path: Path) -> str:
     """Return the text of a file; ``-`` is standard input."""
-    return sys.stdin.read() if str(path) == "-" else path.read_text(encoding="utf-8")
+    return sys.stdin.read() if str(path) == "-" else files.read_text(path)
 
 
 def check_names(kind: str, registry: Mapping[str, Any], *names: str) -> None:

@@ -86,9 +86,9 @@ def _read_journal(path: Path, settings: Mapping[str, Any]) -> dict[str, list[Any
     """Return the line of each frame by image id; none if it belongs to other settings."""
     lines: list[Any] = []
     if path.is_file():
-        for text in path.read_text(encoding="utf-8").splitlines():
+        for line in path.read_bytes().splitlines():
             try:
-                lines.append(json.loads(text))
+                lines.append(json.loads(line))
             except ValueError:
                 break  # the line that was being written when the run was stopped
     if not lines or lines[0] != json.loads(json.dumps(settings)):

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from meta_ood.config import GateParams, Params
+from meta_ood.data.files import read_json
 from meta_ood.pipeline import paths as layout
 
 Metrics = Mapping[str, Any]
@@ -36,7 +36,7 @@ def check(params: Params, network: str, variant: str = "ood_trained") -> GateRes
             path = paths.outputs["metrics"]
             if not path.is_file():
                 raise FileNotFoundError(f"{path} is missing: dvc repro evaluate")
-            cells.append(json.loads(path.read_text(encoding="utf-8")))
+            cells.append(read_json(path))
     return compare(cells[0], cells[1], cells[2], cells[3], gate)
 
 
