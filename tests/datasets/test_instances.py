@@ -101,11 +101,12 @@ def test_a_file_that_changes_is_noticed(tmp_path):
         instances.read_spans(path, spans)
 
 
-def test_memory_does_not_grow_with_the_annotations(tmp_path):
+def test_memory_does_not_grow_with_the_annotations(tmp_path, monkeypatch):
+    monkeypatch.setattr(instances, "CHUNK", 1 << 16)
     outline = [[float(number) for number in range(2000)]]
     content = {**CONTENT, "annotations": [{**CONTENT["annotations"][0], "segmentation": outline}]}
     peaks = []
-    for count in (480, 1920):  # both of several chunks
+    for count in (60, 240):  # both of several chunks
         many = {**content, "annotations": content["annotations"] * count}
         path = write(tmp_path, json.dumps(many))
         tracemalloc.start()
