@@ -66,7 +66,7 @@ def test_a_stage_has_one_name() -> None:
     assert list(config.SECTIONS) == names
     assert {"main", "sweep"} | set(names) == set(MLPROJECT)
     modules = {path.stem for path in (ROOT / "src/meta_ood/pipeline").glob("*.py")}
-    assert modules - {"__init__", "paths", "code_digest", "repair"} == set(names)
+    assert modules - {"__init__", "paths", "code_digest", "lockfile", "repair"} == set(names)
 
 
 def test_commands_name_their_stage_and_keys() -> None:

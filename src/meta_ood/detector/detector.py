@@ -1,10 +1,5 @@
 """Detector: a network, a score, a threshold and a meta classifier, applied to one image at a time.
 
->>> from meta_ood import Detector
->>> detector = Detector.load(Path("data/detectors/NAME/ood_trained"))  # doctest: +SKIP
->>> found = detector(Path("street.jpg"))  # doctest: +SKIP
->>> [segment.box for segment in found.segments if segment.kept]  # doctest: +SKIP
-
 The result is that of the stages infer, segments and meta, one after another, for an image without void. `detect`, the
 MLflow model, the server and the check of an export all call :class:`Detector`.
 """
@@ -41,9 +36,7 @@ from meta_ood.models.device import device_of
 from meta_ood.scores import SCORES, pixel_maps
 from meta_ood.segments import SegmentTable, label_map, measure_segments, predicted_ood
 
-FORMAT = "meta-ood detection, version 2"
-"""Of the JSON that :meth:`Detection.to_json` returns; version 1 was that of meta-ood 0.1."""
-
+FORMAT = "meta-ood detection, version 2"  # of to_json; what version 0.1 wrote had none
 UNLIKE = 6.0
 """Standard deviations beyond which a segment is unlike those of training: once in a billion normal values."""
 
@@ -200,13 +193,14 @@ class Detector:
 
     def judge(self, prediction: Prediction, image: Picture) -> Detection:
         """Return the segments of the logits of :meth:`predict`, with `image` for the overlay."""
-        # 1. score, classes and segments, in one pass over the logits
+        # 1. score and classes, in one pass over the logits
         name, threshold = self.settings.score, self.settings.threshold
         maps = pixel_maps(prediction, {*SCORES[name].needs, "arg_max"})
         score = SCORES[name](maps)
+        # 2. segments: `labels` and the rows of `table` are in the same order, that of their first pixels
         labels = label_map(predicted_ood(score, threshold))
         table = measure_segments(prediction, name, threshold, maps=maps)
-        # 2. meta classification
+        # 3. meta classification
         segments = judge_segments(table, self.classifier)
         return Detection(image, score, maps.arg_max, labels, segments, self.identity)
 
@@ -240,6 +234,7 @@ def judge_segments(table: SegmentTable, classifier: MetaClassifier | None) -> li
     scaled = np.abs(classifier.scaling(table.features))
     names, class_names = table.feature_names, classifier.class_names
     for k, segment in enumerate(segments):
+        # the feature in which the segment lies farthest from the training segments
         away = int(scaled[k].argmax())
         segments[k] = replace(
             segment,

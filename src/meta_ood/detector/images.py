@@ -64,6 +64,7 @@ def find_images(paths: Sequence[Path]) -> list[tuple[str, Path]]:
             named.append((Path(path.name), path))
         else:
             raise FileNotFoundError(f"{path}: no such file or folder")
+    # names are paths without ending, except where several images have the same
     stems = [name.with_suffix("") for name, _ in named]
     found: dict[str, Path] = {}
     for (name, image), stem in zip(named, stems, strict=True):

@@ -195,6 +195,7 @@ class Guard:
         from starlette.responses import JSONResponse
 
         most, seconds = self._limits.body_bytes, self._limits.body_seconds
+        # 1. the body, before the scoring server sees it
         refusal = 408, f"the body did not arrive within {seconds} s"
         body = None
         try:
@@ -207,11 +208,13 @@ class Guard:
             # the connection ends, since the rest of the body is not read
             await JSONResponse(content, refusal[0], {"connection": "close"})(scope, receive, send)
             return
+        # 2. an image becomes the JSON that the scoring server takes
         headers = dict(scope["headers"])
         if headers.get(b"content-type", b"").startswith(b"image/"):
             body = json.dumps({"inputs": {"image": [_base64(body)]}}).encode()
             headers |= {b"content-type": b"application/json", b"content-length": str(len(body)).encode()}
         headers.pop(b"transfer-encoding", None)
+        # 3. the whole body is replayed as one part
         parts = iter([{"type": "http.request", "body": body, "more_body": False}])
 
         async def replay() -> Any:
