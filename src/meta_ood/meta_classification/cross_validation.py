@@ -16,8 +16,6 @@ from meta_ood.meta_classification.folds import LEAVE_ONE_OUT, OutOfFold, out_of_
 from meta_ood.meta_classification.regression import cross_validate_iou, regression_quality
 from meta_ood.segments import SegmentTable
 
-METRICS_FORMAT = "meta-ood meta metrics, version 2"
-
 # Choosing an operating point needs out-of-fold probabilities within each training part; more folds
 # than these cost fits and change the point little.
 _INNER_FOLDS = 5
@@ -75,7 +73,7 @@ def cross_validate(
     # 3. metrics
     estimate = cross_validate_iou(table, folds)
     metrics = {
-        "format": METRICS_FORMAT,
+        "format": "meta-ood meta metrics, version 2",
         **_quality_metrics(found, false, removed),
         "segments": len(false),
         "false": int(false.sum()),

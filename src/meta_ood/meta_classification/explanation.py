@@ -38,12 +38,7 @@ GROUPS: dict[str, str] = {
 
 
 def feature_groups(names: Sequence[str]) -> dict[str, list[int]]:
-    """Return group -> columns; what fits no pattern is the group "other".
-
-    Examples:
-        >>> feature_groups(["E_bd", "S", "mean_x", "E", "mine"])
-        {'entropy': [0, 3], 'size': [1], 'position': [2], 'other': [4]}
-    """
+    """Return group -> columns; what fits no pattern is the group "other"."""
     found: dict[str, list[int]] = {group: [] for group in (*GROUPS, "other")}
     for column, name in enumerate(names):
         fitting = (group for group, pattern in GROUPS.items() if re.fullmatch(pattern, name))
@@ -121,9 +116,7 @@ def coefficient_intervals(
         rows = np.concatenate([images[i] for i in chosen])
         if not fit_failure(false[rows]):
             drawn.append(model.fit(design[rows], false[rows]).coef_[0, :-1].copy())
-    if not drawn:
-        nothing = np.full(features.shape[1], np.nan)
-        return nothing, nothing.copy()
+    drawn = drawn or [np.full(features.shape[1], np.nan)]
     low, high = np.quantile(np.array(drawn), [(1 - level) / 2, (1 + level) / 2], axis=0)
     return low, high
 
@@ -198,12 +191,9 @@ def ablations(features: Floats, names: Sequence[str], false: Flags, fold: Intege
     rows = []
     for group, columns in feature_groups(names).items():
         row: dict[str, Any] = {"group": group, "features": len(columns)}
-        for key, kept in (
-            ("auroc_without", np.delete(features, columns, axis=1)),
-            ("auroc_alone", features[:, columns]),
-        ):
-            found = predict_folds(kept, false, fold, "logistic_regression")
-            row[key] = _auroc(found.probability, false)
+        without = np.delete(features, columns, axis=1)
+        for key, kept in (("auroc_without", without), ("auroc_alone", features[:, columns])):
+            row[key] = _auroc(predict_folds(kept, false, fold, "logistic_regression").probability, false)
         rows.append(row)
     return rows
 

@@ -38,12 +38,7 @@ class Scaling:
 
     @classmethod
     def of(cls, features: Floats) -> Scaling:
-        """Fit to the rows of `features` ``(S, F)``; values that are not finite are left out.
-
-        Examples:
-            >>> Scaling.of(np.array([[1.0, 5.0], [3.0, 5.0]])).scale
-            array([1., 0.])
-        """
+        """Fit to the rows of `features` ``(S, F)``; values that are not finite are left out."""
         finite = np.isfinite(features)
         count = np.maximum(finite.sum(axis=0), 1)
         values = np.where(finite, features, 0.0)
@@ -73,10 +68,6 @@ def degenerate_columns(features: Floats, names: Sequence[str]) -> dict[str, str]
     Name -> reason: values that are not finite, a constant, or the same (up to scale and shift) as an earlier column.
     Such columns stay in use: a constant column is scaled to 0, and the L2 penalty shares the weight among equal
     columns.
-
-    Examples:
-        >>> degenerate_columns(np.array([[1.0, 2.0, 0.0], [3.0, 6.0, 0.0]]), ("a", "b", "c"))
-        {'b': 'same as a up to scale and shift', 'c': 'constant'}
     """
     found: dict[str, str] = {}
     if not len(features):

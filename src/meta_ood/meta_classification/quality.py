@@ -52,10 +52,6 @@ def calibration(probability: Floats, false: Flags, bins: int = 10) -> Calibratio
     """Return the reliability diagram with `bins` bins of equal width, empty ones left out.
 
     A probability on the edge of two bins counts to the lower one, see :func:`calibration_bin`.
-
-    Examples:
-        >>> calibration(np.array([0.1, 0.5, 0.9]), np.array([False, True, True]), bins=2).observed
-        array([0.5, 1. ])
     """
     bin_of = calibration_bin(probability, bins)
     _, inverse, count = np.unique(bin_of, return_inverse=True, return_counts=True)
