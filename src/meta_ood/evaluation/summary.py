@@ -107,12 +107,18 @@ def measure(
         Plain values for metrics.json; NaN where undefined.
     """
     # 1. pixels: each score is swept once for all protocols
+    main = counts.histograms[counts.main]
+    is_defined = bool(main.positives and main.negatives)
+    if not is_defined:
+        logger.warning("no OoD pixel or no other pixel: AUROC, AUPRC and FPR95 are not defined")
     pixels: dict[str, dict[str, Any]] = {name: {} for name in dict.fromkeys(("exact", *protocols))}
     for score, histogram in counts.histograms.items():
         curve = counts.curve if score == counts.main else pixel.sweep(histogram)
         for name, of_scores in pixels.items():
-            of_scores[score] = asdict(pixel.pixel_metrics(histogram, name, curve))
-    main = counts.histograms[counts.main]
+            if is_defined:
+                of_scores[score] = asdict(pixel.pixel_metrics(histogram, name, curve))
+            else:
+                of_scores[score] = asdict(pixel.with_counts(histogram, name, {}))
     # 2. segments and components
     errors = segment.segment_errors(table, removed)
     of_segments = errors.summary()

@@ -13,7 +13,14 @@ from meta_ood.metrics.pixel.curves import (
 from meta_ood.metrics.pixel.histogram import ScoreHistogram, merge
 from meta_ood.metrics.pixel.images import ImageCurve
 from meta_ood.metrics.pixel.keys import key_scores
-from meta_ood.metrics.pixel.protocols import PER_IMAGE, PROTOCOLS, PixelMetrics, pixel_metrics, smiyc_threshold
+from meta_ood.metrics.pixel.protocols import (
+    PER_IMAGE,
+    PROTOCOLS,
+    PixelMetrics,
+    pixel_metrics,
+    smiyc_threshold,
+    with_counts,
+)
 from meta_ood.metrics.pixel.thin import ThinCounts, resampled_metrics
 
 __all__ = [
@@ -36,4 +43,5 @@ __all__ = [
     "score_distribution",
     "smiyc_threshold",
     "sweep",
+    "with_counts",
 ]

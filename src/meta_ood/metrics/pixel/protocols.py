@@ -231,12 +231,15 @@ def pixel_metrics(histogram: ScoreHistogram, protocol: str = "exact", curve: Swe
         (0.75, 0.8333, 0.5)
     """
     evaluate = lookup("protocol", PROTOCOLS, protocol)
-    values: Values = {}
     if histogram.positives and histogram.negatives:
-        values = evaluate(histogram, curve or sweep(histogram))
-    else:
-        missing = "in-distribution" if histogram.positives else "OoD"
-        logger.warning("protocol %s: no %s pixel, the metrics are NaN", protocol, missing)
+        return with_counts(histogram, protocol, evaluate(histogram, curve or sweep(histogram)))
+    missing = "in-distribution" if histogram.positives else "OoD"
+    logger.warning("protocol %s: no %s pixel, the metrics are NaN", protocol, missing)
+    return with_counts(histogram, protocol, {})
+
+
+def with_counts(histogram: ScoreHistogram, protocol: str, values: Values) -> PixelMetrics:
+    """Return the metrics of these values: NaN where one is missing, with the histogram's counts."""
     counts = {
         "frames": histogram.frames,
         "pixels": histogram.positives + histogram.negatives,
@@ -244,8 +247,5 @@ def pixel_metrics(histogram: ScoreHistogram, protocol: str = "exact", curve: Swe
         "ignored": histogram.ignored,
         "neutral": histogram.neutral,
     }
-    rates = [field.name for field in dataclasses.fields(PixelMetrics)][1:7]
-    return PixelMetrics(
-        protocol,
-        **{**dict.fromkeys(rates, math.nan), **counts, **values},  # type: ignore[arg-type]
-    )
+    rates = dict.fromkeys([field.name for field in dataclasses.fields(PixelMetrics)][1:7], math.nan)
+    return PixelMetrics(protocol, **{**rates, **counts, **values})  # type: ignore[arg-type]
