@@ -1,7 +1,13 @@
+import shutil
+from pathlib import Path
+
 import h5py
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
+from meta_ood import cli
+from meta_ood.data.prediction_files import write_prediction
 from meta_ood.data.predictions import Prediction
 from meta_ood.evaluation import submissions
 from meta_ood.scores import SCORES, pixel_maps
@@ -54,3 +60,18 @@ def test_unknown_names_list_the_known_ones(prediction, tmp_path):
         submissions.submit(prediction, 0, "entropy", "x", tmp_path)
     with pytest.raises(ValueError, match=r"unknown score 'x'.*known: .*entropy"):
         submissions.submit(prediction, 0, "x", "fishyscapes", tmp_path)
+
+
+def test_the_command_numbers_the_frames(prediction, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(Path(__file__).parents[2] / "params.yaml", "params.yaml")
+    cell = ["--network", "dualgcn_mini", "--variant", "baseline", "--dataset", "fishyscapes_static"]
+    path = tmp_path / "data/infer/dualgcn_mini/baseline/fishyscapes_static/0007_a.h5"
+    path.parent.mkdir(parents=True)
+    write_prediction(path, prediction, class_names=list("abcde"), network="n", weights_sha256="0")
+    result = CliRunner().invoke(cli.main, ["-q", "submit", "fishyscapes", *cell, "--to", "out"])
+    assert result.exit_code == 0, result.output
+    assert sorted(p.name for p in Path("out").iterdir()) == ["0007_anomaly.npy", "0007_segmentation.npy"]
+    result = CliRunner().invoke(cli.main, ["-q", "submit", "fishyscape", *cell])
+    assert result.exit_code == 2
+    assert "fishyscapes" in result.output

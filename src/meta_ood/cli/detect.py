@@ -149,7 +149,7 @@ def evaluate_maps(
 
 
 @click.command()
-@click.argument("benchmark", type=click.Choice(["fishyscapes", "segment_me_if_you_can"]))
+@click.argument("benchmark")
 @options.network
 @options.variant
 @options.dataset

@@ -15,7 +15,8 @@ from meta_ood.data.predictions import Prediction
 from meta_ood.data.registry import lookup
 from meta_ood.scores import SCORES, pixel_maps
 
-BENCHMARKS = ("fishyscapes", "segment_me_if_you_can")
+FORMATS = {"fishyscapes": ".npy", "segment_me_if_you_can": ".hdf5"}
+"""Benchmark -> ending of its files."""
 
 
 def submit(prediction: Prediction, number: int, score: str, benchmark: str, folder: Path) -> Path:
@@ -30,13 +31,13 @@ def submit(prediction: Prediction, number: int, score: str, benchmark: str, fold
         prediction: The frame.
         number: Of the frame, see :func:`frame_numbers`.
         score: A key of :data:`meta_ood.scores.SCORES`.
-        benchmark: One of :data:`BENCHMARKS`.
+        benchmark: A key of :data:`FORMATS`.
         folder: Where to write; it is made.
 
     Raises:
         ValueError: Unknown benchmark or score; the known ones are listed.
     """
-    lookup("benchmark", dict.fromkeys(BENCHMARKS), benchmark)
+    lookup("benchmark", FORMATS, benchmark)
     formula = lookup("score", SCORES, score)
     maps = pixel_maps(prediction, {*formula.needs, "arg_max"})
     values = formula(maps)
