@@ -16,6 +16,7 @@ from meta_ood.cli.stages import run_stage
 from meta_ood.data.context import Machine
 from meta_ood.datasets.lost_and_found import NAMES
 from meta_ood.pipeline import paths as layout
+from meta_ood.pipeline.checks import check_options
 
 ROOT = Path(__file__).parents[2]
 PARAMS = config.load(ROOT / "params.yaml")
@@ -66,7 +67,7 @@ def test_a_stage_has_one_name() -> None:
     assert list(config.SECTIONS) == names
     assert {"main", "sweep"} | set(names) == set(MLPROJECT)
     modules = {path.stem for path in (ROOT / "src/meta_ood/pipeline").glob("*.py")}
-    assert modules - {"__init__", "paths", "code_digest", "lockfile", "repair"} == set(names)
+    assert modules - {"__init__", "paths", "code_digest", "repair", "lockfile", "checks"} == set(names)
 
 
 def test_commands_name_their_stage_and_keys() -> None:
@@ -282,3 +283,19 @@ def test_wrong_params_stop_the_pipeline_before_its_first_stage(tmp_path: Path, m
     result = CliRunner().invoke(cli.main, ["code"])
     assert (result.exit_code, "got 'x; touch f', expected a name" in result.output) == (2, True)
     assert not Path("data/code").exists()
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("datasets.coco.options={min_sid: 3}", "datasets.coco.options: coco reader: unknown option 'min_sid'; known:"),
+        ("train.loss_options={margin: 1}", "network.*: train.loss_options: margin unknown to entropy_maximization"),
+        ("network.dualgcn_mini.options={width: 2}", "network.dualgcn_mini.options: architecture dualgcn_mini: options"),
+        ("meta.classifier_options={depth: 2}", "meta.classifier_options: logistic_regression: unknown option 'depth'"),
+    ],
+)
+def test_options_are_checked_before_the_first_stage(override: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        check_options(config.load(ROOT / "params.yaml", [override]))
+    for path in (ROOT / "params.yaml", *(ROOT / "configs").glob("*.yaml")):
+        check_options(config.load(path))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -69,7 +69,7 @@ def read_text(path: Path) -> str:
     return sys.stdin.read() if str(path) == "-" else files.read_text(path)
 
 
-def check_names(kind: str, registry: Mapping[str, Any], *names: str) -> None:
+def check_names(kind: str, registry: Iterable[str], *names: str) -> None:
     """Refuse unknown names: commands call this before they look at any file."""
     for name in names:
-        lookup(kind, registry, name)
+        lookup(kind, dict.fromkeys(registry), name)

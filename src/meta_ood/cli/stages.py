@@ -170,9 +170,11 @@ def code(params_file: Path, out: Path) -> None:
     DVC runs this before all stages: what is wrong in params.yaml is found within seconds.
     """
     from meta_ood.data.files import write_text
+    from meta_ood.pipeline.checks import check_options
     from meta_ood.pipeline.code_digest import stage_digest, weights_digests
 
     params = config.load(params_file)
+    check_options(params)
     for stage in layout.STAGES:
         write_text(out / f"{stage}.txt", stage_digest(stage))
     for network, own in params.network.items():
