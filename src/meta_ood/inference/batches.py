@@ -20,34 +20,20 @@ R = TypeVar("R")
 
 @dataclass(frozen=True)
 class Sample:
-    """One image with its target.
+    """One image with its target (see :mod:`meta_ood.data.labels`)."""
 
-    Attributes:
-        image: ``(3, H, W) uint8``.
-        target: ``(H, W) uint8``, see :mod:`meta_ood.data.labels`.
-        image_id: The image's name within its dataset.
-        label_ids: ``(H, W) uint8``, if the dataset has them and they were asked for.
-    """
-
-    image: Tensor
-    target: Tensor
+    image: Tensor  # (3, H, W) uint8
+    target: Tensor  # (H, W) uint8
     image_id: str
-    label_ids: Tensor | None = None
+    label_ids: Tensor | None = None  # (H, W) uint8, if the dataset has them and they were asked for
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Samples of one size.
+    """Samples of one size."""
 
-    Attributes:
-        images: ``(N, 3, H, W) uint8``.
-        targets: ``(N, H, W) uint8``.
-        image_ids: N names.
-        label_ids: N times ``(H, W) uint8`` or None.
-    """
-
-    images: Tensor
-    targets: Tensor
+    images: Tensor  # (N, 3, H, W) uint8
+    targets: Tensor  # (N, H, W) uint8
     image_ids: list[str]
     label_ids: list[Tensor | None]
 

@@ -16,13 +16,7 @@ from meta_ood.models.wide_resnet38 import WideResNet38
 
 
 class AtrousSpatialPyramid(nn.Module):
-    """Image pooling, a 1x1 convolution and dilated 3x3 convolutions, concatenated.
-
-    Args:
-        in_width: Channels of the input.
-        width: Channels of each branch.
-        rates: Dilations of the 3x3 convolutions.
-    """
+    """Image pooling, a 1x1 convolution and 3x3 convolutions with dilations `rates`, concatenated."""
 
     def __init__(self, in_width: int, width: int, rates: Sequence[int]) -> None:
         super().__init__()

@@ -46,11 +46,7 @@ class SpatialGCN(nn.Module):
 
 
 class DualGCN(nn.Module):
-    """The spatial and the feature branch on the same map, fused by a 1x1 convolution.
-
-    Args:
-        planes: P, a multiple of 4.
-    """
+    """The spatial and the feature branch on the same map of P (`planes`) channels, fused by a 1x1 convolution."""
 
     def __init__(self, planes: int) -> None:
         super().__init__()
@@ -83,9 +79,8 @@ class DualGCN(nn.Module):
         height, width = a.shape[2:]
         if self.training and len(a) == 1 and max(height, width) <= 8:
             raise ValueError(
-                f"DualGCNNet cannot train on a batch of one with a feature map of {height} x "
-                f"{width}: three strides of 2 leave one value per channel, and BatchNorm needs "
-                "two. Use a batch_size of at least 2 or a larger crop"
+                f"DualGCNNet cannot train on a batch of one with a feature map of {height} x {width}: three strides "
+                "of 2 leave one value per channel, BatchNorm needs two. Use a batch_size of at least 2 or a larger crop"
             )
         s = self.gcn_local_attention(self.local(a))  # (N, P, h / 8, w / 8)
         s = upsample(s, (height, width))
@@ -102,13 +97,7 @@ class DualGCN(nn.Module):
 
 
 class DualGCNHead(nn.Module):
-    """a = 3x3 of x; b = 3x3 of DualGCN(a); logits = 1x1 of 3x3 of (x, b).
-
-    Args:
-        in_width: Channels of x.
-        planes: P, the head's inner width.
-        num_classes: C.
-    """
+    """The head on features x: a = 3x3 of x; b = 3x3 of DualGCN(a); logits = 1x1 of 3x3 of (x, b)."""
 
     def __init__(self, in_width: int, planes: int, num_classes: int) -> None:
         super().__init__()

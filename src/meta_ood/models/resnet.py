@@ -20,13 +20,7 @@ MULTI_GRID = (1, 2, 4)  # factors on the dilation of layer4's blocks
 
 
 class Bottleneck(nn.Module):
-    """1x1, 3x3, 1x1 with BatchNorm, added to a shortcut.
-
-    Args:
-        in_width: Channels of the input.
-        planes: Inner channels; the output has four times as many.
-        stride, dilation: Of the 3x3 convolution.
-    """
+    """1x1, 3x3 (with stride and dilation) and 1x1 convolution, added to a shortcut; 4 `planes` output channels."""
 
     def __init__(self, in_width: int, planes: int, stride: int, dilation: int) -> None:
         super().__init__()

@@ -39,11 +39,7 @@ def save_checkpoint(folder: Path, state: Mapping[str, Any]) -> None:
 
 
 def load_checkpoint(folder: Path) -> dict[str, Any] | None:
-    """Return what :func:`save_checkpoint` wrote, None if there is nothing to continue.
-
-    Raises:
-        ValueError: If the file is damaged.
-    """
+    """Return what :func:`save_checkpoint` wrote, None if there is nothing to continue; ValueError if it is damaged."""
     path = folder / "state.pt"
     if not path.is_file():
         return None

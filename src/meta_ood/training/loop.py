@@ -42,23 +42,15 @@ class DivergedError(ValueError):
 
 @dataclass
 class TrainingState:
-    """Position and results of a training; stored in checkpoints as a plain dict.
+    """Position and results of a training; stored in checkpoints as a plain dict."""
 
-    Attributes:
-        step: Number of steps done.
-        loss: Mean over the steps that were logged last.
-        recent: Loss, its in-distribution term and its OoD term of each step since then.
-        metrics: The last validation metrics.
-        best: The best validation metrics, with ``selection_metric`` and ``step``.
-        stale: Number of validations since then.
-    """
-
-    step: int = 0
-    loss: float = math.nan
+    step: int = 0  # steps done
+    loss: float = math.nan  # mean over the steps that were logged last
+    # loss, its in-distribution term and its OoD term of each step since then
     recent: list[list[float]] = field(default_factory=list)
-    metrics: dict[str, float] = field(default_factory=dict)
-    best: dict[str, float] = field(default_factory=dict)
-    stale: int = 0
+    metrics: dict[str, float] = field(default_factory=dict)  # of the last validation
+    best: dict[str, float] = field(default_factory=dict)  # with `selection_metric` and `step`
+    stale: int = 0  # validations since the best one
 
 
 @contextmanager
@@ -143,7 +135,8 @@ def fit(
                 seconds, clock = time.perf_counter() - clock, time.perf_counter()
                 trainer.log_recent(log, bar, seconds)
             # 3. validate at the end of an epoch
-            if validation and position + 1 == epoch_steps and _is_due(params, epoch):
+            is_due = (epoch + 1) % params.validate_every == 0 or epoch + 1 == params.epochs
+            if validation and position + 1 == epoch_steps and is_due:
                 trainer.validate(validation, num_classes)
                 if fabric.is_global_zero:
                     metrics = {f"validation/{k}": v for k, v in trainer.state.metrics.items()}
@@ -326,11 +319,6 @@ def _epoch_steps(params: OptimisationParams, frames: int, processes: int) -> int
 def _step_seed(seed: int, step: int, rank: int) -> int:
     """Return a different seed for each step and process."""
     return int(np.random.SeedSequence((seed, step, rank)).generate_state(1)[0])
-
-
-def _is_due(params: OptimisationParams, epoch: int) -> bool:
-    """Return whether the epoch ends with a validation."""
-    return (epoch + 1) % params.validate_every == 0 or epoch + 1 == params.epochs
 
 
 def _total_counts(fabric: Fabric, group: list[Batch], num_classes: int, stop: bool) -> tuple[PixelCounts, bool]:
