@@ -25,12 +25,11 @@ from meta_ood.data.labels import LabelMap
 from meta_ood.data.prediction_files import read_prediction
 from meta_ood.data.predictions import FloatMap, Prediction
 from meta_ood.data.registry import lookup
-from meta_ood.metrics import semantic
+from meta_ood.metrics import Floats, semantic
 from meta_ood.metrics.component import TRACKS, Cut, Overlaps, of_mask
 from meta_ood.metrics.pixel import PER_IMAGE, ScoreHistogram, Sweep, ThinCounts, sweep
 from meta_ood.scores import SCORES, PixelMaps, Score, pixel_maps
 
-Floats = npt.NDArray[np.float64]
 Confusion = npt.NDArray[np.int64]
 
 HELD = 1 << 28

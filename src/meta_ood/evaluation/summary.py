@@ -15,14 +15,12 @@ import numpy.typing as npt
 
 from meta_ood.data import files
 from meta_ood.evaluation.counting import SetCounts
-from meta_ood.metrics import component, pixel, segment, semantic
+from meta_ood.metrics import Flags, Floats, component, pixel, segment, semantic
 from meta_ood.metrics.catalogue import METRICS
 from meta_ood.segments import SegmentTable
 
 logger = logging.getLogger(__name__)
 
-Flags = npt.NDArray[np.bool_]
-Floats = npt.NDArray[np.float64]
 Curve = Mapping[str, npt.NDArray[Any]]
 """Column name -> values, all of one length."""
 

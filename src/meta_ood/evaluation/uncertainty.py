@@ -6,18 +6,14 @@ import logging
 from collections.abc import Mapping
 
 import numpy as np
-import numpy.typing as npt
 
 from meta_ood.evaluation.counting import SetCounts
-from meta_ood.metrics import bootstrap, component, segment, semantic
+from meta_ood.metrics import Flags, Floats, Integers, bootstrap, component, segment, semantic
 from meta_ood.metrics.pixel import resampled_metrics
 from meta_ood.segments.table import SegmentTable
 
 logger = logging.getLogger(__name__)
 
-Flags = npt.NDArray[np.bool_]
-Floats = npt.NDArray[np.float64]
-Integers = npt.NDArray[np.int64]
 
 FEW = 10
 """With fewer scenes than this, intervals are much too narrow: a warning says so."""

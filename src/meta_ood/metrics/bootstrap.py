@@ -5,10 +5,8 @@ from __future__ import annotations
 import math
 
 import numpy as np
-import numpy.typing as npt
 
-Integers = npt.NDArray[np.int64]
-Floats = npt.NDArray[np.float64]
+from meta_ood.metrics import Floats, Integers
 
 
 def resample(scenes: int, replicates: int, seed: int) -> Integers:
@@ -23,12 +21,7 @@ def resample(scenes: int, replicates: int, seed: int) -> Integers:
 
 
 def interval(values: Floats, level: float = 0.95) -> tuple[float, float]:
-    """Return the percentile interval of bootstrap replicates; NaN if fewer than half are defined.
-
-    Examples:
-        >>> interval(np.arange(101.0), level=0.5)
-        (25.0, 75.0)
-    """
+    """Return the percentile interval of bootstrap replicates; NaN if fewer than half are defined."""
     known = values[np.isfinite(values)]
     if 2 * known.size < values.size or not known.size:
         return math.nan, math.nan

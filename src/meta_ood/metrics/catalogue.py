@@ -43,12 +43,7 @@ class Metric:
         return f"{100 * value:.1f}" if self.unit == "percent" else f"{value:.0f}"
 
     def gain(self, before: float | None, after: float | None) -> float | None:
-        """Return how much better `after` is than `before`: negative if worse, None if unknown.
-
-        Examples:
-            >>> METRICS["fpr95"].gain(0.3, 0.1)
-            0.19999999999999998
-        """
+        """Return how much better `after` is than `before`: negative if worse, None if unknown."""
         if before is None or after is None:
             return None
         return after - before if self.better == "higher" else before - after

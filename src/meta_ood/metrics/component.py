@@ -15,12 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from meta_ood.data.labels import IGNORE, OOD, LabelMap
-from meta_ood.metrics import pixel
+from meta_ood.metrics import Flags, Floats, Integers, pixel
 from meta_ood.segments import SegmentTable, label_map, predicted_ood
-
-Floats = npt.NDArray[np.float64]
-Integers = npt.NDArray[np.int64]
-Flags = npt.NDArray[np.bool_]
 
 TAUS: tuple[float, ...] = tuple(np.linspace(0.25, 0.75, 11).tolist())
 """The eleven overlap thresholds 0.25 … 0.75."""

@@ -9,9 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from meta_ood.data.labels import LabelMap
-
-Floats = npt.NDArray[np.float64]
-Integers = npt.NDArray[np.int64]
+from meta_ood.metrics import Floats, Integers
 
 BINS = 15
 """Bins of the expected calibration error, as in Guo et al. (2017)."""
@@ -28,11 +26,6 @@ def confusion_matrix(predicted: LabelMap, target: LabelMap, classes: int) -> Int
 
     Raises:
         ValueError: If the shapes differ or a predicted class is not below C.
-
-    Examples:
-        >>> confusion_matrix(np.array([[0, 1, 1]], np.uint8), np.array([[0, 0, 255]], np.uint8), 2)
-        array([[1, 1],
-               [0, 0]])
     """
     if predicted.shape != target.shape:
         raise ValueError(f"predicted {predicted.shape} and target {target.shape} differ in shape")

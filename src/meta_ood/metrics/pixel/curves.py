@@ -11,11 +11,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from meta_ood.metrics import Floats, Integers
 from meta_ood.metrics.pixel.histogram import ScoreHistogram
 from meta_ood.metrics.pixel.keys import key_scores
 
-Floats = npt.NDArray[np.float64]
-Integers = npt.NDArray[np.int64]
 TPR = 0.95
 """True positive rate at which FPR95 is read."""
 

@@ -22,11 +22,11 @@ import numpy as np
 import numpy.typing as npt
 
 from meta_ood.data.labels import IGNORE, IN, NEUTRAL, OOD, LabelMap
+from meta_ood.metrics import Integers
 from meta_ood.metrics.pixel import _kernel
 from meta_ood.metrics.pixel.images import ImageCurve, image_curve
 from meta_ood.metrics.pixel.keys import Keys, checked_scores, raise_wrong_labels
 
-Integers = npt.NDArray[np.int64]
 Column = tuple[Keys, Integers]
 """Rising distinct keys and their counts."""
 

@@ -8,10 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from meta_ood.metrics import Floats, Integers
 from meta_ood.metrics.pixel.keys import Keys, key_scores
-
-Floats = npt.NDArray[np.float64]
-Integers = npt.NDArray[np.int64]
 
 QUANTILES = 384
 """Edges per class and image in SegmentMeIfYouCan's curve (768 in all)."""

@@ -9,16 +9,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from meta_ood.data.registry import lookup
+from meta_ood.metrics import Floats
 from meta_ood.metrics.pixel.curves import TPR, Sweep, auprc_of, auroc_of, fpr_at_tpr, sweep
 from meta_ood.metrics.pixel.histogram import ScoreHistogram
 from meta_ood.metrics.pixel.images import ImageCurve
 
 logger = logging.getLogger(__name__)
 
-Floats = npt.NDArray[np.float64]
 BINS = 100
 """Bins of the published protocol."""
 ROUNDING = 1e-6

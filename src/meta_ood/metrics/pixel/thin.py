@@ -10,11 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from meta_ood.data.labels import IN, NEUTRAL, OOD, LabelMap
+from meta_ood.metrics import Floats, Integers
 from meta_ood.metrics.pixel.curves import Sweep, auprc_of, auroc_of, fpr_at_tpr
 from meta_ood.metrics.pixel.keys import key_scores, order_keys
-
-Integers = npt.NDArray[np.int64]
-Floats = npt.NDArray[np.float64]
 
 DROPPED = 13
 """Bits dropped from a key: 1024 cells an octave, a cell is 0.07 to 0.14 % of its score wide."""
