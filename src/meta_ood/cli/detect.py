@@ -175,7 +175,7 @@ def submit(
     params = config.load(params_file)
     paths = stage_paths("segments", params, network=network, variant=variant, dataset=dataset)
     name = score or params.segments.score
-    options.check_names("benchmark", submissions.BENCHMARKS, benchmark)
+    options.check_names("benchmark", submissions.FORMATS, benchmark)
     options.check_names("score", SCORES, name)
     predictions = prediction_files.open_predictions(paths.inputs["predictions"])
     folder = to or Path("outputs/submissions", benchmark, network, variant, dataset)
