@@ -22,7 +22,7 @@ class Table:
 
 
 def reference_table(case: str, tag: str) -> tuple[Table, dict[str, np.ndarray]]:
-    """Return the 12 images of METHOD.md G5, four scenes of three, and its figures."""
+    """Return the 12 images of the published protocol, four scenes of three, and its figures."""
     with np.load(REFERENCE / f"g5_{case}.npz", allow_pickle=False) as stored:
         figures = {k.removeprefix(f"{tag}_"): stored[k] for k in stored.files if k.startswith(tag)}
     table = Table(

@@ -69,6 +69,7 @@ class LazyGroup(click.Group):
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Import and return the command, None if there is no such one."""
+        # imported here: torch, mlflow and others take seconds
         if cmd_name in STAGES:
             from meta_ood.cli.stages import stage_command
 
@@ -102,6 +103,7 @@ class LazyGroup(click.Group):
         try:
             return super().invoke(ctx)
         except (ValueError, OSError) as error:
+            # our own errors are ValueError and OSError; others are defects and keep their traceback
             if ctx.params.get("verbose"):
                 raise
             raise InputError(str(error)) from error
@@ -133,4 +135,4 @@ def main(verbose: bool, quiet: bool) -> None:
     logger = logging.getLogger("meta_ood")
     logger.handlers[:] = [handler]
     logger.setLevel(level)
-    logger.propagate = False
+    logger.propagate = False  # libraries that configure the root logger would print everything twice

@@ -37,6 +37,7 @@ def compare(roots: tuple[Path, ...], seeds: bool, experiments: Path | None, prot
     if protocols and (seeds or experiments):
         raise click.UsageError("--protocols takes folders")
     folders = roots or (Path("data/evaluate"),)
+    # one folder is compared within, several with each other
     if protocols:
         click.echo("\n\n".join(protocols_text(folder) for folder in folders))
     elif seeds:
@@ -105,6 +106,7 @@ def compare_meta(
 
     options.check_names("classifier", CLASSIFIERS, *classifiers)
     options.check_names("folds", FOLDS, *folds)
+    # names of datasets, unless two tables share one
     stems = [table.stem for table in tables]
     names = stems if len(set(stems)) == len(stems) else [table.as_posix() for table in tables]
     rows = compare(

@@ -13,6 +13,7 @@ from meta_ood import config
 from meta_ood.cli import options
 from meta_ood.cli.options import EXISTING_FOLDER, FOLDER
 from meta_ood.data.files import replacing
+from meta_ood.data.registry import known_names
 from meta_ood.data.text_table import text_table
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 RAW = Path("data/raw")
 DEMO = RAW / "demo"
 
+# 64 files show what is wrong with all of them: a wrong layout, a wrong encoding
 _full = click.option("--full", is_flag=True, help="Decode every file; without it a sample of 64.")
 
 
@@ -59,6 +61,7 @@ def check(
 def _examine(name: str, params_file: Path, full: bool, workers: int) -> list[Report]:
     from meta_ood.datasets.checks.examine import examine, recognise
 
+    # an entry of the params file, unless it is a folder
     if not Path(name).is_dir():
         own = config.load(params_file).dataset_params(name)
         return [examine(name, own.reader, Path(own.root), own.split, own.options, full, workers)]
@@ -116,14 +119,15 @@ def link(
     from meta_ood.datasets import READERS, linking
     from meta_ood.datasets.checks.examine import recognise
 
+    # 1. the reader, by its own name or by that of an entry
     params = config.load(params_file)
     entries = {k: d for k, d in params.datasets.items() if name in (k, d.reader)}
     reader = next(iter(entries.values())).reader if entries else name
     if reader not in READERS:
-        known = ", ".join(sorted({*READERS, *params.datasets}))
-        raise ValueError(f"unknown dataset {name!r}; known: {known}")
+        raise ValueError(f"unknown dataset {name!r}; {known_names(name, {*READERS, *params.datasets})}")
     if linking.needs_images(reader) and images is None and not (root / "leftImg8bit").exists():
         raise ValueError(f"{reader} has labels only: give the root of {linking.needs_images(reader)} as --images")
+    # 2. the link: where the entries say, unless that is the demo world or several places
     roots = {Path(d.root) for d in entries.values()}
     free = [r for r in roots if RAW in r.parents and r != DEMO and DEMO not in r.parents]
     place = free[0].relative_to(RAW) if len(roots) == len(free) == 1 else Path(reader)
@@ -131,6 +135,7 @@ def link(
     linking.show_to_git(target, RAW)
     click.echo(f"{target} -> {root}")
     click.echo(f"For `dvc exp run --temp` and `--queue`: git add {RAW / '.gitignore'} {target}")
+    # 3. the entries: those that are there, or one per split that is found
     found = [(r, s, o) for r, s, o in recognise(target) if r == reader]
     wanted = [(k, d.split, d.options) for k, d in entries.items()] or [
         (reader if len(found) == 1 else f"{reader}_{split}", split, options) for _, split, options in found
@@ -143,7 +148,8 @@ def link(
     if changed != text:
         with replacing(params_file) as temporary:
             temporary.write_text(changed, encoding="utf-8")
-            config.load(temporary)
+            config.load(temporary)  # an error keeps the old file
+    # 4. the check
     ctx.invoke(
         check,
         names=tuple(key for key, _, _ in wanted) or (str(target),),

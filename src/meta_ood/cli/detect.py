@@ -138,6 +138,7 @@ def evaluate_maps(
     options.check_names("protocol", evaluation.PROTOCOLS, *protocols)
     options.check_names("encoding", ENCODINGS, encoding)
     options.check_names("track", TRACKS, *([track] if track else []))
+    # score maps and targets belong together by their names
     pairs = evaluation.pair_files(scores, targets, score_end, target_end)
     result = evaluation.plain(
         evaluation.evaluate_maps(pairs, protocols, encoding=encoding, track=track, threshold=threshold, workers=workers)

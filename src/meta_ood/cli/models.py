@@ -68,6 +68,7 @@ def import_(
     params = config.load(params_file, overrides)
     own = params.network_params(network)
     stored = out / network / f"{variant}.safetensors"
+    # 1. everything fits, or an error that lists what does not
     report = published.import_weights(
         file,
         stored,
@@ -79,6 +80,7 @@ def import_(
         origin=origin,
     )
     click.echo("\n".join(report.lines()))
+    # 2. a version in the registry
     with tracking.run(
         "import",
         keys={"network": network, "variant": variant},
@@ -115,7 +117,7 @@ def show(file: Path) -> None:
 @click.option(
     "--size",
     type=(int, int),
-    default=(512, 1024),
+    default=(512, 1024),  # half of a Cityscapes frame in each direction
     show_default=True,
     help="Height and width at which latency is measured [px].",
 )
@@ -133,6 +135,7 @@ def export(source: Path, kind: str, out: Path, size: tuple[int, int], frames: Pa
     from meta_ood.detector.detector import Detector
     from meta_ood.models import checkpoint
 
+    # 1. the network, of a detector or of a weights file
     detector = Detector.load(source, "cpu") if source.is_dir() else None
     if detector is not None:
         network, settings = detector.network, detector.settings
@@ -142,11 +145,13 @@ def export(source: Path, kind: str, out: Path, size: tuple[int, int], frames: Pa
     else:
         network, made_of = checkpoint.load(source)
         name = f"{made_of['name']}-{made_of['variant']}"
+    # 2. the export, with the logits of both
     path = out / f"{name}.{'onnx' if kind == 'onnx' else 'pt2'}"
     run = exporting.export(network, path)
     difference = exporting.check(network, run)
     click.echo(f"{path}: {path.stat().st_size / 1e6:.1f} MB, any height and width")
     click.echo(f"  largest difference of logits at three sizes: {difference:.2g}")
+    # 3. the segments of both in real frames
     other: tuple[str, ...] = ()
     if detector is not None and frames is not None:
         from meta_ood.data.frames import read_frames
@@ -161,6 +166,7 @@ def export(source: Path, kind: str, out: Path, size: tuple[int, int], frames: Pa
             f"most, {found.pixels} pixels of the OoD mask differ; {found.segments} segments, "
             f"the same in {found.frames - len(other)} frames"
         )
+    # 4. the time
     exported = exporting.latency(run, size)
     own = exporting.latency(exporting.network_runner(network), size)
     click.echo(

@@ -16,6 +16,7 @@ from meta_ood.data.registry import lookup
 Function = TypeVar("Function", bound=Callable[..., Any])
 Option = Callable[[Function], Function]
 
+# Kinds of paths. Only those that exist are checked by click: stages give better answers for the others.
 FILE = click.Path(dir_okay=False, path_type=Path)
 FOLDER = click.Path(file_okay=False, path_type=Path)
 EXISTING_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)

@@ -89,12 +89,14 @@ def promote(network: str, variant: str, force: bool, params_file: Path, override
 
     params = config.load(params_file, overrides)
     folder = stage_paths("detector", params, network, variant).outputs["detector"]  # refuses unknown names
+    # 1. the gate, from the evaluations
     result = gate.check(params, network, variant)
     for line in result.lines:
         click.echo(line)
     if not (result.passed or force):
         click.echo(f"{network} {variant} is not promoted")
         raise SystemExit(3)
+    # 2. the alias in the registry
     root = location.root()
     version = champion.promote(root, network, variant, folder)
     click.echo(f"{network} version {version.version} is champion; to serve it:")

@@ -79,6 +79,7 @@ def _line(mistake: Any, model: type[BaseModel], key: str) -> str:
         known = re.findall(r"'([^']*)'", mistake["ctx"]["expected"])
         renamed = f"; it is called {_RENAMED[value]} now" if value in _RENAMED else ""
         return f"{name}: {value!r} is unknown; {known_names(value, known)}{renamed}"
+    # the others: pydantic's own words
     text = mistake["msg"]
     for word, ours in _PLAIN.items():
         text = text.replace(word, ours)

@@ -32,6 +32,7 @@ class _Loader(_Base):  # type: ignore[misc]
         if isinstance(node, yaml.MappingNode):
             first: dict[Any, yaml.Node] = {}
             for key, _ in node.value:
+                # merge keys may repeat
                 if not isinstance(key, yaml.ScalarNode) or key.value == "<<":
                     continue
                 if key.value in first:
@@ -63,6 +64,7 @@ def parse_yaml(text: str) -> Any:
                 raise ConfigError(f"nested more than {DEEPEST} deep")
         loader = _Loader(text)
         try:
+            # nodes share what an alias names: counted before they are copied into values
             node = loader.get_single_node()
             _count(node, {}, set())
             return None if node is None else loader.construct_document(node)
@@ -121,7 +123,7 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Params:
         raise ConfigError(f"{path}: no such file")
     values = read_yaml(path)
     try:
-        for override in overrides:
+        for override in overrides:  # in their order: the last one of a key wins
             _set(values, override)
         return Params.model_validate(values)
     except ValidationError as error:

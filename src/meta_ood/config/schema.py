@@ -85,6 +85,7 @@ WITHIN_ONE = ("entropy", "max_softmax", "margin")
 class Section(BaseModel):
     """A frozen section of params.yaml without other keys than its fields."""
 
+    # strict: "1" is no number, 1 is not true
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
@@ -315,6 +316,7 @@ class Params(Section):
             if value is not None and self.segments.score in WITHIN_ONE and not 0 <= value <= 1:
                 score = self.segments.score
                 raise ValueError(f"{key}: got {value}, expected 0 to 1, the range of {score}")
+        # what a network has of its own is checked with the section that it goes into
         for name in self.network:
             self.pretrain_of(name)
             self.train_of(name)

@@ -53,6 +53,7 @@ def stage_values(params: Params, stage: str, network: str = "", variant: str = "
         if section == "datasets.<dataset>":
             key, value = f"datasets.{dataset}", params.dataset_params(dataset)
         elif section == "network.<network>":
+            # its own pretrain and train sections are in those sections already
             own = params.network_params(network)
             key = f"network.{network}"
             value = own.model_dump(include={"architecture", "options", "weights"})

@@ -40,5 +40,6 @@ def progress(items: Iterable[T], what: str, total: int | None = None, unit: str 
     On a terminal the bar moves; a log file gets a line every ten seconds.
     """
     quiet = logging.getLogger("meta_ood").getEffectiveLevel() > logging.INFO
+    # a log file shall not get a line per frame
     options: dict[str, Any] = {} if sys.stderr.isatty() else {"mininterval": 10.0, "ncols": 80}
     return tqdm(items, desc=what, total=total, unit=unit, disable=quiet, **options)

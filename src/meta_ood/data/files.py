@@ -54,8 +54,9 @@ def replacing(path: Path) -> Iterator[Path]:
     try:
         with _created(temporary):
             yield temporary
-            temporary.replace(path)
+            temporary.replace(path)  # atomic: within one folder, hence within one file system
     except OSError as error:
+        # the reader of the message knows the file, not its temporary name
         if error.filename in (None, str(temporary), temporary):
             raise type(error)(error.errno, error.strerror or str(error), str(path)) from error
         raise

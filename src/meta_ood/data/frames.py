@@ -77,6 +77,7 @@ def read_frames(folder: Path, root: Path) -> list[Frame]:
         )
         for row in read_csv(path, _COLUMNS, _LATER_COLUMNS)
     ]
+    # predictions are files by image id
     if len({frame.image_id for frame in frames}) != len(frames):
         raise ValueError(f"{path}: an image_id occurs twice")
     if not frames:

@@ -15,6 +15,7 @@ import numpy.typing as npt
 LabelMap = npt.NDArray[np.uint8]
 
 
+# Above all train ids, below 256; 255 is the void of Cityscapes' own train ids.
 NEUTRAL = 252
 """LostAndFound's non-hazards: left out of pixel metrics, but no void and no OoD for segments."""
 
@@ -61,6 +62,7 @@ class LabelSpace:
             >>> CITYSCAPES.encode(np.array([[7, 0, 26]]))
             array([[  0, 255,  13]], dtype=uint8)
         """
+        # a table by label id, shifted because Cityscapes has the label id -1
         low, high = int(label_ids.min(initial=0)), int(label_ids.max(initial=0))
         table = np.zeros(high - low + 1, np.uint8)
         known = np.zeros(high - low + 1, bool)
@@ -76,6 +78,7 @@ class LabelSpace:
 
 
 _CITYSCAPES_CLASSES: tuple[tuple[str, int, tuple[int, int, int]], ...] = (
+    # name, label id in the raw files, colour; in the order of the train ids
     ("road", 7, (128, 64, 128)),
     ("sidewalk", 8, (244, 35, 232)),
     ("building", 11, (70, 70, 70)),

@@ -73,6 +73,7 @@ def _write_labels(file: h5py.File, name: str, labels: LabelMap) -> None:
 
 def _write_logits(file: h5py.File, logits: npt.NDArray[np.float32], exact: bool) -> None:
     planes = np.asarray(logits, np.float32)
+    # a given softmax is kept to the bit, it may come from another program
     steps = None if exact else _steps(planes)
     if steps is None:
         file.create_dataset("logits", data=planes)
@@ -89,7 +90,7 @@ def _steps(planes: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.float64], np
     scale = (planes.max(axis=(1, 2)) - low) / _STEPS
     if (scale > _LARGEST_STEP).any():
         return None
-    scale[scale == 0] = 1
+    scale[scale == 0] = 1  # a constant plane: all integers are the same, whatever the scale
     return scale, low - _LOWEST * scale
 
 
@@ -115,6 +116,7 @@ def as_stored(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     steps = _steps(planes)
     if steps is None:
         return planes
+    # the same arithmetic as writing and reading, plane by plane
     back = np.empty_like(planes)
     for out, plane, scale, offset in zip(back, planes, *steps, strict=True):
         _restore(_integers(plane, scale, offset), scale, offset, out)

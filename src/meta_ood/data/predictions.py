@@ -46,6 +46,7 @@ class Prediction:
                 raise ValueError(f"{self.image_id}: {name} must be uint8, got {labels.dtype}")
             if labels is not None and labels.shape != tuple(self.size):
                 raise ValueError(f"{self.image_id}: {name} has shape {labels.shape}, expected {self.size}")
+        # it is taken pixel by pixel: nothing is up-sampled
         if self.is_softmax and self.logits.shape[1:] != tuple(self.size):
             raise ValueError(f"{self.image_id}: a given softmax must have the full size {self.size}")
 

@@ -33,6 +33,7 @@ def known_names(name: object, known: Iterable[str]) -> str:
         'known: energy, entropy; did you mean entropy or energy?'
     """
     names = sorted(known)
+    # two guesses at most: more are no help
     close = difflib.get_close_matches(str(name), names, n=2)
     meant = f"; did you mean {' or '.join(close)}?" if close else ""
     return f"known: {', '.join(names)}{meant}"

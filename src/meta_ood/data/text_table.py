@@ -36,6 +36,7 @@ def text_table(header: Sequence[str], rows: Sequence[Sequence[str]], *, left: in
     for row in rows:
         table.add_row(*row)
     buffer = io.StringIO()
+    # no colours, and no reading of [brackets] and :words: in cells
     Console(file=buffer, width=width, color_system=None, markup=False, emoji=False).print(table)
     return "\n".join(line.rstrip() for line in buffer.getvalue().splitlines() if line.strip())
 
