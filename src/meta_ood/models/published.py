@@ -118,32 +118,20 @@ def import_weights(
     return report
 
 
-def adopt(
-    source: Path,
-    destination: Path,
-    *,
-    name: str,
-    architecture: str,
-    options: Mapping[str, Any],
-    num_classes: int,
-    variant: str,
-) -> nn.Module:
-    """Copy imported weights to where a network's weights belong, if params.yaml describes them.
+def adopt(source: Path, destination: Path, *, name: str, architecture: str, **expected: Any) -> nn.Module:
+    """Copy imported weights to where a network's weights belong, if params.yaml describes them; return the network.
 
     Args:
         source: A file of :func:`import_weights`; its metadata, with the origin, is copied too.
         destination: Path of the network's weights.
-        name, architecture, options, num_classes, variant: The values of params.yaml.
-
-    Returns:
-        The network.
+        name, architecture, expected: The network in params.yaml; ``options``, ``num_classes`` and ``variant`` must be
+            those of the file.
 
     Raises:
         CheckpointError: If the file cannot be used or is of another network; nothing is written then.
     """
     network, metadata = checkpoint.load(source, architecture)
-    expected = {"options": dict(options), "num_classes": num_classes, "variant": variant}
-    for key, value in json.loads(json.dumps(expected)).items():
+    for key, value in json.loads(json.dumps(expected)).items():  # tuples are lists in the file
         if metadata[key] != value:
             raise CheckpointError(f"{source}: {key} {metadata[key]!r}, but network {name} has {value!r}")
     checkpoint.write(destination, network.state_dict(), {**metadata, "name": name})
