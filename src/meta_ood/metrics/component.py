@@ -136,6 +136,7 @@ def of_table(table: SegmentTable, kept: Flags | None = None) -> Overlaps:
     """Return sIoU and PPV of a table's segments, or of those ``kept (S,) bool`` by meta classification."""
     if kept is None:
         return overlaps_of(table.component_size, table.segment_size, table.overlaps)
+    # overlaps of kept segments, under the numbers that these have among the kept ones
     number = np.cumsum(kept) - 1
     pairs = table.overlaps[kept[table.overlaps[:, 0]]].copy()
     pairs[:, 0] = number[pairs[:, 0]]

@@ -35,6 +35,7 @@ def confusion_matrix(predicted: LabelMap, target: LabelMap, classes: int) -> Int
     chosen = predicted[valid]
     if int(chosen.max()) >= classes:
         raise ValueError(f"predicted class {int(chosen.max())}; expected below {classes}")
+    # one number for each pair of target and prediction
     index = target[valid].astype(np.int64) * classes + chosen
     return np.bincount(index, minlength=classes * classes).reshape(classes, classes)
 

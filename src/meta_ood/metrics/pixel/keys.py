@@ -77,6 +77,7 @@ def _lost_pairs(score: npt.NDArray[Any], target: LabelMap) -> tuple[float, float
 
     First of all pairs, then of those of an OoD and another pixel, which is twice the largest error of AUROC.
     """
+    # pairs of equal scores are counted by their multiplicities, OoD pixels first
     positive = score[target == OOD]
     evaluated = np.concatenate([positive, score[(target < NEUTRAL) | (target == IN)]])
     pairs = [evaluated.size**2, positive.size * (evaluated.size - positive.size)]

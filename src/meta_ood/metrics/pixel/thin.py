@@ -36,6 +36,7 @@ class ThinCounts:
         positive = target == OOD
         evaluated = positive | (target < NEUTRAL) | (target == IN)
         keys = (order_keys(score[evaluated]) >> np.uint32(DROPPED)).astype(np.int64)
+        # one array from the lowest to the highest cell for each kind of pixel
         low = int(keys.min(initial=1 << 32))
         span = max(int(keys.max(initial=0)) - low + 1, 0)
         counts = np.bincount(keys - low + span * positive[evaluated], minlength=2 * span)
