@@ -25,7 +25,7 @@ def predict(network: nn.Module, frames: Sequence[Frame], params: InferParams, ma
     """Yield the prediction of every frame, in their order.
 
     Args:
-        network: See :mod:`meta_ood.models`; it is put into eval mode on the machine's device.
+        network: A network of :mod:`meta_ood.models`; it is put into eval mode on the machine's device.
         frames: Frames that ``prepare`` wrote.
         params: Precision, averaging over flip and scales, tiles; how many neighbouring frames of one size go through
             together. With one, the default, the last bits of a result do not depend on its neighbours, on where a run

@@ -56,13 +56,7 @@ class SegmentationDataset(Dataset[Sample]):
         return sample
 
     def draw(self, index: int, pasted: int, seed: Sequence[int]) -> Sample:
-        """Return frame `index`, augmented.
-
-        Args:
-            index: Index of the frame.
-            pasted: Index of the proxy of which an object is pasted into the frame first; -1: none.
-            seed: Decides all random draws.
-        """
+        """Return frame `index` with an object of proxy `pasted` (-1: none) in it, augmented by draws from `seed`."""
         sample = self[index]
         image, target = sample.image, sample.target
         generator = np.random.default_rng(seed)
@@ -119,13 +113,7 @@ def mix_proxies(
 
 
 def hold_out(frames: Sequence[Frame], fraction: float, *, seed: int) -> tuple[list[Frame], list[Frame]]:
-    """Return frames to learn from and frames to validate with, split at random.
-
-    Args:
-        frames: At least one of them is learned from.
-        fraction: Share that is held out, rounded down.
-        seed: Decides the split.
-    """
+    """Return frames to learn from, at least one, and a random `fraction` of them, rounded down, to validate with."""
     order = np.random.default_rng((seed, 3)).permutation(len(frames))
     held = set(order[: min(int(fraction * len(frames)), len(frames) - 1)].tolist())
     learned = [frame for index, frame in enumerate(frames) if index not in held]

@@ -29,7 +29,7 @@ _CHUNK = 1 << 14  # [px] on the CPU: a piece of C x 2^14 floats stays in the cac
 
 @dataclass(frozen=True)
 class PixelCounts:
-    """How many pixels a mean runs over: all of them, those with a train id, and OoD ones."""
+    """Numbers of pixels that a mean runs over: all, those with a train id, and OoD ones."""
 
     pixels: float
     inside: float

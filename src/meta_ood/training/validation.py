@@ -24,15 +24,10 @@ BINS = 1000
 
 @dataclass(frozen=True)
 class Validation:
-    """The frames that a training is validated with.
-
-    Attributes:
-        dataset: Whole frames: streets, then held-out proxies if there are any.
-        proxies: Whether there are proxies.
-    """
+    """The whole frames that a training is validated with: streets, then held-out proxies if there are any."""
 
     dataset: SegmentationDataset
-    proxies: bool = False
+    proxies: bool = False  # whether there are any
 
 
 def validation_metrics(confusion: Tensor, entropies: Tensor | None) -> dict[str, float]:
