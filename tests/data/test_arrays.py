@@ -211,3 +211,13 @@ def test_attributes_of_other_types_are_refused(prediction_file, key):
         assert message == "" or "a.h5" in message
         with h5py.File(prediction_file, "r+") as file:
             file.attrs[key] = before
+
+
+def test_a_heap_that_does_not_advance_is_refused(prediction_file):
+    """HDF5 itself would read it for ever."""
+    content = bytearray(prediction_file.read_bytes())
+    first = content.index(b"GCOL") + 16
+    content[first : first + 16] = bytes(16)  # free space of no size
+    prediction_file.write_bytes(content)
+    with pytest.raises(ValueError, match=r"a\.h5: .*heap of texts is damaged"):
+        read_prediction(prediction_file)

@@ -17,6 +17,9 @@ from meta_ood.data import files
 _LAYOUT = ("v110", "v110")
 """Oldest and newest version of the HDF5 format that is written: the same bytes everywhere."""
 
+_HEAP = b"GCOL\x01\0\0\0"
+"""Begin of a global heap of HDF5, version 1: it holds the texts of attributes and arrays."""
+
 _DEFLATE = 1032
 """The most that gzip can shrink: a longer claim is no compressed data."""
 
@@ -49,6 +52,7 @@ def opened(path: Path, kind: str, version: int | tuple[int, ...]) -> Iterator[h5
         raise FileNotFoundError(f"{path}: no such file")
     versions = (version,) if isinstance(version, int) else version
     try:
+        _check_heaps(path.read_bytes())
         with h5py.File(path, "r") as file:
             found, number = file.attrs.get("format"), file.attrs.get("version")
             if not isinstance(found, str) or found != kind or number not in versions:
@@ -60,6 +64,23 @@ def opened(path: Path, kind: str, version: int | tuple[int, ...]) -> Iterator[h5
     # on damaged files the library raises nearly anything, and so does what reads wrong types
     except Exception as error:
         raise ValueError(f"{path}: damaged or not a file of ours: {error}") from error
+
+
+def _check_heaps(content: bytes) -> None:
+    """Refuse a file whose heaps of texts do not advance: the library would read them for ever."""
+    start = content.find(_HEAP)
+    while start >= 0:
+        end = start + int.from_bytes(content[start + 8 : start + 16], "little")
+        place = start + 16
+        while place + 16 <= end:
+            # an object: 2 bytes index (0 = free space), 6 bytes, 8 bytes size; then its data, in steps of 8 bytes
+            index = int.from_bytes(content[place : place + 2], "little")
+            size = int.from_bytes(content[place + 8 : place + 16], "little")
+            step = size if index == 0 else 16 + -(-size // 8) * 8
+            if step < 16 or place + step > min(end, len(content)):
+                raise ValueError("a heap of texts is damaged")
+            place += step
+        start = content.find(_HEAP, start + 8)
 
 
 def checked(file: h5py.File, name: str) -> h5py.Dataset:
