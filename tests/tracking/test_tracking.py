@@ -224,6 +224,15 @@ def test_a_store_that_cannot_be_used_is_one_clear_warning(work, monkeypatch, cap
     assert result.output.startswith(f"Error: {location.without_password(uri)}: ")
 
 
+def test_mlflow_prints_no_address_at_the_end_of_a_run(work, monkeypatch):
+    """It would print the one that it was given, with name and password."""
+    from mlflow.environment_variables import MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT
+
+    monkeypatch.setenv("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "false")
+    open_store(work)
+    assert MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT.get()
+
+
 def test_a_server_that_never_answers_does_not_stop_a_stage(work, monkeypatch, caplog):
     with silent_server(monkeypatch):
         (warning,) = stage_warnings(caplog)

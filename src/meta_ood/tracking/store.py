@@ -57,6 +57,8 @@ def open_store(root: Path) -> MlflowClient:
     for name, level in levels.items():
         logging.getLogger(name).setLevel(level)
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    # at the end of a run MLflow would print the server's address with name and password
+    os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"
     try:
         if database:
             with exclusive(database.with_name(".mlflow.lock")):
