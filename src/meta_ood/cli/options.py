@@ -53,16 +53,15 @@ workers = click.option(
 track = click.option("--track/--no-track", default=True, help="Log to MLflow, or do not.")
 
 
-def out_folder(default: str | None, text: str) -> Option[Any]:
+def out_folder(default: str | None, text: str, kind: click.Path = FOLDER) -> Option[Any]:
     """Return the option --out of a command that writes a folder."""
     place = Path(default) if default else None
-    return click.option("--out", type=FOLDER, default=place, show_default=True, help=text)
+    return click.option("--out", type=kind, default=place, show_default=True, help=text)
 
 
 def out_file(default: str | None, text: str) -> Option[Any]:
     """Return the option --out of a command that writes one file."""
-    place = Path(default) if default else None
-    return click.option("--out", type=FILE, default=place, show_default=True, help=text)
+    return out_folder(default, text, FILE)
 
 
 def read_text(path: Path) -> str:
