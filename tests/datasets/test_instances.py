@@ -47,10 +47,10 @@ def test_elements_are_those_of_the_whole_file(tmp_path, text, chunk):
         {key: image[key] for key in ("id", "file_name", "height", "width")} for image in CONTENT["images"]
     ]
     assert found.categories == {2: "dog", 9: "Löwe"}
-    assert list(found.annotations()) == CONTENT["annotations"]
-    assert found.image_ids.tolist() == [3, 7, 3]
+    assert list(found.read_annotations()) == CONTENT["annotations"]
+    assert found.annotations[:, 0].tolist() == [3, 7, 3]
     spans = found.spans([9])
-    assert {image: instances.read_spans(found.path, of) for image, of in spans.items()} == {
+    assert {image: list(instances.read_spans(found.path, of)) for image, of in spans.items()} == {
         7: [CONTENT["annotations"][1]],
         3: [CONTENT["annotations"][2]],
     }
@@ -98,7 +98,7 @@ def test_a_file_that_changes_is_noticed(tmp_path):
     spans = found.spans([2, 9])[3]
     path.write_text(json.dumps({"new": 1, **CONTENT}))
     with pytest.raises(ValueError, match=r"instances\.json: was changed"):
-        instances.read_spans(path, spans)
+        list(instances.read_spans(path, spans))
 
 
 def test_memory_does_not_grow_with_the_annotations(tmp_path, monkeypatch):
@@ -113,7 +113,7 @@ def test_memory_does_not_grow_with_the_annotations(tmp_path, monkeypatch):
         found = instances.read_instances(path)
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
-        assert len(found.starts) == count
+        assert len(found.annotations) == count
     size = path.stat().st_size
     assert peaks[1] - peaks[0] < size / 50
     assert peaks[1] < size / 2

@@ -1,7 +1,5 @@
 """Raw datasets: one small module for each, and their readers by name."""
 
-from __future__ import annotations
-
 import inspect
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Audit of the OoD proxies: categories kept and dropped, areas, overlap with evaluation sets."""
 
-from __future__ import annotations
-
 from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -82,14 +80,13 @@ def audit(root: Path, split: str, options: Mapping[str, Any], sample: int = 500)
     # 1. annotations by (category, whether their image is kept)
     frames = read("coco", root, split, options)
     kept = {frame.image.name for frame in frames}
-    where = {key: options[key] for key in ("images", "annotations") if key in options}
-    instances = read_instances(places(root, split, **where)[1])
+    instances = read_instances(places(root, split, **options)[1])
     images = {image.id: image for image in instances.images}
     counts: Counter[tuple[str, bool]] = Counter()
     areas: defaultdict[tuple[str, bool], float] = defaultdict(float)
     holders: defaultdict[tuple[str, bool], set[int]] = defaultdict(set)
     annotated = set()
-    for annotation in instances.annotations():
+    for annotation in instances.read_annotations():
         image = images.get(annotation["image_id"])
         if image is None:
             continue

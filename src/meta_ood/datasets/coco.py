@@ -1,11 +1,9 @@
 """COCO as OoD proxies: what is annotated is OoD; images with a street class are left out."""
 
-from __future__ import annotations
-
 import logging
 import re
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,12 +16,13 @@ from meta_ood.datasets.reader import RawFrame, one_of
 
 logger = logging.getLogger(__name__)
 
+IMAGES, ANNOTATIONS = "{split}", "annotations/instances_{split}.json"
+"""Where COCO's files lie below the root."""
+
 BACKGROUNDS = {"ignore": IGNORE, "road": 0, "ood": OOD}
 """Option `background` -> target value of pixels without annotation; 0 is the train id of road."""
 
-_PUBLISHED = (
-    "person", "bicycle", "car", "motorcycle", "bus", "truck", "traffic light", "stop sign",
-)  # fmt: skip
+_PUBLISHED = ("person", "bicycle", "car", "motorcycle", "bus", "truck", "traffic light", "stop sign")
 EXCLUDES: dict[str, tuple[str, ...]] = {"street": (*_PUBLISHED, "train"), "published": _PUBLISHED}
 """Preset of option `exclude` -> category names; an image with any of them is left out."""
 
@@ -36,8 +35,8 @@ def coco(
     background: str = "ignore",
     exclude: str | Sequence[str] = "street",
     include: Sequence[str] = (),
-    images: str = "{split}",
-    annotations: str = "annotations/instances_{split}.json",
+    images: str = IMAGES,
+    annotations: str = ANNOTATIONS,
 ) -> Iterator[RawFrame]:
     """Read a split of COCO, or of any dataset with a json in COCO's format.
 
@@ -55,10 +54,10 @@ def coco(
         FileNotFoundError: If the json or the image folder is missing.
         ValueError: If an option is wrong, a category is unknown or the json is not in COCO's format.
     """
-    fill = BACKGROUNDS[one_of("coco", "background", background, tuple(BACKGROUNDS))]
+    fill = one_of("coco", "background", background, BACKGROUNDS)
     if isinstance(min_side, bool) or not isinstance(min_side, int) or min_side < 0:
         raise ValueError(f"coco reader: option min_side: expected pixels >= 0, got {min_side!r}")
-    folder, json_path = places(root, split, images, annotations)
+    folder, json_path = places(root, split, images=images, annotations=annotations)
     instances = read_instances(json_path)
     for finding in instances.findings():
         message = f"{finding.text}, such as {finding.files[0]}"
@@ -69,10 +68,10 @@ def coco(
     # 1. which categories exclude an image, and which make proxies
     is_preset = isinstance(exclude, str)
     if isinstance(exclude, str):
-        exclude = EXCLUDES[one_of("coco", "exclude", exclude, tuple(EXCLUDES))]
+        exclude = one_of("coco", "exclude", exclude, EXCLUDES)
         if missing := missing_categories(exclude, instances.categories):
             logger.warning("%s: no category %s", json_path, ", ".join(missing))
-    dropped = _numbers(instances.categories, "exclude", exclude, may_be_missing=is_preset)
+    dropped = _numbers(instances.categories, "exclude", exclude, is_preset)
     kept = _numbers(instances.categories, "include", include) or set(instances.categories)
 
     # 2. the places of the annotations to draw, of images without an excluded category
@@ -82,8 +81,7 @@ def coco(
         if image.id in excluded or min(size) < min_side:
             continue
         path = folder / image.file_name
-        target = partial(read_target, json_path, spans.get(image.id, ()), size, fill)
-        yield RawFrame(path.stem, path, path.stem, target)
+        yield RawFrame(path.stem, path, path.stem, partial(read_target, json_path, spans.get(image.id, ()), size, fill))
 
 
 def _plain(name: str) -> str:
@@ -97,23 +95,21 @@ def missing_categories(names: Sequence[str], categories: Mapping[int, str]) -> l
     return [name for name in names if _plain(name) not in known]
 
 
-def _numbers(
-    categories: Mapping[int, str], option: str, names: Sequence[str], may_be_missing: bool = False
-) -> set[int]:
+def _numbers(categories: Mapping[int, str], option: str, names: Sequence[str], is_preset: bool = False) -> set[int]:
     """Return the ids of the categories with these names; an unknown name lists the known ones."""
     if isinstance(names, str) or not all(isinstance(name, str) for name in names):
         raise ValueError(f"coco reader: option {option}: expected a list of names, got {names!r}")
-    for name in () if may_be_missing else missing_categories(names, categories):
+    if not is_preset and (missing := missing_categories(names, categories)):
         known = ", ".join(sorted(categories.values()))
-        raise ValueError(f"coco reader: option {option}: no category {name!r}; known: {known}")
+        raise ValueError(f"coco reader: option {option}: no category {missing[0]!r}; known: {known}")
     wanted = {_plain(name) for name in names}
     return {number for number, name in categories.items() if _plain(name) in wanted}
 
 
 def places(
-    root: Path, split: str, images: str = "{split}", annotations: str = "annotations/instances_{split}.json"
+    root: Path, split: str, *, images: str = IMAGES, annotations: str = ANNOTATIONS, **_: object
 ) -> tuple[Path, Path]:
-    """Return the image folder and the json of a split."""
+    """Return the image folder and the json of a split; the reader's other options do not matter."""
     return root / images.replace("{split}", split), root / annotations.replace("{split}", split)
 
 
@@ -133,7 +129,7 @@ def on_disk(folder: Path, images: Sequence[ListedImage]) -> list[ListedImage]:
     return sorted(present, key=lambda image: image.file_name)
 
 
-def read_target(path: Path, spans: Sequence[Span], size: tuple[int, int], background: int) -> LabelMap:
+def read_target(path: Path, spans: Iterable[Span], size: tuple[int, int], background: int) -> LabelMap:
     """Read an image's annotations and draw them: ``OOD`` where any of them covers, else `background`.
 
     Raises:
@@ -147,12 +143,11 @@ def read_target(path: Path, spans: Sequence[Span], size: tuple[int, int], backgr
         segmentation: Any = annotation.get("segmentation")
         if fault := segmentation_fault(segmentation, height, width):
             raise ValueError(f"{path}, annotation {annotation.get('id')}: {fault}")
-        if isinstance(segmentation, list):
-            runs.extend(mask.frPyObjects(segmentation, height, width))
-        elif isinstance(segmentation["counts"], list):
-            runs.append(mask.frPyObjects(segmentation, height, width))
+        if isinstance(segmentation, dict) and isinstance(segmentation["counts"], str):
+            drawn: Any = segmentation
         else:
-            runs.append(segmentation)
+            drawn = mask.frPyObjects(segmentation, height, width)
+        runs += drawn if isinstance(drawn, list) else [drawn]
     target = np.full(size, background, np.uint8)
     if runs:
         with warnings.catch_warnings():  # pycocotools 2.0 has not caught up with NumPy 2
@@ -164,8 +159,8 @@ def read_target(path: Path, spans: Sequence[Span], size: tuple[int, int], backgr
 def segmentation_fault(segmentation: Any, height: int, width: int) -> str:
     """Return what is wrong with a segmentation for an image of this size; empty if nothing is.
 
-    pycocotools, which draws it, checks nothing: coordinates or run lengths beyond the image make it
-    allocate without bound, loop for ever or crash.
+    pycocotools, which draws it, checks nothing: coordinates or run lengths beyond the image make it allocate without
+    bound, loop for ever or crash.
     """
     if isinstance(segmentation, list):
         for part in segmentation:
@@ -193,13 +188,8 @@ def segmentation_fault(segmentation: Any, height: int, width: int) -> str:
 def decompress(text: str) -> list[int] | None:
     """Read COCO's text form of run lengths; None if it is none.
 
-    Each length from the fourth on is written as the difference to the one two before; a number is
-    written five bits at a time, low ones first, with bit 6 set while more follow, as the characters
-    from ``0`` (code 48) on.
-
-    Examples:
-        >>> decompress("22")
-        [2, 2]
+    A number is written five bits at a time, low ones first, with bit 6 set while more follow, as the characters from
+    ``0`` (code 48) on. From the fourth length on it is the difference to the length two before.
     """
     lengths: list[int] = []
     number = shift = 0

@@ -1,7 +1,5 @@
 """Fishyscapes validation data in the layouts that are in use."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +9,6 @@ from meta_ood.data.images import RgbImage, read_image
 from meta_ood.data.labels import IGNORE, IN, OOD
 from meta_ood.datasets.reader import Layout, one_of
 
-VERSIONS = ("v1", "v2", "v3")
 _LABELS = {0: IN, 1: OOD, 255: IGNORE}
 _SPLITS = {"Static": 30, "LostAndFound": 100}
 _SCENE = r"^(?:\d{4}_)?(?P<scene>.+)_\d{6}_\d{6}$"
@@ -36,8 +33,7 @@ def fishyscapes_processed(*, region: str = "all") -> Layout:
     Args:
         region: ``all`` (folder ``labels``), or ``roi`` (folder ``labels_with_ROI``).
     """
-    one_of("fishyscapes_processed", "region", region, ("all", "roi"))
-    folder = {"all": "labels", "roi": "labels_with_ROI"}[region]
+    folder = one_of("fishyscapes_processed", "region", region, {"all": "labels", "roi": "labels_with_ROI"})
     return Layout(
         name="Fishyscapes (processed)",
         images="{split}/original/{id}.*",
@@ -68,11 +64,11 @@ def fishyscapes_static(*, version: str = "v3") -> Layout:
         version: ``v1`` (2019-03, hard paste), ``v2`` (2019-06, blended) or ``v3`` (2020-01, Cityscapes objects pasted
             as negatives too): the folder ``fs_val_{version}``.
     """
-    one_of("fishyscapes_static", "version", version, VERSIONS)
+    folder = one_of("fishyscapes_static", "version", version, {name: f"fs_val_{name}" for name in ("v1", "v2", "v3")})
     return Layout(
         name=f"Fishyscapes Static {version}",
         images="leftImg8bit/val/*/{id}_leftImg8bit.png",
-        targets=f"fs_val_{version}/{{number}}_{{id}}_labels.png",
+        targets=f"{folder}/{{number}}_{{id}}_labels.png",
         labels=_LABELS,
         splits={"val": 30},
         lead="targets",

@@ -4,8 +4,6 @@
 reports all of them.
 """
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass

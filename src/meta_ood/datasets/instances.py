@@ -1,18 +1,14 @@
 """A json in COCO's format, read element by element.
 
-The json of COCO's training images has 520 MB, which ``json.load`` turns into several GB of Python
-objects. :class:`_Window` therefore moves over the file in chunks and parses one element at a time;
-of an annotation only its ids and its place in the file are kept, from which it is read again when
-its image is drawn.
+The json of COCO's training images has 520 MB, which ``json.load`` turns into several GB of Python objects.
+:class:`_Window` therefore moves over the file in chunks and parses one element at a time; of an annotation only its ids
+and its place in the file are kept, from which it is read again when its image is drawn.
 """
 
-from __future__ import annotations
-
-import codecs
 import json
 import re
 from array import array
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,8 +21,7 @@ from meta_ood.data.images import MAX_PIXELS
 from meta_ood.datasets.checks.findings import Finding, find
 
 Json = Mapping[str, Any]
-Span = tuple[int, int]
-"""Place of an element in its file: first byte and number of bytes."""
+Span = tuple[int, int]  # place of an element in its file: first byte and number of bytes
 
 CHUNK = 1 << 20
 """Bytes read at a time."""
@@ -52,40 +47,33 @@ class Instances:
     path: Path
     images: Sequence[ListedImage]  # in the order of the file
     categories: Mapping[int, str]  # id -> name
-    image_ids: npt.NDArray[np.int64]  # (N,), of each annotation, like the next three
-    category_ids: npt.NDArray[np.int64]
-    starts: npt.NDArray[np.int64]  # its first byte in the file
-    lengths: npt.NDArray[np.int64]  # its number of bytes
+    # (N, 4), of each annotation: image id, category id, first byte in the file, number of bytes
+    annotations: npt.NDArray[np.int64]
 
-    def annotations(self) -> Iterator[Json]:
+    def read_annotations(self) -> Iterator[Json]:
         """Read all annotations again, one by one, in the order of the file."""
-        for key, value, _ in _elements(self.path):
-            if key == "annotations":
-                yield value
+        return read_spans(self.path, ((int(start), int(length)) for start, length in self.annotations[:, 2:]))
 
-    def spans(self, category_ids: Iterable[int]) -> dict[int, tuple[Span, ...]]:
+    def spans(self, category_ids: Iterable[int]) -> dict[int, list[Span]]:
         """Return image id -> places of its annotations that have one of some categories."""
-        chosen = np.isin(self.category_ids, list(category_ids))
-        found: dict[int, list[Span]] = {}
-        columns = (self.image_ids[chosen], self.starts[chosen], self.lengths[chosen])
-        for image, start, length in zip(*(column.tolist() for column in columns), strict=True):
-            found.setdefault(image, []).append((start, length))
-        return {image: tuple(spans) for image, spans in found.items()}
+        chosen = np.isin(self.annotations[:, 1], list(category_ids))
+        found: defaultdict[int, list[Span]] = defaultdict(list)
+        for image, _, start, length in self.annotations[chosen].tolist():
+            found[image].append((start, length))
+        return found
 
     def findings(self) -> list[Finding]:
         """Return the contradictions between the ids of images, categories and annotations."""
         counts = Counter(image.id for image in self.images)
         twice = [f"{self.path}, image {number}" for number, n in counts.items() if n > 1]
-        is_orphan = ~np.isin(self.image_ids, list(counts))
-        is_unknown = ~np.isin(self.category_ids, list(self.categories))
+        image_ids, category_ids, starts, _ = self.annotations.T
+        unknown = starts[~np.isin(category_ids, list(self.categories))]
+        orphans = starts[~np.isin(image_ids, list(counts))]
         return [
             *find("json_same_id", twice),
-            *find("json_category", self._places(is_unknown)),
-            *find("json_orphans", self._places(is_orphan)),
+            *find("json_category", (f"{self.path}, annotation at byte {start}" for start in unknown)),
+            *find("json_orphans", (f"{self.path}, annotation at byte {start}" for start in orphans)),
         ]
-
-    def _places(self, chosen: npt.NDArray[np.bool_]) -> list[str]:
-        return [f"{self.path}, annotation at byte {start}" for start in self.starts[chosen]]
 
 
 def read_instances(path: Path) -> Instances:
@@ -106,23 +94,20 @@ def read_instances(path: Path) -> Instances:
                 height, width = _whole(value, "height"), _whole(value, "width")
                 if height < 1 or width < 1 or height * width > MAX_PIXELS:
                     raise ValueError(f"{height} x {width} px: expected 1 to {MAX_PIXELS}")
-                name = str(value["file_name"])
-                images.append(ListedImage(_whole(value, "id"), name, height, width))
+                images.append(ListedImage(_whole(value, "id"), str(value["file_name"]), height, width))
             elif key == "categories":
                 number = _whole(value, "id")
                 if number in categories:
                     raise ValueError(f"id {number} occurs twice")
                 categories[number] = str(value["name"])
             else:
-                ids = _whole(value, "image_id"), _whole(value, "category_id")
-                rows.extend((*ids, start, length))
+                rows.extend((_whole(value, "image_id"), _whole(value, "category_id"), start, length))
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise ValueError(
                 f"{path}: an element of {key!r} is not as in COCO's format, at byte {start}: "
                 f"{type(error).__name__}: {error}"
             ) from None
-    columns = np.frombuffer(rows, np.int64).reshape(-1, 4).T.copy()
-    return Instances(path, images, categories, columns[0], columns[1], columns[2], columns[3])
+    return Instances(path, images, categories, np.array(rows, np.int64).reshape(-1, 4))
 
 
 def _whole(element: Json, name: str) -> int:
@@ -133,21 +118,20 @@ def _whole(element: Json, name: str) -> int:
     return value
 
 
-def read_spans(path: Path, spans: Sequence[Span]) -> list[Json]:
+def read_spans(path: Path, spans: Iterable[Span]) -> Iterator[Json]:
     """Read single elements of a json.
 
     Raises:
         ValueError: If the file has changed since the spans were found.
     """
-    found = []
     with path.open("rb") as file:
         for start, length in spans:
             file.seek(start)
             try:
-                found.append(json.loads(file.read(length)))
+                element = json.loads(file.read(length))
             except ValueError:
                 raise ValueError(f"{path}: was changed while it was being read") from None
-    return found
+            yield element
 
 
 def _elements(path: Path) -> Iterator[tuple[str, Any, Span]]:
@@ -177,19 +161,25 @@ def _elements(path: Path) -> Iterator[tuple[str, Any, Span]]:
 
 
 class _Window:
-    """The part of a UTF-8 json that is in memory; it moves forward and counts bytes."""
+    """The part of a UTF-8 json that is in memory; it moves forward over the file.
+
+    Its text is decoded as Latin-1, where each byte is one character, so that places in it are places in the file.
+    """
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
-        self._decode = codecs.getincrementaldecoder("utf-8")().decode
         self._parse = json.JSONDecoder().raw_decode
-        self._text, self._at, self._byte, self._is_whole = "", 0, 0, False
+        self._text, self._at, self._first = "", 0, 0  # the text's first byte in the file
+
+    @property
+    def _byte(self) -> int:
+        return self._first + self._at
 
     def peek(self) -> str:
         """Return the next character that is no space; empty at the end."""
         while True:
             space = _SPACE.match(self._text, self._at)
-            self._move(space.end() if space else self._at)
+            self._at = space.end() if space else self._at
             if self._at < len(self._text) or not self._more():
                 return self._text[self._at : self._at + 1]
 
@@ -197,9 +187,8 @@ class _Window:
         """Move past the next character, which must be one of `characters`, and return it."""
         found = self.peek()
         if not found or found not in characters:
-            wanted = " or ".join(characters)
-            raise ValueError(f"expected {wanted} at byte {self._byte}, got {found or 'the end'}")
-        self._move(self._at + 1)
+            raise ValueError(f"expected {' or '.join(characters)} at byte {self._byte}, got {found or 'the end'}")
+        self._at += 1
         return found
 
     def value(self) -> tuple[Any, Span]:
@@ -214,9 +203,9 @@ class _Window:
             else:
                 if end < len(self._text) or not self._more():  # a number may go on
                     break
-        start = self._byte
-        self._move(end)
-        return value, (start, self._byte - start)
+        start, text = self._byte, self._text[self._at : end]
+        self._at = end
+        return value if text.isascii() else json.loads(text.encode("latin-1")), (start, len(text))
 
     def listed(self) -> Iterator[tuple[Any, Span]]:
         """Move past a list; yield its elements and their places."""
@@ -229,20 +218,11 @@ class _Window:
             if self.take(",]") == "]":
                 return
 
-    def _move(self, end: int) -> None:
-        # places are bytes, the text is characters: they differ beyond ASCII
-        text = self._text
-        count = end - self._at
-        self._byte += count if text.isascii() else len(text[self._at : end].encode())
-        self._at = end
-
     def _more(self) -> bool:
         """Read the next chunk and return True, or False at the end of the file."""
-        if self._is_whole:
-            return False
-        left = self._text[self._at :]
+        rest = self._text[self._at :]
         # as much again as the value that is cut: parsing it anew stays linear in its length
-        data = self._file.read(max(CHUNK, len(left)))
-        self._is_whole = not data
-        self._text, self._at = left + self._decode(data, self._is_whole), 0
-        return True
+        data = self._file.read(max(CHUNK, len(rest)))
+        if data:
+            self._first, self._text, self._at = self._byte, rest + data.decode("latin-1"), 0
+        return bool(data)

@@ -1,7 +1,5 @@
 """Linking a real dataset below data/raw without a copy, and entering it in the params file."""
 
-from __future__ import annotations
-
 import io
 from collections.abc import Mapping
 from pathlib import Path

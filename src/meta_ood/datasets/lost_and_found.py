@@ -1,7 +1,5 @@
 """LostAndFound, read as published (road against hazards) or as SegmentMeIfYouCan does."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,9 +8,6 @@ import numpy as np
 from meta_ood.data.images import read_label_map
 from meta_ood.data.labels import IGNORE, IN, NEUTRAL, OOD
 from meta_ood.datasets.reader import Layout, one_of, read_target
-
-READINGS = ("published", "smiyc")
-LABELS = ("label_ids", "train_ids")
 
 NAMES = {
     0: "unlabelled", 1: "free", 2: "Crate (black)", 3: "Crate (black - stacked)",
@@ -63,21 +58,19 @@ def lost_and_found(*, reading: str = "published", labels: str = "label_ids", dro
         labels: ``label_ids``, or ``train_ids`` as stored (their non-hazards may differ from the table).
         drop: Ids of frames to leave out.
     """
-    one_of("lost_and_found", "reading", reading, READINGS)
-    one_of("lost_and_found", "labels", labels, LABELS)
+    table = one_of("lost_and_found", "reading", reading, {"published": _PUBLISHED, "smiyc": _SMIYC})
+    suffix = one_of("lost_and_found", "labels", labels, {"label_ids": "labelIds", "train_ids": "labelTrainIds"})
     if labels == "train_ids" and reading == "smiyc":
         raise ValueError(
             "lost_and_found reader: reading smiyc needs labels label_ids; the train ids do not tell non-hazards apart"
         )
     if isinstance(drop, str):
         raise ValueError(f"lost_and_found reader: option drop: expected a list, got {drop!r}")
-    suffix = {"label_ids": "labelIds", "train_ids": "labelTrainIds"}[labels]
-    by_reading = {"published": _PUBLISHED, "smiyc": _SMIYC}
     return Layout(
         name="LostAndFound",
         images="leftImg8bit/{split}/{folder}/{id}_leftImg8bit.png",
         targets=f"gtCoarse/{{split}}/{{folder}}/{{id}}_gtCoarse_{suffix}.png",
-        labels=_TRAIN_IDS if labels == "train_ids" else by_reading[reading],
+        labels=_TRAIN_IDS if labels == "train_ids" else table,
         splits={"train": 1036, "test": 1203, "trainValid": 1030, "testValid": 1186, "testNoKnown": 1043},
         size=(2048, 1024),
         folders={"trainValid": "train", "testValid": "test", "testNoKnown": "test"},

@@ -1,7 +1,5 @@
 """Independent work over many files, in order, in several processes where that pays off."""
 
-from __future__ import annotations
-
 import multiprocessing
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor

@@ -1,7 +1,5 @@
 """From raw frames to encoded targets on disk: one frame at a time, in parallel, resumable."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial

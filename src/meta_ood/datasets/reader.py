@@ -1,12 +1,11 @@
 """Raw frames, and the reader of datasets that are a path template and a label table."""
 
-from __future__ import annotations
-
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from PIL import Image
@@ -14,6 +13,8 @@ from PIL import Image
 from meta_ood.data.images import RgbImage, image_size, read_label_map
 from meta_ood.data.labels import IGNORE, LabelMap
 from meta_ood.data.registry import lookup
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -192,13 +193,8 @@ def void_target(image: Path) -> LabelMap:
     return np.full(image_size(image), IGNORE, np.uint8)
 
 
-def one_of(reader: str, option: str, value: object, choices: Sequence[str]) -> str:
-    """Return the value of a reader's option if it is one of the choices.
-
-    Examples:
-        >>> one_of("coco", "background", "road", ("ignore", "road"))
-        'road'
-    """
+def one_of(reader: str, option: str, value: object, choices: Mapping[str, T]) -> T:
+    """Return what a reader's option stands for; a ``ValueError`` lists the known values."""
     if not isinstance(value, str) or value not in choices:
         raise ValueError(f"{reader} reader: option {option}: expected one of {', '.join(choices)}, got {value!r}")
-    return value
+    return choices[value]

@@ -1,7 +1,5 @@
 """RoadAnomaly, and the two tracks of SegmentMeIfYouCan: RoadAnomaly21 and RoadObstacle21."""
 
-from __future__ import annotations
-
 from meta_ood.data.labels import IGNORE, IN, OOD
 from meta_ood.datasets.reader import Layout
 

@@ -1,7 +1,5 @@
 """Archives that the datasets come in: sizes and checksums as the benchmarks publish them."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 

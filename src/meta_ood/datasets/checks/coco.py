@@ -1,7 +1,5 @@
 """Checks of COCO: the json, the folder, and whether they belong together."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -27,8 +25,7 @@ def check_coco(
     Returns:
         What was counted, and what was found.
     """
-    where = {key: options[key] for key in ("images", "annotations") if key in options}
-    folder, json_path = places(root, split, **where)
+    folder, json_path = places(root, split, **options)
     if not folder.is_dir():
         return {}, _nothing(root, split)
     try:
@@ -42,7 +39,7 @@ def check_coco(
     # 1. every annotation, also those of images that are left out
     images = {image.id: image for image in instances.images}
     faults = {}
-    for annotation in instances.annotations():
+    for annotation in instances.read_annotations():
         image = images.get(annotation["image_id"])
         segmentation = annotation.get("segmentation")
         if image and (fault := segmentation_fault(segmentation, image.height, image.width)):
@@ -75,7 +72,7 @@ def check_coco(
         "frames": len(frames),
         "published": published,
         "decoded": len(checked),
-        "annotations": len(instances.starts),
+        "annotations": len(instances.annotations),
         "categories": len(instances.categories),
     }
     return facts, findings + more

@@ -1,7 +1,5 @@
 """The checks of a dataset, by its entry in params or by a folder alone."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Findings of the checks: every kind with its level, text and advice, and the report."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal

@@ -1,7 +1,5 @@
 """Checks of single frames, and of what a set of them has in common."""
 
-from __future__ import annotations
-
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """Checks of the datasets that are a :class:`~meta_ood.datasets.reader.Layout`."""
 
-from __future__ import annotations
-
 import re
 from collections import Counter
 from collections.abc import Sequence
