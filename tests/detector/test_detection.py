@@ -12,9 +12,9 @@ from detector_parts import blobs, save_weights
 from meta_ood import Detector, cli
 from meta_ood.config import InferParams
 from meta_ood.data.files import file_hash
-from meta_ood.detector.detector import UNLIKE, judge_segments
+from meta_ood.detector.detector import UNLIKE, as_rgb, judge_segments
 from meta_ood.detector.folder import Settings, read_settings
-from meta_ood.detector.images import as_rgb, detect_images, find_images
+from meta_ood.detector.images import detect_images, find_images
 from meta_ood.models import build
 from meta_ood.scores import SCORES, pixel_maps
 from meta_ood.segments import measure_segments

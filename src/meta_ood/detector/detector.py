@@ -4,13 +4,11 @@ The result is that of the stages infer, segments and meta, one after another, fo
 MLflow model, the server and the check of an export all call :class:`Detector`.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -19,14 +17,13 @@ from PIL import Image
 from torch import nn
 
 from meta_ood.data.context import Machine
+from meta_ood.data.images import read_image, to_rgb
 from meta_ood.data.labels import IN, LabelMap
 from meta_ood.data.prediction_files import as_stored
 from meta_ood.data.predictions import FloatMap, Prediction
 from meta_ood.data.registry import lookup
 from meta_ood.detector.folder import CLASSIFIER, WEIGHTS, Settings, check_classifier, read_settings
-from meta_ood.detector.images import as_rgb
-from meta_ood.evaluation import overlays
-from meta_ood.evaluation.overlays import Picture
+from meta_ood.evaluation.overlays import Picture, segments_map
 from meta_ood.inference import average_logits
 from meta_ood.meta_classification import MetaClassifier
 from meta_ood.meta_classification.explanation import contributions, reasons
@@ -36,57 +33,36 @@ from meta_ood.models.device import device_of
 from meta_ood.scores import SCORES, pixel_maps
 from meta_ood.segments import SegmentTable, label_map, measure_segments, predicted_ood
 
-FORMAT = "meta-ood detection, version 2"  # of to_json; what version 0.1 wrote had none
 UNLIKE = 6.0
 """Standard deviations beyond which a segment is unlike those of training: once in a billion normal values."""
 
 
 @dataclass(frozen=True)
 class Segment:
-    """One predicted OoD segment.
+    """One predicted OoD segment; without a meta classifier it is kept, and the fields after that are empty."""
 
-    Attributes:
-        box: First row, first column, end row, end column [px], half open.
-        size: [px].
-        score: Mean of the score over the segment.
-        false_alarm: Probability in [0, 1] of being a false alarm; None without a meta classifier.
-        kept: False if the meta classifier removes the segment.
-        reasons: The features that decide most, the strongest first, see ``explanation.reasons``; positive ``log_odds``
-            argue for a false alarm.
-        farthest: ``feature`` in which the segment differs most from the training segments, its ``description``, and by
-            how many standard ``deviations``; None without a meta classifier.
-        unlike_training: Whether these are more than :data:`UNLIKE`: the meta classifier then extrapolates.
-    """
-
-    box: tuple[int, int, int, int]
-    size: int
-    score: float
-    false_alarm: float | None = None
-    kept: bool = True
+    box: tuple[int, int, int, int]  # first row, first column, end row, end column [px], half open
+    size: int  # [px]
+    score: float  # mean over the segment
+    false_alarm: float | None = None  # probability in [0, 1] of being a false alarm
+    kept: bool = True  # False if the meta classifier removes the segment
+    # the features that decide most, see explanation.reasons; positive log_odds argue for a false alarm
     reasons: list[dict[str, Any]] = field(default_factory=list)
+    # the feature in which the segment differs most from the training segments, by how many standard "deviations"
     farthest: dict[str, Any] | None = None
-    unlike_training: bool = False
+    unlike_training: bool = False  # these are more than UNLIKE: the meta classifier extrapolates
 
 
 @dataclass(frozen=True, eq=False)
 class Detection:
-    """What a detector finds in one image of ``(H, W)`` pixels.
+    """What a detector finds in one image of ``(H, W)`` pixels."""
 
-    Attributes:
-        image: ``(H, W, 3) uint8`` RGB.
-        score: ``(H, W) float32``, higher = more out-of-distribution.
-        classes: ``(H, W) uint8``: index of the most probable class.
-        labels: ``(H, W) int32``: 0 outside, ``k + 1`` in ``segments[k]``.
-        segments: S segments, in raster order of their first pixel.
-        detector: Plain values that identify the detector, see :attr:`Detector.identity`.
-    """
-
-    image: Picture
-    score: FloatMap
-    classes: LabelMap
-    labels: npt.NDArray[np.int32]
-    segments: list[Segment]
-    detector: Mapping[str, Any]
+    image: Picture  # (H, W, 3) uint8 RGB
+    score: FloatMap  # (H, W) float32, higher = more out-of-distribution
+    classes: LabelMap  # (H, W) uint8: index of the most probable class
+    labels: npt.NDArray[np.int32]  # (H, W): 0 outside, k + 1 in segments[k]
+    segments: list[Segment]  # in raster order of their first pixel
+    detector: Mapping[str, Any]  # plain values, see Detector.identity
 
     @property
     def mask(self) -> npt.NDArray[np.bool_]:
@@ -106,13 +82,13 @@ class Detection:
 
     def overlay(self) -> Picture:
         """Return ``(H, W, 3) uint8``: kept segments orange, removed ones blue and hatched."""
-        return overlays.segments_map(self.image, self.labels, self.removed)
+        return segments_map(self.image, self.labels, self.removed)
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything but the pictures as plain values."""
         segments = json.dumps([asdict(segment) for segment in self.segments])
         return {
-            "format": FORMAT,
+            "format": "meta-ood detection, version 2",  # what version 0.1 wrote had none
             "detector": dict(self.detector),
             "size": list(self.labels.shape),
             # six decimals: equal on machines that differ in rounding
@@ -125,13 +101,7 @@ class Detection:
 
 
 class Detector:
-    """A network with a score, a threshold and perhaps a meta classifier.
-
-    Attributes:
-        network: In eval mode on the detector's device.
-        settings: Score, threshold, inference settings and names.
-        classifier: The meta classifier; None keeps all segments.
-    """
+    """A network in eval mode, the settings of ``detector.json``, and a meta classifier; None keeps all segments."""
 
     def __init__(
         self, network: nn.Module, settings: Settings, classifier: MetaClassifier | None = None, device: str = "auto"
@@ -150,7 +120,7 @@ class Detector:
         self.classifier = classifier
 
     @classmethod
-    def load(cls, folder: Path | str, device: str = "auto", architecture: str | None = None) -> Detector:
+    def load(cls, folder: Path | str, device: str = "auto", architecture: str | None = None) -> Self:
         """Read a detector's folder, see :mod:`meta_ood.detector.folder`; nothing is unpickled.
 
         Args:
@@ -165,25 +135,21 @@ class Detector:
         folder = Path(folder)
         settings = read_settings(folder)
         network, _ = checkpoint.load(folder / WEIGHTS, architecture)
-        path = folder / CLASSIFIER
-        classifier = MetaClassifier.read(path) if CLASSIFIER in settings.files else None
+        classifier = MetaClassifier.read(folder / CLASSIFIER) if CLASSIFIER in settings.files else None
         return cls(network, settings, classifier, device)
 
     @property
     def identity(self) -> dict[str, Any]:
         """Plain values that decide the result: the settings with the hashes of the files."""
-        judge = self.classifier
+        classifier = self.classifier
         return {
             **self.settings.model_dump(mode="json", exclude={"format"}),
-            "operating_point": None if judge is None else judge.operating_point,
-            "fit_failure": "no meta classifier" if judge is None else judge.fit_failure,
+            "operating_point": None if classifier is None else classifier.operating_point,
+            "fit_failure": "no meta classifier" if classifier is None else classifier.fit_failure,
         }
 
     def __call__(self, image: Picture | Image.Image | Path | str) -> Detection:
-        """Find the OoD segments of one image.
-
-        Args:
-            image: ``(H, W, 3) uint8`` RGB, a PIL image, or the path of an image file.
+        """Return the OoD segments of an image: ``(H, W, 3) uint8`` RGB, a PIL image, or the path of an image file.
 
         Raises:
             ValueError: If it is no such image, or the meta classifier knows another number of classes.
@@ -201,22 +167,37 @@ class Detector:
         labels = label_map(predicted_ood(score, threshold))
         table = measure_segments(prediction, name, threshold, maps=maps)
         # 3. meta classification
-        segments = judge_segments(table, self.classifier)
-        return Detection(image, score, maps.arg_max, labels, segments, self.identity)
+        return Detection(image, score, maps.arg_max, labels, judge_segments(table, self.classifier), self.identity)
 
-    def predict(self, image: Picture, name: str = "image") -> Prediction:
+    def predict(self, image: Picture) -> Prediction:
         """Return the network's logits for ``(H, W, 3) uint8``; nothing of the target is void."""
-        height, width = image.shape[:2]
+        size = (image.shape[0], image.shape[1])
         pixels = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1))[None])
         logits = average_logits(self.network, pixels.to(self._device), self.settings.infer)
-        return Prediction(
-            image_id=name,
-            # rounded as the stage infer stores them: the same scores, to the bit
-            logits=as_stored(logits[0].float().cpu().numpy()),
-            size=(height, width),
-            align_corners=bool(getattr(self.network, "align_corners", True)),
-            target=np.full((height, width), IN, np.uint8),
+        # rounded as the stage infer stores them: the same scores, to the bit
+        stored = as_stored(logits[0].float().cpu().numpy())
+        align = bool(getattr(self.network, "align_corners", True))
+        return Prediction("image", stored, size, align, target=np.full(size, IN, np.uint8))
+
+
+def as_rgb(image: Picture | Image.Image | Path | str) -> Picture:
+    """Return an array, a PIL image or an image file as ``(H, W, 3) uint8`` RGB, upright.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it is no such image; says what is expected.
+    """
+    if isinstance(image, Path | str):
+        return read_image(Path(image))
+    if isinstance(image, Image.Image):
+        return to_rgb(image)
+    array = np.asarray(image)
+    if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3 or not array.size:
+        raise ValueError(
+            "expected an image as (H, W, 3) uint8 RGB, a PIL image or a path, got an array of "
+            f"shape {array.shape} and dtype {array.dtype}"
         )
+    return array
 
 
 def judge_segments(table: SegmentTable, classifier: MetaClassifier | None) -> list[Segment]:
@@ -225,27 +206,26 @@ def judge_segments(table: SegmentTable, classifier: MetaClassifier | None) -> li
     Raises:
         ValueError: If the classifier was fitted on other features, as those of other classes are.
     """
-    boxes = [tuple(box) for box in table.segment_box.tolist()]
-    segments = list(map(Segment, boxes, table.segment_size.tolist(), table.segment_score.tolist()))
+    boxes = map(tuple, table.segment_box.tolist())
+    rows = list(zip(boxes, table.segment_size.tolist(), table.segment_score.tolist(), strict=True))
     if classifier is None:
-        return segments
+        return [Segment(*row) for row in rows]
     probability = classifier.probability(table)
     parts = contributions(classifier, table)
-    scaled = np.abs(classifier.scaling(table.features))
+    deviations = np.abs(classifier.scaling(table.features))
     names, class_names = table.feature_names, classifier.class_names
-    for k, segment in enumerate(segments):
-        # the feature in which the segment lies farthest from the training segments
-        away = int(scaled[k].argmax())
-        segments[k] = replace(
-            segment,
+    return [
+        Segment(
+            *rows[k],
             false_alarm=float(probability[k]),
             kept=bool(probability[k] <= classifier.operating_point),
             reasons=reasons(parts[k], table.features[k], names, class_names=class_names),
             farthest={
                 "feature": names[away],
                 "description": describe_feature(names[away], class_names),
-                "deviations": float(scaled[k, away]),
+                "deviations": float(deviations[k, away]),
             },
-            unlike_training=bool(scaled[k, away] > UNLIKE),
+            unlike_training=bool(deviations[k, away] > UNLIKE),
         )
-    return segments
+        for k, away in enumerate(deviations.argmax(axis=1).tolist())
+    ]

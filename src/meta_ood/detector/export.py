@@ -4,8 +4,6 @@ Both take one image ``(1, 3, H, W) float32`` in [0, 1] of any size and return th
 scores and segments follow in NumPy.
 """
 
-from __future__ import annotations
-
 import importlib.util
 import statistics
 import timeit
@@ -13,7 +11,6 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -24,18 +21,12 @@ from meta_ood.data import files
 from meta_ood.detector.detector import Detector
 from meta_ood.evaluation.overlays import Picture
 
-OPSET = 18
-"""The ONNX operator set that is written: the oldest that the exporter writes directly."""
-
 TOLERANCE = 1e-4
-"""Largest difference of logits that a check accepts: ten times the rounding seen in float32."""
+"""Largest difference of logits that a check accepts: ten times the rounding observed in float32."""
 
 Floats = npt.NDArray[np.float32]
 Runner = Callable[[Floats], Floats]
 """From ``(1, 3, H, W)`` images to logits."""
-
-_TRACED = (128, 256)  # [px]
-_CHECKED = ((96, 160), (128, 256), (200, 333))  # [px], most of them not the traced size
 
 
 class ExportError(ValueError):
@@ -44,27 +35,20 @@ class ExportError(ValueError):
 
 @dataclass(frozen=True)
 class Agreement:
-    """How an export and its network agree on images.
+    """How an export and its network agree on images."""
 
-    Attributes:
-        frames, segments: How many were compared.
-        logits: Largest difference of logits.
-        pixels: Pixels that are OoD by one and not by the other.
-        other: Names of the images whose segments differ in number, box, size or decision.
-    """
-
-    frames: int
-    segments: int
-    logits: float
-    pixels: int
-    other: tuple[str, ...]
+    frames: int  # how many images were compared
+    segments: int  # how many the network's detector found in them
+    logits: float  # largest difference
+    pixels: int  # OoD by one and not by the other
+    other: tuple[str, ...]  # names of the images whose segments differ in number, box, size or decision
 
 
 def export(network: nn.Module, path: Path) -> Runner:
     """Write a network as ONNX (``.onnx``) or as a ``torch.export`` program, with free height and width.
 
     Returns:
-        What the file computes on the CPU, by onnxruntime or torch.
+        What the file computes on the CPU, by onnxruntime or torch; the network is in eval mode there, too.
 
     Raises:
         ExportError: If the packages for ONNX are not installed.
@@ -72,15 +56,23 @@ def export(network: nn.Module, path: Path) -> Runner:
     is_onnx = path.suffix == ".onnx"
     if is_onnx and not all(map(importlib.util.find_spec, ("onnx", "onnxscript", "onnxruntime"))):
         raise ExportError("ONNX needs more packages: pip install 'meta-ood[export]'")
-    example = (torch.rand(1, 3, *_TRACED, generator=torch.Generator().manual_seed(0)),)
+    example = (torch.rand(1, 3, 128, 256, generator=torch.Generator().manual_seed(0)),)
     free = ({2: torch.export.Dim.AUTO, 3: torch.export.Dim.AUTO},)
-    names = {"input_names": ["image"], "output_names": ["logits"]}
     with files.replacing(path) as temporary, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the exporters, about their own future
         program = torch.export.export(network.cpu().eval(), example, dynamic_shapes=free)
         if is_onnx:
-            options: dict[str, Any] = {"opset_version": OPSET, "external_data": False, "verbose": False, **names}
-            torch.onnx.export(program, (), str(temporary), dynamo=True, **options)
+            torch.onnx.export(
+                program,
+                (),
+                str(temporary),
+                dynamo=True,
+                opset_version=18,  # the oldest that the exporter writes directly
+                external_data=False,
+                verbose=False,
+                input_names=["image"],
+                output_names=["logits"],
+            )
         else:
             torch.export.save(program, temporary)
     if is_onnx:
@@ -88,18 +80,15 @@ def export(network: nn.Module, path: Path) -> Runner:
 
         session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
         return lambda image: session.run(None, {"image": image})[0]
-    return _runner(torch.export.load(path).module())
+    return network_runner(torch.export.load(path).module())
 
 
 def network_runner(network: nn.Module) -> Runner:
-    """Return what a network computes on the CPU."""
-    return _runner(network.cpu().eval())
+    """Return what a network in eval mode on the CPU computes."""
 
-
-def _runner(module: nn.Module) -> Runner:
     @torch.inference_mode()
     def run(images: Floats) -> Floats:
-        logits: Floats = module(torch.from_numpy(images)).float().numpy()
+        logits: Floats = network(torch.from_numpy(images)).float().numpy()
         return logits
 
     return run
@@ -114,7 +103,7 @@ def check(network: nn.Module, run: Runner) -> float:
     reference = network_runner(network)
     generator = np.random.default_rng(0)
     largest = 0.0
-    for height, width in _CHECKED:
+    for height, width in ((96, 160), (128, 256), (200, 333)):  # [px], most of them not the size of the example
         image = generator.random((1, 3, height, width), np.float32)
         expected, got = reference(image), run(image)
         if expected.shape != got.shape:
@@ -141,21 +130,18 @@ class Exported(nn.Module):
 
 
 def compare(detector: Detector, run: Runner, images: Sequence[tuple[str, Picture]]) -> Agreement:
-    """Compare what a detector finds with its network and with what was exported from it.
+    """Compare what a detector on the CPU finds with its network and with what was exported from it.
 
-    Args:
-        detector: On the CPU.
-        run: What was exported from its network.
-        images: Name and ``(H, W, 3) uint8`` RGB of each image, of any sizes.
+    `images` are names and ``(H, W, 3) uint8`` RGB, of any sizes.
     """
-    other = Detector(Exported(detector.network, run), detector.settings, detector.classifier, "cpu")
+    exported = Detector(Exported(detector.network, run), detector.settings, detector.classifier, "cpu")
     segments = pixels = 0
     largest = 0.0
     different = []
     for name, image in images:
-        a, b = detector.predict(image), other.predict(image)
+        a, b = detector.predict(image), exported.predict(image)
         largest = max(largest, float(np.abs(a.logits - b.logits).max()))
-        ours, theirs = detector.judge(a, image), other.judge(b, image)
+        ours, theirs = detector.judge(a, image), exported.judge(b, image)
         pixels += int((ours.mask != theirs.mask).sum())
         segments += len(ours.segments)
         if [(s.box, s.size, s.kept) for s in ours.segments] != [(s.box, s.size, s.kept) for s in theirs.segments]:

@@ -7,8 +7,6 @@
 This module imports no torch, so that writing the folder takes no longer than copying its files.
 """
 
-from __future__ import annotations
-
 import json
 import shutil
 from pathlib import Path
@@ -26,28 +24,19 @@ SETTINGS, WEIGHTS, CLASSIFIER = "detector.json", "weights.safetensors", "classif
 
 
 class Settings(BaseModel):
-    """The contents of ``detector.json``: what a detector is besides weights and meta classifier.
-
-    Attributes:
-        network, variant: Their names in params.yaml.
-        class_names: C names of the classes that the network predicts.
-        score, threshold: Segments are where `score`, a key of ``SCORES``, reaches `threshold`.
-        infer: Precision and test-time averaging, as in params.yaml.
-        meta_from: Dataset on whose segments the meta classifier was fitted; "" without one.
-        files: File name -> SHA-256.
-    """
+    """The contents of ``detector.json``: what a detector is besides weights and meta classifier."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
     format: Literal["meta-ood detector, version 1"] = "meta-ood detector, version 1"
-    network: str = ""
+    network: str = ""  # its name in params.yaml, as that of the variant
     variant: str = ""
-    class_names: tuple[str, ...] = ()
-    score: str
+    class_names: tuple[str, ...] = ()  # of the C classes that the network predicts
+    score: str  # a key of SCORES; segments are where it reaches the threshold
     threshold: float
-    infer: InferParams = InferParams()
-    meta_from: str = ""
-    files: dict[FileName, str] = {}
+    infer: InferParams = InferParams()  # precision and test-time averaging, as in params.yaml
+    meta_from: str = ""  # dataset on whose segments the meta classifier was fitted; "" without one
+    files: dict[FileName, str] = {}  # file name -> SHA-256
 
 
 def write_folder(folder: Path, weights: Path, meta: Path | None, settings: Settings) -> None:
@@ -67,13 +56,14 @@ def write_folder(folder: Path, weights: Path, meta: Path | None, settings: Setti
     if meta is not None:
         check_classifier(MetaClassifier.read(meta / CLASSIFIER), settings)
         parts |= {path.name: path for path in sorted(meta.glob("classifier.*"))}
-    folder.mkdir(parents=True, exist_ok=True)
-    # without detector.json the folder is no detector: an interrupted writer leaves no mixture
-    for old in (SETTINGS, *(path.name for path in folder.glob("classifier.*"))):
-        (folder / old).unlink(missing_ok=True)
+    # 1. without detector.json the folder is no detector: an interrupted writer leaves no mixture
+    for old in (folder / SETTINGS, *folder.glob("classifier.*")):
+        old.unlink(missing_ok=True)
+    # 2. the parts
     for name, source in parts.items():
         with files.replacing(folder / name) as temporary:
             shutil.copyfile(source, temporary)
+    # 3. detector.json, with their hashes
     settings = settings.model_copy(update={"files": {name: files.file_hash(folder / name) for name in parts}})
     files.write_text(folder / SETTINGS, settings.model_dump_json(indent=1) + "\n")
 
@@ -83,8 +73,7 @@ def read_settings(folder: Path) -> Settings:
 
     Raises:
         FileNotFoundError: If the folder or one of its files is missing.
-        ValueError: If ``detector.json`` is damaged, or a file was replaced, for instance by the meta classifier of
-            another network; the file is named.
+        ValueError: If ``detector.json`` is damaged, or a file was replaced; the file is named.
     """
     path = folder / SETTINGS
     if not path.is_file():
@@ -96,8 +85,7 @@ def read_settings(folder: Path) -> Settings:
         settings = Settings.model_validate_json(path.read_bytes())
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        raise ValueError(f"{path} is no detector: {where} {first['msg']}") from None
+        raise ValueError(f"{path} is no detector: {'.'.join(map(str, first['loc']))} {first['msg']}") from None
     if WEIGHTS not in settings.files:
         raise ValueError(f"{path} is no detector: the hash of {WEIGHTS} is missing")
     for name, expected in settings.files.items():
@@ -123,10 +111,7 @@ def _weights_metadata(path: Path) -> dict[str, Any]:
     try:
         with safetensors.safe_open(path, "numpy") as file:
             values = json.loads((file.metadata() or {})["meta_ood"])
-        return {
-            "network": str(values["name"]),
-            "variant": str(values["variant"]),
-            "class_names": tuple(map(str, values["class_names"])),
-        }
+        names = tuple(map(str, values["class_names"]))
+        return {"network": str(values["name"]), "variant": str(values["variant"]), "class_names": names}
     except Exception as error:  # the library raises its own errors besides KeyError and OSError
         raise ValueError(f"{path}: not a weights file of meta-ood: {error}") from None

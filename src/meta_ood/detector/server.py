@@ -3,8 +3,6 @@
 No web framework is imported here: the scoring server of MLflow brings one, see :mod:`meta_ood.tracking.served`.
 """
 
-from __future__ import annotations
-
 import asyncio
 import base64
 import io
@@ -12,14 +10,15 @@ import json
 import os
 import time
 from collections.abc import Iterator, MutableMapping
+from contextlib import suppress
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from PIL import Image
 
+from meta_ood.data.images import to_rgb
 from meta_ood.detector.detector import Detection, Detector
-from meta_ood.detector.images import as_rgb
 from meta_ood.evaluation.overlays import encode_png
 
 EXPECTED = "expected a PNG or JPEG file as base64 text, or an array (H, W, 3) of whole numbers in [0, 255]"
@@ -32,51 +31,36 @@ class RequestError(ValueError):
 
 @dataclass(frozen=True)
 class Limits:
-    """The most that one request may ask for. The defaults need about 2 GB of memory.
+    """The most that one request may ask for. The defaults need about 2 GB of memory."""
 
-    Attributes:
-        pixels: Of one image, checked from its header before it is decoded. A network takes about 100 bytes of memory a
-            pixel: 0.8 GB for 2048 x 4096.
-        images: In one request.
-        pixels_in_sum: Of all images of a request: bounds the time of an answer and the size of its maps.
-        body_bytes: Of the body. JSON of many small lists takes up to 30 times as much when it is parsed.
-        body_seconds: Until the body has arrived.
-        answer_seconds: After this time no further image of a request is begun. The default is the time after which
-            MLflow tells the client that its request failed.
-    """
-
+    # of one image, checked from its header before it is decoded: a network takes about 100 bytes of memory a pixel
     pixels: int = 2048 * 4096
     images: int = 16
-    pixels_in_sum: int = 4 * 2048 * 4096
-    body_bytes: int = 32 * 2**20
-    body_seconds: int = 60
+    pixels_in_sum: int = 4 * 2048 * 4096  # bounds the time of an answer and the size of its maps
+    body_bytes: int = 32 * 2**20  # JSON of many small lists takes up to 30 times as much when it is parsed
+    body_seconds: int = 60  # until the body has arrived
+    # then no further image is begun; the default is the time after which MLflow reports a failure to the client
     answer_seconds: int = 60
 
     @classmethod
-    def from_environment(cls) -> Limits:
+    def from_environment(cls) -> Self:
         """Return the limits with the values of ``META_OOD_MAX_PIXELS`` and the like over them.
 
         Raises:
             ValueError: If a variable is no whole number above 0; it is named.
         """
         values = {}
-        for name in (field.name for field in fields(cls)):
-            variable = f"META_OOD_MAX_{name.upper()}"
+        for field in fields(cls):
+            variable = f"META_OOD_MAX_{field.name.upper()}"
             if text := os.environ.get(variable):
                 if not text.isdecimal() or int(text) < 1:
                     raise ValueError(f"{variable}={text}: expected a whole number above 0")
-                values[name] = int(text)
+                values[field.name] = int(text)
         return cls(**values)
 
 
 def answers(detector: Detector, request: Any, limits: Limits, maps: bool = True) -> Iterator[dict[str, Any]]:
-    """Yield the answer to each image of a request; one image at a time is decoded.
-
-    Args:
-        detector: Finds the segments.
-        request: What the server was sent, see :func:`images_of`.
-        limits: Checked before anything is decoded.
-        maps: False leaves the pictures out of the answers.
+    """Yield the :func:`answer` to each image of a request (see :func:`images_of`); one image at a time is decoded.
 
     Raises:
         RequestError: If a limit is exceeded or an image is none; the image is numbered, from 1.
@@ -102,32 +86,25 @@ def answers(detector: Detector, request: Any, limits: Limits, maps: bool = True)
             raise RequestError(f"image {number} was not begun within {limits.answer_seconds} s")
         try:
             with image:  # the decoded pixels are released with it
-                rgb = as_rgb(image)
+                rgb = to_rgb(image)
         except Exception as error:  # on damaged files decoders raise nearly anything
             raise RequestError(f"image {number}: {error}: {EXPECTED}") from None
         yield answer(detector(rgb), maps)
 
 
 def answer(found: Detection, maps: bool = True) -> dict[str, Any]:
-    """Return a detection as plain values.
+    """Return a detection as plain values, with `maps` also pictures, as the text of PNG files in base64.
 
-    Args:
-        found: What a detector found in one image.
-        maps: Whether to add pictures.
-
-    Returns:
-        :meth:`Detection.to_dict`, and with `maps` base64 PNG files: ``mask`` and ``kept_mask`` (255 = OoD, before and
-        after meta classification), ``score`` (0 is ``score_low``, 255 ``score_high``) and ``classes`` (indices of
-        ``class_names``, with a palette).
+    ``mask`` and ``kept_mask`` (255 = OoD, before and after meta classification), ``score`` (0 is ``score_low``, 255
+    ``score_high``) and ``classes`` (indices of ``class_names``, with a palette).
     """
     values = found.to_dict()
     if maps:
         low, high = min(0.0, float(found.score.min())), max(1.0, float(found.score.max()))
-        grey = np.rint((found.score - low) / (high - low) * 255).astype(np.uint8)
         values |= {
             "mask": _base64(encode_png(found.mask.astype(np.uint8) * 255)),
             "kept_mask": _base64(encode_png(found.kept_mask.astype(np.uint8) * 255)),
-            "score": _base64(encode_png(grey)),
+            "score": _base64(encode_png(np.rint((found.score - low) / (high - low) * 255).astype(np.uint8))),
             "score_low": low,
             "score_high": high,
             "classes": _base64(encode_png(found.classes, palette=True)),
@@ -192,21 +169,18 @@ class Guard:
         if scope["type"] != "http" or scope["method"] != "POST":
             await self._app(scope, receive, send)
             return
-        from starlette.responses import JSONResponse
-
         most, seconds = self._limits.body_bytes, self._limits.body_seconds
         # 1. the body, before the scoring server sees it
-        refusal = 408, f"the body did not arrive within {seconds} s"
-        body = None
-        try:
+        body, status, message = None, 408, f"the body did not arrive within {seconds} s"
+        with suppress(TimeoutError):
             body = await asyncio.wait_for(_read_body(receive, most), seconds)
-            refusal = 413, f"the body has more than {most} bytes"
-        except TimeoutError:
-            pass
+            status, message = 413, f"the body has more than {most} bytes"
         if body is None:
-            content = {"error_code": "BAD_REQUEST", "message": refusal[1]}
+            from starlette.responses import JSONResponse
+
+            content = {"error_code": "BAD_REQUEST", "message": message}
             # the connection ends, since the rest of the body is not read
-            await JSONResponse(content, refusal[0], {"connection": "close"})(scope, receive, send)
+            await JSONResponse(content, status, {"connection": "close"})(scope, receive, send)
             return
         # 2. an image becomes the JSON that the scoring server takes
         headers = dict(scope["headers"])
