@@ -5,17 +5,7 @@ that their classifiers were not fitted on.
 """
 
 from meta_ood.meta_classification.classifier import MetaClassifier, fit
-from meta_ood.meta_classification.features import degenerate_columns, false_positives
 from meta_ood.meta_classification.folds import FOLDS, OutOfFold, out_of_fold
 from meta_ood.meta_classification.models import CLASSIFIERS
 
-__all__ = [
-    "CLASSIFIERS",
-    "FOLDS",
-    "MetaClassifier",
-    "OutOfFold",
-    "degenerate_columns",
-    "false_positives",
-    "fit",
-    "out_of_fold",
-]
+__all__ = ["CLASSIFIERS", "FOLDS", "MetaClassifier", "OutOfFold", "fit", "out_of_fold"]

@@ -14,16 +14,11 @@ from scipy.special import expit
 
 from meta_ood.data import files
 from meta_ood.meta_classification import classifier_file
-from meta_ood.meta_classification.classifier_file import Feature, Linear
-from meta_ood.meta_classification.features import Flags, Floats, Scaling, false_positives
+from meta_ood.meta_classification.classifier_file import ClassifierFile, Feature, Linear
+from meta_ood.meta_classification.features import Scaling, false_positives
 from meta_ood.meta_classification.models import EstimatorModel, LinearModel, Model, fitter
+from meta_ood.metrics import Flags, Floats
 from meta_ood.segments import SegmentTable
-
-# Attributes that are keys of classifier.json as they are.
-_PLAIN = (
-    *("classifier", "operating_point", "fit_failure", "score", "threshold"),
-    *("network", "variant", "segments", "differing_decisions"),
-)
 
 
 @dataclass(frozen=True)
@@ -68,17 +63,16 @@ class MetaClassifier:
     @property
     def weights(self) -> Floats:
         """``(F,)`` weights of a linear model; ValueError if the model is not linear."""
-        return self._linear().weights
+        if not isinstance(self.model, LinearModel):
+            raise ValueError(f"a classifier {self.classifier!r} has no weights: it is not linear")
+        return self.model.weights
 
     @property
     def bias(self) -> float:
         """Bias of a linear model; ValueError if the model is not linear."""
-        return self._linear().bias
-
-    def _linear(self) -> LinearModel:
         if not isinstance(self.model, LinearModel):
-            raise ValueError(f"a classifier {self.classifier!r} has no weights: it is not linear")
-        return self.model
+            raise ValueError(f"a classifier {self.classifier!r} has no bias: it is not linear")
+        return self.model.bias
 
     def probability(self, table: SegmentTable) -> Floats:
         """Return ``(S,)`` probabilities in [0, 1] that the table's segments are false positives.
@@ -92,8 +86,7 @@ class MetaClassifier:
             )
         if self.fit_failure:
             return np.zeros(len(table.features))
-        scaled = self.scaling(np.asarray(table.features, np.float64))
-        probability: Floats = expit(self.model.log_odds(scaled))
+        probability: Floats = expit(self.model.log_odds(self.scaling(np.asarray(table.features, np.float64))))
         return probability
 
     def differences(
@@ -131,14 +124,10 @@ class MetaClassifier:
             stored = classifier_file.dump_estimator(self.model.estimator)
             model = hashlib.sha256(stored).hexdigest()
         columns = zip(self.feature_names, self.mean.tolist(), self.scale.tolist(), strict=True)
-        contents = classifier_file.ClassifierFile(
-            format=classifier_file.FORMAT,
-            **{name: getattr(self, name) for name in _PLAIN},
-            class_names=list(self.class_names),
-            features=[Feature(name=n, mean=m, scale=s) for n, m, s in columns],
-            model=model,
-        )
-        return contents.model_dump_json(indent=1) + "\n", stored
+        features = [Feature(name=name, mean=mean, scale=scale) for name, mean, scale in columns]
+        plain = {name: value for name, value in vars(self).items() if name in ClassifierFile.model_fields}
+        plain |= {"format": classifier_file.FORMAT, "features": features, "model": model}
+        return ClassifierFile(**plain).model_dump_json(indent=1) + "\n", stored
 
     @classmethod
     def from_json(cls, text: str, source: str = "the text", stored: bytes | None = None) -> MetaClassifier:
@@ -157,16 +146,10 @@ class MetaClassifier:
             beside = str(Path(source).with_suffix(".skops"))
             if stored is None or hashlib.sha256(stored).hexdigest() != contents.model:
                 raise ValueError(f"{source}: the model in {beside} is missing or another one")
-            kind = contents.classifier
-            model = EstimatorModel(classifier_file.load_estimator(stored, kind, len(names), beside))
-        columns = np.array([[f.mean, f.scale] for f in contents.features], np.float64)
-        return cls(
-            names,
-            Scaling(*columns.reshape(-1, 2).T),
-            model,
-            **{name: getattr(contents, name) for name in _PLAIN},
-            class_names=tuple(contents.class_names),
-        )
+            model = EstimatorModel(classifier_file.load_estimator(stored, contents.classifier, len(names), beside))
+        mean, scale = (np.array([getattr(f, key) for f in contents.features], np.float64) for key in ("mean", "scale"))
+        plain = contents.model_dump(exclude={"format", "note", "features", "model"})
+        return cls(names, Scaling(mean, scale), model, **plain)
 
     def write(self, path: Path) -> None:
         """Write classifier.json and, for a model that is not linear, the .skops file beside it."""
@@ -211,17 +194,15 @@ def fit(
     fit_model = fitter(classifier, **options)
     features = np.asarray(table.features, np.float64)
     false = false_positives(table)
-    scaling, failure = Scaling.of(features), fit_failure(false)
+    scaling = Scaling.of(features)
     model: Model = LinearModel(np.zeros(features.shape[1]), 0.0)
+    if failure := fit_failure(false):
+        classifier = "logistic_regression"  # what removes nothing is stored as a linear model
+    else:
+        model = fit_model(scaling(features), false)
     threshold = float(getattr(table, "threshold", math.nan))  # tables made by hand may lack it
     return MetaClassifier(
-        tuple(table.feature_names),
-        scaling,
-        model if failure else fit_model(scaling(features), false),
-        # a stand-in that removes nothing is stored as a linear model
-        "logistic_regression" if failure else classifier,
-        operating_point,
-        failure,
+        *(tuple(table.feature_names), scaling, model, classifier, operating_point, failure),
         score=str(getattr(table, "score", "")),
         threshold=None if math.isnan(threshold) else threshold,
         segments=len(features),

@@ -13,7 +13,7 @@ import zipfile
 from typing import Annotated, Any, Final, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, Strict, ValidationError, model_validator
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.neural_network import MLPClassifier
 
@@ -21,19 +21,11 @@ from meta_ood.data.registry import lookup
 from meta_ood.meta_classification.models import CLASSIFIERS
 
 FORMAT: Final = "meta-ood meta classifier, version 2"
-_FORMAT_1 = "meta-ood meta classifier, version 1"
-
-NOTE = (
-    "fitted on all training segments; the report and metrics.json use classifiers fitted without "
-    "the segment's fold, which decide differently on `differing_decisions` of them"
-)
 
 # A classifier of 75 features takes 10 kB, its trees 300 kB: more is no meta classifier.
 MOST_BYTES = 16 * 2**20
 
 _ESTIMATORS = {"gradient_boosted_trees": HistGradientBoostingClassifier, "small_network": MLPClassifier}
-# skops asks for trust because indices in a tree are not checked when it predicts; we check them.
-_TRUSTED = ["sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor"]
 
 
 class _Entry(BaseModel):
@@ -68,7 +60,10 @@ class ClassifierFile(_Entry):
     """
 
     format: Literal["meta-ood meta classifier, version 2"]
-    note: str = NOTE
+    note: str = (
+        "fitted on all training segments; the report and metrics.json use classifiers fitted without "
+        "the segment's fold, which decide differently on `differing_decisions` of them"
+    )
     classifier: str
     operating_point: Annotated[float, Field(ge=0, le=1)]
     fit_failure: str
@@ -76,7 +71,7 @@ class ClassifierFile(_Entry):
     threshold: float | None
     network: str = ""
     variant: str = ""
-    class_names: list[str] = []
+    class_names: Annotated[tuple[str, ...], Strict(False)] = ()  # a list in JSON
     segments: int | None = None
     differing_decisions: int | None = None
     features: list[Feature]
@@ -85,16 +80,12 @@ class ClassifierFile(_Entry):
     @model_validator(mode="before")
     @classmethod
     def _from_version_1(cls, values: Any) -> Any:
-        if not isinstance(values, dict) or values.get("format") != _FORMAT_1:
+        if not isinstance(values, dict) or values.get("format") != "meta-ood meta classifier, version 1":
             return values
-        if values.get("classifier") in _ESTIMATORS:
-            raise ValueError(
-                f"a {values['classifier']} of version 0.1 cannot be read: fit it again with `dvc repro meta`"
-            )
-        values = {**values, "format": FORMAT}
-        if "keep_everything" in values:
-            values["fit_failure"] = values.pop("keep_everything")
-        return values
+        if (kind := values.get("classifier")) in _ESTIMATORS:
+            raise ValueError(f"a {kind} of version 0.1 cannot be read: fit it again with `dvc repro meta`")
+        renamed = {"keep_everything": "fit_failure"}
+        return {renamed.get(key, key): value for key, value in values.items()} | {"format": FORMAT}
 
     @model_validator(mode="after")
     def _fits_together(self) -> ClassifierFile:
@@ -126,23 +117,20 @@ def dump_estimator(estimator: Any) -> bytes:
     """Return a fitted estimator as the bytes of a skops file; equal estimators, equal bytes."""
     import skops.io
 
-    with zipfile.ZipFile(io.BytesIO(skops.io.dumps(estimator))) as source:
-        entries = {name: source.read(name).decode("latin-1") for name in source.namelist()}
     # skops names objects by their address in memory and dates the entries: number the objects in
     # the order of the schema instead, and leave the dates out
-    address = re.compile(r'(?<="__id__": )\d+|\d+(?=\.npy)')
-    found = dict.fromkeys(address.findall(entries["schema.json"]))
-    numbers = {name: str(number) for number, name in enumerate(found)}
+    numbers: dict[str, str] = {}
 
     def numbered(text: str) -> str:
-        return address.sub(lambda match: numbers[match[0]], text)
+        address = r'(?<="__id__": )\d+|\d+(?=\.npy)'
+        return re.sub(address, lambda match: numbers.setdefault(match[0], str(len(numbers))), text)
 
-    entries["schema.json"] = numbered(entries["schema.json"])
     buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w") as target:
-        for name in sorted(entries, key=numbered):
-            entry = zipfile.ZipInfo(numbered(name))
-            target.writestr(entry, entries[name].encode("latin-1"), zipfile.ZIP_DEFLATED)
+    with zipfile.ZipFile(io.BytesIO(skops.io.dumps(estimator))) as source, zipfile.ZipFile(buffer, "w") as target:
+        schema = numbered(source.read("schema.json").decode())  # first: its order gives the numbers
+        entries = {numbered(name): source.read(name) for name in source.namelist()} | {"schema.json": schema.encode()}
+        for name, entry in sorted(entries.items()):
+            target.writestr(zipfile.ZipInfo(name), entry, zipfile.ZIP_DEFLATED)
     return buffer.getvalue()
 
 
@@ -154,12 +142,14 @@ def load_estimator(data: bytes, classifier: str, features: int, source: str) -> 
     """
     import skops.io
 
+    # skops asks for trust because indices in a tree are not checked when it predicts; we check them
+    trusted = ["sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor"]
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as file:
             size = sum(entry.file_size for entry in file.infolist())
         if size > MOST_BYTES:
             raise ValueError(f"{size} bytes unpacked, expected at most {MOST_BYTES}")
-        estimator = skops.io.loads(data, trusted=_TRUSTED)
+        estimator = skops.io.loads(data, trusted=trusted)
         if type(estimator) is not _ESTIMATORS[classifier]:
             raise ValueError(f"a {type(estimator).__name__}, expected a {classifier}")
         if classifier == "gradient_boosted_trees":

@@ -11,14 +11,11 @@ import numpy as np
 
 from meta_ood.meta_classification import quality
 from meta_ood.meta_classification.classifier import MetaClassifier, fit
-from meta_ood.meta_classification.features import Flags, Floats, false_positives
-from meta_ood.meta_classification.folds import LEAVE_ONE_OUT, OutOfFold, out_of_fold, predict_folds
+from meta_ood.meta_classification.features import false_positives
+from meta_ood.meta_classification.folds import LEAVE_ONE_OUT, OutOfFold, masks, out_of_fold, predict_folds
 from meta_ood.meta_classification.regression import cross_validate_iou, regression_quality
+from meta_ood.metrics import Flags, Floats
 from meta_ood.segments import SegmentTable
-
-# Choosing an operating point needs out-of-fold probabilities within each training part; more folds
-# than these cost fits and change the point little.
-_INNER_FOLDS = 5
 
 
 @dataclass(frozen=True)
@@ -97,21 +94,16 @@ def _quality_metrics(found: OutOfFold, false: Flags, removed: Flags) -> dict[str
     """Return the metrics of the segments for whose folds a classifier was fitted."""
     rows = found.has_classifier
     probability, target = found.probability[rows], false[rows]
-    calibration = quality.calibration(probability, target)
+    curve = quality.calibration(probability, target)
     values = {
         "auroc": quality.auroc(probability, target),
         "auprc": quality.auprc(probability, target),
         "accuracy": float((removed[rows] == target).mean()) if rows.any() else math.nan,
         "brier": quality.brier(probability, target),
-        "calibration_error": calibration.error,
+        "calibration_error": curve.error,
     }
-    return {name: None if math.isnan(v) else round(v, 9) for name, v in values.items()} | {
-        "calibration": {
-            "count": calibration.count.tolist(),
-            "predicted": calibration.predicted.round(9).tolist(),
-            "observed": calibration.observed.round(9).tolist(),
-        }
-    }
+    points = {name: getattr(curve, name).round(9).tolist() for name in ("count", "predicted", "observed")}
+    return {k: None if math.isnan(v) else round(v, 9) for k, v in values.items()} | {"calibration": points}
 
 
 def operating_points(
@@ -127,13 +119,14 @@ def operating_points(
     false = false_positives(table)
     points = np.ones(len(false))
     features = np.asarray(table.features, np.float64)
-    for number in range(int(found.fold.max(initial=-1)) + 1):
-        rest = found.fold != number
+    for out in masks(found.fold):
+        rest = ~out
         probability, complete = found.probability[rest], True
         if folds not in LEAVE_ONE_OUT:
-            inner = np.unique(found.fold[rest], return_inverse=True)[1] % _INNER_FOLDS
+            # five parts: more would cost fits and change the point little
+            inner = np.unique(found.fold[rest], return_inverse=True)[1] % 5
             part = predict_folds(features[rest], false[rest], inner, classifier, **options)
             probability, complete = part.probability, not part.fit_failures
         if complete:
-            points[~rest] = quality.operating_point_for_max_lost(probability, false[rest], max_lost)
+            points[out] = quality.operating_point_for_max_lost(probability, false[rest], max_lost)
     return points

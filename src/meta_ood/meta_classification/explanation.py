@@ -10,20 +10,10 @@ import numpy as np
 
 from meta_ood.meta_classification import models, quality
 from meta_ood.meta_classification.classifier import MetaClassifier, fit, fit_failure
-from meta_ood.meta_classification.features import (
-    Flags,
-    Floats,
-    Integers,
-    Scaling,
-    degenerate_columns,
-    describe_feature,
-    false_positives,
-)
-from meta_ood.meta_classification.folds import LEAVE_ONE_OUT, assign_folds, predict_folds
+from meta_ood.meta_classification.features import Scaling, degenerate_columns, describe_feature, false_positives
+from meta_ood.meta_classification.folds import LEAVE_ONE_OUT, assign_folds, masks, predict_folds
+from meta_ood.metrics import Flags, Floats, Integers
 from meta_ood.segments import SegmentTable
-
-# Numbers of features for which the AUROC along the path is given: dense where it rises.
-_PATH_SIZES = (1, 2, 3, 5, 8, 13, 21, 34, 55)
 
 GROUPS: dict[str, str] = {
     "entropy": r"E(_.*)?",
@@ -56,8 +46,7 @@ def contributions(classifier: MetaClassifier, table: SegmentTable) -> Floats:
     if classifier.fit_failure:
         return np.zeros_like(scaled)
     if isinstance(classifier.model, models.LinearModel):
-        added: Floats = scaled * classifier.model.weights
-        return added
+        return scaled * classifier.model.weights
     whole = classifier.model.log_odds(scaled)
     parts = np.zeros_like(scaled)
     for column in range(scaled.shape[1]):
@@ -68,18 +57,14 @@ def contributions(classifier: MetaClassifier, table: SegmentTable) -> Floats:
 
 
 def reasons(
-    contribution: Floats, values: Floats, names: Sequence[str], most: int = 3, class_names: Sequence[str] = ()
+    contribution: Floats, values: Floats, names: Sequence[str], class_names: Sequence[str] = ()
 ) -> list[dict[str, Any]]:
-    """Return at most `most` features that decide about one segment, the strongest first.
+    """Return the (at most three) features that decide most about one segment, the strongest first.
 
     `contribution` and `values` are ``(F,)``, a row of :func:`contributions` and of the table's features; features that
     add nothing are left out.
-
-    Examples:
-        >>> reasons(np.array([0.1, -2.0]), np.array([7.0, 0.5]), ["S", "E"], most=1)
-        [{'feature': 'E', 'description': 'mean entropy', 'value': 0.5, 'log_odds': -2.0}]
     """
-    order = np.argsort(-np.abs(contribution), kind="stable")[:most]
+    order = np.argsort(-np.abs(contribution), kind="stable")[:3]
     return [
         {
             "feature": names[k],
@@ -92,14 +77,11 @@ def reasons(
     ]
 
 
-def coefficient_intervals(
-    table: SegmentTable, samples: int = 100, seed: int = 0, level: float = 0.95
-) -> tuple[Floats, Floats]:
-    """Return ``(F,)`` lower and upper ends of the weights' bootstrap intervals; NaN if undefined.
+def coefficient_intervals(table: SegmentTable, samples: int, seed: int = 0) -> tuple[Floats, Floats]:
+    """Return ``(F,)`` lower and upper ends of the weights' 95 % bootstrap intervals; NaN if undefined.
 
     Whole images are drawn, since segments of an image are alike; the scaling is that of all segments, so that the
-    weights are comparable. Samples with one kind of segment only are drawn again. `level` is the probability mass of
-    the interval.
+    weights are comparable. Samples with one kind of segment only are drawn again.
     """
     false = false_positives(table)
     features = np.asarray(table.features, np.float64)
@@ -117,7 +99,7 @@ def coefficient_intervals(
         if not fit_failure(false[rows]):
             drawn.append(model.fit(design[rows], false[rows]).coef_[0, :-1].copy())
     drawn = drawn or [np.full(features.shape[1], np.nan)]
-    low, high = np.quantile(np.array(drawn), [(1 - level) / 2, (1 + level) / 2], axis=0)
+    low, high = np.quantile(np.array(drawn), [0.025, 0.975], axis=0)
     return low, high
 
 
@@ -143,9 +125,8 @@ def lars_path(scaled: Floats, target: Floats) -> tuple[list[int], Floats]:
         waiting.remove(entering)
         if abs(correlation[entering]) <= 1e-10 * first:
             break
-        among = gram[np.ix_(order, order)]
-        with_it = gram[order, entering]
-        independent = gram[entering, entering] - with_it @ np.linalg.solve(among, with_it)
+        spanned = gram[order, entering] @ np.linalg.solve(gram[np.ix_(order, order)], gram[order, entering])
+        independent = gram[entering, entering] - spanned
         if independent <= 1e-9 * gram[entering, entering]:
             continue
         order.append(entering)
@@ -172,8 +153,7 @@ def path_quality(features: Floats, false: Flags, fold: Integers, sizes: Sequence
     The path is computed anew in every fold, so that the choice of features, too, is out of fold.
     """
     log_odds = np.zeros((len(sizes), len(fold)))
-    for number in range(int(fold.max(initial=-1)) + 1):
-        out = fold == number
+    for out in masks(fold):
         if fit_failure(false[~out]):
             continue
         scaling = Scaling.of(features[~out])
@@ -228,7 +208,8 @@ def explain(
     # 2. the path and the groups, out of fold
     fold = assign_folds(table, "image" if folds in LEAVE_ONE_OUT else folds)
     order, _ = lars_path(fitted.scaling(features), false.astype(np.float64))
-    sizes = sorted({k for k in _PATH_SIZES if k < len(order)} | {len(order)})
+    # numbers of features for which the AUROC is given: dense where it rises
+    sizes = [k for k in (1, 2, 3, 5, 8, 13, 21, 34, 55) if k < len(order)] + [len(order)]
     found["path"] = {"order": [names[k] for k in order], "quality": path_quality(features, false, fold, sizes)}
     found["groups"] = ablations(features, names, false, fold)
     return found

@@ -7,16 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
+from meta_ood.metrics import Flags, Floats
 from meta_ood.segments import SegmentTable
-
-Floats = npt.NDArray[np.float64]
-Integers = npt.NDArray[np.int64]
-Flags = npt.NDArray[np.bool_]
-
-# A mean of n equal float64 values is off by some 1e-16 of their size; a true feature varies more.
-_ROUNDING = 1e-12
 
 
 def false_positives(table: SegmentTable) -> Flags:
@@ -43,22 +36,21 @@ class Scaling:
         count = np.maximum(finite.sum(axis=0), 1)
         values = np.where(finite, features, 0.0)
         mean = values.sum(axis=0) / count
-        deviation = np.where(finite, features - mean, 0.0)
-        scale = np.sqrt((deviation**2).sum(axis=0) / count)
-        largest = np.abs(values).max(axis=0, initial=0.0)
-        return cls(mean, np.where(scale > _ROUNDING * largest, scale, 0.0))
+        scale = np.sqrt((np.where(finite, features - mean, 0.0) ** 2).sum(axis=0) / count)
+        # a mean of equal float64 values is off by some 1e-16 of their size; a true feature varies more
+        varies = scale > 1e-12 * np.abs(values).max(axis=0, initial=0.0)
+        return cls(mean, np.where(varies, scale, 0.0))
 
     @classmethod
     def published(cls, features: Floats) -> Scaling:
         """Fit as the published code does: ``(x - mean) / (std + 1e-10)``, constants included."""
-        count = max(len(features), 1)
-        mean = features.sum(axis=0) / count
-        return cls(mean, np.sqrt(((features - mean) ** 2).sum(axis=0) / count) + 1e-10)
+        fitted = cls.of(features)
+        return cls(fitted.mean, fitted.scale + 1e-10)
 
     def __call__(self, features: Floats) -> Floats:
         """Return ``(S, F)`` scaled features; a value that is not finite becomes 0, the mean."""
         safe = np.where(self.scale > 0, self.scale, np.inf)
-        scaled: Floats = (np.where(np.isfinite(features), features, self.mean) - self.mean) / safe
+        scaled: Floats = np.where(np.isfinite(features), features - self.mean, 0.0) / safe
         return scaled
 
 
@@ -70,21 +62,18 @@ def degenerate_columns(features: Floats, names: Sequence[str]) -> dict[str, str]
     columns.
     """
     found: dict[str, str] = {}
-    if not len(features):
-        return found
     scaling = Scaling.of(features)
     scaled = scaling(features)
     missing = (~np.isfinite(features)).sum(axis=0)
-    correlation = np.abs(scaled.T @ scaled) / len(features)
-    for column, name in enumerate(names):
+    correlation = np.abs(scaled.T @ scaled) / max(len(features), 1)
+    for column, name in enumerate(names if len(features) else ()):
+        same = np.flatnonzero(correlation[column, :column] > 1 - 1e-9)
         if scaling.scale[column] == 0:
             found[name] = "constant"
         elif missing[column]:
             found[name] = f"{missing[column]} of {len(features)} values not finite, taken as mean"
-        else:
-            same = np.flatnonzero(correlation[column, :column] > 1 - 1e-9)
-            if len(same):
-                found[name] = f"same as {names[same[0]]} up to scale and shift"
+        elif len(same):
+            found[name] = f"same as {names[same[0]]} up to scale and shift"
     return found
 
 
@@ -98,13 +87,9 @@ _WORDS = {
     "mean_y": "horizontal position",
 }
 _HEAT_MAPS = {"E": "entropy", "D": "probability margin", "V": "variation ratio"}
-_PLACES = {
-    "": "",
-    "_in": " inside",
-    "_bd": " on the boundary",
-    "_rel": ", times relative size",
-    "_rel_in": " inside, times relative size",
-}
+_PLACES = {"": "", "_in": " inside", "_bd": " on the boundary"}
+_PLACES |= {"_rel": ", times relative size", "_rel_in": " inside, times relative size"}
+_CLASSES = {"cprob": "mean probability of", "ndist": "share of neighbouring pixels that are"}
 
 
 def describe_feature(name: str, class_names: Sequence[str] = ()) -> str:
@@ -113,17 +98,13 @@ def describe_feature(name: str, class_names: Sequence[str] = ()) -> str:
     A class without a name is given by its number; an unknown feature name is returned as it is.
 
     Examples:
-        >>> describe_feature("ndist1", ["road", "train"])
-        "share of neighbouring pixels that are 'train'"
         >>> describe_feature("E_var_bd"), describe_feature("cprob7")
         ('variance of the entropy on the boundary', "mean probability of 'class 7'")
     """
     if found := re.fullmatch(r"(cprob|ndist)(\d+)", name):
         number = int(found[2])
         named = class_names[number] if number < len(class_names) else f"class {number}"
-        if found[1] == "cprob":
-            return f"mean probability of '{named}'"
-        return f"share of neighbouring pixels that are '{named}'"
+        return f"{_CLASSES[found[1]]} '{named}'"
     if found := re.fullmatch(r"([EDV])(_var)?((?:_in|_bd|_rel|_rel_in)?)", name):
         statistic = "variance of the" if found[2] else "mean"
         return f"{statistic} {_HEAT_MAPS[found[1]]}{_PLACES[found[3]]}"

@@ -1,7 +1,6 @@
 """Cross validation: folds by scene, by image or by segment, and the out-of-fold probabilities."""
 
-from __future__ import annotations
-
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,9 +9,10 @@ from scipy.special import expit
 
 from meta_ood.data.registry import lookup
 from meta_ood.meta_classification.classifier import fit_failure
-from meta_ood.meta_classification.features import Flags, Floats, Integers, Scaling, false_positives
+from meta_ood.meta_classification.features import Scaling, false_positives
 from meta_ood.meta_classification.leave_one_out import leave_one_out
 from meta_ood.meta_classification.models import fitter, solver, with_ones
+from meta_ood.metrics import Flags, Floats, Integers
 from meta_ood.segments import SegmentTable
 
 FOLDS: dict[str, str] = {
@@ -42,8 +42,7 @@ class OutOfFold:
     @property
     def has_classifier(self) -> Flags:
         """``(S,)``: for which segments' folds a classifier was fitted."""
-        fitted: Flags = ~np.isin(self.fold, list(self.fit_failures))
-        return fitted
+        return ~np.isin(self.fold, list(self.fit_failures))
 
 
 def assign_folds(table: SegmentTable, folds: str) -> Integers:
@@ -55,11 +54,15 @@ def assign_folds(table: SegmentTable, folds: str) -> Integers:
     image = np.asarray(table.image, np.int64)
     groups = image if folds == "image" else np.arange(len(image))
     if folds == "scene":
-        numbers = {scene: number for number, scene in enumerate(dict.fromkeys(table.scenes))}
-        groups = np.array([numbers[scene] for scene in table.scenes], np.int64)[image]
+        groups = np.unique(table.scenes, return_inverse=True)[1][image]
     _, first, inverse = np.unique(groups, return_index=True, return_inverse=True)
     rank: Integers = np.argsort(np.argsort(first))
     return rank[inverse]
+
+
+def masks(fold: Integers) -> Iterator[Flags]:
+    """Yield ``(S,)`` for each fold in turn: which segments are in it."""
+    return (fold == number for number in range(int(fold.max(initial=-1)) + 1))
 
 
 def out_of_fold(
@@ -90,8 +93,7 @@ def predict_folds(features: Floats, false: Flags, fold: Integers, classifier: st
     fit_model = fitter(classifier, **options)
     probability = np.zeros(len(fold))
     failures: dict[int, str] = {}
-    for number in range(int(fold.max(initial=-1)) + 1):
-        out = fold == number
+    for number, out in enumerate(masks(fold)):
         if failure := fit_failure(false[~out]):
             failures[number] = failure
         else:
@@ -103,25 +105,21 @@ def predict_folds(features: Floats, false: Flags, fold: Integers, classifier: st
 
 def leave_single_segments_out(features: Floats, false: Flags, published: bool, *, penalty: float = 1.0) -> OutOfFold:
     """Leave one segment out at a time, by corrections of one fit where that is possible."""
-    count = len(false)
-    probability = np.zeros(count)
-    complete = bool(np.isfinite(features).all())
-    published &= complete  # the published scaling cannot fill gaps
+    segments = np.arange(len(false))
     # 1. segments without which only one class remains
     lone = (false.sum() - false == 0) | ((~false).sum() - ~false == 0)
-    failures = {int(i): fit_failure(np.delete(false, i)) for i in np.flatnonzero(lone)}
-    # 2. corrections of the fit on all segments; they need both classes and no gaps
-    log_odds = np.full(count, np.nan)
+    failures = {int(i): fit_failure(np.delete(false, i)) for i in segments[lone]}
+    # 2. corrections of the fit on all segments; they need both classes, and all values if the scaling changes
+    log_odds = np.full(len(false), np.nan)
     scaling = Scaling.published(features) if published else Scaling.of(features)
-    if complete and not lone.all():
+    if not lone.all() and (published or np.isfinite(features).all()):
         log_odds = leave_one_out(scaling(features), false, penalty=penalty, rescale=not published)
     # 3. a fit for each of the others; it begins at the result of the one before, which is near
     model = solver(penalty, warm_start=True)
-    for row in np.flatnonzero(np.isnan(log_odds) & ~lone):
-        rest = np.arange(count) != row
+    for out in segments[np.isnan(log_odds) & ~lone]:
+        rest = segments != out
         if not published:
             scaling = Scaling.of(features[rest])
-        model.fit(with_ones(scaling(features[rest])), false[rest])
-        log_odds[row] = model.decision_function(with_ones(scaling(features[row : row + 1])))[0]
-    probability[~lone] = expit(log_odds[~lone])
-    return OutOfFold(probability, np.arange(count), failures)
+        design = with_ones(scaling(features))
+        log_odds[out] = model.fit(design[rest], false[rest]).decision_function(design[[out]])[0]
+    return OutOfFold(np.where(lone, 0, expit(log_odds)), segments, failures)

@@ -32,8 +32,8 @@ import scipy.linalg
 from scipy.special import expit
 from threadpoolctl import ThreadpoolController
 
-from meta_ood.meta_classification.features import Flags, Floats, Integers
 from meta_ood.meta_classification.models import solver, with_ones
+from meta_ood.metrics import Flags, Floats, Integers
 
 # Bound on the error of the log odds; a probability errs by at most a quarter of it.
 _TOLERANCE = 1e-8
@@ -41,10 +41,6 @@ _TOLERANCE = 1e-8
 _BLOCK = 512
 # Rows of U treated at once, so that a block stays in the processor's cache.
 _ROWS = 2048
-# A column whose variance falls below this share without i must be scaled anew.
-_VANISHING = 1e-6
-
-
 # Series of correction steps: in single precision (twice as fast)?, number of steps, largest |δ|
 # (beyond it the common curvature is too wrong), and the factor by which each step must lower the
 # bound on the error. A segment that a series gives up goes into the next.
@@ -66,29 +62,25 @@ def leave_one_out(scaled: Floats, false: Flags, *, penalty: float = 1.0, rescale
 
     def fill(first: int) -> None:
         rows = np.arange(first, min(first + _BLOCK, len(scaled)))
-        if rescale:  # without some segments a feature is (nearly) constant
-            rows = rows[(common.variance[rows] >= _VANISHING).all(axis=1)]
+        if rescale:  # a feature whose variance falls below a millionth without a segment must be scaled anew
+            rows = rows[(common.variance[rows] >= 1e-6).all(axis=1)]
         log_odds[rows] = _corrected_log_odds(common, rows)
 
-    # One thread per block, each with a single-threaded BLAS: a third of the time is exponentials,
-    # which the BLAS does not share out, and so the number of threads does not change the result.
-    libraries = ThreadpoolController()
-    with ThreadPoolExecutor(_threads(libraries)) as pool, libraries.limit(limits=1, user_api="blas"):
+    # One thread per block, as many as the BLAS may use (the cores, or OMP_NUM_THREADS), each with a single-threaded
+    # BLAS: a third of the time is exponentials, which the BLAS does not share out, and so the number of threads does
+    # not change the result.
+    libraries = ThreadpoolController().select(user_api="blas")
+    threads = max((library["num_threads"] for library in libraries.info()), default=1)
+    with ThreadPoolExecutor(threads) as pool, libraries.limit(limits=1):
         list(pool.map(fill, range(0, len(scaled), _BLOCK)))
     return log_odds
-
-
-def _threads(libraries: ThreadpoolController) -> int:
-    """Return how many threads the BLAS may use: as many as cores, or what OMP_NUM_THREADS says."""
-    return max((lib["num_threads"] for lib in libraries.info() if lib["user_api"] == "blas"), default=1)
 
 
 def _corrected_log_odds(common: _CommonFit, rows: Integers) -> Floats:
     """Return ``(B,)`` log odds of the segments `rows`, each left out; NaN if not within bounds."""
     width = np.sqrt(common.leverage[rows] / common.left[rows])  # |u_i|_M
-    none = np.zeros((len(common.w), len(rows)))
     # the first step, from d = 0, where q = 0
-    d = -common.solve(rows, common.gradient(rows, none, none))
+    d = -common.solve(rows, common.gradient(rows, np.zeros((len(common.w), len(rows))), 0.0))
     open_ = np.ones(len(rows), bool)
     for single, steps, largest_change, least_progress in _PASSES:
         active, before = np.flatnonzero(open_), np.full(len(rows), np.inf)
@@ -125,8 +117,7 @@ class _CommonFit:
         self.p = expit(self.z)
         self.s = self.p * (1 - self.p)
         self.hessian = self.u.T @ (self.s[:, None] * self.u) + penalty * np.eye(len(self.w))
-        factor = scipy.linalg.cho_factor(self.hessian)
-        self.inverse: Floats = scipy.linalg.cho_solve(factor, np.eye(len(self.w)))
+        self.inverse: Floats = scipy.linalg.inv(self.hessian)
         self.leverage = np.einsum("nd,dc,nc->n", self.u, self.inverse, self.u, optimize=True)
         self.left = 1 - self.s * self.leverage  # above 0: the penalty is
         double = (self.u, self.p[:, None], self.s[:, None])
@@ -137,23 +128,17 @@ class _CommonFit:
         varies = scaled.any(axis=0)
         self.variance = np.where(varies, (n - scaled**2) / max(n - 1, 1) - self.mean**2, 1.0)
 
-    def change_of_penalty(self, rows: Integers, d: Floats) -> Floats:
-        """Return ``λ (P_i - I) (w + d)``, ``(D, B)``."""
-        if not self.rescale:
-            return np.zeros_like(d)
-        weights = self.w[:, None] + d
-        mean, variance = self.mean[rows].T, self.variance[rows].T
-        along = (mean * weights[:-1]).sum(axis=0) + weights[-1]
-        change = np.vstack([(variance - 1) * weights[:-1] + mean * along, along - weights[-1]])
-        scaled: Floats = self.penalty * change
-        return scaled
-
-    def gradient(self, rows: Integers, d: Floats, curved: Floats) -> Floats:
+    def gradient(self, rows: Integers, d: Floats, curved: Floats | float) -> Floats:
         """Return ``g(d)``, ``(D, B)``; `curved` is ``Uᵀ q``."""
         u = self.u[rows].T
         left_out = expit(self.z[rows] + (u * d).sum(axis=0)) - self.y[rows]
-        change = self.change_of_penalty(rows, d)
-        gradient: Floats = self.hessian @ d + curved - left_out * u + change
+        gradient: Floats = self.hessian @ d + curved - left_out * u
+        if self.rescale:  # add λ (P_i - I) (w + d)
+            weights = self.w[:, None] + d
+            mean, variance = self.mean[rows].T, self.variance[rows].T
+            along = (mean * weights[:-1]).sum(axis=0) + weights[-1]
+            gradient[:-1] += self.penalty * ((variance - 1) * weights[:-1] + mean * along)
+            gradient[-1] += self.penalty * (along - weights[-1])
         return gradient
 
     def solve(self, rows: Integers, right: Floats) -> Floats:

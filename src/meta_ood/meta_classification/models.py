@@ -20,11 +20,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.neural_network import MLPClassifier
 
 from meta_ood.data.registry import lookup
-from meta_ood.meta_classification.features import Flags, Floats
-
-# scikit-learn gives the small network's probabilities, not its log odds; the nearer to 0 or 1 they
-# are, the less float64 can tell them apart, and exactly 1 would be an infinite contribution.
-_SMALLEST = 1e-15
+from meta_ood.metrics import Flags, Floats
 
 
 @dataclass(frozen=True)
@@ -53,8 +49,9 @@ class EstimatorModel:
         if hasattr(self.estimator, "decision_function"):
             odds: Floats = self.estimator.decision_function(scaled)
         else:
-            probability = self.estimator.predict_proba(scaled)[:, 1]
-            odds = logit(np.clip(probability, _SMALLEST, 1 - _SMALLEST))
+            # The small network has only probabilities. The nearer to 0 or 1 they are, the less float64 can tell them
+            # apart, and exactly 1 would be an infinite contribution.
+            odds = logit(np.clip(self.estimator.predict_proba(scaled)[:, 1], 1e-15, 1 - 1e-15))
         return odds
 
 
@@ -91,20 +88,10 @@ def logistic_regression(scaled: Floats, false: Flags, *, penalty: float = 1.0) -
 
 def sparse_logistic_regression(scaled: Floats, false: Flags, *, penalty: float = 1.0) -> LinearModel:
     """Fit a logistic regression with an L1 penalty on all weights but the bias."""
-    estimator = LogisticRegression(
-        C=1 / _positive(penalty),
-        l1_ratio=1,
-        solver="liblinear",
-        # liblinear penalises the bias too, divided by this: as good as not at all
-        intercept_scaling=1e4,
-        tol=1e-8,
-        max_iter=2000,
-        random_state=0,
-    )
-    with warnings.catch_warnings():
-        # the tolerance is near what float64 allows: where it is not reached, the weights are good
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        estimator.fit(scaled, false)
+    # liblinear penalises the bias too, divided by `intercept_scaling`: as good as not at all
+    settings = {"solver": "liblinear", "l1_ratio": 1, "intercept_scaling": 1e4, "tol": 1e-8, "max_iter": 2000}
+    estimator = LogisticRegression(C=1 / _positive(penalty), random_state=0, **settings)
+    _fit_quietly(estimator, scaled, false)  # the tolerance is near what float64 allows: the weights are good
     return LinearModel(estimator.coef_[0], float(estimator.intercept_[0]))
 
 
@@ -135,13 +122,17 @@ def small_network(
     scaled: Floats, false: Flags, *, width: int = 8, penalty: float = 1.0, seed: int = 0
 ) -> EstimatorModel:
     """Fit one hidden layer of `width` tanh units (L-BFGS, L2 penalty)."""
-    estimator = MLPClassifier(
-        (width,), activation="tanh", solver="lbfgs", alpha=penalty, max_iter=300, random_state=seed
-    )
+    settings = {"activation": "tanh", "solver": "lbfgs", "alpha": penalty, "max_iter": 300}
+    estimator = MLPClassifier((width,), random_state=seed, **settings)
+    _fit_quietly(estimator, scaled, false)  # one stopped after max_iter is evaluated out of fold like any other
+    return EstimatorModel(estimator)
+
+
+def _fit_quietly(estimator: Any, scaled: Floats, false: Flags) -> None:
+    """Fit without the warning that the tolerance was not reached."""
     with warnings.catch_warnings():
-        # a network stopped after max_iter is evaluated out of fold like any other
         warnings.simplefilter("ignore", ConvergenceWarning)
-        return EstimatorModel(estimator.fit(scaled, false))
+        estimator.fit(scaled, false)
 
 
 CLASSIFIERS: dict[str, Callable[..., Model]] = {

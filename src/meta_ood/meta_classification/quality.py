@@ -1,14 +1,12 @@
 """Quality of probabilities of being a false positive: ranking, calibration, operating point."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 
 import numpy as np
 from sklearn.metrics import average_precision_score, brier_score_loss, roc_auc_score
 
-from meta_ood.meta_classification.features import Flags, Floats, Integers
+from meta_ood.metrics import Flags, Floats, Integers
 from meta_ood.metrics.semantic import calibration_bin
 
 
@@ -42,10 +40,9 @@ class Calibration:
 
     @property
     def error(self) -> float:
-        """Expected calibration error: mean ``|predicted - observed|``, weighted by count."""
-        if not len(self.count):
-            return math.nan
-        return float(np.average(np.abs(self.predicted - self.observed), weights=self.count))
+        """Expected calibration error: mean ``|predicted - observed|``, weighted by count; NaN without segments."""
+        gap = np.abs(self.predicted - self.observed)
+        return float(np.average(gap, weights=self.count)) if len(gap) else math.nan
 
 
 def calibration(probability: Floats, false: Flags, bins: int = 10) -> Calibration:
@@ -64,11 +61,6 @@ def operating_point_for_max_lost(probability: Floats, false: Flags, max_lost: fl
 
     Segments whose `probability` ``(S,)`` is above the point are removed; at most `max_lost` in [0, 1] of those that are
     not `false` ``(S,) bool`` may be. 0 without a true segment, where nothing can be lost.
-
-    Examples:
-        >>> true = np.zeros(4, bool)
-        >>> operating_point_for_max_lost(np.array([0.1, 0.9, 0.3, 0.2]), true, 0.25)
-        0.3
     """
     falling = np.sort(probability[~false])[::-1]
     # 0.3 of 10 segments is 2.999… in float64 and means 3

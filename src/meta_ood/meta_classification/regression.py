@@ -1,7 +1,5 @@
 """Meta regression: the adjusted IoU that a segment has, estimated from its features."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np
@@ -9,9 +7,10 @@ import scipy.linalg
 from sklearn.linear_model import Ridge
 from sklearn.metrics import mean_absolute_error, r2_score
 
-from meta_ood.meta_classification.features import Floats, Scaling
-from meta_ood.meta_classification.folds import LEAVE_ONE_OUT, assign_folds
+from meta_ood.meta_classification.features import Scaling
+from meta_ood.meta_classification.folds import LEAVE_ONE_OUT, assign_folds, masks
 from meta_ood.meta_classification.models import with_ones
+from meta_ood.metrics import Floats
 from meta_ood.segments import SegmentTable
 
 
@@ -23,19 +22,16 @@ def cross_validate_iou(table: SegmentTable, folds: str = "scene", penalty: float
     fold = assign_folds(table, folds)
     features = np.asarray(table.features, np.float64)
     iou = np.asarray(table.iou, np.float64)
-    common = Scaling.published(features) if folds == "published" else None
+    common = Scaling.published(features) if folds == "published" else Scaling.of(features)
+    estimate = np.full(len(fold), np.nan)
     if folds in LEAVE_ONE_OUT and len(fold) > 2:
-        estimate = _leave_one_out((common or Scaling.of(features))(features), iou, penalty)
-    else:
-        estimate = np.full(len(fold), np.nan)
-        for number in range(int(fold.max(initial=-1)) + 1):
-            out = fold == number
-            if not out.all():
-                scaling = common or Scaling.of(features[~out])
-                model = Ridge(alpha=penalty).fit(scaling(features[~out]), iou[~out])
-                estimate[out] = model.predict(scaling(features[out]))
-    within: Floats = np.clip(estimate, 0, 1)
-    return within
+        estimate = _leave_one_out(common(features), iou, penalty)
+    elif fold.any():  # more than one fold
+        for out in masks(fold):
+            scaling = common if folds == "published" else Scaling.of(features[~out])
+            model = Ridge(alpha=penalty).fit(scaling(features[~out]), iou[~out])
+            estimate[out] = model.predict(scaling(features[out]))
+    return estimate.clip(0, 1)
 
 
 def _leave_one_out(scaled: Floats, iou: Floats, penalty: float) -> Floats:
@@ -56,10 +52,9 @@ def _leave_one_out(scaled: Floats, iou: Floats, penalty: float) -> Floats:
 def regression_quality(estimate: Floats, iou: Floats) -> dict[str, Any]:
     """Return ``r2`` and the mean absolute error of estimates that are not NaN; None if undefined."""
     known = np.isfinite(estimate)
-    if not known.any():
-        return {"r2": None, "mean_absolute_error": None}
-    varies = bool(np.ptp(iou[known]) > 0)
+    estimate, iou = estimate[known], iou[known]
+    varies = bool(known.any() and np.ptp(iou) > 0)
     return {
-        "r2": round(float(r2_score(iou[known], estimate[known])), 9) if varies else None,
-        "mean_absolute_error": round(float(mean_absolute_error(iou[known], estimate[known])), 9),
+        "r2": round(float(r2_score(iou, estimate)), 9) if varies else None,
+        "mean_absolute_error": round(float(mean_absolute_error(iou, estimate)), 9) if known.any() else None,
     }

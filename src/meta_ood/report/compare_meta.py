@@ -13,10 +13,10 @@ from meta_ood.data.text_table import markdown_table
 from meta_ood.meta_classification import quality
 from meta_ood.meta_classification.classifier import fit
 from meta_ood.meta_classification.cross_validation import operating_points
-from meta_ood.meta_classification.features import Flags, Floats, false_positives
+from meta_ood.meta_classification.features import false_positives
 from meta_ood.meta_classification.folds import FOLDS, out_of_fold
 from meta_ood.meta_classification.models import CLASSIFIERS
-from meta_ood.metrics import component
+from meta_ood.metrics import Flags, Floats, component
 from meta_ood.metrics.segment import segment_errors
 from meta_ood.segments import SegmentTable
 
