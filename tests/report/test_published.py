@@ -8,7 +8,7 @@ import pytest
 
 from meta_ood import config
 from meta_ood.report import published
-from meta_ood.report.page import report_page
+from meta_ood.report.page import report_page, results_tables
 from meta_ood.report.published import MARKS
 from meta_ood.report.results import Evaluation, Results
 
@@ -42,7 +42,7 @@ def test_every_cell_of_the_paper_has_a_row_and_none_has_two_of_a_kind():
 @pytest.mark.parametrize("name", ["params.yaml", "configs/streets.yaml"])
 def test_nothing_stands_beside_the_miniatures(name):
     assert comparisons(config.load(ROOT / name)) == []
-    assert published.published_markdown([]) == published.published_text([]) == ""
+    assert "Published" not in "".join(results_tables(results_of(PAPER)).values())
 
 
 @pytest.mark.parametrize(
@@ -94,7 +94,7 @@ def test_our_figures_are_of_the_published_protocol_where_we_have_it():
 
 def test_remarks_name_what_cannot_be_compared():
     found = comparisons(metrics=METRICS)
-    assert of(found, "deeplabv3plus", "baseline", "lost_and_found", "entropy").remarks == ()
+    assert of(found, "deeplabv3plus", "baseline", "lost_and_found", "entropy").remarks == []
     (remark,) = of(found, "deeplabv3plus", "baseline", "fishyscapes_static", "energy").remarks
     assert remark == "fishyscapes_static has 1203 frames here, 30 where published"
     other = config.load(ROOT / "configs" / "paper.yaml", ["network.dualgcn.options={head_planes: 8}"])
@@ -112,7 +112,7 @@ def test_marks_and_question_marks_are_as_given():
         for text in numbers:
             for number in re.findall(r"[\d.]+", text):
                 assert 0 <= float(number) <= 100
-    text = published.published_text(comparisons())
+    text = results_tables(results_of(PAPER), comparisons())["results.txt"]
     assert all(f"[{mark}]" in text for mark in MARKS if mark)
     assert "[?]" in text
 
@@ -136,14 +136,15 @@ def test_means_of_retrainings_are_means_and_newer_results_are_there():
 def test_texts_hold_every_published_row():
     found = comparisons(metrics=METRICS)
     count = sum(len(one.lines) for one in found)
-    markdown = published.published_markdown(found).splitlines()
+    tables = results_tables(results_of(PAPER, METRICS), found)
+    markdown = tables["results.md"].partition("## Published results")[2].splitlines()
     body = [line for line in markdown if line.startswith("| ")][2:]
     assert len(body) == count
     assert len({line.count(" | ") for line in body}) == 1
     page = report_page("t", results_of(PAPER, METRICS), {}, found)
     section = page[page.index('id="published"') :].partition("</table>")[0]
     assert section.count("<tr") == 1 + len(found) + count  # header, headings, lines
-    assert all(line == line.rstrip() for line in published.published_text(found).splitlines())
+    assert all(line == line.rstrip() for line in tables["results.txt"].splitlines())
 
 
 def test_the_names_in_the_table_are_known():

@@ -9,10 +9,9 @@ from meta_ood.config import Params
 from meta_ood.data.context import Log, Machine
 from meta_ood.data.files import write_text
 from meta_ood.report.compare import read_experiments
-from meta_ood.report.page import provenance, report_page
-from meta_ood.report.published import match_published, published_markdown, published_text, read_published
+from meta_ood.report.page import provenance, report_page, results_tables
+from meta_ood.report.published import match_published, read_published
 from meta_ood.report.results import read_results
-from meta_ood.report.tables import results_csv, results_markdown, results_text
 
 logger = logging.getLogger(__name__)
 
@@ -36,6 +35,5 @@ def run(params: Params, *, evaluation: Path, report: Path, log: Log, machine: Ma
     # 2. the page, and the tables
     page = report_page(params.report.title, results, provenance(params, results), published, settings)
     write_text(report / "index.html", page)
-    write_text(report / "results.csv", results_csv(results.ordered))
-    write_text(report / "results.md", results_markdown(results.ordered) + published_markdown(published))
-    write_text(report / "results.txt", results_text(results.ordered) + published_text(published))
+    for name, text in results_tables(results, published).items():
+        write_text(report / name, text)

@@ -1,60 +1,45 @@
-"""The report and the comparison of experiments as self-contained HTML pages.
+"""The report and the comparison of experiments as self-contained HTML pages, and the tables beside them.
 
-A page has no script, refers to no other file and no other host, and the same inputs give the same
-bytes. The texts of the pages stand in ``templates/``.
+A page has no script, refers to no other file and no other host, and the same inputs give the same bytes. All texts
+stand in ``templates/``.
 """
-
-from __future__ import annotations
 
 import hashlib
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import version
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
 from meta_ood import __version__
 from meta_ood.config import Params
-from meta_ood.data.labels import CITYSCAPES
+from meta_ood.data import labels
+from meta_ood.data.files import csv_text
+from meta_ood.data.text_table import markdown_table, text_table
+from meta_ood.evaluation import overlays
 from meta_ood.evaluation.uncertainty import FEW
 from meta_ood.metrics.catalogue import METRICS
-from meta_ood.report import breakdowns, pictures, plots
-from meta_ood.report.compare import Difference, Setting, TradeOff, all_keys, difference, trade_offs
+from meta_ood.report import breakdowns, compare, pictures, plots, published
+from meta_ood.report.compare import Setting
 from meta_ood.report.headline import summarise
-from meta_ood.report.published import LEAD, BesidePublished, all_remarks, numbered_sources
+from meta_ood.report.published import BesidePublished
 from meta_ood.report.results import Results
-from meta_ood.report.tables import PRINTED
 
-_TEMPLATES = Environment(
-    loader=PackageLoader("meta_ood.report"),
-    autoescape=True,
-    undefined=StrictUndefined,
-    trim_blocks=True,
-    lstrip_blocks=True,
-)
-_TEMPLATES.globals |= {
-    "METRICS": METRICS,
-    "SIGNS": {"better": "✓", "worse": "✗", "unchanged": "="},
-    "COLOURS": plots.COLOURS,
-    "OTHER_COLOUR": plots.OTHER,
-    "all_keys": all_keys,
-    "difference": difference,
-    "size_text": breakdowns.size_text,
-    "thousands": breakdowns.thousands,
-    "tone": lambda metric, first, last: Difference(metric, first, last).tone,
-}
-
-# arrows and units stay on one line with their numbers
-_TEMPLATES.filters["unbroken"] = lambda text: re.sub(" (?=[→%])|(?<=→) ", "\xa0", text)
+# metrics of the results table, in its order; the CSV file also has those of the second line
+_PRINTED = ["auroc", "fpr95", "auprc"]
+_PRINTED += [f"segment_false_{kind}{suffix}" for kind in ("positives", "negatives") for suffix in ("", "_after_meta")]
+_PRINTED += ["miou"]
+_ONLY_IN_CSV = ["true_segments_removed"]
+_ONLY_IN_CSV += [f"{kind}_f1{suffix}" for kind in ("segment", "component") for suffix in ("", "_after_meta")]
 
 
 def report_page(
     title: str,
     results: Results,
     provenance: Mapping[str, str],
-    published: Sequence[BesidePublished] = (),
+    beside: Sequence[BesidePublished] = (),
     settings: Sequence[Setting] = (),
 ) -> str:
     """Return the page of the stage `report`.
@@ -67,10 +52,9 @@ def report_page(
     of_dataset = {one.dataset: one for one in reversed(results.ordered)}
     datasets = [of_dataset[name] for name in results.datasets if name in of_dataset]
     # 2. changes with their intervals; errors of segments after meta classification only
-    keys = [m.key for m in PRINTED if f"{m.key}_after_meta" not in METRICS]
-    changes = [(pair[1], [difference(key, pair) for key in keys]) for pair in pairs]
+    keys = [key for key in _PRINTED if f"{key}_after_meta" not in METRICS]
+    changes = [(pair[1], [compare.difference(key, pair) for key in keys]) for pair in pairs]
     # 3. the tables, plots and pictures, in the order of the page
-    with_classes = [pair for pair in pairs if all(one.metrics.get("class_iou") for one in pair)]
     return _render(
         "report.html.j2",
         title=title,
@@ -79,15 +63,11 @@ def report_page(
         headline=summarise(results),
         provenance=provenance,
         changes=[(one, row) for one, row in changes if any(d and d.has_interval for d in row)],
-        published=published,
-        published_lead=LEAD,
-        remarks=all_remarks(published),
-        sources=numbered_sources(published),
+        published=beside,
         settings=settings,
         trade_offs=_with_plots(settings),
         few_scenes=[f"{one.dataset} ({n:.0f})" for one in datasets if (n := one.value("scenes")) and n < FEW],
         scenes=pictures.scenes(results),
-        legend=pictures.LEGEND,
         curves=[
             (group[0], found)
             for i, group in enumerate(results.groups)
@@ -96,47 +76,98 @@ def report_page(
         cost=plots.cost_plots(results, "cost"),
         breakdowns=breakdowns.breakdowns(results),
         sizes=breakdowns.object_groups(pairs, "size"),
-        labels=sorted(breakdowns.object_groups(pairs, "label_id")),
+        label_names=sorted(breakdowns.object_groups(pairs, "label_id")),
         with_labels=[pair for pair in pairs if pair[1].section("detection", "label_id")],
-        with_classes=with_classes,
-        class_names=CITYSCAPES.names,
+        with_classes=[pair for pair in pairs if all(one.metrics.get("class_iou") for one in pair)],
         datasets=datasets,
     )
 
 
 def pareto_page(title: str, settings: Sequence[Setting]) -> str:
     """Return a page with a Pareto plot and a table for each network and OoD dataset."""
-    return _render(
-        "pareto.html.j2",
-        title=title,
-        count=sum(any(key[1] != "baseline" for key in s.values) for s in settings),
-        trade_offs=_with_plots(settings),
-    )
+    count = sum(any(key[1] != "baseline" for key in setting.values) for setting in settings)
+    return _render("pareto.html.j2", title=title, count=count, trade_offs=_with_plots(settings))
 
 
-def _with_plots(settings: Sequence[Setting]) -> list[tuple[TradeOff, plots.Plot]]:
-    found = trade_offs(settings)
-    return [(one, plots.pareto_plot(one, f"pareto-{i}")) for i, one in enumerate(found)]
-
-
-def _render(template: str, **values: Any) -> str:
-    return _TEMPLATES.get_template(template).render(values)
+def _with_plots(settings: Sequence[Setting]) -> list[tuple[compare.TradeOff, plots.Plot]]:
+    return [(one, plots.pareto_plot(one, f"pareto-{i}")) for i, one in enumerate(compare.trade_offs(settings))]
 
 
 def provenance(params: Params, results: Results) -> dict[str, str]:
     """Return what the page's values depend on; nothing of time or machine."""
     metrics = {"/".join(key): one.metrics for key, one in results.evaluations.items()}
+    inputs = [params.networks, params.variants, params.evaluation_sets, params.segments.model_dump()]
     return {
         "versions": ", ".join(f"{name} {version(name)}" for name in ("numpy", "matplotlib")),
         "meta-ood": __version__,
         "seed": str(params.seed),
         "OoD segments": f"{params.segments.score} at least {params.segments.threshold:g}",
         "results": _digest(metrics),
-        "networks, variants, sets, segments": _digest(
-            [params.networks, params.variants, params.evaluation_sets, params.segments.model_dump()]
-        ),
+        "networks, variants, sets, segments": _digest(inputs),
     }
 
 
 def _digest(value: object) -> str:
     return f"sha256 {hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]}"
+
+
+def results_tables(results: Results, beside: Sequence[BesidePublished] = ()) -> dict[str, str]:
+    """Return the results, one row per network, variant and dataset, by the name of the file.
+
+    ``results.csv`` has fractions in [0, 1], empty where undefined. ``results.md`` and ``results.txt``, for a terminal
+    and at most 120 characters wide in the demo, print them in percent, and published results below.
+    """
+    names = ["network", "dataset", "variant"]
+    headings = [METRICS[key].heading for key in _PRINTED]
+    cells = [(one, [one.network, one.dataset, one.variant]) for one in results.ordered]
+    keys = _PRINTED + _ONLY_IN_CSV
+    exact = [[*n, *("" if (v := one.value(k)) is None else f"{v:.10g}" for k in keys)] for one, n in cells]
+    values = {
+        "rows": [[*n, *(METRICS[key].text(one.value(key)) for key in _PRINTED)] for one, n in cells],
+        "markdown_header": names + [f"{a} {'[%]' if b == '%' else b}" for a, b in headings],
+        "text_header": [*names, *map("\n".join, headings)],
+        "published": beside,
+    }
+    printed = {name: _render(f"{name}.j2", **values) for name in ("results.md", "results.txt")}
+    return {"results.csv": csv_text(names + keys, exact)} | printed
+
+
+def _without_repeats(rows: Sequence[Sequence[str]], names: int) -> Iterator[list[str]]:
+    """Leave out names, in the first columns, that repeat those of the row above, as long as all before them do."""
+    last: Sequence[str] = ()
+    for row in rows:
+        yield ["" if i < names and row[: i + 1] == last[: i + 1] else text for i, text in enumerate(row)]
+        last = row
+
+
+def _render(template: str, **values: Any) -> str:
+    return _TEMPLATES.get_template(template).render(values)
+
+
+_TEMPLATES = Environment(
+    loader=PackageLoader("meta_ood.report"),
+    autoescape=select_autoescape(["html.j2"]),
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
+_TEMPLATES.globals |= {
+    "METRICS": METRICS,
+    "SIGNS": {"better": "✓", "worse": "✗", "unchanged": "="},
+    "COLOURS": plots.COLOURS,
+    "OTHER_COLOUR": plots.OTHER,
+    "all_keys": compare.all_keys,
+    "data_uri": pictures.data_uri,
+    "difference": compare.difference,
+    "labels": labels,
+    "markdown_table": markdown_table,
+    "overlays": overlays,
+    "published_results": published,
+    "size_text": breakdowns.size_text,
+    "text_table": text_table,
+    "thousands": breakdowns.thousands,
+    "tone": lambda metric, first, last: compare.Difference(metric, first, last).tone,
+}
+_TEMPLATES.filters["without_repeats"] = _without_repeats
+# arrows and units stay on one line with their numbers
+_TEMPLATES.filters["unbroken"] = lambda text: re.sub(" (?=[→%])|(?<=→) ", "\xa0", text)

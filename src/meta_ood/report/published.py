@@ -1,8 +1,5 @@
 """Published results beside ours: what is known of the same network, variant and dataset."""
 
-from __future__ import annotations
-
-import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -10,8 +7,6 @@ from typing import NamedTuple
 
 from meta_ood.config import DatasetParams, NetworkParams
 from meta_ood.data.files import read_csv
-from meta_ood.data.text_table import markdown_table, text_table
-from meta_ood.metrics.catalogue import METRICS
 from meta_ood.report.results import Evaluation, Results
 
 MARKS = {
@@ -27,7 +22,7 @@ LEAD = (
     + ", ".join(f"[{mark}] {meaning}" for mark, meaning in MARKS.items() if mark)
     + ". A question mark: no source was found."
 )
-_METRICS = tuple(METRICS[key] for key in ("auroc", "fpr95", "auprc", "miou"))
+_METRICS = ("auroc", "fpr95", "auprc", "miou")
 
 
 @dataclass(frozen=True)
@@ -73,8 +68,8 @@ class BesidePublished(NamedTuple):
     evaluation: Evaluation
     score: str  # empty: the known classes
     protocol: str  # of our line: the published one if we have it, else exact
-    lines: tuple[PublishedLine, ...]
-    remarks: tuple[str, ...]  # why the two cannot be compared as they are
+    lines: Sequence[PublishedLine]
+    remarks: Sequence[str]  # why the two cannot be compared as they are
 
 
 def read_published(path: Path | None = None) -> tuple[PublishedRow, ...]:
@@ -87,10 +82,8 @@ def read_published(path: Path | None = None) -> tuple[PublishedRow, ...]:
     rows = []
     for number, line in enumerate(read_csv(path, [f.name for f in fields(PublishedRow)]), start=2):
         if line["mark"] not in MARKS or not line["frames"].isdigit():
-            raise ValueError(
-                f"{path}, line {number}: expected a number of frames and a mark of "
-                f"{', '.join(filter(None, MARKS))} or none"
-            )
+            marks = ", ".join(filter(None, MARKS))
+            raise ValueError(f"{path}, line {number}: expected a number of frames and a mark of {marks} or none")
         rows.append(PublishedRow(**{**line, "frames": int(line["frames"])}))  # type: ignore[arg-type]
     return tuple(rows)
 
@@ -108,35 +101,38 @@ def match_published(
     """
     found = []
     for one in results.ordered:
-        network, dataset = networks[one.network], datasets[one.dataset]
+        network = networks[one.network]
         groups: dict[tuple[str, str], list[PublishedRow]] = {}
         for row in published:
-            if row.fits(network, one.variant, dataset):
+            if row.fits(network, one.variant, datasets[one.dataset]):
                 groups.setdefault((row.score, row.protocol), []).append(row)
         for (score, protocol), rows in groups.items():
-            is_known = any(text != "–" for text in _ours(one, score, protocol) if text)
-            ours = protocol if is_known or not score else "exact"
-            lines = [PublishedLine("here", _ours(one, score, ours), ours, ""), *map(_line, rows)]
-            remarks = _remarks(one, network, rows[0].frames)
-            found.append(BesidePublished(one, score, ours, tuple(lines), remarks))
+            # ours by the same protocol if we have it, else by the exact one
+            metrics = _ours(one, score, protocol)
+            if score and not {*metrics} - {"–", ""}:
+                protocol = "exact"
+                metrics = _ours(one, score, protocol)
+            lines = [PublishedLine("here", metrics, protocol, "")]
+            for row in rows:
+                metrics = (row.auroc, row.fpr95, row.auprc, row.miou)
+                stated = row.protocol or ("not stated" if score else "")
+                lines.append(PublishedLine(f"[{row.mark or '?'}]", metrics, stated, row.source))
+            found.append(BesidePublished(one, score, protocol, lines, _remarks(one, network, rows[0].frames)))
     return found
 
 
 def _ours(one: Evaluation, score: str, protocol: str) -> tuple[str, ...]:
     """Return our metrics as texts: of the known classes only mIoU, of a score all but that."""
     place = ("protocols", protocol, score) if score else ()
-    values = {m.key: one.value(*place, m.key) for m in _METRICS if (m.key == "miou") != bool(score)}
-    texts = {key: "–" if v is None else f"{100 * v:.2f}" for key, v in values.items()}
-    return tuple(texts.get(metric.key, "") for metric in _METRICS)
+    texts = []
+    for key in _METRICS:
+        is_defined = (key == "miou") != bool(score)
+        value = one.value(*place, key)
+        texts.append("" if not is_defined else "–" if value is None else f"{100 * value:.2f}")
+    return tuple(texts)
 
 
-def _line(row: PublishedRow) -> PublishedLine:
-    protocol = row.protocol or ("not stated" if row.score else "")
-    metrics = (row.auroc, row.fpr95, row.auprc, row.miou)
-    return PublishedLine(f"[{row.mark or '?'}]", metrics, protocol, row.source)
-
-
-def _remarks(one: Evaluation, network: NetworkParams, frames: int) -> tuple[str, ...]:
+def _remarks(one: Evaluation, network: NetworkParams, frames: int) -> list[str]:
     remarks = []
     here = one.value("frames")
     if here is not None and here != frames:
@@ -144,7 +140,7 @@ def _remarks(one: Evaluation, network: NetworkParams, frames: int) -> tuple[str,
     if network.options:
         changed = ", ".join(sorted(network.options))
         remarks.append(f"{one.network} is not the published network: options {changed}")
-    return tuple(remarks)
+    return remarks
 
 
 def all_remarks(beside: Sequence[BesidePublished]) -> list[str]:
@@ -158,43 +154,16 @@ def numbered_sources(beside: Sequence[BesidePublished]) -> dict[str, int]:
     return {source: number for number, source in enumerate(sources, start=1)}
 
 
-def published_markdown(beside: Sequence[BesidePublished]) -> str:
-    """Return the comparison as Markdown, sources in full; empty if nothing was published."""
-    if not beside:
-        return ""
-    rows = [[*names, line.of, line.protocol, *line.metrics, line.source] for names, line in _lines(beside)]
-    remarks = "".join(f"- {text}\n" for text in all_remarks(beside))
-    table = markdown_table([*_HEADER, "source"], rows)
-    return f"\n## Published results\n\n{LEAD}\n\n{remarks}\n{table}\n"
+HEADER = ["evaluation set", "network", "variant", "score", "of", "protocol", "AUROC", "FPR95", "AUPRC", "mIoU"]
 
 
-def published_text(beside: Sequence[BesidePublished]) -> str:
-    """Return the comparison for a terminal, sources below; empty if nothing was published."""
-    if not beside:
-        return ""
-    sources = numbered_sources(beside)
-    rows, last = [], [""] * 4
-    for names, line in _lines(beside):
-        # names are not repeated below themselves as long as those before them are the same
-        shown = [n if names[: i + 1] != last[: i + 1] else "" for i, n in enumerate(names)]
-        of = f"{line.of} {sources.get(line.source, '')}".rstrip()
-        rows.append([*shown, of, line.protocol, *line.metrics])
-        last = names
-    remarks = "".join(f"- {text}\n" for text in all_remarks(beside))
-    notes = "".join(f"{number} {source}\n" for source, number in sources.items())
-    table = text_table(_HEADER, rows, left=6)
-    return f"\nPublished results [%]\n{textwrap.fill(LEAD, 100)}\n{remarks}\n{table}\n\n{notes}"
-
-
-_HEADER = ["evaluation set", "network", "variant", "score", "of", "protocol"]
-_HEADER += [metric.name for metric in _METRICS]
-
-
-def _lines(beside: Sequence[BesidePublished]) -> list[tuple[list[str], PublishedLine]]:
-    """Return dataset, network, variant and score of each line, and the line."""
+def table_rows(beside: Sequence[BesidePublished], numbers: Mapping[str, int] | None = None) -> list[list[str]]:
+    """Return a row per line below :data:`HEADER`: with the number of its source, without `numbers` with the source."""
     found = []
     for b in beside:
-        one = b.evaluation
-        names = [one.dataset, one.network, one.variant, b.score or "–"]
-        found += [(names, line) for line in b.lines]
+        names = [b.evaluation.dataset, b.evaluation.network, b.evaluation.variant, b.score or "–"]
+        for line in b.lines:
+            source = [line.source] if numbers is None else []
+            number = f" {numbers[line.source]}" if numbers and line.source else ""
+            found.append([*names, line.of + number, line.protocol, *line.metrics, *source])
     return found
