@@ -13,16 +13,12 @@ POOL_FROM = 256
 
 
 def ordered_map(work: Callable[[A], B], items: Sequence[A], workers: int) -> Iterator[B]:
-    """Yield ``work(item)`` for each item, in order; `work` can be pickled.
-
-    With one worker, or few items, the work is done in this process.
-    """
+    """Yield ``work(item)`` for each item, in order; with several workers `work` must be one that can be pickled."""
     if workers <= 1 or len(items) < POOL_FROM:
         yield from map(work, items)
         return
     # a forked child would inherit the locks of threads that it does not have
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=context) as pool:
+    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
         try:
             yield from pool.map(work, items, chunksize=16)
         finally:

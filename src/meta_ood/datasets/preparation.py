@@ -9,7 +9,8 @@ from typing import Any
 from meta_ood.data.files import file_hash, write_text
 from meta_ood.data.frames import Frame
 from meta_ood.data.images import write_image
-from meta_ood.datasets.inspection import inspect
+from meta_ood.datasets.checks.findings import KINDS
+from meta_ood.datasets.checks.frames import inspect
 from meta_ood.datasets.pool import ordered_map
 from meta_ood.datasets.reader import RawFrame
 
@@ -24,18 +25,19 @@ def prepare_frame(raw: RawFrame, prepared: Path) -> Frame:
         ValueError: If the image or the target is damaged, or if the two differ in size; the file is named.
     """
     found = inspect(raw)
-    found.raise_error()
+    for code, (level, _, _) in KINDS.items():
+        if code in found.problems and level == "error":
+            raise ValueError(found.problems[code])
+    # level 1 is three times faster than Pillow's 6; targets are flat and stay small
     image, md5 = raw.image, found.image_md5
     if found.pixels is not None:
         image = prepared / "images" / f"{raw.image_id}.png"
         write_image(image, found.pixels, compress_level=1)
         md5 = file_hash(image, "md5")
     frame = _frame(raw, image, md5, prepared)
-    # level 1 is three times faster than Pillow's 6; targets are flat and stay small
-    if found.target is not None:
-        write_image(frame.target, found.target, compress_level=1)
-    if frame.label_ids is not None and found.label_ids is not None:
-        write_image(frame.label_ids, found.label_ids, compress_level=1)
+    for path, labels in ((frame.target, found.target), (frame.label_ids, found.label_ids)):
+        if path is not None and labels is not None:
+            write_image(path, labels, compress_level=1)
     return frame
 
 
@@ -51,8 +53,8 @@ def prepare_frames(
 ) -> Iterator[Frame]:
     """Prepare all frames, in order; finished frames of an interrupted run are kept.
 
-    `settings` are what the targets depend on: other ones start from the beginning. The caller ends
-    the run by :func:`remove_left_overs`. The result does not depend on the number of processes.
+    `settings` are what the targets depend on: other ones start from the beginning. The caller ends the run by
+    :func:`remove_left_overs`. The result does not depend on the number of processes.
     """
     # 1. keep the lines of frames whose files are still there and unchanged
     path = prepared / JOURNAL
@@ -83,26 +85,23 @@ def prepare_frames(
 def _read_journal(path: Path, settings: Mapping[str, Any]) -> dict[str, list[Any]]:
     """Return the line of each frame by image id; none if it belongs to other settings."""
     lines: list[Any] = []
-    if path.is_file():
-        for line in path.read_bytes().splitlines():
-            try:
-                lines.append(json.loads(line))
-            except ValueError:
-                break  # the line that was being written when the run was stopped
-    if not lines or lines[0] != json.loads(json.dumps(settings)):
+    for line in path.read_bytes().splitlines() if path.is_file() else ():
+        try:
+            lines.append(json.loads(line))
+        except ValueError:
+            break  # the line that was being written when the run was stopped
+    if lines[:1] != [json.loads(json.dumps(settings))]:
         return {}
     return {line[0]: line for line in lines[1:]}
 
 
 def _finished(raw: RawFrame, line: Sequence[Any], prepared: Path) -> Frame | None:
     """Return the frame of a journal's line, or None if its image changed or a file is missing."""
-    image, md5, stamp = Path(line[1]), line[2], line[3]
-    frame = _frame(raw, image, md5, prepared)
-    files = [file for file in (image, frame.target, frame.label_ids) if file is not None]
+    image = Path(line[1])
+    frame = _frame(raw, image, line[2], prepared)
+    is_there = all(file is None or file.is_file() for file in (image, frame.target, frame.label_ids))
     is_same_image = raw.pixels is not None or image == raw.image
-    if is_same_image and all(file.is_file() for file in files) and _stamp(image) == stamp:
-        return frame
-    return None
+    return frame if is_there and is_same_image and _stamp(image) == line[3] else None
 
 
 def _stamp(path: Path) -> list[int]:
@@ -114,7 +113,6 @@ def remove_left_overs(prepared: Path, frames: Sequence[Frame]) -> None:
     """Delete the journal, and files in `prepared` that belong to none of the frames."""
     known = {path for frame in frames for path in (frame.target, frame.image, frame.label_ids)}
     for folder in ("targets", "images", "label_ids"):
-        for path in (prepared / folder).glob("*"):
-            if path not in known:
-                path.unlink()
+        for path in set((prepared / folder).glob("*")) - known:
+            path.unlink()
     (prepared / JOURNAL).unlink(missing_ok=True)

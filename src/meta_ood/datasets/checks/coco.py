@@ -27,7 +27,10 @@ def check_coco(
     """
     folder, json_path = places(root, split, **options)
     if not folder.is_dir():
-        return {}, _nothing(root, split)
+        for place in (*sorted(path for path in root.iterdir() if path.is_dir()), root.parent):
+            if (place / split).is_dir():
+                return {}, find("wrong_level", [place], split=split, place=place)
+        return {}, find("nothing_found", split=split, root=root, expected=f"a folder {split}")
     try:
         instances = read_instances(json_path)
     except FileNotFoundError as error:
@@ -41,8 +44,7 @@ def check_coco(
     faults = {}
     for annotation in instances.read_annotations():
         image = images.get(annotation["image_id"])
-        segmentation = annotation.get("segmentation")
-        if image and (fault := segmentation_fault(segmentation, image.height, image.width)):
+        if image and (fault := segmentation_fault(annotation.get("segmentation"), image.height, image.width)):
             faults[f"{json_path}, annotation {annotation.get('id')}"] = fault
     findings += find("json_segmentation", faults, example=next(iter(faults.values()), ""))
     if missing := missing_categories(EXCLUDES["street"], instances.categories):
@@ -51,8 +53,8 @@ def check_coco(
     # 2. the json against the folder
     on_disk = {path.name for path in folder.iterdir() if path.is_file()}
     names = {image.file_name for image in instances.images}
-    findings += find("json_only", [folder / name for name in names - on_disk])
-    findings += find("disk_only", [folder / name for name in on_disk - names])
+    findings += find("json_only", (folder / name for name in names - on_disk))
+    findings += find("disk_only", (folder / name for name in on_disk - names))
     published = PUBLISHED.get(split, 0)
     if not names & on_disk:
         wanted = f"some of the {len(names)} images of {json_path}"
@@ -61,12 +63,11 @@ def check_coco(
         findings += find("count", frames=len(images), published=published)
 
     # 3. the images; only the size of the target matters here
-    frames = []
-    for image in instances.images:
-        if image.file_name in on_disk:
-            path = folder / image.file_name
-            target = partial(np.full, (image.height, image.width), OOD, np.uint8)
-            frames.append(RawFrame(path.stem, path, path.stem, target))
+    frames = [
+        RawFrame(name, folder / name, name, partial(np.full, (height, width), OOD, np.uint8))
+        for _, name, height, width in instances.images
+        if name in on_disk
+    ]
     checked, more = check_frames("COCO", frames, sample, workers)
     facts = {
         "frames": len(frames),
@@ -76,10 +77,3 @@ def check_coco(
         "categories": len(instances.categories),
     }
     return facts, findings + more
-
-
-def _nothing(root: Path, split: str) -> list[Finding]:
-    for place in (*sorted(path for path in root.iterdir() if path.is_dir()), root.parent):
-        if (place / split).is_dir():
-            return find("wrong_level", [place], split=split, place=place)
-    return find("nothing_found", split=split, root=root, expected=f"a folder {split}")

@@ -1,17 +1,15 @@
 """The checks of a dataset, by its entry in params or by a folder alone."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from meta_ood.data.labels import CITYSCAPES, OOD
 from meta_ood.datasets import READERS, check_options
 from meta_ood.datasets.checks.archives import check_archives
 from meta_ood.datasets.checks.coco import check_coco
-from meta_ood.datasets.checks.findings import Finding, Report, find
+from meta_ood.datasets.checks.findings import Report, find
 from meta_ood.datasets.checks.layouts import check_layout
-from meta_ood.datasets.reader import Layout, LayoutReader, list_frames
+from meta_ood.datasets.reader import LayoutReader, list_frames
 
 SAMPLE = 64
 """Number of frames that the fast mode decodes: some seconds, and most faults are systematic."""
@@ -43,36 +41,13 @@ def examine(
     sample = 0 if full else SAMPLE
     function = READERS[reader]
     if isinstance(function, LayoutReader):
-        layout = function.layout(**options)
-        facts, findings = check_layout(layout, root, split, sample, workers)
-        findings += _classes(layout, reader, facts)
+        facts, findings = check_layout(function.layout(**options), root, split, sample, workers)
     else:
         facts, findings = check_coco(root, split, options, sample, workers)
     findings += check_archives(root, full)
     levels = ("error", "warning", "note")
     findings.sort(key=lambda finding: levels.index(finding.level))
     return Report(name, str(root), split, facts, tuple(findings))
-
-
-def _classes(layout: Layout, reader: str, facts: Mapping[str, Any]) -> list[Finding]:
-    """Find classes that never occur, and evaluation sets without OoD."""
-    values = facts.get("values", ())
-    if not values:
-        return []
-    is_whole = facts["decoded"] == facts["frames"]
-    where = "" if is_whole else f" in the {facts['decoded']} frames that were decoded"
-    if reader == "cityscapes":
-        missing = [name for k, name in enumerate(CITYSCAPES.names) if k not in values]
-        if not missing:
-            return []
-        total, names = len(CITYSCAPES.names), ", ".join(missing)
-        number = total - len(missing)
-        found = find("classes", number=number, total=total, missing=names, where=where)
-        # a sample may well lack a rare class
-        return found if is_whole else [replace(one, level="note") for one in found]
-    if OOD in layout.labels.values() and OOD not in values:
-        return find("no_ood", where=where)
-    return []
 
 
 def recognise(root: Path) -> list[tuple[str, str, dict[str, Any]]]:

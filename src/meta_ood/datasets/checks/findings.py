@@ -1,7 +1,7 @@
 """Findings of the checks: every kind with its level, text and advice, and the report."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 Level = Literal["error", "warning", "note"]
@@ -11,8 +11,7 @@ KINDS: dict[str, tuple[Level, str, str]] = {
     "root_missing": ("error", "{root} is no folder", "check the path, or link the dataset"),
     "wrong_level": ("error", "no file of split {split!r} here, but there are some below {place}",
         "use {place} as the root"),
-    "split_missing": ("error", "split {split!r} is empty; {other} is there",
-        "unpack the rest, or use split {first}"),
+    "split_missing": ("error", "split {split!r} is empty; {other} is there", "unpack the rest, or use split {first}"),
     "nothing_found": ("error", "no file of split {split!r} below {root}; expected {expected}",
         "unpack the archive here; docs/datasets.md lists the folders of each dataset"),
     "archive_damaged": ("error", "{count} archive(s) differ from the published size or checksum",
@@ -24,8 +23,7 @@ KINDS: dict[str, tuple[Level, str, str]] = {
     "no_labels": ("error", "{count} image(s) have no labels", "expected at {expected}"),
     "no_image": ("error", "{count} label file(s) have no image", "expected at {expected}"),
     "train_ids_missing": ("error", "the train ids of {count} image(s) have never been generated",
-        "use the reader's option labels: label_ids, or write the files with "
-        "`meta-ood data train-ids {root}`"),
+        "use the reader's option labels: label_ids, or write the files with `meta-ood data train-ids {root}`"),
     "same_id": ("error", "{count} image(s) share their id with another one", "delete the copies"),
     "wrong_split": ("error", "{count} frame(s) of {split} lie in another split too",
         "testing on what was trained on: unpack the splits again"),
@@ -35,20 +33,19 @@ KINDS: dict[str, tuple[Level, str, str]] = {
         "docs/datasets.md says which splits hold them"),
     "duplicate": ("warning", "{count} image(s) have the same content as another one",
         "they count twice in every metric"),
-    # single files, see datasets.inspection
+    # single frames, see checks.frames: `prepare` stops at the first of these that is an error
     "image_empty": ("error", "{count} image(s) have no content", "copy them again"),
     "image_truncated": ("error", "{count} image(s) are damaged", "unpack or copy them again"),
-    "image_unreadable": ("error", "{count} image(s) cannot be read",
-        "unpack them again; check who may read them"),
+    "image_unreadable": ("error", "{count} image(s) cannot be read", "unpack them again; check who may read them"),
     "image_mode": ("error", "{count} image(s) are not RGB with 8 bits", "convert them"),
     "image_grey": ("warning", "{count} image(s) are grey", "fine for COCO, else convert them"),
     "labels_unreadable": ("error", "{count} label file(s) cannot be read", "unpack them again"),
     "labels_colour": ("error", "{count} label file(s) are colour pictures, not label ids",
         "use the files that end in _labelIds.png, not _color.png"),
-    "size_mismatch": ("error", "{count} image(s) differ in size from their labels",
-        "resize both alike, or take both from the same archive"),
     "label_values": ("error", "{count} label file(s) hold values outside the table",
         "check the reader and its option labels: train ids are not label ids"),
+    "size_mismatch": ("error", "{count} image(s) differ in size from their labels",
+        "resize both alike, or take both from the same archive"),
     "labels_empty": ("warning", "{count} label file(s) hold nothing but void",
         "labels of a hidden test set look like this; use the validation split"),
     "labels_disagree": ("warning", "{count} label file(s) and their train ids disagree",
@@ -62,8 +59,7 @@ KINDS: dict[str, tuple[Level, str, str]] = {
         "choose crops that fit; results do not compare with published ones"),
     "classes": ("warning", "{number} of {total} classes occur{where}; not {missing}",
         "IoU is a mean over the classes that occur"),
-    "no_ood": ("error", "no pixel is out-of-distribution{where}",
-        "wrong labels, or the wrong reading of them"),
+    "no_ood": ("error", "no pixel is out-of-distribution{where}", "wrong labels, or the wrong reading of them"),
     # COCO
     "json_missing": ("error", "{error}", "unpack annotations_trainval2017.zip here"),
     "json_broken": ("error", "{error}", "download or unpack it again"),
@@ -75,8 +71,7 @@ KINDS: dict[str, tuple[Level, str, str]] = {
         "the json does not belong to these images, or was edited"),
     "json_orphans": ("warning", "{count} annotation(s) belong to no image of the json",
         "the json was cut to a subset: they are passed over"),
-    "json_only": ("warning", "{count} image(s) of the json are not on disk",
-        "they are passed over; unpack the rest"),
+    "json_only": ("warning", "{count} image(s) of the json are not on disk", "they are passed over; unpack the rest"),
     "disk_only": ("warning", "{count} file(s) on disk are not in the json",
         "they are passed over; COCO's unlabelled images belong elsewhere"),
     "street_classes": ("note", "no category {missing} in the json: no image is left out for it",
@@ -89,16 +84,16 @@ KINDS: dict[str, tuple[Level, str, str]] = {
 class Finding:
     """One thing that is worth knowing.
 
-    An error means that `prepare` would stop or that results would be wrong, a warning that
-    something is not as published.
+    An error means that `prepare` would stop or that results would be wrong, a warning that something is not as
+    published.
     """
 
     level: Level
     code: str  # a key of KINDS
     text: str
-    advice: str = ""
-    files: tuple[str, ...] = ()  # a few of the files that show it
-    count: int = 0  # how many files show it
+    advice: str
+    files: tuple[str, ...]  # a few of the files that show it
+    count: int  # how many files show it
 
 
 def find(code: str, files: Iterable[object] = (), *, example: str = "", **values: object) -> list[Finding]:
@@ -123,8 +118,8 @@ class Report:
     name: str
     root: str
     split: str
-    facts: Mapping[str, Any] = field(default_factory=dict)  # frames, scenes, sizes, target values
-    findings: tuple[Finding, ...] = ()  # errors first
+    facts: Mapping[str, Any]  # frames, scenes, sizes, target values
+    findings: tuple[Finding, ...]  # errors first
 
     @property
     def passed(self) -> bool:

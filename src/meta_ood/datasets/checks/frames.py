@@ -1,20 +1,93 @@
-"""Checks of single frames, and of what a set of them has in common."""
+"""Decoding raw frames completely and listing what is wrong with them.
 
+``prepare`` and ``data check`` both call :func:`inspect`: the first stops at an error, the second reports all of them.
+"""
+
+import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
+
+from PIL import Image
 
 from meta_ood.data.context import progress
-from meta_ood.datasets.checks.findings import Finding, find
-from meta_ood.datasets.inspection import PROBLEMS, Inspected, inspect
+from meta_ood.data.images import RgbImage, decode_image, image_header
+from meta_ood.data.labels import IGNORE, LabelMap
+from meta_ood.datasets.checks.findings import KINDS, Finding, find
 from meta_ood.datasets.lost_and_found import train_ids_that_differ
 from meta_ood.datasets.pool import ordered_map
 from meta_ood.datasets.reader import RawFrame
 
+T = TypeVar("T")
+
+# part of the message of data.images or of the target's reader -> kind of finding; the first that fits counts
+_IMAGE_FAULTS = {"8 bits per channel": "image_mode", "not an image": "image_unreadable", "": "image_truncated"}
+_LABEL_FAULTS = {"expected label ids": "labels_colour", "are not in the table": "label_values", "": "labels_unreadable"}
+
+
+@dataclass(frozen=True)
+class Inspected:
+    """One decoded frame."""
+
+    image: Path
+    size: tuple[int, int]  # width and height [px], (0, 0) if the image cannot be read
+    image_md5: str  # of the image file's bytes, empty if it cannot be read
+    values: tuple[int, ...]  # the target values that occur
+    target: LabelMap | None  # the results of the raw frame's functions; None if they failed
+    label_ids: LabelMap | None
+    pixels: RgbImage | None
+    problems: dict[str, str]  # key of KINDS -> what is wrong; the file is named
+
+
+def inspect(raw: RawFrame) -> Inspected:
+    """Decode image, target, label ids and made image of a frame; damaged files do not raise."""
+    problems: dict[str, str] = {}
+
+    def attempt(read: Callable[[], T], faults: Mapping[str, str]) -> T | None:
+        try:
+            return read()
+        except (OSError, ValueError) as error:
+            problems[next(kind for part, kind in faults.items() if part in str(error))] = str(error)
+            return None
+
+    # 1. the image: every byte, since a file that is damaged in the middle has a sound header
+    name, md5, size = str(raw.image), "", (0, 0)
+    content = attempt(raw.image.read_bytes, {"": "image_unreadable"})
+    if content == b"":
+        problems["image_empty"] = f"{name}: the file is empty"
+    elif content is not None:
+        md5 = hashlib.md5(content, usedforsecurity=False).hexdigest()
+        image = attempt(lambda: decode_image(content, name), _IMAGE_FAULTS)
+        if image is not None:
+            size = image.shape[1], image.shape[0]
+            mode, metadata = image_header(content, name)
+            if mode in ("1", "L", "LA", "P"):
+                problems["image_grey"] = f"{name}: mode {mode}"
+            if "gamma" in metadata:
+                problems["gamma"] = f"{name}: gamma {metadata['gamma']}"
+
+    # 2. the target, which must have the image's size
+    target = attempt(raw.target, _LABEL_FAULTS)
+    label_ids = attempt(raw.label_ids, _LABEL_FAULTS) if raw.label_ids else None
+    values: tuple[int, ...] = ()
+    if target is not None:
+        height, width = target.shape
+        if size not in ((width, height), (0, 0)):
+            problems["size_mismatch"] = f"{name}: the image is {size[0]}x{size[1]} px, its target {width}x{height} px"
+        counts = Image.fromarray(target).histogram()  # some times faster than NumPy's unique
+        values = tuple(value for value, count in enumerate(counts) if count)
+        if values == (IGNORE,):
+            problems["labels_empty"] = f"{name}: its target holds nothing but void"
+
+    # 3. the image that is made of the two files
+    pixels = attempt(raw.pixels, {"": "overlay"}) if raw.pixels and size != (0, 0) else None
+    return Inspected(raw.image, size, md5, values, target, label_ids, pixels, problems)
+
 
 def check_frame(raw: RawFrame) -> Inspected:
-    """Decode a frame and list what is wrong with it; the arrays are not kept."""
+    """Inspect a frame for :func:`check_frames`; the arrays are not kept."""
     found, labels = inspect(raw), raw.labels
     if labels is None:  # then the target is made up
         found.problems.pop("labels_empty", None)
@@ -37,11 +110,9 @@ def check_frames(
         The frames, and one finding for each kind of problem.
     """
     chosen = frames if sample <= 0 else frames[:: max(1, -(-len(frames) // sample))]
-    results = ordered_map(check_frame, chosen, workers)
-    checked = list(progress(results, f"check {name}", len(chosen)))
-
+    checked = list(progress(ordered_map(check_frame, chosen, workers), f"check {name}", len(chosen)))
     files: dict[str, list[Path]] = defaultdict(list)
-    examples: dict[str, str] = defaultdict(str)
+    examples: dict[str, str] = {}
     by_md5: dict[str, list[Path]] = defaultdict(list)
     for raw, frame in zip(chosen, checked, strict=True):
         for code, text in frame.problems.items():
@@ -50,7 +121,7 @@ def check_frames(
             examples.setdefault(code, text.removeprefix(f"{files[code][-1]}: "))
         if frame.size != (0, 0):
             by_md5[frame.image_md5].append(raw.image)
-    findings = [f for code in PROBLEMS for f in find(code, files[code], example=examples.get(code, ""))]
+    findings = [f for code in KINDS if code in files for f in find(code, files[code], example=examples[code])]
     if len(files["labels_empty"]) == sum(raw.labels is not None for raw in chosen):
         # not one frame with labels: this cannot be ground truth
         findings = [replace(f, level="error") if f.code == "labels_empty" else f for f in findings]

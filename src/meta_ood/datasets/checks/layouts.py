@@ -2,10 +2,12 @@
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from meta_ood.data.labels import CITYSCAPES, OOD
 from meta_ood.datasets.checks.findings import Finding, find
 from meta_ood.datasets.checks.frames import check_frames, most_common_sizes
 from meta_ood.datasets.reader import Layout, RawFrame, expected, list_frames, listed, sides
@@ -24,14 +26,14 @@ def check_layout(
     """
     # 1. which files are there, without opening them
     found = list_frames(layout, root, split)
-    left_out = [frame.image for frame in list_frames(layout, root, split, left_out=True)]
-    findings = [*_partners(layout, root, split, found), *_strays(layout, root, split)]
+    left_out = list_frames(layout, root, split, left_out=True)
+    findings = [*_partners(layout, root, split, found, left_out), *_strays(layout, root, split)]
     if not found:
         return {"frames": 0}, [*findings, *_nothing(layout, root, split)]
     published = layout.splits[split]
     if published and len(found) != published:
         findings += find("count", frames=len(found), published=published)
-    findings += find("left_out", left_out, split=split)
+    findings += find("left_out", (frame.image for frame in left_out), split=split)
     findings += _elsewhere(layout, root, split, found)
 
     # 2. what the files hold
@@ -39,12 +41,14 @@ def check_layout(
     checked, more = check_frames(layout.name, complete, sample, workers)
     findings += more
     if layout.size is not None:
+        width, height = layout.size
         odd = [frame for frame in checked if frame.size not in (layout.size, (0, 0))]
-        findings += find(
-            "size",
-            [frame.image for frame in odd],
-            expected="{}x{}".format(*layout.size),
-            others=", ".join(most_common_sizes(odd)),
+        others = ", ".join(most_common_sizes(odd))
+        findings += find("size", (frame.image for frame in odd), expected=f"{width}x{height}", others=others)
+    values = {value for frame in checked for value in frame.values}
+    if values:
+        findings += _values(
+            layout, values, "" if len(checked) == len(found) else f" in the {len(checked)} frames that were decoded"
         )
     facts = {
         "frames": len(found),
@@ -52,9 +56,22 @@ def check_layout(
         "decoded": len(checked),
         "scenes": len({frame.scene for frame in found}),
         "sizes": most_common_sizes(checked),
-        "values": sorted({value for frame in checked for value in frame.values}),
+        "values": sorted(values),
     }
     return facts, findings
+
+
+def _values(layout: Layout, values: Collection[int], where: str) -> list[Finding]:
+    """Find classes that never occur, or that an evaluation set has no OoD; `where` names a sample."""
+    if OOD in layout.labels.values():
+        return [] if OOD in values else find("no_ood", where=where)
+    total = len(CITYSCAPES.names)
+    missing = [name for train_id, name in enumerate(CITYSCAPES.names) if train_id not in values]
+    if not missing:
+        return []
+    found = find("classes", number=total - len(missing), total=total, missing=", ".join(missing), where=where)
+    # a sample may well lack a rare class
+    return [replace(one, level="note") for one in found] if where else found
 
 
 def _nothing(layout: Layout, root: Path, split: str) -> list[Finding]:
@@ -70,7 +87,9 @@ def _nothing(layout: Layout, root: Path, split: str) -> list[Finding]:
     return find("nothing_found", split=split, root=root, expected=expected(layout, split))
 
 
-def _partners(layout: Layout, root: Path, split: str, found: Sequence[RawFrame]) -> list[Finding]:
+def _partners(
+    layout: Layout, root: Path, split: str, found: Sequence[RawFrame], left_out: Sequence[RawFrame]
+) -> list[Finding]:
     """Find images without labels and labels without image."""
     lonely = [frame.image for frame in found if frame.labels is not None and not frame.labels.exists()]
     if layout.targets.endswith("_labelTrainIds.png") and found and len(lonely) == len(found):
@@ -78,7 +97,7 @@ def _partners(layout: Layout, root: Path, split: str, found: Sequence[RawFrame])
     blind = [frame.labels for frame in found if not frame.image.exists()]
     _, following = sides(layout, split)
     if following and layout.lead == "images" and not layout.only:
-        known = {frame.labels for frame in [*found, *list_frames(layout, root, split, left_out=True)]}
+        known = {frame.labels for frame in (*found, *left_out)}
         blind += [path for _, path in listed(following, root) if path not in known]
     return [
         *find("no_labels", lonely, expected=following or layout.targets),
