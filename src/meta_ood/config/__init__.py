@@ -21,24 +21,3 @@ from meta_ood.config.schema import (
     TrainParams,
 )
 from meta_ood.config.stages import SECTIONS, describe, stage_values
-
-__all__ = [
-    "SECTIONS",
-    "VARIANTS",
-    "ConfigError",
-    "DatasetParams",
-    "EvaluateParams",
-    "GateParams",
-    "InferParams",
-    "MetaParams",
-    "NetworkParams",
-    "OptimisationParams",
-    "Params",
-    "SegmentsParams",
-    "SynthesizeParams",
-    "TrainParams",
-    "describe",
-    "load",
-    "read_yaml",
-    "stage_values",
-]

@@ -1,29 +1,23 @@
 """The sections of params.yaml as frozen pydantic models, with types, ranges and known names."""
 
-from __future__ import annotations
-
 import math
-from collections.abc import Collection
-from typing import Annotated, Any, Literal, TypeVar, get_args
+from typing import Annotated, Any, Literal, Self, TypeVar, get_args
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
-from meta_ood.config.errors import ConfigError, messages
-from meta_ood.data.registry import known_names
+from meta_ood.config.errors import validated
+from meta_ood.data.registry import known_names, lookup
 
 T = TypeVar("T")
-SectionT = TypeVar("SectionT", bound="Section")
 
 
-def _finite(values: dict[str, Any]) -> dict[str, Any]:
+def _finite(value: Any) -> Any:
     """Refuse NaN and infinities at any depth."""
-    left: list[Any] = [values]
-    while left:
-        value = left.pop()
-        if isinstance(value, float) and not math.isfinite(value):
-            raise ValueError(f"got {value}, expected finite numbers")
-        left += value.values() if isinstance(value, dict) else value if type(value) is list else []
-    return values
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"got {value}, expected finite numbers")
+    for part in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        _finite(part)
+    return value
 
 
 def _architecture(name: str) -> str:
@@ -44,42 +38,31 @@ Count = Annotated[int, Field(ge=0, le=2**31 - 1)]
 AtLeastOne = Annotated[int, Field(ge=1, le=2**31 - 1)]
 # YAML has lists, a frozen model has tuples: the only conversion that is not strict.
 Several = Annotated[tuple[T, ...], Field(strict=False)]
+# Keyword options of something pluggable, checked by what takes them.
 Options = Annotated[dict[str, Any], AfterValidator(_finite)]
-"""Keyword options of something pluggable, checked by what takes them."""
 
 # The names of the registries, which lie in rooms above this one; tests/config compares them.
 # fmt: off
 Architecture = Literal[
-    "deeplabv3plus_wrn38", "dualgcnnet_r50", "dualgcnnet_r101",
-    "deeplabv3plus_mini", "dualgcn_mini",
-    "torchvision/fcn_resnet50", "torchvision/fcn_resnet101",
-    "torchvision/deeplabv3_resnet50", "torchvision/deeplabv3_resnet101",
-    "torchvision/deeplabv3_mobilenet_v3_large", "torchvision/lraspp_mobilenet_v3_large",
+    "deeplabv3plus_wrn38", "dualgcnnet_r50", "dualgcnnet_r101", "deeplabv3plus_mini", "dualgcn_mini",
+    "torchvision/fcn_resnet50", "torchvision/fcn_resnet101", "torchvision/lraspp_mobilenet_v3_large",
+    "torchvision/deeplabv3_resnet50", "torchvision/deeplabv3_resnet101", "torchvision/deeplabv3_mobilenet_v3_large",
 ]
 Reader = Literal[
-    "cityscapes", "coco", "lost_and_found",
+    "cityscapes", "coco", "lost_and_found", "road_anomaly", "road_anomaly21", "road_obstacle21",
     "fishyscapes", "fishyscapes_lost_and_found", "fishyscapes_processed", "fishyscapes_static",
-    "road_anomaly", "road_anomaly21", "road_obstacle21",
 ]
-Loss = Literal[
-    "entropy_maximization", "outlier_exposure", "energy_hinge", "unknown_class", "cross_entropy",
-]
+# fmt: on
+Loss = Literal["entropy_maximization", "outlier_exposure", "energy_hinge", "unknown_class", "cross_entropy"]
 Score = Literal["entropy", "max_softmax", "max_logit", "energy", "margin"]
 ReportedScore = Literal[Score, "standardised_max_logit"]
 Protocol = Literal["exact", "published", "fishyscapes", "smiyc", "per_image_mean"]
-Classifier = Literal[
-    "logistic_regression", "sparse_logistic_regression", "gradient_boosted_trees", "small_network",
-]
-# fmt: on
+Classifier = Literal["logistic_regression", "sparse_logistic_regression", "gradient_boosted_trees", "small_network"]
 Variant = Literal["baseline", "ood_trained"]
 VARIANTS: tuple[str, ...] = get_args(Variant)
+# tf32: products of operands with 10 bits of mantissa, on NVIDIA GPUs (elsewhere the same as float32); bfloat16:
+# autocast. Weights and stored logits are always float32.
 Precision = Literal["float32", "tf32", "bfloat16"]
-"""``float32``; ``tf32``: products of operands with 10 bits of mantissa, on NVIDIA GPUs (elsewhere
-the same as ``float32``); ``bfloat16``: autocast. Weights and stored logits are always float32.
-"""
-
-WITHIN_ONE = ("entropy", "max_softmax", "margin")
-"""Scores in [0, 1]; the others have no bounds."""
 
 
 class Section(BaseModel):
@@ -120,7 +103,7 @@ class DatasetParams(Section):
 
 
 class OptimisationParams(Section):
-    """The values that `pretrain` and `train` have in common."""
+    """The section `pretrain` (cross entropy from scratch), and what `train` has in common with it."""
 
     epochs: AtLeastOne
     batch_size: AtLeastOne
@@ -138,16 +121,10 @@ class OptimisationParams(Section):
     checkpoint_every: AtLeastOne = 100
     validate_every: AtLeastOne = 1
     keep: Literal["last", "best"] = "last"
-    patience: Count = 0
-    """Validations without an improvement after which training ends; 0: never."""
+    patience: Count = 0  # validations without an improvement after which training ends; 0: never
+    # batch statistics (published), or those of the weights that training starts from
     batch_norm: Literal["train", "frozen"] = "train"
-    """Batch statistics (published), or those of the weights that training starts from."""
-    compile: bool = False
-    """Run the network through torch.compile."""
-
-
-class PretrainParams(OptimisationParams):
-    """Cross entropy from scratch, where no published weights are imported."""
+    compile: bool = False  # run the network through torch.compile
 
 
 class TrainParams(OptimisationParams):
@@ -156,13 +133,11 @@ class TrainParams(OptimisationParams):
     loss: Loss = "entropy_maximization"
     loss_options: Options = {}
     ood_weight: Fraction = 0.9
-    ood_weight_ramp: Fraction = 0.0
-    """Share of the training over which λ rises from 0."""
+    ood_weight_ramp: Fraction = 0.0  # share of the training over which λ rises from 0
     proxy_ratio: NonNegative = 0.1
     proxy_redraw: bool = True
     proxy_style: Literal["whole", "pasted"] = "whole"
-    proxy_holdout: Fraction = 0.1
-    """Share of the proxies that are used for validation instead of training."""
+    proxy_holdout: Fraction = 0.1  # share of the proxies that are used for validation instead of training
     reset_optimizer: bool = False
 
 
@@ -173,10 +148,9 @@ class NetworkParams(Section):
     options: Options = {}
     pretrain: Options = {}
     train: Options = {}
+    # Files: baseline and ood_trained, as `meta-ood weights import` stores them, are taken instead of training;
+    # training begins at backbone, the weights of an image classifier.
     weights: dict[Literal["baseline", "ood_trained", "backbone"], str] = {}
-    """Files to start from: ``baseline`` and ``ood_trained`` as ``meta-ood weights import`` stores
-    them, taken instead of training; ``backbone`` of an image classifier, where training begins.
-    """
 
 
 class InferParams(Section):
@@ -186,8 +160,7 @@ class InferParams(Section):
     flip: bool = False
     scales: Several[Positive] = (1.0,)
     tile: Count = 0
-    batch_size: AtLeastOne = 1
-    """Frames of one size in a forward pass; more change the last bits (decision 0071)."""
+    batch_size: AtLeastOne = 1  # frames of one size in a forward pass; more change the last bits (decision 0071)
 
 
 class SegmentsParams(Section):
@@ -278,7 +251,7 @@ class Params(Section):
     synthesize: SynthesizeParams
     datasets: dict[Name, DatasetParams]
     network: dict[Name, NetworkParams]
-    pretrain: PretrainParams
+    pretrain: OptimisationParams
     train: TrainParams
     infer: InferParams
     segments: SegmentsParams
@@ -289,21 +262,22 @@ class Params(Section):
     tracking: TrackingParams
 
     @model_validator(mode="after")
-    def _names_are_defined(self) -> Params:
+    def _names_are_defined(self) -> Self:
         """Check the names and values of one section against those of another."""
-        roles, evaluate = self.roles, self.evaluate
-        for key, name in (
-            *(("networks", name) for name in self.networks),
-            *(("evaluate.component_thresholds", name) for name in evaluate.component_thresholds),
+        # 1. names: (key, the section in which its name must be defined, name)
+        evaluate = self.evaluate
+        for key, section, name in (
+            *(("networks", "network", name) for name in self.networks),
+            *(("evaluate.component_thresholds", "network", name) for name in evaluate.component_thresholds),
+            *(("evaluation_sets", "datasets", name) for name in self.evaluation_sets),
+            *((f"roles.{role}", "datasets", name) for role, name in self.roles),
+            ("detector.meta_from", "evaluation_sets", self.detector.meta_from),
         ):
-            _check_defined(key, name, "network", self.network)
-        for key, name in (
-            *(("evaluation_sets", name) for name in self.evaluation_sets),
-            *((f"roles.{role}", name) for role, name in roles),
-        ):
-            _check_defined(key, name, "datasets", self.datasets)
-        meta_from = self.detector.meta_from
-        _check_defined("detector.meta_from", meta_from, "evaluation_sets", self.evaluation_sets)
+            known = getattr(self, section)
+            if name not in known:
+                raise ValueError(f"{key}: {name!r} is not defined in {section}; {known_names(name, known)}")
+        # 2. thresholds; the other scores have no bounds
+        score = self.segments.score
         for key, value in (
             ("segments.threshold", self.segments.threshold),
             ("evaluate.component_threshold", evaluate.component_threshold),
@@ -313,10 +287,9 @@ class Params(Section):
                 for variant, value in variants.items()
             ),
         ):
-            if value is not None and self.segments.score in WITHIN_ONE and not 0 <= value <= 1:
-                score = self.segments.score
+            if score in ("entropy", "max_softmax", "margin") and value is not None and not 0 <= value <= 1:
                 raise ValueError(f"{key}: got {value}, expected 0 to 1, the range of {score}")
-        # what a network has of its own is checked with the section that it goes into
+        # 3. what a network has of its own, with the section that it goes into
         for name in self.network:
             self.pretrain_of(name)
             self.train_of(name)
@@ -324,38 +297,18 @@ class Params(Section):
 
     def network_params(self, name: str) -> NetworkParams:
         """Return the entry of network `name`; for an unknown one the error lists the known."""
-        return _entry("network", self.network, name)
+        return lookup("network", self.network, name)
 
     def dataset_params(self, name: str) -> DatasetParams:
         """Return the entry of dataset `name`; for an unknown one the error lists the known."""
-        return _entry("datasets", self.datasets, name)
+        return lookup("dataset", self.datasets, name)
 
-    def pretrain_of(self, network: str) -> PretrainParams:
+    def pretrain_of(self, network: str) -> OptimisationParams:
         """Return the pretrain section with the network's own values over it."""
         own = self.network_params(network).pretrain
-        return _override(self.pretrain, own, f"network.{network}.pretrain")
+        return validated(OptimisationParams, {**dict(self.pretrain), **own}, f"network.{network}.pretrain")
 
     def train_of(self, network: str) -> TrainParams:
         """Return the train section with the network's own values over it."""
         own = self.network_params(network).train
-        return _override(self.train, own, f"network.{network}.train")
-
-
-def _entry(section: str, entries: dict[str, T], name: str) -> T:
-    if name not in entries:
-        raise ConfigError(f"{section}: unknown name {name!r}; {known_names(name, entries)}")
-    return entries[name]
-
-
-def _check_defined(key: str, name: str, section: str, entries: Collection[str]) -> None:
-    if name not in entries:
-        known = known_names(name, entries)
-        raise ValueError(f"{key}: {name!r} is not defined in {section}; {known}")
-
-
-def _override(section: SectionT, own: dict[str, Any], key: str) -> SectionT:
-    kind = type(section)
-    try:
-        return kind.model_validate({**dict(section), **own})
-    except ValidationError as error:
-        raise ConfigError("\n".join(messages(error, kind, key))) from None
+        return validated(TrainParams, {**dict(self.train), **own}, f"network.{network}.train")

@@ -1,9 +1,7 @@
 """Which part of params.yaml each stage depends on, and its values as flat keys."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
-from typing import Any, cast
+from typing import Any
 
 from pydantic import BaseModel, TypeAdapter
 
@@ -20,11 +18,9 @@ SECTIONS: dict[str, tuple[str, ...]] = {
     "meta": ("seed", "meta"),
     "evaluate": ("seed", "segments", "evaluate", "datasets.<dataset>"),
     "detector": ("infer", "segments", "detector"),
-    "report": (*("seed", "networks", "variants", "evaluation_sets", "datasets", "network"), *("segments", "report")),
+    "report": ("seed", "networks", "variants", "evaluation_sets", "datasets", "network", "segments", "report"),
 }
 """Stage -> the parts of params.yaml that its result depends on, as in dvc.yaml."""
-
-_MODELS: dict[str, Any] = {"datasets.<dataset>": DatasetParams, "network.<network>": NetworkParams}
 
 
 def describe(section: str) -> list[tuple[str, str]]:
@@ -34,12 +30,11 @@ def describe(section: str) -> list[tuple[str, str]]:
         >>> describe("report")
         [('report.title', 'a string')]
     """
-    hint = _MODELS.get(section) or Params.model_fields[section].rebuild_annotation()
-    schema = TypeAdapter(hint).json_schema()
-    fields = schema.get("properties")
-    if fields is None:
+    entry: Any = {"datasets.<dataset>": DatasetParams, "network.<network>": NetworkParams}.get(section)
+    schema = TypeAdapter(entry or Params.model_fields[section].rebuild_annotation()).json_schema()
+    if "properties" not in schema:
         return [(section, expected(schema))]
-    return [(f"{section}.{key}", expected(value)) for key, value in fields.items()]
+    return [(f"{section}.{key}", expected(value)) for key, value in schema["properties"].items()]
 
 
 def stage_values(params: Params, stage: str, network: str = "", variant: str = "", dataset: str = "") -> dict[str, Any]:
@@ -49,19 +44,16 @@ def stage_values(params: Params, stage: str, network: str = "", variant: str = "
     """
     values: dict[str, Any] = {}
     for section in SECTIONS[stage]:
-        key, value = section, cast(Any, None)
         if section == "datasets.<dataset>":
-            key, value = f"datasets.{dataset}", params.dataset_params(dataset)
+            values |= _flat(f"datasets.{dataset}", params.dataset_params(dataset))
         elif section == "network.<network>":
             # its own pretrain and train sections are in those sections already
-            own = params.network_params(network)
-            key = f"network.{network}"
-            value = own.model_dump(include={"architecture", "options", "weights"})
+            own = params.network_params(network).model_dump(include={"architecture", "options", "weights"})
+            values |= _flat(f"network.{network}", own)
         elif section in ("pretrain", "train"):
-            value = getattr(params, f"{section}_of")(network)
+            values |= _flat(section, getattr(params, f"{section}_of")(network))
         else:
-            value = getattr(params, section)
-        values.update(_flat(key, value))
+            values |= _flat(section, getattr(params, section))
     return values
 
 
