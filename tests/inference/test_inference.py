@@ -1,4 +1,5 @@
 import threading
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from meta_ood.config import InferParams
 from meta_ood.data.context import Machine
 from meta_ood.data.frames import Frame
 from meta_ood.inference import average_logits, predict, processes, write_behind
-from meta_ood.inference.tiles import tiled_logits
+from meta_ood.inference.tiles import _windows, tiled_logits
 from meta_ood.models import upsample
 
 CPU = Machine("cpu", 2)
@@ -173,3 +174,11 @@ def test_one_process_without_torchrun(monkeypatch):
     monkeypatch.delenv("WORLD_SIZE", raising=False)
     with processes() as found:
         assert found == (0, 1)
+
+
+@pytest.mark.parametrize("size", [40, 64, 65, 100, 1001])
+def test_windows_cover_an_axis_and_overlap_by_a_quarter(size):
+    found = _windows(size, 64)
+    assert (found[0][0], found[-1][1]) == (0, size)
+    assert all(stop - start == min(size, 64) for start, stop in found)
+    assert all(before[1] - after[0] >= 16 for before, after in pairwise(found))

@@ -1,18 +1,18 @@
 """Decode frames ahead of their use and stack them to batches of equal size."""
 
-from __future__ import annotations
-
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TypeVar
+from itertools import groupby, islice
+from typing import Self, TypeVar
 
 import torch
 from torch import Tensor
 
 from meta_ood.data.frames import Frame
 from meta_ood.data.images import read_image, read_label_map
+from meta_ood.data.labels import LabelMap
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -25,7 +25,7 @@ class Sample:
     image: Tensor  # (3, H, W) uint8
     target: Tensor  # (H, W) uint8
     image_id: str
-    label_ids: Tensor | None = None  # (H, W) uint8, if the dataset has them and they were asked for
+    label_ids: LabelMap | None = None  # if the dataset has them and they were asked for
 
 
 @dataclass(frozen=True)
@@ -35,26 +35,17 @@ class Batch:
     images: Tensor  # (N, 3, H, W) uint8
     targets: Tensor  # (N, H, W) uint8
     image_ids: list[str]
-    label_ids: list[Tensor | None]
+    label_ids: list[LabelMap | None]
 
     @classmethod
-    def of(cls, samples: Sequence[Sample]) -> Batch:
+    def of(cls, samples: Sequence[Sample]) -> Self:
         """Return samples of one size, stacked."""
-        return cls(
-            torch.stack([s.image for s in samples]),
-            torch.stack([s.target for s in samples]),
-            [s.image_id for s in samples],
-            [s.label_ids for s in samples],
-        )
+        images, targets = torch.stack([s.image for s in samples]), torch.stack([s.target for s in samples])
+        return cls(images, targets, [s.image_id for s in samples], [s.label_ids for s in samples])
 
 
 def to_unit_range(images: Tensor) -> Tensor:
-    """Return bytes as float32 in [0, 1], which every network takes.
-
-    Examples:
-        >>> float(to_unit_range(torch.tensor(255, dtype=torch.uint8)))
-        1.0
-    """
+    """Return bytes as float32 in [0, 1], which every network takes."""
     return images.to(torch.float32).mul_(1 / 255)
 
 
@@ -68,9 +59,7 @@ def read(frame: Frame, label_ids: bool = False) -> Sample:
     image, target = read_image(frame.image), read_label_map(frame.target)
     if image.shape[:2] != target.shape:
         raise ValueError(f"{frame.image_id}: image {image.shape[:2]} and target {target.shape} differ in size")
-    ids = None
-    if label_ids and frame.label_ids is not None:
-        ids = torch.from_numpy(read_label_map(frame.label_ids))
+    ids = read_label_map(frame.label_ids) if label_ids and frame.label_ids is not None else None
     pixels = torch.from_numpy(image).permute(2, 0, 1).contiguous()
     return Sample(pixels, torch.from_numpy(target), frame.image_id, ids)
 
@@ -81,7 +70,7 @@ def read_ahead(call: Callable[[T], R], items: Iterable[T], workers: int, ahead: 
     A consumer may stop early: calls that have not begun are then dropped.
     """
     pending: deque[Future[R]] = deque()
-    with ThreadPoolExecutor(max(1, workers), thread_name_prefix="reader") as pool:
+    with ThreadPoolExecutor(max(1, workers)) as pool:
         try:
             for item in items:
                 pending.append(pool.submit(call, item))
@@ -95,11 +84,6 @@ def read_ahead(call: Callable[[T], R], items: Iterable[T], workers: int, ahead: 
 
 def equal_sizes(samples: Iterable[Sample], most: int) -> Iterator[Batch]:
     """Yield batches of up to `most` neighbouring samples of one size, in order."""
-    group: list[Sample] = []
-    for sample in samples:
-        if group and (len(group) == most or group[0].image.shape != sample.image.shape):
+    for _, neighbours in groupby(samples, lambda sample: sample.image.shape):
+        while group := list(islice(neighbours, most)):
             yield Batch.of(group)
-            group = []
-        group.append(sample)
-    if group:
-        yield Batch.of(group)

@@ -1,11 +1,7 @@
 """From frames to predictions: logits at the network's own stride."""
 
-from __future__ import annotations
-
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from functools import partial
+from functools import partial, reduce
 
 import torch
 from torch import Tensor, nn
@@ -22,15 +18,11 @@ from meta_ood.models.device import device_of, set_tf32
 
 
 def predict(network: nn.Module, frames: Sequence[Frame], params: InferParams, machine: Machine) -> Iterator[Prediction]:
-    """Yield the prediction of every frame, in their order.
+    """Yield the prediction of every frame that ``prepare`` wrote, in their order.
 
-    Args:
-        network: A network of :mod:`meta_ood.models`; it is put into eval mode on the machine's device.
-        frames: Frames that ``prepare`` wrote.
-        params: Precision, averaging over flip and scales, tiles; how many neighbouring frames of one size go through
-            together. With one, the default, the last bits of a result do not depend on its neighbours, on where a run
-            was resumed, or on the server.
-        machine: Device and number of reading threads.
+    `network` is put into eval mode on the device of `machine`, whose ``workers`` read the frames. ``params.batch_size``
+    neighbouring frames of one size go through together. With one, the default, the last bits of a result do not depend
+    on its neighbours, on where a run was resumed, or on the server.
     """
     device = device_of(machine)
     network = network.to(device).eval()
@@ -39,44 +31,32 @@ def predict(network: nn.Module, frames: Sequence[Frame], params: InferParams, ma
     most = params.batch_size
     samples = read_ahead(partial(read, label_ids=True), frames, machine.workers, ahead=2 * most)
     for batch in equal_sizes(samples, most):
-        logits = average_logits(network, batch.images.to(device), params)
-        for image_id, own, target, label_ids in zip(
-            batch.image_ids, logits.float().cpu().numpy(), batch.targets, batch.label_ids, strict=True
-        ):
-            yield Prediction(
-                image_id=image_id,
-                logits=own,
-                size=(target.shape[0], target.shape[1]),
-                align_corners=align,
-                target=target.numpy(),
-                scene=scenes[image_id],
-                label_ids=None if label_ids is None else label_ids.numpy(),
-            )
+        logits = average_logits(network, batch.images.to(device), params).float().cpu().numpy()
+        size = (batch.targets.shape[1], batch.targets.shape[2])
+        rows = zip(batch.image_ids, logits, batch.targets.numpy(), batch.label_ids, strict=True)
+        for image_id, own, target, label_ids in rows:
+            yield Prediction(image_id, own, size, align, target, scene=scenes[image_id], label_ids=label_ids)
 
 
 @torch.inference_mode()
 def average_logits(network: nn.Module, images: Tensor, params: InferParams) -> Tensor:
-    """Return logits at the network's stride, averaged over scales and flips.
+    """Return logits ``(N, C, h, w)`` at the network's stride, averaged over scales and flips.
 
-    Logits are averaged, not probabilities, so that scores of logits keep their meaning.
+    Logits are averaged, not probabilities, so that scores of logits keep their meaning. With one scale and no tiles
+    they are on the network's own grid, else on one of ceil(H / stride) x ceil(W / stride).
 
     Args:
         network: In eval mode.
         images: ``(N, 3, H, W) uint8`` on the network's device.
         params: ``scales`` of the image, ``flip`` to add its mirror image, ``tile`` [px] for windows.
-
-    Returns:
-        ``(N, C, h, w)``: with one scale and no tiles the network's output, else on a grid of ceil(H / stride) x ceil(W
-        / stride).
     """
     height, width = images.shape[2:]
     stride = int(getattr(network, "output_stride", 1))
     align: bool = getattr(network, "align_corners", True)
     grid = (-(-height // stride), -(-width // stride))
-    half = params.precision == "bfloat16"
     set_tf32(params.precision, images.device)
-    total, views = None, 0
-    with torch.autocast(images.device.type, torch.bfloat16, enabled=half):
+    views = []
+    with torch.autocast(images.device.type, torch.bfloat16, enabled=params.precision == "bfloat16"):
         for scale in params.scales:
             # 1. the image at this scale
             pixels = to_unit_range(images)
@@ -95,26 +75,17 @@ def average_logits(network: nn.Module, images: Tensor, params: InferParams) -> T
                 # 3. all views on one grid; a single whole image stays as the network gives it
                 if params.scales != (1.0,) or params.tile:
                     logits = upsample(logits, grid, align)
-                total = logits if total is None else total + logits
-                views += 1
-    assert total is not None
-    return total / views
+                views.append(logits)
+    return reduce(torch.add, views) / len(views)
 
 
 def write_behind(
     predictions: Iterable[Prediction], write: Callable[[Prediction], None], waiting: int = 8
 ) -> Iterator[Prediction]:
-    """Yield predictions while another thread writes them; at most `waiting` are unwritten.
+    """Yield predictions that another thread has written; it is up to `waiting` of them behind. Its errors are raised."""
 
-    Raises:
-        Exception: What `write` raised, at the next prediction or at the end.
-    """
-    pending: deque[Future[None]] = deque()
-    with ThreadPoolExecutor(1, thread_name_prefix="writer") as pool:
-        for prediction in predictions:
-            pending.append(pool.submit(write, prediction))
-            while len(pending) > waiting or (pending and pending[0].done()):
-                pending.popleft().result()
-            yield prediction
-        for written in pending:
-            written.result()
+    def written(prediction: Prediction) -> Prediction:
+        write(prediction)
+        return prediction
+
+    return read_ahead(written, predictions, workers=1, ahead=waiting)

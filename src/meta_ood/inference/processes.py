@@ -1,7 +1,5 @@
 """The processes of torchrun: which one this is, and when it has to end."""
 
-from __future__ import annotations
-
 import os
 import signal
 import threading
@@ -20,11 +18,10 @@ def is_first_process() -> bool:
 def end_with_parent() -> None:
     """Send SIGTERM to this process once its parent, torchrun, is gone.
 
-    A killed torchrun cannot end its processes, which would then go on and compete with those of its next start. Without
-    torchrun nothing is done.
+    A killed torchrun cannot end its processes, which would then go on and compete with those of its next start.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
-        return
+        return  # no torchrun
     parent = os.getppid()
 
     def watch() -> None:

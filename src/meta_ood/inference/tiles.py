@@ -1,36 +1,30 @@
 """Logits of images that are too large to go through a network at once."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import grid_sample
 
 
 def tiled_logits(network: nn.Module, pixels: Tensor, tile: int, grid: tuple[int, int]) -> Tensor:
-    """Return a network's logits from overlapping windows, blended on one grid.
+    """Return a network's logits from overlapping windows, blended on one grid: ``(N, C, h, w) float32``.
 
     Each point of the grid takes the bilinear values of the windows around it, weighted by its distance from their
-    borders. Windows overlap by at least a quarter.
+    borders.
 
     Args:
         network: In eval mode.
         pixels: ``(N, 3, H, W)`` in [0, 1].
         tile: Side of a window [px].
         grid: ``(h, w)`` of the result, spread over the image as the network's ``align_corners`` says.
-
-    Returns:
-        ``(N, C, h, w) float32``.
     """
     align: bool = getattr(network, "align_corners", True)
-    device = pixels.device
-    rows, columns = (
-        _positions(size, points, align).to(device) for size, points in zip(pixels.shape[2:], grid, strict=True)
-    )
+    height, width = pixels.shape[2:]
+    rows = _positions(height, grid[0], align).to(pixels.device)
+    columns = _positions(width, grid[1], align).to(pixels.device)
     total: Tensor | None = None
-    weights = torch.zeros(grid, device=device)
-    for top, bottom in _windows(pixels.shape[2], tile):
-        for left, right in _windows(pixels.shape[3], tile):
+    weights = torch.zeros(grid, device=pixels.device)
+    for top, bottom in _windows(height, tile):
+        for left, right in _windows(width, tile):
             # 1. the window's own logits, at the network's stride
             logits = network(pixels[:, :, top:bottom, left:right]).float()
             # 2. the points of the grid that lie in the window
@@ -41,9 +35,8 @@ def tiled_logits(network: nn.Module, pixels: Tensor, tile: int, grid: tuple[int,
             # 3. the logits' bilinear values there
             y, y_weight = _within(rows[down], top, bottom, align)
             x, x_weight = _within(columns[across], left, right, align)
-            points = torch.stack(torch.meshgrid(x, y, indexing="xy"), -1)  # (h', w', 2)
-            points = points.expand(len(logits), -1, -1, -1)
-            values = grid_sample(logits, points, padding_mode="border", align_corners=align)
+            points = torch.stack(torch.meshgrid(x, y, indexing="xy"), -1).expand(len(logits), -1, -1, -1)
+            values = grid_sample(logits, points, padding_mode="border", align_corners=align)  # (N, C, h', w')
             # 4. their weighted sum over the windows
             weight = y_weight[:, None] * x_weight
             if total is None:
@@ -62,12 +55,7 @@ def _positions(size: int, points: int, align: bool) -> Tensor:
 
 
 def _windows(size: int, tile: int) -> list[tuple[int, int]]:
-    """Return windows that cover an axis and overlap by a quarter or more.
-
-    Examples:
-        >>> _windows(100, 64)
-        [(0, 64), (36, 100)]
-    """
+    """Return windows that cover an axis and overlap by a quarter or more."""
     if size <= tile:
         return [(0, size)]
     number = 1 + -(-(size - tile) * 4 // (tile * 3))
