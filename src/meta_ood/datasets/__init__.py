@@ -1,4 +1,8 @@
-"""Raw datasets: one small module for each, and their readers by name."""
+"""Raw datasets: one small module for each, and their readers by name.
+
+:mod:`.reader` lists and reads what is a path template and a label table, :mod:`.coco` the rest; :mod:`.preparation`
+writes their frames in the pipeline's encoding, :mod:`.checks` finds what is wrong with them before that.
+"""
 
 import inspect
 from collections.abc import Callable, Iterator, Mapping
@@ -53,12 +57,7 @@ def check_options(reader: str, options: Mapping[str, Any]) -> None:
 
 
 def label_names(reader: str, options: Mapping[str, Any] | None = None) -> Mapping[int, str]:
-    """Return the names of the label ids that a reader keeps beside the targets, if it keeps any.
-
-    Examples:
-        >>> label_names("lost_and_found")[9], label_names("lost_and_found", {"labels": "train_ids"})
-        ('Cardboard box 1', {})
-    """
+    """Return the names of the label ids that a reader keeps beside the targets, if it keeps any."""
     function = lookup("reader", READERS, reader)
     return function.layout(**(options or {})).names if isinstance(function, LayoutReader) else {}
 
@@ -67,9 +66,8 @@ def read(reader: str, root: Path, split: str, options: Mapping[str, Any] | None 
     """List the frames of a raw dataset.
 
     Args:
-        reader: A key of :data:`READERS`.
+        reader, options: A key of :data:`READERS` and its keyword arguments.
         root, split: The dataset's folder, and which part of it.
-        options: The reader's keyword arguments.
 
     Raises:
         ValueError: If the reader or an option is unknown, or an image id occurs twice.
@@ -80,6 +78,7 @@ def read(reader: str, root: Path, split: str, options: Mapping[str, Any] | None 
     first: dict[str, RawFrame] = {}
     for frame in frames:
         if first.setdefault(frame.image_id, frame) is not frame:
-            other = first[frame.image_id].image
-            raise ValueError(f"{frame.image}: image id {frame.image_id!r} occurs twice, also {other}")
+            raise ValueError(
+                f"{frame.image}: image id {frame.image_id!r} occurs twice, also {first[frame.image_id].image}"
+            )
     return frames

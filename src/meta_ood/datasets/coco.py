@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from meta_ood.data.labels import IGNORE, OOD, LabelMap
+from meta_ood.datasets.checks.findings import Finding, find
 from meta_ood.datasets.instances import ListedImage, Span, read_instances, read_spans
 from meta_ood.datasets.reader import RawFrame, one_of
 
@@ -59,11 +60,16 @@ def coco(
         raise ValueError(f"coco reader: option min_side: expected pixels >= 0, got {min_side!r}")
     folder, json_path = places(root, split, images=images, annotations=annotations)
     instances = read_instances(json_path)
-    for finding in instances.findings():
+    if not folder.is_dir():
+        raise FileNotFoundError(f"COCO: the image folder {folder} is missing")
+    present, differences = on_disk(folder, instances.images)
+    if not present:
+        raise FileNotFoundError(f"COCO: no image of the json lies in {folder}")
+    for finding in (*instances.findings(), *differences):
         message = f"{finding.text}, such as {finding.files[0]}"
         if finding.level == "error":
             raise ValueError(message)
-        logger.warning(message)
+        logger.warning("%s: %s", message, finding.advice)
 
     # 1. which categories exclude an image, and which make proxies
     is_preset = isinstance(exclude, str)
@@ -76,7 +82,7 @@ def coco(
 
     # 2. the places of the annotations to draw, of images without an excluded category
     excluded, spans = set(instances.spans(dropped)), instances.spans(kept - dropped)
-    for image in on_disk(folder, instances.images):
+    for image in present:
         size = image.height, image.width
         if image.id in excluded or min(size) < min_side:
             continue
@@ -113,20 +119,13 @@ def places(
     return root / images.replace("{split}", split), root / annotations.replace("{split}", split)
 
 
-def on_disk(folder: Path, images: Sequence[ListedImage]) -> list[ListedImage]:
-    """Return the json's images that lie in a folder, by file name; differences are logged."""
-    if not folder.is_dir():
-        raise FileNotFoundError(f"COCO: the image folder {folder} is missing")
+def on_disk(folder: Path, images: Sequence[ListedImage]) -> tuple[list[ListedImage], list[Finding]]:
+    """Return the json's images that lie in a folder, by file name, and how the two differ."""
     names = {path.name for path in folder.iterdir() if path.is_file()}
     listed = {image.file_name for image in images}
-    for what, odd in (("on disk but not in the json", names - listed), ("in the json but not on disk", listed - names)):
-        if odd:
-            some = ", ".join(sorted(odd)[:3]) + (", ..." if len(odd) > 3 else "")
-            logger.warning("%s: skipped %d %s: %s", folder, len(odd), what, some)
-    present = [image for image in images if image.file_name in names]
-    if not present:
-        raise FileNotFoundError(f"COCO: no image of the json lies in {folder}")
-    return sorted(present, key=lambda image: image.file_name)
+    present = sorted((image for image in images if image.file_name in names), key=lambda image: image.file_name)
+    json_only, disk_only = ([folder / name for name in odd] for odd in (listed - names, names - listed))
+    return present, [*find("json_only", json_only), *find("disk_only", disk_only)]
 
 
 def read_target(path: Path, spans: Iterable[Span], size: tuple[int, int], background: int) -> LabelMap:

@@ -149,7 +149,11 @@ def _elements(path: Path) -> Iterator[tuple[str, Any, Span]]:
                 window.take(":")
                 if key in missing and window.peek() == "[":
                     missing.remove(key)
-                    yield from ((key, value, span) for value, span in window.listed())
+                    window.take("[")
+                    after = window.take("]") if window.peek() == "]" else ""
+                    while after != "]":
+                        yield key, *window.value()
+                        after = window.take(",]")
                 else:
                     window.value()
                 if window.take(",}") == "}":
@@ -206,17 +210,6 @@ class _Window:
         start, text = self._byte, self._text[self._at : end]
         self._at = end
         return value if text.isascii() else json.loads(text.encode("latin-1")), (start, len(text))
-
-    def listed(self) -> Iterator[tuple[Any, Span]]:
-        """Move past a list; yield its elements and their places."""
-        self.take("[")
-        if self.peek() == "]":
-            self.take("]")
-            return
-        while True:
-            yield self.value()
-            if self.take(",]") == "]":
-                return
 
     def _more(self) -> bool:
         """Read the next chunk and return True, or False at the end of the file."""

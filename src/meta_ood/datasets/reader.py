@@ -19,19 +19,14 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class RawFrame:
-    """One image of a raw dataset; nothing of it has been decoded yet.
-
-    Its functions can be pickled, for other processes.
-    """
+    """One image of a raw dataset, not decoded yet; its functions can be pickled, for other processes."""
 
     image_id: str  # unique within dataset and split
     image: Path  # the image file; with `pixels`, the file that the image is made from
     scene: str  # the unit of grouped cross validation and of the bootstrap
     target: Callable[[], LabelMap]  # reads the (H, W) uint8 target
-    # where the image itself is no file of the dataset: makes the (H, W, 3) uint8 image
-    pixels: Callable[[], RgbImage] | None = None
-    # where the dataset's label ids tell more than the target: reads them, (H, W) uint8
-    label_ids: Callable[[], LabelMap] | None = None
+    pixels: Callable[[], RgbImage] | None = None  # makes the image, where it is no file of the dataset
+    label_ids: Callable[[], LabelMap] | None = None  # reads the ids, where they tell more than the target
     labels: Path | None = None  # the label file, if the frame has one alone and it is public
 
     @property
@@ -44,9 +39,9 @@ class RawFrame:
 class Layout:
     """A dataset as data: where its files lie, what its labels mean, how many frames it has.
 
-    `images` and `targets` are paths below the root. ``{split}`` is the split's folder, ``{number}``
-    stands for digits, ``{id}``, ``{folder}`` and the like for any text without a slash. One side is
-    listed, the other one follows by its template and may hold ``*``.
+    `images` and `targets` are paths below the root. ``{split}`` is the split's folder, ``{number}`` stands for digits,
+    ``{id}``, ``{folder}`` and the like for any text without a slash. One side is listed, the other one follows by its
+    template and may hold ``*``.
     """
 
     name: str  # in messages
@@ -57,8 +52,8 @@ class Layout:
     size: tuple[int, int] | None = None  # width and height [px], if all images are alike
     lead: str = "images"  # the side that is listed, or "targets"
     folders: Mapping[str, str] = field(default_factory=dict)  # split -> folder, if not its name
-    # which frames a split holds: ids that match a regular expression from the beginning, without
-    # positions in the order of the folder, without beginnings of ids, and ids dropped everywhere
+    # which frames a split holds: ids that match a regular expression from the beginning, without positions in the order
+    # of the folder, without beginnings of ids, and ids dropped everywhere
     only: Mapping[str, str] = field(default_factory=dict)
     skip: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     without: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
@@ -66,10 +61,8 @@ class Layout:
     unlabelled: tuple[str, ...] = ()  # splits whose labels are not public: their targets are void
     # searched in the id; where it does not match, {folder} is the scene, else the id itself
     scene: str = r"^(?P<scene>.+)_\d{6}_\d{6}$"
-    # makes the image from image file and target file, where it is no file itself
-    compose: Callable[[Path, Path], RgbImage] | None = None
-    # label id -> name, where ids tell more than targets (which object it is): they are kept then
-    names: Mapping[int, str] = field(default_factory=dict)
+    compose: Callable[[Path, Path], RgbImage] | None = None  # makes the image from image file and target file
+    names: Mapping[int, str] = field(default_factory=dict)  # label id -> name; if any, label ids are kept
 
 
 @dataclass(frozen=True)
@@ -88,9 +81,8 @@ class LayoutReader:
         layout = self.layout(**options)
         found = list_frames(layout, root, split)
         if not found:
-            raise FileNotFoundError(
-                f"{layout.name}: no file of split {split!r} below {root}; expected {expected(layout, split)}"
-            )
+            wanted = expected(layout, split)
+            raise FileNotFoundError(f"{layout.name}: no file of split {split!r} below {root}; expected {wanted}")
         for frame in found:
             for path, partner in ((frame.image, frame.labels), (frame.labels, frame.image)):
                 if path is not None and not path.exists():
@@ -102,8 +94,7 @@ def list_frames(layout: Layout, root: Path, split: str, *, left_out: bool = Fals
     """List the frames of a split in path order, complete or not; or those that it leaves out.
 
     Raises:
-        FileNotFoundError: If the root is not there.
-        ValueError: If the split is unknown.
+        FileNotFoundError, ValueError: If the root is not there or the split is unknown.
     """
     lookup(f"{layout.name} split", layout.splits, split)
     if not root.is_dir():
@@ -124,14 +115,16 @@ def list_frames(layout: Layout, root: Path, split: str, *, left_out: bool = Fals
         # where files are numbered, the number is part of the frame's name
         image_id = "_".join(fields[key] for key in ("number", "id") if key in fields)
         match = re.search(layout.scene, name)
-        scene = match["scene"] if match else fields.get("folder", name)
-        if labels is None:
-            found.append(RawFrame(image_id, image, scene, partial(void_target, image)))
-            continue
-        target = partial(read_target, labels, layout.labels)
-        pixels = partial(layout.compose, image, labels) if layout.compose else None
-        label_ids = partial(read_label_map, labels) if layout.names else None
-        found.append(RawFrame(image_id, image, scene, target, pixels, label_ids, labels))
+        frame = RawFrame(
+            image_id,
+            image,
+            scene=match["scene"] if match else fields.get("folder", name),
+            target=partial(read_target, labels, layout.labels) if labels else partial(void_target, image),
+            pixels=partial(layout.compose, image, labels) if labels and layout.compose else None,
+            label_ids=partial(read_label_map, labels) if labels and layout.names else None,
+            labels=labels,
+        )
+        found.append(frame)
     return found
 
 
@@ -165,17 +158,15 @@ def listed(template: str, root: Path) -> Iterator[tuple[dict[str, str], Path]]:
 
 def locate(template: str, root: Path, fields: Mapping[str, str]) -> Path:
     """Fill a template; the path need not exist. ``*`` and fields not given are searched for."""
-    filled = template
     for name, value in fields.items():
-        filled = filled.replace("{" + name + "}", value)
-    if not re.search(r"[*{[]", filled):
-        return root / filled
-    matches = sorted(root.glob(re.sub(r"\{\w+\}", "*", filled)))
-    return matches[0] if matches else root / filled
+        template = template.replace("{" + name + "}", value)
+    if not re.search(r"[*{[]", template):
+        return root / template
+    return min(root.glob(re.sub(r"\{\w+\}", "*", template)), default=root / template)
 
 
 def read_target(path: Path, labels: Mapping[int, int]) -> LabelMap:
-    """Read a label image and translate it, label id -> target value, to a ``(H, W) uint8`` target.
+    """Return a label image, translated by a table label id -> target value, as ``(H, W) uint8``.
 
     Raises:
         ValueError: If the file is no image of ids or holds an id that is not in the table; the file is named.

@@ -10,7 +10,7 @@ import numpy as np
 from meta_ood.data.labels import OOD
 from meta_ood.datasets.checks.findings import Finding, find
 from meta_ood.datasets.checks.frames import check_frames
-from meta_ood.datasets.coco import EXCLUDES, missing_categories, places, segmentation_fault
+from meta_ood.datasets.coco import EXCLUDES, missing_categories, on_disk, places, segmentation_fault
 from meta_ood.datasets.instances import read_instances
 from meta_ood.datasets.reader import RawFrame
 
@@ -51,13 +51,11 @@ def check_coco(
         findings += find("street_classes", [json_path], missing=", ".join(missing))
 
     # 2. the json against the folder
-    on_disk = {path.name for path in folder.iterdir() if path.is_file()}
-    names = {image.file_name for image in instances.images}
-    findings += find("json_only", (folder / name for name in names - on_disk))
-    findings += find("disk_only", (folder / name for name in on_disk - names))
+    present, differences = on_disk(folder, instances.images)
+    findings += differences
     published = PUBLISHED.get(split, 0)
-    if not names & on_disk:
-        wanted = f"some of the {len(names)} images of {json_path}"
+    if not present:
+        wanted = f"some of the {len(images)} images of {json_path}"
         findings += find("nothing_found", [folder], split=split, root=folder, expected=wanted)
     elif published and len(images) != published:
         findings += find("count", frames=len(images), published=published)
@@ -65,8 +63,7 @@ def check_coco(
     # 3. the images; only the size of the target matters here
     frames = [
         RawFrame(name, folder / name, name, partial(np.full, (height, width), OOD, np.uint8))
-        for _, name, height, width in instances.images
-        if name in on_disk
+        for _, name, height, width in present
     ]
     checked, more = check_frames("COCO", frames, sample, workers)
     facts = {

@@ -12,6 +12,8 @@ from meta_ood.datasets.checks.findings import Finding, find
 from meta_ood.datasets.checks.frames import check_frames, most_common_sizes
 from meta_ood.datasets.reader import Layout, RawFrame, expected, list_frames, listed, sides
 
+Frames = Sequence[RawFrame]
+
 _STRAY = re.compile(r"(^\._|^Thumbs\.db$|^\.DS_Store$|\.(tmp|part|crdownload)$)")
 """Names of files that downloads and other operating systems leave behind."""
 
@@ -46,10 +48,8 @@ def check_layout(
         others = ", ".join(most_common_sizes(odd))
         findings += find("size", (frame.image for frame in odd), expected=f"{width}x{height}", others=others)
     values = {value for frame in checked for value in frame.values}
-    if values:
-        findings += _values(
-            layout, values, "" if len(checked) == len(found) else f" in the {len(checked)} frames that were decoded"
-        )
+    sampled = "" if len(checked) == len(found) else f" in the {len(checked)} frames that were decoded"
+    findings += _values(layout, values, sampled) if values else []
     facts = {
         "frames": len(found),
         "published": published,
@@ -61,17 +61,16 @@ def check_layout(
     return facts, findings
 
 
-def _values(layout: Layout, values: Collection[int], where: str) -> list[Finding]:
-    """Find classes that never occur, or that an evaluation set has no OoD; `where` names a sample."""
+def _values(layout: Layout, values: Collection[int], sampled: str) -> list[Finding]:
+    """Find classes that never occur, or that an evaluation set has no OoD."""
     if OOD in layout.labels.values():
-        return [] if OOD in values else find("no_ood", where=where)
-    total = len(CITYSCAPES.names)
-    missing = [name for train_id, name in enumerate(CITYSCAPES.names) if train_id not in values]
+        return [] if OOD in values else find("no_ood", where=sampled)
+    total, missing = len(CITYSCAPES.names), [n for k, n in enumerate(CITYSCAPES.names) if k not in values]
     if not missing:
         return []
-    found = find("classes", number=total - len(missing), total=total, missing=", ".join(missing), where=where)
+    found = find("classes", number=total - len(missing), total=total, missing=", ".join(missing), where=sampled)
     # a sample may well lack a rare class
-    return [replace(one, level="note") for one in found] if where else found
+    return [replace(one, level="note") for one in found] if sampled else found
 
 
 def _nothing(layout: Layout, root: Path, split: str) -> list[Finding]:
@@ -87,9 +86,7 @@ def _nothing(layout: Layout, root: Path, split: str) -> list[Finding]:
     return find("nothing_found", split=split, root=root, expected=expected(layout, split))
 
 
-def _partners(
-    layout: Layout, root: Path, split: str, found: Sequence[RawFrame], left_out: Sequence[RawFrame]
-) -> list[Finding]:
+def _partners(layout: Layout, root: Path, split: str, found: Frames, left_out: Frames) -> list[Finding]:
     """Find images without labels and labels without image."""
     lonely = [frame.image for frame in found if frame.labels is not None and not frame.labels.exists()]
     if layout.targets.endswith("_labelTrainIds.png") and found and len(lonely) == len(found):
@@ -112,13 +109,11 @@ def _strays(layout: Layout, root: Path, split: str) -> list[Finding]:
     return find("stray_files", found)
 
 
-def _elsewhere(layout: Layout, root: Path, split: str, found: Sequence[RawFrame]) -> list[Finding]:
+def _elsewhere(layout: Layout, root: Path, split: str, found: Frames) -> list[Finding]:
     """Find frames of this split that another split or another folder has too."""
     own = Counter(frame.image_id for frame in found)
-    leak: list[Path] = []
-    for name in layout.splits:
-        is_same_folder = layout.folders.get(name, name) == layout.folders.get(split, split)
-        if not is_same_folder and "{split}" in layout.images:
-            leak += [frame.image for frame in list_frames(layout, root, name) if frame.image_id in own]
+    folder = layout.folders.get(split, split)
+    others = [name for name in layout.splits if layout.folders.get(name, name) != folder and "{split}" in layout.images]
+    leak = [f.image for name in others for f in list_frames(layout, root, name) if f.image_id in own]
     twice = [frame.image for frame in found if own[frame.image_id] > 1]
     return [*find("same_id", twice), *find("wrong_split", leak, split=split)]
