@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from meta_ood.pipeline.repair import LOCK, RWLOCK, repair
+from meta_ood.pipeline.lockfile import LOCK, RWLOCK, repair
 
 WHOLE = "schema: '2.0'\nstages:\n  code:\n    cmd: python -m meta_ood code\n"
 

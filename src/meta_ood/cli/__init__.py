@@ -4,8 +4,6 @@ One module per group of commands. Commands are loaded when they are called, and 
 that ``--help`` answers at once.
 """
 
-from __future__ import annotations
-
 import importlib
 import io
 import logging

@@ -1,7 +1,5 @@
 """Commands that put evaluations, meta classifiers and experiments side by side."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import click

@@ -1,7 +1,5 @@
 """Commands for the images and score maps of users, and for benchmark servers."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import click

@@ -1,7 +1,5 @@
 """Commands for networks: architectures, released weights, other runtimes."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """One command per stage, all made by the same function, and the helper stage `code`."""
 
-from __future__ import annotations
-
 import hashlib
 import importlib
 import logging
@@ -185,7 +183,7 @@ def code(params_file: Path, out: Path) -> None:
 @click.command()
 def repair() -> None:
     """Repair dvc.lock and DVC's own lock after a kill, a full disk or a power cut; then run `dvc repro`."""
-    from meta_ood.pipeline.repair import repair as repair_files
+    from meta_ood.pipeline import lockfile
 
-    for line in repair_files() or ["nothing to repair"]:
+    for line in lockfile.repair() or ["nothing to repair"]:
         logger.info(line)

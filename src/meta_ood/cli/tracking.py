@@ -1,7 +1,5 @@
 """Commands for the tracking store and the registry of models."""
 
-from __future__ import annotations
-
 import os
 import sys
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Checks of params.yaml that need the registries: options of readers, losses, networks and classifiers."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 

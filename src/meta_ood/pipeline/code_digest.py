@@ -1,18 +1,17 @@
 """Digests of what stages run and are given, so that a changed comment re-runs nothing.
 
-DVC runs a stage again when one of its dependencies changes. A dependency on the source files would
-re-run trainings for a corrected comment. So the stage ``code`` writes one small text file per
-stage, and the stages depend on these: one line per module that the stage imports, directly or not,
-with a hash of its syntax tree without docstrings. Comments and formatting are not in the tree.
+DVC runs a stage again when one of its dependencies changes. A dependency on the source files would re-run trainings for
+a corrected comment. So the stage ``code`` writes one small text file per stage, and the stages depend on these: one
+line per module that the stage imports, directly or not, with a hash of its syntax tree without docstrings. Comments and
+formatting are not in the tree.
 
-Weights files are optional, which a dependency cannot be: there is one more file per network and
-variant, with the hashes of those that params.yaml names.
+Weights files are optional, which a dependency cannot be: there is one more file per network and variant, with the
+hashes of those that params.yaml names.
 """
-
-from __future__ import annotations
 
 import ast
 import hashlib
+import itertools
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -23,11 +22,11 @@ from meta_ood.data.files import file_hash
 PACKAGE = Path(__file__).parents[1]
 WEIGHTS = Path("data/weights")
 
-EXCLUDED = ("meta_ood", "meta_ood.config", "meta_ood.data.context")
-"""Not followed: the package's list of names; values that DVC knows as params; facts about the
-machine, which must not change a result.
-"""
-
+# Not followed: the package's list of names; values that DVC knows as params; facts about the machine, which must not
+# change a result.
+_EXCLUDED = re.compile(r"meta_ood(\.config(\..+)?|\.data\.context)?")
+# What a package runs besides its Python modules: kernels, headers, tables, templates.
+_OTHER_CODE = (".pyx", ".h", ".csv", ".j2", ".css", ".js")
 _C_COMMENT = re.compile(r"/\*.*?\*/|//[^\n]*", re.DOTALL)
 
 
@@ -43,16 +42,12 @@ def stage_digest(stage: str) -> str:
     followed = set(queue)
     while queue:
         path = _module_file(queue.pop())
-        files.add(path)
-        files.update(_compiled_and_data(path.parent))
-        for name in _imports(path):
-            if name not in followed and not any(
-                name == skipped or (skipped != "meta_ood" and name.startswith(f"{skipped}.")) for skipped in EXCLUDED
-            ):
-                followed.add(name)
-                queue.append(name)
-    ordered = sorted(path.relative_to(PACKAGE).as_posix() for path in files)
-    return "".join(f"{_file_hash(PACKAGE / name)}  {name}\n" for name in ordered)
+        files |= {path, *(other for other in path.parent.rglob("*") if other.suffix in _OTHER_CODE)}
+        new = {name for name in _imports(path) if not _EXCLUDED.fullmatch(name)} - followed
+        followed |= new
+        queue += new
+    names = sorted(path.relative_to(PACKAGE).as_posix() for path in files)
+    return "".join(f"{_code_hash(PACKAGE / name)}  {name}\n" for name in names)
 
 
 def weights_digests(weights: Mapping[Any, str]) -> dict[str, str]:
@@ -64,22 +59,17 @@ def weights_digests(weights: Mapping[Any, str]) -> dict[str, str]:
     Raises:
         ValueError: If a file is not below data/weights, where DVC sees that it changes.
     """
-    # pretrain reads the first two, train the last
-    kinds = {"baseline": ("baseline", "backbone"), "ood_trained": ("ood_trained",)}
+    lines = {}
     for kind, name in weights.items():
-        if Path(name).parts[:2] != WEIGHTS.parts or ".." in Path(name).parts:
+        path = Path(name)
+        if path.parts[:2] != WEIGHTS.parts or ".." in path.parts:
             raise ValueError(
                 f"{kind}: {name} is not below {WEIGHTS}, where DVC sees that a file changes: copy or link it there"
             )
-    return {
-        variant: "".join(
-            f"{file_hash(Path(weights[kind])) if Path(weights[kind]).is_file() else 'missing'}"
-            f"  {kind}  {weights[kind]}\n"
-            for kind in read
-            if kind in weights
-        )
-        for variant, read in kinds.items()
-    }
+        lines[kind] = f"{file_hash(path) if path.is_file() else 'missing'}  {kind}  {name}\n"
+    # pretrain reads the first two, train the last; "none", as DVC warns of empty files
+    read = {"baseline": ("baseline", "backbone"), "ood_trained": ("ood_trained",)}
+    return {variant: "".join(lines.get(k, "") for k in kinds) or "none\n" for variant, kinds in read.items()}
 
 
 def _module_file(name: str) -> Path:
@@ -96,26 +86,23 @@ def _imports(path: Path) -> Iterator[str]:
         elif isinstance(node, ast.ImportFrom) and node.module:
             names = [f"{node.module}.{alias.name}" for alias in node.names]
         for name in names:
-            parts = name.split(".")
-            if parts[0] != "meta_ood":
-                continue
-            for end in range(1, len(parts) + 1):
-                module = ".".join(parts[:end])
-                if _module_file(module).is_file():
-                    yield module
+            if name.split(".")[0] == "meta_ood":
+                # a, a.b, a.b.c; the last may be a name in a module
+                parents = itertools.accumulate(name.split("."), "{}.{}".format)
+                yield from (module for module in parents if _module_file(module).is_file())
 
 
-def _compiled_and_data(folder: Path) -> Iterator[Path]:
-    """Yield what a package runs besides its Python modules: kernels, headers, tables, templates."""
-    for path in folder.rglob("*"):
-        if path.suffix in (".pyx", ".h", ".csv", ".j2", ".css", ".js"):
-            yield path
-
-
-def _file_hash(path: Path) -> str:
+def _code_hash(path: Path) -> str:
+    """Return the md5 of a file without what changes no result: comments, docstrings, blank lines."""
     text = path.read_text(encoding="utf-8")
     if path.suffix == ".py":
-        text = _without_docstrings(text)
+        tree = ast.parse(text)
+        # a constant that stands alone as a statement is a docstring
+        for node in ast.walk(tree):
+            if isinstance(body := getattr(node, "body", None), list):
+                kept = [c for c in body if not (isinstance(c, ast.Expr) and isinstance(c.value, ast.Constant))]
+                node.body = kept  # type: ignore[attr-defined]
+        text = ast.dump(tree)
     elif path.suffix == ".pyx":
         # Cython has no public syntax tree: whole-line comments and blank lines are left out
         lines = [line.rstrip() for line in text.splitlines()]
@@ -123,15 +110,3 @@ def _file_hash(path: Path) -> str:
     elif path.suffix == ".h":
         text = "\n".join(line.strip() for line in _C_COMMENT.sub("", text).splitlines() if line)
     return hashlib.md5(text.encode(), usedforsecurity=False).hexdigest()
-
-
-def _without_docstrings(text: str) -> str:
-    """Return the dumped syntax tree of a module, texts that stand alone as a statement left out."""
-    tree = ast.parse(text)
-    for node in ast.walk(tree):
-        body = getattr(node, "body", None)
-        if isinstance(body, list):
-            node.body = [  # type: ignore[attr-defined]
-                child for child in body if not (isinstance(child, ast.Expr) and isinstance(child.value, ast.Constant))
-            ]
-    return ast.dump(tree)

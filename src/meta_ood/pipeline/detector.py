@@ -1,7 +1,5 @@
 """Stage `detector`: weights and meta classifier of one network as one self-contained folder."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from meta_ood.config import Params

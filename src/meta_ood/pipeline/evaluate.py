@@ -1,7 +1,5 @@
 """Stage `evaluate`: metrics, curves and pictures of one network and variant on one dataset."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from meta_ood import evaluation

@@ -1,7 +1,5 @@
 """Stage `infer`: every frame of a dataset through a network, one HDF5 file per frame."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from meta_ood.config import Params

@@ -1,20 +1,20 @@
-"""The one reader of dvc.lock: which stage made a path, from what, with which parameters."""
-
-from __future__ import annotations
+"""The one reader of dvc.lock: which stage made a path, from what, with which parameters; and its repair."""
 
 import hashlib
 import itertools
 import re
 import shlex
+import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from meta_ood.config import read_yaml
-from meta_ood.data.files import file_hash
+from meta_ood.data.files import file_hash, read_json, write_bytes
 from meta_ood.pipeline.paths import STAGES
 
+LOCK, RWLOCK = Path("dvc.lock"), Path(".dvc/tmp/rwlock")
 _MD5 = re.compile(r"[0-9a-f]{32}(\.dir)?")
 
 
@@ -38,11 +38,11 @@ class LockedStage:
     params: dict[str, Any]
 
 
-def read(path: Path = Path("dvc.lock")) -> dict[str, LockedStage]:
+def read(path: Path = LOCK) -> dict[str, LockedStage]:
     """Return all instances in a dvc.lock by their names; none without the file.
 
     Raises:
-        ValueError: If the file is empty or cut off, as a killed `dvc` leaves it; says how to mend it.
+        ValueError: If the file is empty or cut off, as a killed `dvc` leaves it.
     """
     if not path.is_file():
         return {}
@@ -80,10 +80,8 @@ def _locked_stage(name: str, entry: Mapping[str, Any]) -> LockedStage:
 
 def owner(locked: Mapping[str, LockedStage], path: str) -> LockedStage | None:
     """Return the instance that made `path`, or a folder above it."""
-    for instance in locked.values():
-        if any(path == out or path.startswith(f"{out}/") for out in instance.outs):
-            return instance
-    return None
+    above = {path, *(parent.as_posix() for parent in Path(path).parents)}
+    return next((instance for instance in locked.values() if above & instance.outs.keys()), None)
 
 
 def outputs(locked: Mapping[str, LockedStage]) -> dict[str, str]:
@@ -133,6 +131,37 @@ def flat(values: Any, key: str = "") -> dict[str, Any]:
     """
     if not isinstance(values, Mapping) or not values:
         return {key: values} if key else {}
-    return {
-        k: v for name, value in values.items() for k, v in flat(value, f"{key}.{name}" if key else str(name)).items()
-    }
+    found: dict[str, Any] = {}
+    for name, value in values.items():
+        found |= flat(value, f"{key}.{name}" if key else str(name))
+    return found
+
+
+def repair() -> list[str]:
+    """Repair what a killed ``dvc``, a full disk or a power cut left empty or cut off; return a line per repaired file.
+
+    The files are those of the repository in the current folder; no other ``dvc`` may run.
+    """
+    lines = []
+    try:
+        read()
+    except ValueError:
+        LOCK.replace(f"{LOCK}.damaged")
+        committed = subprocess.run(["git", "show", f"HEAD:./{LOCK}"], capture_output=True, check=False)
+        kept = "dvc repro writes a new one"
+        if committed.returncode == 0:
+            write_bytes(LOCK, committed.stdout)
+            kept = "the committed one is in its place"
+        lines.append(f"{LOCK} was cut off and is {LOCK}.damaged now; {kept}")
+    # it only says which dvc processes run now; DVC cannot read it when it is empty
+    if RWLOCK.is_file() and not _is_json_object(RWLOCK):
+        RWLOCK.unlink()
+        lines.append(f"{RWLOCK} was cut off and is removed")
+    return lines
+
+
+def _is_json_object(path: Path) -> bool:
+    try:
+        return isinstance(read_json(path), dict)
+    except ValueError:
+        return False

@@ -1,7 +1,5 @@
 """Stage `meta`: table of segments -> meta classifier, out-of-fold probabilities, their quality."""
 
-from __future__ import annotations
-
 import logging
 from dataclasses import replace
 from pathlib import Path

@@ -4,24 +4,20 @@ The keys of a stage's inputs and outputs are the keyword arguments of its functi
 outs of dvc.yaml (``tests/pipeline/test_pipeline.py`` holds the three together).
 """
 
-from __future__ import annotations
-
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from meta_ood.config import VARIANTS, Params, stage_values
 from meta_ood.data.registry import lookup
+
+_CELL = ("network", "variant", "dataset")
 
 STAGES: dict[str, tuple[str, ...]] = {
     "synthesize": (),
     "prepare": ("dataset",),
     "pretrain": ("network",),
     "train": ("network",),
-    "infer": ("network", "variant", "dataset"),
-    "segments": ("network", "variant", "dataset"),
-    "meta": ("network", "variant", "dataset"),
-    "evaluate": ("network", "variant", "dataset"),
+    **dict.fromkeys(("infer", "segments", "meta", "evaluate"), _CELL),
     "detector": ("network", "variant"),
     "report": (),
 }
@@ -30,9 +26,46 @@ STAGES: dict[str, tuple[str, ...]] = {
 DATA = Path("data")
 DEMO = DATA / "raw" / "demo"
 
+# Name -> path. In braces: the instance's keys, its dataset's root, the datasets of the roles, detector.meta_from.
+_PREPARED = "data/prepare/{dataset}"
+_BASELINE, _TRAINED = "data/networks/{network}/baseline", "data/networks/{network}/ood_trained"
+_WEIGHTS = "data/networks/{network}/{variant}.safetensors"
+_PREDICTIONS = "data/infer/{network}/{variant}/{dataset}"
+_SEGMENTS = "data/segments/{network}/{variant}/{dataset}.h5"
+_META = "data/meta/{network}/{variant}/{dataset}"
+_EVALUATION = "data/evaluate/{network}/{variant}/{dataset}"
+_STREETS = {"training": "data/prepare/{training}", "validation": "data/prepare/{validation}"}
 
-@dataclass(frozen=True)
-class StagePaths:
+_INPUTS: dict[str, dict[str, str]] = {
+    "synthesize": {},
+    "prepare": {"root": "{root}"},
+    "pretrain": _STREETS,
+    "train": {**_STREETS, "proxies": "data/prepare/{proxies}", "baseline": f"{_BASELINE}.safetensors"},
+    "infer": {"prepared": _PREPARED, "weights": _WEIGHTS},
+    "segments": {"prepared": _PREPARED, "predictions": _PREDICTIONS},
+    "meta": {"segments": _SEGMENTS},
+    "evaluate": {"prepared": _PREPARED, "predictions": _PREDICTIONS, "segments": _SEGMENTS, "meta": _META},
+    "detector": {"weights": _WEIGHTS, "meta": "data/meta/{network}/{variant}/{meta_from}"},
+    "report": {"evaluation": "data/evaluate"},
+}
+_OUTPUTS: dict[str, dict[str, str]] = {
+    "synthesize": {name: f"{DEMO}/{name}" for name in ("cityscapes", "coco", "lost_and_found", "fishyscapes")},
+    "prepare": {"prepared": _PREPARED},
+    "pretrain": {"weights": f"{_BASELINE}.safetensors", "metrics": f"{_BASELINE}.json"},
+    "train": {"weights": f"{_TRAINED}.safetensors", "metrics": f"{_TRAINED}.json"},
+    "infer": {"predictions": _PREDICTIONS},
+    "segments": {"segments": _SEGMENTS},
+    "meta": {"meta": _META},
+    "evaluate": {
+        **{name: f"{_EVALUATION}/{name}.json" for name in ("metrics", "summary")},
+        **{name: f"{_EVALUATION}/{name}" for name in ("curves", "pictures")},
+    },
+    "detector": {"detector": "data/detectors/{network}/{variant}"},
+    "report": {"report": "data/report"},
+}
+
+
+class StagePaths(NamedTuple):
     """A stage's inputs and outputs by keyword, relative to the repository's root."""
 
     inputs: dict[str, Path]
@@ -47,20 +80,20 @@ def stage_paths(
     Raises:
         ValueError: If the stage or a name is unknown, or a key that the stage needs is empty.
     """
-    keys = {"network": network, "variant": variant, "dataset": dataset}
+    names = {"network": network, "variant": variant, "dataset": dataset}
     for key in lookup("stage", STAGES, stage):
-        if not keys[key]:
+        if not names[key]:
             raise ValueError(f"stage {stage} needs --{key}")
     # names before files: a wrong name is not answered with a missing file
     if network:
         params.network_params(network)
     if variant:
         lookup("variant", dict.fromkeys(VARIANTS), variant)
-    if dataset:
-        params.dataset_params(dataset)
-    paths = _stage_paths(stage, params, network, variant, dataset)
-    moved = {name: out / path.relative_to(DATA) for name, path in paths.outputs.items()}
-    return StagePaths(paths.inputs, moved)
+    names["root"] = params.dataset_params(dataset).root if dataset else ""
+    names |= {**dict(params.roles), "meta_from": params.detector.meta_from}
+    inputs = {name: Path(path.format_map(names)) for name, path in _INPUTS[stage].items()}
+    outputs = {name: out / Path(path.format_map(names)).relative_to(DATA) for name, path in _OUTPUTS[stage].items()}
+    return StagePaths(inputs, outputs)
 
 
 def setting_of(params: Params, stage: str, network: str = "", variant: str = "", dataset: str = "") -> dict[str, Any]:
@@ -68,80 +101,21 @@ def setting_of(params: Params, stage: str, network: str = "", variant: str = "",
 
     Runs with equal settings are repetitions: they differ in the seed, or not at all. The baseline does not depend on
     the train section.
-
-    Examples:
-        >>> from meta_ood.config import load
-        >>> params = load(Path("params.yaml"))
-        >>> cell = {"network": "dualgcn_mini", "dataset": "lost_and_found"}
-        >>> "train.ood_weight" in setting_of(params, "evaluate", variant="ood_trained", **cell)
-        True
-        >>> "train.ood_weight" in setting_of(params, "evaluate", variant="baseline", **cell)
-        False
     """
-    values: dict[str, Any] = {}
     before = list(STAGES)[: list(STAGES).index(stage)] if network else []
+    used = [params.roles.training, params.roles.validation]
     if stage == "detector":
         before.remove("evaluate")
         dataset = params.detector.meta_from
-    used = [params.roles.training, params.roles.validation]
     if variant == "baseline" or stage == "pretrain":
         before = [name for name in before if name != "train"]
     else:
         used.append(params.roles.proxies)
+    values: dict[str, Any] = {}
     for name in before:
-        for data in [*used, dataset] if name == "prepare" else [dataset]:
-            if name != "prepare" or data:
-                values |= stage_values(params, name, network, variant, data)
+        # training has its own datasets
+        for data in filter(None, [*used, dataset]) if name == "prepare" else [dataset]:
+            values |= stage_values(params, name, network, variant, data)
     values |= stage_values(params, stage, network, variant, dataset)
     values.pop("seed", None)
     return values
-
-
-def _stage_paths(stage: str, params: Params, network: str, variant: str, dataset: str) -> StagePaths:
-    cell = Path(network, variant, dataset)
-    prepared = DATA / "prepare" / dataset
-    roles = {role: DATA / "prepare" / name for role, name in params.roles}
-    networks = DATA / "networks" / network
-    weights = networks / f"{variant}.safetensors"
-    predictions = DATA / "infer" / cell
-    segments = DATA / "segments" / network / variant / f"{dataset}.h5"
-    meta, evaluation = DATA / "meta" / cell, DATA / "evaluate" / cell
-
-    if stage == "synthesize":
-        names = ("cityscapes", "coco", "lost_and_found", "fishyscapes")
-        return StagePaths({}, {name: DEMO / name for name in names})
-    if stage == "prepare":
-        root = Path(params.dataset_params(dataset).root)
-        return StagePaths({"root": root}, {"prepared": prepared})
-    if stage == "pretrain":
-        return StagePaths(
-            {role: roles[role] for role in ("training", "validation")},
-            {"weights": networks / "baseline.safetensors", "metrics": networks / "baseline.json"},
-        )
-    if stage == "train":
-        made = {"weights": "ood_trained.safetensors", "metrics": "ood_trained.json"}
-        return StagePaths(
-            {**roles, "baseline": networks / "baseline.safetensors"},
-            {key: networks / name for key, name in made.items()},
-        )
-    if stage == "infer":
-        return StagePaths({"prepared": prepared, "weights": weights}, {"predictions": predictions})
-    if stage == "segments":
-        inputs = {"prepared": prepared, "predictions": predictions}
-        return StagePaths(inputs, {"segments": segments})
-    if stage == "meta":
-        return StagePaths({"segments": segments}, {"meta": meta})
-    if stage == "evaluate":
-        return StagePaths(
-            {"prepared": prepared, "predictions": predictions, "segments": segments, "meta": meta},
-            {
-                "metrics": evaluation / "metrics.json",
-                "summary": evaluation / "summary.json",
-                "curves": evaluation / "curves",
-                "pictures": evaluation / "pictures",
-            },
-        )
-    if stage == "detector":
-        fitted = DATA / "meta" / network / variant / params.detector.meta_from
-        return StagePaths({"weights": weights, "meta": fitted}, {"detector": DATA / "detectors" / network / variant})
-    return StagePaths({"evaluation": DATA / "evaluate"}, {"report": DATA / "report"})

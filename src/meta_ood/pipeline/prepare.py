@@ -1,7 +1,5 @@
 """Stage `prepare`: a raw dataset -> frames.csv and one encoded target per frame."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from meta_ood.config import Params

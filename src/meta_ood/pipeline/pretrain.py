@@ -1,7 +1,5 @@
 """Stage `pretrain`: a street network of known classes, trained from scratch or imported."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Stage `report`: all evaluations as one page, and as a table in CSV, Markdown and text."""
 
-from __future__ import annotations
-
 import logging
 from pathlib import Path
 

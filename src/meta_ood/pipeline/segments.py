@@ -1,7 +1,5 @@
 """Stage `segments`: predictions -> one table of OoD segments, true components and overlaps."""
 
-from __future__ import annotations
-
 import shutil
 import threading
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """Stage `synthesize`: the demo world, four miniature datasets in the real layouts."""
 
-from __future__ import annotations
-
 import shutil
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Stage `train`: OoD training of the baseline with proxies (docs/method.md)."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from meta_ood.config import Params
