@@ -1,7 +1,5 @@
 """Compare evaluations: in pairs over the same scenes, over seeds, and gain against cost."""
 
-from __future__ import annotations
-
 import csv
 import io
 import logging
@@ -11,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
+from statistics import fmean, stdev
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -26,9 +25,6 @@ from meta_ood.report.results import Evaluation, Floats, Key, Pair, read_evaluati
 logger = logging.getLogger(__name__)
 
 Tone = Literal["better", "worse", "unchanged"]
-
-# smaller changes are called none: half a unit of the last printed digit
-_UNCHANGED = {"percent": 0.0005, "count": 0.5}
 
 
 @dataclass(frozen=True)
@@ -50,7 +46,8 @@ class Difference:
     def tone(self) -> Tone:
         """Whether the change is an improvement."""
         gain = self.metric.gain(self.before, self.after) or 0.0
-        if abs(gain) < _UNCHANGED[self.metric.unit]:
+        # smaller changes are called none: half a unit of the last printed digit
+        if abs(gain) < {"percent": 0.0005, "count": 0.5}[self.metric.unit]:
             return "unchanged"
         return "better" if gain > 0 else "worse"
 
@@ -65,15 +62,8 @@ class Difference:
         return self.low <= 0 <= self.high and self.tone != "unchanged"
 
     def signed(self, value: float) -> str:
-        """Return a change with its sign, a true minus, in points or segments.
-
-        Examples:
-            >>> auroc = Difference(METRICS["auroc"], 0.5, 0.6)
-            >>> auroc.signed(-0.0123), auroc.signed(0.00001)
-            ('−1.2', '±0.0')
-        """
-        is_percent = self.metric.unit == "percent"
-        text = f"{100 * value:+.1f}" if is_percent else f"{value:+.0f}"
+        """Return a change with its sign, a true minus, in points or segments; ``±0.0`` where it rounds to none."""
+        text = f"{100 * value:+.1f}" if self.metric.unit == "percent" else f"{value:+.0f}"
         return text.replace("-", "−") if text.strip("+-0.") else "±" + text[1:]
 
 
@@ -102,14 +92,12 @@ def difference(key: str, *pairs: Pair) -> Difference | None:
 
 def _replicates_of_change(before: Evaluation, after: Evaluation, key: str) -> Floats:
     """Return one change per replicate; empty if the replicates cannot be paired."""
-    columns = [one.curves.get("bootstrap", {}).get(key, np.empty(0)) for one in (before, after)]
-    first, second = columns
+    first, second = (one.curves.get("bootstrap", {}).get(key, np.empty(0)) for one in (before, after))
     if len(first) == len(second):
         return second - first
     if len(first) and len(second):
-        names = "/".join(before.key), "/".join(after.key)
         text = "%s has %d replicates, %s %d: evaluate both with the same evaluate.bootstrap"
-        logger.warning(text, names[0], len(first), names[1], len(second))
+        logger.warning(text, "/".join(before.key), len(first), "/".join(after.key), len(second))
     return np.empty(0)
 
 
@@ -119,18 +107,17 @@ def pairs_text(evaluations: Mapping[Key, Evaluation]) -> str:
     Comparable are two variants of one network, and two networks of one variant, on one dataset.
     """
     order = sorted(evaluations.values(), key=lambda one: (one.dataset, one.network, one.variant))
-    pairs = [
-        (a, b)
-        for a, b in combinations(order, 2)
-        if a.dataset == b.dataset and (a.network == b.network) != (a.variant == b.variant)
-    ]
+    pairs = [(a, b) for a, b in combinations(order, 2) if a.dataset == b.dataset]
     blocks = []
+    # of each dataset, pairs of variants come before pairs of networks
     for a, b in sorted(pairs, key=lambda p: (p[0].dataset, p[0].network != p[1].network)):
+        if (a.network == b.network) == (a.variant == b.variant):
+            continue
         rows = []
-        for d in (difference(key, (a, b)) for key in METRICS):
-            if d is not None:
+        for key in METRICS:
+            if d := difference(key, (a, b)):
                 ends = f"[{_short(d.low)}, {_short(d.high)}]" if d.has_interval else ""
-                rows.append([d.metric.key, *map(_short, (d.before, d.after, d.change)), ends])
+                rows.append([key, *map(_short, (d.before, d.after, d.change)), ends])
         table = text_table(["", "before", "after", "change", "95 % interval over scenes"], rows)
         blocks.append(f"{b.dataset}: {a.network} {a.variant} -> {b.network} {b.variant}\n{table}")
     return "\n\n".join(blocks)
@@ -164,18 +151,17 @@ def thresholds_text(root: Path, dataset: str) -> str:
         ValueError: If there is no evaluation of the dataset below `root`, if a threshold there was given instead of
             chosen, or the dataset has no OoD pixels.
     """
-    networks: dict[str, list[str]] = {}
+    datasets: dict[str, list[Evaluation]] = {}
     for one in read_evaluations(root).values():
-        if one.dataset == dataset:
-            of_score = one.section("component", "of_score")
-            if not of_score.get("threshold_is_oracle"):
-                path = root.joinpath(*one.key, "metrics.json")
-                raise ValueError(f"{path}: no threshold was chosen on this set")
-            text = f"{one.variant}: {of_score['threshold']:.9g}"
-            networks.setdefault(one.network, []).append(text)
-    if not networks:
-        known = known_names(dataset, {one.dataset for one in read_evaluations(root).values()})
-        raise ValueError(f"{root}: no evaluation of dataset {dataset!r}; {known}")
+        datasets.setdefault(one.dataset, []).append(one)
+    if dataset not in datasets:
+        raise ValueError(f"{root}: no evaluation of dataset {dataset!r}; {known_names(dataset, datasets)}")
+    networks: dict[str, list[str]] = {}
+    for one in datasets[dataset]:
+        of_score = one.section("component", "of_score")
+        if not of_score.get("threshold_is_oracle"):
+            raise ValueError(f"{root.joinpath(*one.key, 'metrics.json')}: no threshold was chosen on this set")
+        networks.setdefault(one.network, []).append(f"{one.variant}: {of_score['threshold']:.9g}")
     lines = ["evaluate:", f"  component_thresholds:       # best F1 on {dataset}"]
     return "\n".join(lines + [f"    {n}: {{{', '.join(t)}}}" for n, t in networks.items()])
 
@@ -220,20 +206,12 @@ class Setting:
         return ", ".join(f"{k.split('.')[-1]} {v}" for k, v in self.parameters) or "one setting"
 
     def spread(self, key: Key, metric: str) -> Spread | None:
-        """Return mean and spread of a metric; None if no seed has it.
-
-        Examples:
-            >>> key = ("mini", "baseline", "fs")
-            >>> s = Setting((), {key: {"auroc": (0.5, 0.7)}}).spread(key, "auroc")
-            >>> s.mean, round(s.deviation, 4), s.low, s.high, s.n
-            (0.6, 0.1414, 0.5, 0.7, 2)
-        """
-        values = np.array(self.values.get(key, {}).get(metric, ()))
-        if not values.size:
+        """Return mean and spread of a metric; None if no seed has it."""
+        values = self.values.get(key, {}).get(metric)
+        if not values:
             return None
-        deviation = float(values.std(ddof=1)) if values.size > 1 else math.nan
-        extremes = float(values.min()), float(values.max())
-        return Spread(float(values.mean()), deviation, *extremes, values.size)
+        deviation = stdev(values) if len(values) > 1 else math.nan
+        return Spread(float(np.mean(values)), deviation, min(values), max(values), len(values))
 
     def mean(self, key: Key, metric: str) -> float | None:
         """Return the mean of a metric over seeds; None if no seed has it."""
@@ -269,37 +247,33 @@ def group_by_setting(repetitions: Iterable[Repetition]) -> list[Setting]:
     return [Setting(parameters, values) for parameters, values in sorted(groups.items())]
 
 
-# the file was metrics.json in version 0.1
-_COLUMN = re.compile(rf"evaluate/([^/]+)/([^/]+)/([^/]+)/\w+\.json:({'|'.join(METRICS)})$")
-
-
 def read_experiments(text: str) -> list[Setting]:
-    r"""Read what ``dvc exp show --csv`` prints.
+    """Read what ``dvc exp show --csv`` prints.
 
     Its columns are parameters by their dotted key, metrics as
-    ``data/evaluate/<network>/<variant>/<dataset>/summary.json:<key>`` and hashes of files. The
-    workspace is left out if a commit or experiment has the same parameters, and so is what has not
-    run yet. Baselines do not depend on ``train``: those that differ in nothing else are one.
+    ``data/evaluate/<network>/<variant>/<dataset>/summary.json:<key>`` and hashes of files. The workspace is left out if
+    a commit or experiment has the same parameters, and so is what has not run yet. Baselines do not depend on
+    ``train``: those that differ in nothing else are one.
 
     Raises:
         ValueError: If there is no metric of an evaluation.
     """
     rows = list(csv.DictReader(io.StringIO(text)))
     columns = list(rows[0]) if rows else []
-    of_metrics = {c: match.groups() for c in columns if (match := _COLUMN.search(c))}
+    # the file was metrics.json in version 0.1
+    column = re.compile(rf"evaluate/([^/]+)/([^/]+)/([^/]+)/\w+\.json:({'|'.join(METRICS)})$")
+    of_metrics = {c: match.groups() for c in columns if (match := column.search(c))}
     if not of_metrics:
-        raise ValueError(
-            "no column like data/evaluate/NETWORK/VARIANT/DATASET/summary.json:auprc; expected "
-            "what 'dvc exp show --csv' prints"
-        )
+        place = "data/evaluate/NETWORK/VARIANT/DATASET/summary.json:auprc"
+        raise ValueError(f"no column like {place}; expected what 'dvc exp show --csv' prints")
     parameters = [c for c in columns if c.split(".")[0] in Params.model_fields]
     repetitions = []
     # the workspace last: of equal evaluations the first counts
     for row in sorted(rows, key=lambda row: row.get("rev") == "workspace"):
         metrics: dict[Key, dict[str, float | None]] = {}
-        for column, (network, variant, dataset, name) in of_metrics.items():
-            if row[column]:
-                metrics.setdefault((network, variant, dataset), {})[name] = float(row[column])
+        for title, (network, variant, dataset, name) in of_metrics.items():
+            if row[title]:
+                metrics.setdefault((network, variant, dataset), {})[name] = float(row[title])
         for key, values in metrics.items():
             used = [c for c in parameters if key[1] != "baseline" or not c.startswith("train.")]
             repetitions.append(Repetition(key, {c: row[c] or "" for c in used}, values))
@@ -313,11 +287,8 @@ def spreads_text(settings: Sequence[Setting]) -> str:
         found = [setting for setting in settings if key in setting.values]
         for setting in found:
             is_named = len(found) > 1 or setting.parameters
-            rows = [
-                [name, *map(_short, s[:4]), str(s.n)]
-                for name in METRICS
-                if (s := setting.spread(key, name)) is not None
-            ]
+            spreads = [(name, s) for name in METRICS if (s := setting.spread(key, name))]
+            rows = [[name, *map(_short, s[:4]), str(s.n)] for name, s in spreads]
             table = text_table(["", "mean", "sd", "lowest", "highest", "n"], rows)
             blocks.append(f"{' · '.join([*key, setting.name] if is_named else key)}\n{table}")
     return "\n\n".join(blocks)
@@ -338,7 +309,7 @@ class TradeOffPoint(NamedTuple):
     setting: Setting
     miou: float
     auprc: Spread
-    is_optimal: bool
+    is_optimal: bool = False
 
 
 class TradeOff(NamedTuple):
@@ -352,42 +323,27 @@ class TradeOff(NamedTuple):
 
 def trade_offs(settings: Sequence[Setting]) -> list[TradeOff]:
     """Return gain against cost for each network and dataset that has both."""
-    keys = [key for key in all_keys(settings) if key[1] == "ood_trained"]
     found = []
-    for network, variant, dataset in keys:
-        points = [
-            TradeOffPoint(setting, miou, auprc, is_optimal=False)
-            for setting in settings
-            if (auprc := setting.spread((network, variant, dataset), "auprc")) is not None
-            and (miou := _mean_miou(setting, network, variant)) is not None
-        ]
-        if points:
+    for network, variant, dataset in all_keys(settings):
+        points = [p for s in settings if (p := _point(s, network, variant, dataset))]
+        if variant == "ood_trained" and points:
             points.sort(key=lambda point: -point.auprc.mean)
             optimal = pareto_front(np.array([(p.miou, p.auprc.mean) for p in points]))
             points = [p._replace(is_optimal=bool(o)) for p, o in zip(points, optimal, strict=True)]
-            baselines = {
-                (miou, gain)
-                for setting in settings
-                if (gain := setting.mean((network, "baseline", dataset), "auprc")) is not None
-                and (miou := _mean_miou(setting, network, "baseline")) is not None
-            }
-            found.append(TradeOff(network, dataset, points, sorted(baselines)))
+            before = [p for s in settings if (p := _point(s, network, "baseline", dataset))]
+            found.append(TradeOff(network, dataset, points, sorted({(p.miou, p.auprc.mean) for p in before})))
     return found
 
 
-def _mean_miou(setting: Setting, network: str, variant: str) -> float | None:
+def _point(setting: Setting, network: str, variant: str, dataset: str) -> TradeOffPoint | None:
+    auprc = setting.spread((network, variant, dataset), "auprc")
     keys = [key for key in setting.values if key[:2] == (network, variant)]
-    means = [mean for key in keys if (mean := setting.mean(key, "miou")) is not None]
-    return sum(means) / len(means) if means else None
+    mious = [mean for key in keys if (mean := setting.mean(key, "miou")) is not None]
+    return TradeOffPoint(setting, fmean(mious), auprc) if auprc and mious else None
 
 
 def pareto_front(points: Floats) -> npt.NDArray[np.bool_]:
-    """Return which of ``(N, 2)`` points are Pareto-optimal; in both columns higher is better.
-
-    Examples:
-        >>> pareto_front(np.array([[1.0, 2.0], [2.0, 1.0], [0.5, 1.5]])).tolist()
-        [True, True, False]
-    """
+    """Return which of ``(N, 2)`` points are Pareto-optimal, ``(N,) bool``; in both columns higher is better."""
     # dominated: another point is at least as high in both and differs
     at_least = (points[None] >= points[:, None]).all(axis=2)
     different = (points[None] != points[:, None]).any(axis=2)
