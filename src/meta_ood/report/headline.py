@@ -4,18 +4,17 @@ Every comparison is of the baseline with the OoD-trained network, both with meta
 over the same datasets. Ordinary frames, those of datasets without OoD objects, stay apart.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
+
+import numpy as np
 
 from meta_ood.metrics.catalogue import METRICS
 from meta_ood.report.compare import Difference, Tone, difference
 from meta_ood.report.results import Evaluation, Pair, Results
 
-_FALSE = "segment_false_positives_after_meta"
-_MISSED = "segment_false_negatives_after_meta"
+_FALSE, _MISSED = "segment_false_positives_after_meta", "segment_false_negatives_after_meta"
 _NAMES = {_FALSE: "false segments", _MISSED: "missed objects"}
 
 
@@ -43,50 +42,41 @@ def summarise(results: Results) -> Headline:
     pairs = results.pairs
     with_objects = [pair for pair in pairs if pair[1].has_ood_objects]
     ordinary = [pair for pair in pairs if not pair[1].has_ood_objects]
-    trained = [after for _, after in with_objects]
+    names = ", ".join(dict.fromkeys(after.dataset for _, after in ordinary))
     tiles = [
         *(_mean_tile(key, pairs) for key in ("auroc", "fpr95", "auprc", "miou")),
         _count_tile(_MISSED, "missed objects", with_objects, "components"),
         _count_tile(_FALSE, "false segments per frame", with_objects, "frames"),
         _count_tile(_FALSE, "false segments per ordinary frame", ordinary, "frames"),
     ]
-    alike = "OoD-trained against baseline, both with meta classification"
-    names = ", ".join(dict.fromkeys(after.dataset for _, after in ordinary))
     sentences = [
         *(_directions(key, pairs) for key in ("auroc", "auprc", "fpr95", "miou")),
-        _of_meta_classification(trained or [o for o in results.ordered if o.has_ood_objects]),
-        _counts(alike, (_FALSE, _MISSED), with_objects),
+        _of_meta_classification(
+            [after for _, after in with_objects] or [one for one in results.ordered if one.has_ood_objects]
+        ),
+        _counts("OoD-trained against baseline, both with meta classification", (_FALSE, _MISSED), with_objects),
         _counts(f"On frames without OoD objects ({names})", (_FALSE,), ordinary),
     ]
-    return Headline(
-        _title(pairs, bool(results.evaluations)),
-        [sentence for sentence in sentences if sentence],
-        [tile for tile in tiles if tile],
-        _worse(pairs),
-    )
+    title = _title(pairs) if results.evaluations else "There are no results yet."
+    return Headline(title, [*filter(None, sentences)], [*filter(None, tiles)], _worse(pairs))
 
 
-def _title(pairs: Sequence[Pair], is_any: bool) -> str:
+def _title(pairs: Sequence[Pair]) -> str:
     changes = [d for key in ("auprc", "fpr95") if (d := difference(key, *pairs))]
     if not changes:
-        if not is_any:
-            return "There are no results yet."
         return "There is no pair of baseline and OoD-trained network to compare."
-    tones = {d.tone for d in changes} - {"unchanged"}
-    if not tones:
-        what = "OoD training hardly changed the detection of pixels"
-    elif len(tones) == 2:
-        what = "OoD training improved one metric of pixels and made another worse"
-    elif tones == {"better"}:
-        what = "OoD training improved the detection of pixels"
-    else:
-        what = "OoD training made the detection of pixels worse"
-    return f"{what}: {', '.join(map(_text, changes))}."
+    what = {
+        frozenset[Tone](): "hardly changed the detection of pixels",
+        frozenset({"better"}): "improved the detection of pixels",
+        frozenset({"worse"}): "made the detection of pixels worse",
+        frozenset({"better", "worse"}): "improved one metric of pixels and made another worse",
+    }[frozenset(d.tone for d in changes) - {"unchanged"}]
+    return f"OoD training {what}: {', '.join(map(_text, changes))}."
 
 
 def _text(d: Difference) -> str:
     """Return a change as text, say ``AUPRC 40.0 → 70.0 %, could be chance``."""
-    name, unit = _NAMES.get(d.metric.key, d.metric.name), " %" * (d.metric.unit == "percent")
+    name, unit = _NAMES.get(d.metric.key, d.metric.name), " %" if d.metric.unit == "percent" else ""
     return f"{name} {d.metric.text(d.before)} → {d.metric.text(d.after)}{unit}{_chance(d)}"
 
 
@@ -109,14 +99,10 @@ def _count_tile(key: str, name: str, pairs: Sequence[Pair], per: str) -> Tile | 
     total = sum(after.value(per) or 0 for _, after in pairs)
     if d is None or not total:
         return None
+    note = f"{d.before:.0f} → {d.after:.0f} in {total:.0f} {'objects' if per == 'components' else 'frames'}{_chance(d)}"
     if per == "components":
-        before, after = (f"{100 * value / total:.1f}" for value in (d.before, d.after))
-        after, unit = f"{after} %", "objects"
-    else:
-        before, after = (f"{value / total:.2f}" for value in (d.before, d.after))
-        unit = "frames"
-    note = f"{d.before:.0f} → {d.after:.0f} in {total:.0f} {unit}{_chance(d)}"
-    return Tile(name, before, after, note, d.tone)
+        return Tile(name, f"{100 * d.before / total:.1f}", f"{100 * d.after / total:.1f} %", note, d.tone)
+    return Tile(name, f"{d.before / total:.2f}", f"{d.after / total:.2f}", note, d.tone)
 
 
 def _directions(key: str, pairs: Sequence[Pair]) -> str:
@@ -125,19 +111,17 @@ def _directions(key: str, pairs: Sequence[Pair]) -> str:
     wanted, unwanted = ("rose", "fell") if METRICS[key].better == "higher" else ("fell", "rose")
     verbs: dict[Tone, str] = {"better": wanted, "worse": unwanted, "unchanged": "stayed"}
     parts = [f"{verb} in {counts[tone]}" for tone, verb in verbs.items() if counts[tone]]
-    if not parts:
-        return ""
-    return f"{METRICS[key].name} {', '.join(parts)} of {counts.total()} comparisons."
+    return f"{METRICS[key].name} {', '.join(parts)} of {counts.total()} comparisons." if parts else ""
 
 
 def _of_meta_classification(evaluations: Sequence[Evaluation]) -> str:
     """Return how segments changed by meta classification alone, summed over evaluations."""
-    keys = ("segment_false_positives", _FALSE, "segment_false_negatives", _MISSED)
-    rows = [[one.value(key) for key in (*keys, "true_segments_removed")] for one in evaluations]
-    known = [[value for value in row if value is not None] for row in rows if None not in row]
-    if not known or not sum(row[0] for row in known):
+    keys = ("segment_false_positives", _FALSE, "segment_false_negatives", _MISSED, "true_segments_removed")
+    rows = [[one.value(key) for key in keys] for one in evaluations]
+    known = np.array([row for row in rows if None not in row], int).reshape(-1, len(keys))
+    false, kept, missed_before, missed, lost = known.sum(axis=0)
+    if not false:
         return ""
-    false, kept, missed_before, missed, lost = (int(sum(column)) for column in zip(*known, strict=True))
     return (
         f"Meta classification removed {false - kept} of {false} false segments "
         f"({100 * (false - kept) / false:.0f} %) and {lost} true ones; "
