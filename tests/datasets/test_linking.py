@@ -24,6 +24,12 @@ def test_link_copies_nothing_and_may_be_repeated(tmp_path):
     assert (source / "leftImg8bit").is_dir()
 
 
+def test_a_link_given_as_the_root_stays(tmp_path):
+    (tmp_path / "source").mkdir()
+    link = linking.link("coco", tmp_path / "source", tmp_path / "raw")
+    assert linking.link("coco", link, tmp_path / "raw").resolve() == tmp_path / "source"
+
+
 def test_link_never_replaces_what_is_not_a_link(tmp_path):
     source = tmp_path / "source"
     source.mkdir()
@@ -43,8 +49,6 @@ def test_labels_and_images_of_two_places_become_one_root(tmp_path):
     assert (link / "leftImg8bit" / "test").is_dir()
     with pytest.raises(FileNotFoundError, match=r"leftImg8bit is no folder"):
         linking.link("x", labels, tmp_path / "raw", labels)
-    assert linking.needs_images("fishyscapes_static") == "Cityscapes"
-    assert linking.needs_images("cityscapes") == ""
 
 
 def test_a_known_entry_gets_another_root_and_nothing_else_changes():

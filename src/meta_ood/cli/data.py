@@ -125,8 +125,8 @@ def link(
     reader = next(iter(entries.values())).reader if entries else name
     if reader not in READERS:
         raise ValueError(f"unknown dataset {name!r}; {known_names(name, {*READERS, *params.datasets})}")
-    if linking.needs_images(reader) and images is None and not (root / "leftImg8bit").exists():
-        raise ValueError(f"{reader} has labels only: give the root of {linking.needs_images(reader)} as --images")
+    if reader in linking.NEEDS_IMAGES and images is None and not (root / "leftImg8bit").exists():
+        raise ValueError(f"{reader} has labels only: give the root of {linking.NEEDS_IMAGES[reader]} as --images")
     # 2. the link: where the entries say, unless that is the demo world or several places
     roots = {Path(d.root) for d in entries.values()}
     free = [r for r in roots if RAW in r.parents and r != DEMO and DEMO not in r.parents]

@@ -1,6 +1,6 @@
 """Audit of the OoD proxies: categories kept and dropped, areas, overlap with evaluation sets."""
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -77,38 +77,25 @@ def audit(root: Path, split: str, options: Mapping[str, Any], sample: int = 500)
         root, split, options: As an entry under ``datasets`` whose reader is ``coco``.
         sample: Number of proxies whose pixels are counted, evenly spread; 0 = all.
     """
-    # 1. annotations by (category, whether their image is kept)
+    # 1. images and annotations' shares of them by (category, whether the image is kept)
     frames = read("coco", root, split, options)
     kept = {frame.image.name for frame in frames}
     instances = read_instances(places(root, split, **options)[1])
     images = {image.id: image for image in instances.images}
-    counts: Counter[tuple[str, bool]] = Counter()
-    areas: defaultdict[tuple[str, bool], float] = defaultdict(float)
     holders: defaultdict[tuple[str, bool], set[int]] = defaultdict(set)
-    annotated = set()
+    areas: defaultdict[tuple[str, bool], list[float]] = defaultdict(list)
     for annotation in instances.read_annotations():
-        image = images.get(annotation["image_id"])
-        if image is None:
-            continue
-        key = instances.categories[annotation["category_id"]], image.file_name in kept
-        annotated.add(image.file_name)
-        counts[key] += 1
-        areas[key] += float(annotation.get("area") or 0) / (image.height * image.width)
-        holders[key].add(image.id)
-    categories = [
-        Category(
-            name,
-            len(holders[name, True]),
-            len(holders[name, False]),
-            counts[name, True],
-            counts[name, False],
-            areas[name, True],
-            areas[name, False],
-            EVALUATION.get(name, ""),
-        )
-        for name in instances.categories.values()
-    ]
+        if image := images.get(annotation["image_id"]):
+            key = instances.categories[annotation["category_id"]], image.file_name in kept
+            holders[key].add(image.id)
+            areas[key].append(float(annotation.get("area") or 0) / (image.height * image.width))
+    categories = []
+    for name in instances.categories.values():
+        yes, no = (name, True), (name, False)
+        counts = len(holders[yes]), len(holders[no]), len(areas[yes]), len(areas[no])
+        categories.append(Category(name, *counts, sum(areas[yes]), sum(areas[no]), EVALUATION.get(name, "")))
     categories.sort(key=lambda category: (-category.annotations_kept, category.name))
+    annotated = {number for (_, is_kept), numbers in holders.items() if is_kept for number in numbers}
 
     # 2. pixels without annotation, on a sample of the proxies
     chosen = frames if sample <= 0 else frames[:: max(1, -(-len(frames) // sample))]
@@ -118,25 +105,16 @@ def audit(root: Path, split: str, options: Mapping[str, Any], sample: int = 500)
         covered += int((target == OOD).sum())
         total += target.size
     unannotated = 1 - covered / total if total else 0.0
-    empty = len(kept - annotated)
-    return Audit(len(images), len(frames), empty, unannotated, len(chosen), tuple(categories))
+    return Audit(len(images), len(kept), len(kept) - len(annotated), unannotated, len(chosen), tuple(categories))
 
 
 def table(found: Audit) -> list[tuple[str, ...]]:
     """Return the categories as rows of text, the header first."""
-    header = ("category", "images", "dropped", "annotations", "area/image", "also in")
-    rows = [
-        (
-            c.name,
-            str(c.images_kept),
-            str(c.images_dropped),
-            str(c.annotations_kept),
-            f"{c.area_kept / c.images_kept:.1%}" if c.images_kept else "-",
-            c.evaluation,
-        )
-        for c in found.categories
-    ]
-    return [header, *rows]
+    rows: list[tuple[str, ...]] = [("category", "images", "dropped", "annotations", "area/image", "also in")]
+    for c in found.categories:
+        area = f"{c.area_kept / c.images_kept:.1%}" if c.images_kept else "-"
+        rows.append((c.name, str(c.images_kept), str(c.images_dropped), str(c.annotations_kept), area, c.evaluation))
+    return rows
 
 
 def write(found: Audit, folder: Path) -> None:
@@ -152,13 +130,11 @@ def _write_chart(found: Audit, path: Path) -> None:
     from matplotlib.figure import Figure  # takes half a second to import
 
     shown = found.categories[:40][::-1]  # the first one on top
-    names = [category.name for category in shown]
-    kept = [category.images_kept for category in shown]
-    dropped = [category.images_dropped for category in shown]
+    names, kept = [c.name for c in shown], [c.images_kept for c in shown]
     figure = Figure(figsize=(7.2, 1 + 0.2 * len(shown)), layout="constrained")
     axes = figure.subplots()
     axes.barh(names, kept, color="#0072b2", label="proxies")
-    axes.barh(names, dropped, left=kept, color="#bebebe", label="left out")
+    axes.barh(names, [c.images_dropped for c in shown], left=kept, color="#bebebe", label="left out")
     axes.set_xlabel("images")
     axes.set_title(f"{found.kept} of {found.images} images are proxies; red: in evaluation sets")
     for label, category in zip(axes.get_yticklabels(), shown, strict=True):

@@ -7,30 +7,26 @@ from typing import Any
 
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap
-from ruamel.yaml.representer import RoundTripRepresenter
 
 from meta_ood.data.files import read_text, write_text
 
-_LABELS_ALONE = {"fishyscapes_lost_and_found": "LostAndFound", "fishyscapes_static": "Cityscapes"}
-"""Reader -> the dataset whose images its labels belong to."""
+NEEDS_IMAGES = {"fishyscapes_lost_and_found": "LostAndFound", "fishyscapes_static": "Cityscapes"}
+"""Reader of labels alone -> the dataset whose images they belong to."""
 
 
 def link(name: str, source: Path, raw: Path, images: Path | None = None) -> Path:
-    """Link a dataset's root below `raw`; nothing is copied, nothing of it is changed.
+    """Link a dataset's root below `raw`, and return the link; nothing is copied, nothing of it is changed.
 
     Args:
         name: Path below `raw`, usually the reader's name.
         source: The dataset's root, wherever it is.
         raw: Usually ``data/raw``.
-        images: The root whose ``leftImg8bit`` the labels in `source` belong to, for the two Fishyscapes sets that
-            consist of labels alone: then a folder of links is made.
-
-    Returns:
-        The link.
+        images: The root whose ``leftImg8bit`` the labels in `source` belong to (see :data:`NEEDS_IMAGES`): then a
+            folder of links is made.
 
     Raises:
         FileNotFoundError: If `source` or the images are not there.
-        ValueError: If something else than a link to the same place is in the way.
+        ValueError: If something else than a link is in the way.
     """
     if not source.is_dir():
         raise FileNotFoundError(f"{source} is no folder")
@@ -61,42 +57,32 @@ def show_to_git(link_path: Path, raw: Path) -> None:
         write_text(ignored, "\n".join([*lines, *missing]) + "\n")
 
 
-def needs_images(reader: str) -> str:
-    """Return the dataset whose images a reader needs beside its labels, or nothing."""
-    return _LABELS_ALONE.get(reader, "")
-
-
 def _symlink(link_path: Path, source: Path) -> None:
-    source = source.absolute()
-    if link_path.is_symlink() and link_path.readlink() == source:
-        return
+    if link_path.absolute() == source.absolute():
+        return  # it would become a link to itself
     if link_path.is_symlink():
         link_path.unlink()  # an old link: the data behind it are not touched
     if link_path.exists():
         raise ValueError(f"{link_path} is in the way: it is no link; move it aside")
-    link_path.symlink_to(source, target_is_directory=source.is_dir())
+    link_path.symlink_to(source.absolute(), target_is_directory=source.is_dir())
 
 
 def enter(text: str, name: str, reader: str, root: str, split: str, options: Mapping[str, Any]) -> str:
-    r"""Enter a dataset in the text of a params file; comments and all else stay.
+    """Enter a dataset in the text of a params file; comments and all else stay.
 
     Where ``datasets`` has an entry of this name, only its root is changed.
 
     Raises:
         ValueError: If there is no section ``datasets``.
-
-    Examples:
-        >>> print(enter("datasets:\n  a:\n    root: x\nseed: 0\n", "a", "r", "y", "s", {}))
-        datasets:
-          a:
-            root: y
-        seed: 0
-        <BLANKLINE>
     """
     yaml = YAML()  # keeps comments, quotes and the order of keys
     yaml.indent(mapping=2, sequence=4, offset=2)
     yaml.preserve_quotes = True
     yaml.width = 4096  # breaks no line
+    # else null becomes nothing
+    yaml.representer.add_representer(
+        type(None), lambda representer, _: representer.represent_scalar("tag:yaml.org,2002:null", "null")
+    )
     values = yaml.load(text)
     datasets = values.get("datasets") if isinstance(values, dict) else None
     if not isinstance(datasets, CommentedMap):
@@ -110,10 +96,3 @@ def enter(text: str, name: str, reader: str, root: str, split: str, options: Map
     changed = io.StringIO()
     yaml.dump(values, changed)
     return changed.getvalue()
-
-
-def _represent_none(representer: RoundTripRepresenter, value: None) -> Any:
-    return representer.represent_scalar("tag:yaml.org,2002:null", "null")
-
-
-RoundTripRepresenter.add_representer(type(None), _represent_none)  # else null becomes nothing
