@@ -1,7 +1,5 @@
 """Networks: ``(N, 3, H, W)`` images in [0, 1] -> ``(N, C, h, w)`` logits at their own stride."""
 
-from __future__ import annotations
-
 import importlib
 from collections.abc import Callable
 from functools import partial

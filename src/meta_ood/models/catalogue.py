@@ -1,7 +1,5 @@
 """Size and cost of a network: parameters, operations, memory."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any

@@ -5,8 +5,6 @@ A file holds the network's state dict and one metadata entry, ``meta_ood``: JSON
 A file that does not fit completely is refused.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext

@@ -3,8 +3,6 @@
 Names, order and shapes of the parameters are the published ones (Zhu et al., CVPR 2019).
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The device that networks run on, and the precision of its matrix products."""
 
-from __future__ import annotations
-
 import os
 
 import torch

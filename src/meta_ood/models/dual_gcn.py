@@ -3,8 +3,6 @@
 Names, order and shapes of the parameters are the published ones.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Compare the entries of a weights file with a network's state dict before anything is loaded."""
 
-from __future__ import annotations
-
 from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice

@@ -1,7 +1,5 @@
 """Layers that all networks share: normalisation of the input, up-sampling, a convolution block."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch

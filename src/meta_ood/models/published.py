@@ -6,8 +6,6 @@ nothing and says nothing. Here a file goes through three steps, and nothing is w
 the network, and :mod:`~meta_ood.models.checkpoint` stores them as ours. From then on only our format is read.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path

@@ -14,8 +14,6 @@ This module therefore interprets the twenty-odd instructions that a state dict n
 Nothing here knows a network.
 """
 
-from __future__ import annotations
-
 import pickletools
 import struct
 import zipfile

@@ -1,7 +1,5 @@
 """torchvision's segmentation networks, at their own stride and without any download."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

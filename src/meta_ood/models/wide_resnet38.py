@@ -3,8 +3,6 @@
 Names, order and shapes of the parameters are the published ones (Wu, Shen & van den Hengel, 2016).
 """
 
-from __future__ import annotations
-
 from collections import OrderedDict
 from collections.abc import Sequence
 

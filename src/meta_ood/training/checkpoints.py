@@ -1,7 +1,5 @@
 """Training states on disk, and signals that end a training after the current step."""
 
-from __future__ import annotations
-
 import logging
 import shutil
 import signal

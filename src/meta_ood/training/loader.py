@@ -1,7 +1,5 @@
 """Training samples: the dataset, the mix of street frames and proxies, the batch loader."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 

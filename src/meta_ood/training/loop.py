@@ -1,7 +1,5 @@
 """The training loop, on Lightning Fabric, which runs it on a CPU, a GPU, or under torchrun."""
 
-from __future__ import annotations
-
 import copy
 import logging
 import math

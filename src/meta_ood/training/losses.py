@@ -10,8 +10,6 @@ the cache, and the gradient is the only large tensor: a quarter of the time and 
 (``benchmarks/training.py loss``). The tests compare it with autograd, finite differences and the published code.
 """
 
-from __future__ import annotations
-
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Optimizer, learning rate and weight averaging."""
 
-from __future__ import annotations
-
 import math
 
 import torch

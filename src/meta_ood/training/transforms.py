@@ -1,7 +1,5 @@
 """Augmentations of an image together with its target, each with random draws of its own."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """Quality of a network while it trains: mIoU of the known classes, AUROC of held-out proxies."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 
