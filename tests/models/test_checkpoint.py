@@ -155,7 +155,7 @@ def test_architecture_must_agree_with_params(tmp_path):
 
 
 def test_class_names_must_be_as_many_as_classes(tmp_path):
-    with pytest.raises(ValueError, match="2 names for 3 classes"):
+    with pytest.raises(ValueError, match="3 classes with 2 class_names"):
         write(tmp_path / "w", class_names=["a", "b"])
 
 

@@ -338,10 +338,14 @@ def claim(path):
 
 
 TENSOR = b"ctorch._utils\n_rebuild_tensor_v2\n((U\7storagectorch\nFloatStorage\nU\0010U\3cpuK\1tQ"
+NESTED = b")q\0" + b"h\0h\0\x86q\0" * 60  # 2^60 empty tuples, of which one is memo 0
 HOSTILE = {
-    "nested tuples as a key": pickled(b")q\0" + b"h\0h\0\x86q\0" * 60 + b"}h\0K\1s."),
+    "nested tuples as a key": pickled(NESTED + b"}h\0K\1s."),
+    "nested tuples as a storage's name": pickled(NESTED + b"(U\7storagectorch\nFloatStorage\nh\0U\3cpuK\1tQ."),
+    "nested tuples as a size": pickled(NESTED + NESTED.replace(b"\0", b"\1") + TENSOR + b"h\0h\1\x85)tR."),
+    "a number set in a huge view": pickled(TENSOR + b"K\0J\0\0\0\x1b\x85K\0\x85tRNK\1s."),
     "a call that allocates": pickled(b"ctorch\nFloatStorage\n(J\0\0\0\x1btR."),
-    "nested tuples in a call": pickled(b")q\0" + b"h\0h\0\x86q\0" * 60 + b"ccollections\nOrderedDict\n(h\0tR."),
+    "nested tuples in a call": pickled(NESTED + b"ccollections\nOrderedDict\n(h\0tR."),
     "a storage that is not there": claim,
     "a view beyond its storage": pickled(TENSOR + b"K\0J\0\0\0\x1b\x85K\1\x85tR."),
     "a negative stride": pickled(TENSOR + b"K\0K\2\x85J\xff\xff\xff\xff\x85tR."),

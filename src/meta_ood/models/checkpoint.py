@@ -1,12 +1,11 @@
 """Weights files of this package: safetensors with metadata, never a pickle.
 
 A file holds the network's state dict and one metadata entry, ``meta_ood``: JSON with at least the keys of
-:data:`REQUIRED`, and ``normalisation``, ``align_corners`` and ``output_stride``. The same network gives the same bytes.
-A file that does not fit completely is refused.
+``_REQUIRED``, and ``normalisation``, ``align_corners`` and ``output_stride``. The same network gives the same bytes.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -24,16 +23,9 @@ from meta_ood.models.pixels import Normalisation
 from meta_ood.models.torch_files import CheckpointError, Contents
 
 FORMAT = 1
-REQUIRED: dict[str, type] = {
-    "format": int,
-    "name": str,
-    "architecture": str,
-    "options": dict,
-    "num_classes": int,
-    "class_names": list,
-    "variant": str,
-}
-"""Keys that every file has, and the type of their values."""
+# Keys that every file has, and the type of their values.
+_REQUIRED: dict[str, type] = {"format": int, "name": str, "architecture": str, "options": dict}
+_REQUIRED |= {"num_classes": int, "class_names": list, "variant": str}
 _KEY = "meta_ood"
 # Bounds for files that others may have written: the largest published option is 4096 channels, and
 # the metadata of an imported network have 2 kB.
@@ -41,58 +33,35 @@ _LARGEST_OPTION = 10_000
 _LARGEST_METADATA = 1 << 20
 
 
-def save(
-    path: Path,
-    network: nn.Module,
-    *,
-    name: str,
-    architecture: str,
-    options: Mapping[str, Any],
-    num_classes: int,
-    class_names: Sequence[str],
-    variant: str,
-    **more: Any,
-) -> None:
+def save(path: Path, network: nn.Module, **metadata: Any) -> None:
     """Write a network's weights and what is needed to build it again, atomically.
 
     Args:
         path: Path of the file; its folder is made.
         network: Its state dict is written in its own dtypes.
-        name: The network's name in params.yaml.
-        architecture, options, num_classes: Arguments of :func:`meta_ood.models.build`.
-        class_names: C names.
-        variant: ``baseline`` or ``ood_trained``.
-        **more: Further metadata: any values that JSON can hold.
+        **metadata: Values that JSON can hold, with at least ``name`` (the network's in params.yaml), ``architecture``,
+            ``options`` and ``num_classes`` (arguments of :func:`meta_ood.models.build`), ``class_names`` (C of them)
+            and ``variant`` (``baseline`` or ``ood_trained``).
 
     Raises:
-        ValueError: If a tensor is not finite, or the number of class names is not `num_classes`.
+        CheckpointError: If a key is missing or of another type, or the number of class names is not ``num_classes``.
+        ValueError: If a tensor is not finite.
     """
-    if len(class_names) != num_classes:
-        raise ValueError(f"{path}: class_names has {len(class_names)} names for {num_classes} classes")
     normalisation = [m.describe() for m in network.modules() if isinstance(m, Normalisation)]
-    metadata = {
+    metadata |= {
         "format": FORMAT,
-        "name": name,
-        "architecture": architecture,
-        "options": dict(options),
-        "num_classes": num_classes,
-        "class_names": list(class_names),
-        "variant": variant,
+        "options": dict(metadata["options"]),
+        "class_names": list(metadata["class_names"]),
         "normalisation": normalisation[0] if normalisation else None,
         "align_corners": bool(network.align_corners),
         "output_stride": network.output_stride,
-        **more,
     }
+    _check(path, metadata)
     write(path, network.state_dict(), metadata)
 
 
 def write(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
-    """Write tensors and metadata atomically.
-
-    Raises:
-        ValueError: If a tensor is not finite; nothing is written then.
-        OSError: If the file cannot be written.
-    """
+    """Write tensors and metadata atomically; ValueError if a tensor is not finite, and nothing is written then."""
     own = {}
     storages: set[int] = set()
     for key, value in tensors.items():
@@ -109,11 +78,7 @@ def write(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]
 
 
 def read_metadata(path: Path) -> dict[str, Any]:
-    """Return the metadata of a weights file without reading its tensors.
-
-    Raises:
-        CheckpointError: If the file is missing, damaged, or was not written by :func:`save`.
-    """
+    """Return the metadata of a weights file; CheckpointError if :func:`save` did not write it, or it is damaged."""
     entries = _entries(path)
     if _KEY not in entries:
         raise CheckpointError(
@@ -133,9 +98,9 @@ def read_metadata(path: Path) -> dict[str, Any]:
 
 def _check(path: Path, metadata: Mapping[str, Any]) -> None:
     """Refuse metadata with missing or wrong values; files may come from elsewhere."""
-    if missing := [key for key in REQUIRED if key not in metadata]:
+    if missing := [key for key in _REQUIRED if key not in metadata]:
         raise CheckpointError(f"{path}: metadata without {', '.join(missing)}")
-    for key, kind in REQUIRED.items():
+    for key, kind in _REQUIRED.items():
         if not isinstance(metadata[key], kind):
             raise CheckpointError(f"{path}: metadata: {key} is {metadata[key]!r:.80}, expected {kind.__name__}")
     if metadata["format"] != FORMAT:
@@ -188,7 +153,7 @@ def load(path: Path, architecture: str | None = None) -> tuple[nn.Module, dict[s
     return network, metadata
 
 
-def looks_like_safetensors(path: Path) -> bool:
+def is_safetensors(path: Path) -> bool:
     """Return whether the name or the first bytes are those of a safetensors file."""
     with path.open("rb") as file:
         start = file.read(9)
@@ -196,11 +161,7 @@ def looks_like_safetensors(path: Path) -> bool:
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """Return the tensors of a safetensors file, mapped from it.
-
-    Raises:
-        CheckpointError: If the file is no safetensors file or damaged.
-    """
+    """Return the tensors of a safetensors file, mapped from it; CheckpointError if it is damaged."""
     try:
         return load_file(path)
     except Exception as error:
@@ -209,7 +170,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
 def own_metadata(path: Path) -> dict[str, Any]:
     """Return the metadata of a file of ours, and an empty dict for any other."""
-    if not looks_like_safetensors(path) or _KEY not in _entries(path):
+    if not is_safetensors(path) or _KEY not in _entries(path):
         return {}
     return read_metadata(path)
 

@@ -9,36 +9,24 @@ from torch import Tensor
 
 from meta_ood.models.torch_files import CheckpointError, Contents
 
-_COUNTER = "num_batches_tracked"
 _SHOWN = 6  # names per line of a report
 
 
 @dataclass(frozen=True)
 class MatchReport:
-    """The result of :func:`match`.
+    """The result of :func:`match`."""
 
-    Attributes:
-        source, layout, ignored: The file's path, its format in words, its entries beside the state dict.
-        prefix: What stood before all names and was removed.
-        matched: Names that fit.
-        missing, unexpected: Names that only the network has, and names that only the file has.
-        wrong: Name -> what the file holds and what the network expects.
-        zeroed: Missing ``num_batches_tracked`` that are set to 0 (files of PyTorch before 0.4.1).
-        dropped: Entries left out on purpose: a classifier's last layer.
-        hint: The likely reason of a mismatch, or "".
-    """
-
-    source: str
-    layout: str
-    ignored: tuple[str, ...]
-    prefix: str
-    matched: tuple[str, ...]
-    missing: tuple[str, ...]
-    unexpected: tuple[str, ...]
-    wrong: Mapping[str, str]
-    zeroed: tuple[str, ...]
-    dropped: tuple[str, ...]
-    hint: str
+    source: str  # the file's path
+    layout: str  # its format in words
+    ignored: tuple[str, ...]  # its entries beside the state dict
+    prefix: str  # what stood before all names and was removed
+    matched: tuple[str, ...]  # names that fit
+    missing: tuple[str, ...]  # names that only the network has
+    unexpected: tuple[str, ...]  # names that only the file has
+    wrong: Mapping[str, str]  # name -> what the file holds and what the network expects
+    zeroed: tuple[str, ...]  # missing `num_batches_tracked` that are set to 0
+    dropped: tuple[str, ...]  # entries left out on purpose: a classifier's last layer
+    hint: str  # the likely reason of a mismatch, or ""
 
     @property
     def fits(self) -> bool:
@@ -65,15 +53,14 @@ def match(
     Args:
         source: The file's path, for the report.
         contents: Its state dict. One prefix of all names (``module.``, ``model.``, ...) is removed.
-        expected: The network's state dict, or the part of it that the file must hold; tensors on the meta device are
-            enough.
+        expected: The network's state dict, or the part of it that the file must hold; may be on the meta device.
         drop: How names begin that the file may hold and the network does not need.
 
     Returns:
         The report, and the values for `expected` in its dtypes and its order.
 
     Raises:
-        CheckpointError: If a name, shape, kind of number or value does not fit; the message is the whole report.
+        CheckpointError: If anything does not fit; the message is the whole report.
     """
     # 1. names: remove the prefix and what is not needed
     prefix = _common_prefix(contents.tensors, expected, drop)
@@ -84,25 +71,17 @@ def match(
     missing = [key for key in expected if key not in found]
     unexpected = [key for key in found if key not in expected]
     # 2. counters may be missing if all are: old versions of PyTorch had none
-    counters = {key for key in expected if key.endswith(_COUNTER)}
+    counters = {key for key in expected if key.endswith("num_batches_tracked")}
     zeroed = counters if counters <= set(missing) else set()
     missing = [key for key in missing if key not in zeroed]
     # 3. shapes and values
     wrong = {key: text for key, own in expected.items() if key in found and (text := _mismatch(found[key], own))}
-    hint = _prefix_hint(unexpected, missing) if missing or unexpected else _class_hint(expected, found, wrong)
-    report = MatchReport(
-        source=source,
-        layout=contents.layout,
-        ignored=contents.ignored,
-        prefix=prefix,
-        matched=tuple(key for key in expected if key in found and key not in wrong),
-        missing=tuple(missing),
-        unexpected=tuple(unexpected),
-        wrong=wrong,
-        zeroed=tuple(sorted(zeroed)),
-        dropped=dropped,
-        hint=hint,
-    )
+    hint = "" if missing or unexpected else _class_hint(expected, found, wrong)
+    if other := next(filter(None, (_prefix_of(name, missing) for name in unexpected[:100])), ""):
+        hint = f"some names carry the prefix {other!r}, which others do not have"
+    matched = tuple(key for key in expected if key in found and key not in wrong)
+    names = (matched, tuple(missing), tuple(unexpected), wrong, tuple(sorted(zeroed)), dropped)
+    report = MatchReport(source, contents.layout, contents.ignored, prefix, *names, hint)
     if not report.fits:
         raise CheckpointError("\n".join(report.lines()))
     return report, {
@@ -126,12 +105,6 @@ def _prefix_of(name: str, expected: Container[str]) -> str:
     short = name[:100]  # prefixes are short, and a file's names may have any length
     ends = [place + 1 for place, letter in enumerate(short) if letter == "."]
     return next((name[:end] for end in ends if name[end:] in expected), "")
-
-
-def _prefix_hint(unexpected: list[str], missing: list[str]) -> str:
-    wanted = dict.fromkeys(missing)
-    prefix = next(filter(None, (_prefix_of(name, wanted) for name in unexpected[:100])), "")
-    return f"some names carry the prefix {prefix!r}, which others do not have" if prefix else ""
 
 
 def _mismatch(tensor: Tensor, own: Tensor) -> str:

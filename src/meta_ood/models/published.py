@@ -1,13 +1,12 @@
 """Weights from elsewhere: read in every known format, compared in full, loaded or refused.
 
-The published code loads checkpoints with ``strict=False``, so that a file with another prefix before its names loads
-nothing and says nothing. Here a file goes through three steps, and nothing is written before all have passed:
-:mod:`~meta_ood.models.torch_files` (or safetensors) gives tensors, :mod:`~meta_ood.models.matching` compares them with
-the network, and :mod:`~meta_ood.models.checkpoint` stores them as ours. From then on only our format is read.
+The published code loads checkpoints with ``strict=False``: a file with another prefix before its names loads nothing,
+without a message. Here :mod:`~meta_ood.models.torch_files` (or safetensors) gives tensors, which
+:mod:`~meta_ood.models.matching` compares with the network and :mod:`~meta_ood.models.checkpoint` stores as ours.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +16,6 @@ from meta_ood.data.files import file_hash
 from meta_ood.models import build, checkpoint, torch_files
 from meta_ood.models.matching import MatchReport, match
 from meta_ood.models.torch_files import CheckpointError, Contents
-
-_CLASSIFIER = ("fc.", "bn_out.", "classifier.")  # last layers of ImageNet classifiers
 
 
 def import_published(
@@ -50,9 +47,6 @@ def load_backbone(network: nn.Module, path: Path) -> MatchReport:
         network: One with the attribute ``backbone_prefixes``: how the names of its backbone begin.
         path: A file of a classifier with the same backbone; its last layer is left out.
 
-    Returns:
-        The report, which lists what was left out.
-
     Raises:
         CheckpointError: If the network declares no backbone, or the backbone's names or shapes do not fit.
     """
@@ -63,38 +57,30 @@ def load_backbone(network: nn.Module, path: Path) -> MatchReport:
     within = prefixes[0] if len(prefixes) == 1 else ""
     state = network.state_dict()
     expected = {key.removeprefix(within): value for key, value in state.items() if key.startswith(prefixes)}
-    report, found = match(str(path), _read_any(path), expected, _CLASSIFIER)
+    last_layers = ("fc.", "bn_out.", "classifier.")  # of ImageNet classifiers
+    report, found = match(str(path), _read_any(path), expected, last_layers)
     network.load_state_dict({**state, **{within + key: value for key, value in found.items()}})
     return report
 
 
-def import_weights(
-    source: Path,
-    destination: Path,
-    *,
-    name: str,
-    architecture: str,
-    options: Mapping[str, Any],
-    class_names: Sequence[str],
-    variant: str,
-    origin: str = "",
-) -> MatchReport:
+def import_weights(source: Path, destination: Path, *, origin: str = "", **about: Any) -> MatchReport:
     """Write a released weights file in our format; nothing is written if it does not fit.
 
     Args:
         source: See :func:`import_published`.
         destination: Path of the safetensors file.
-        name, architecture, options, class_names, variant: See :func:`meta_ood.models.checkpoint.save`.
         origin: The source in the user's words: a URL, a paper. It is stored with the file's name, sha256
             and format. A file of ours keeps the origin that it has.
+        **about: Metadata for :func:`meta_ood.models.checkpoint.save`, but ``num_classes``.
 
     Raises:
         CheckpointError: See :func:`import_published`.
     """
-    network, report = import_published(source, architecture, len(class_names), options)
+    names = list(about["class_names"])
+    network, report = import_published(source, about["architecture"], len(names), about["options"])
     earlier = checkpoint.own_metadata(source)
-    if earlier.get("class_names", list(class_names)) != list(class_names):
-        raise CheckpointError(f"{source}: its class names are not those of network {name}")
+    if earlier.get("class_names", names) != names:
+        raise CheckpointError(f"{source}: its class names are not those of network {about['name']}")
     file = {
         "file": source.name,
         "sha256": file_hash(source),
@@ -102,17 +88,7 @@ def import_weights(
         "ignored": list(report.ignored),
         "source": origin,
     }
-    checkpoint.save(
-        destination,
-        network,
-        name=name,
-        architecture=architecture,
-        options=options,
-        num_classes=len(class_names),
-        class_names=class_names,
-        variant=variant,
-        origin=earlier.get("origin", file),
-    )
+    checkpoint.save(destination, network, num_classes=len(names), origin=earlier.get("origin", file), **about)
     return report
 
 
@@ -137,7 +113,7 @@ def adopt(source: Path, destination: Path, *, name: str, architecture: str, **ex
 
 
 def _read_any(path: Path) -> Contents:
-    if path.is_file() and checkpoint.looks_like_safetensors(path):
+    if path.is_file() and checkpoint.is_safetensors(path):
         kind = "ours" if checkpoint.own_metadata(path) else "bare"
         return torch_files.unwrap(path, checkpoint.read_tensors(path), f"safetensors, {kind}")
     return torch_files.read(path)
