@@ -16,7 +16,7 @@ class ConfigError(ValueError):
 
 
 def validated(model: type[ModelT], values: Any, key: str = "") -> ModelT:
-    """Return `values` as a model, or raise a ConfigError with a line per mistake; `key` is the section's dotted name."""
+    """Return `values` as a model, or raise a ConfigError, one line a mistake; `key` is the section's dotted name."""
     try:
         return model.model_validate(values)
     except ValidationError as error:

@@ -4,8 +4,6 @@ Such a file may be damaged or claim any size. The size is taken from the header 
 formats come from an allow-list, and whatever a library raises becomes a ``ValueError`` that names the file.
 """
 
-from __future__ import annotations
-
 import math
 import zipfile
 from pathlib import Path
@@ -16,14 +14,12 @@ import numpy.typing as npt
 from PIL import Image
 
 from meta_ood.data import hdf5
+from meta_ood.data.files import readable
 from meta_ood.data.images import MAX_PIXELS
 
 Array = npt.NDArray[Any]
 
 SUFFIXES = (".npy", ".npz", ".h5", ".hdf5", ".tif", ".tiff", ".png")
-
-_MODES = ("1", "L", "I", "I;16", "I;16L", "I;16B", "F")
-"""Pillow's modes of one number per pixel."""
 
 
 def read_array(path: Path) -> Array:
@@ -34,9 +30,7 @@ def read_array(path: Path) -> Array:
         ValueError: If the file is damaged, holds several arrays or none, or anything but at most :data:`MAX_PIXELS`
             numbers in two dimensions; the file is named.
     """
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file")
-    try:
+    with readable(path, "not a readable map"):
         if path.suffix == ".npy":
             with path.open("rb") as file:
                 array = _read_npy(file)
@@ -52,24 +46,7 @@ def read_array(path: Path) -> Array:
             raise ValueError(f"expected one value a pixel, got shape {array.shape}")
         if array.dtype.kind not in "biuf":
             raise ValueError(f"expected numbers, got dtype {array.dtype}")
-    # on damaged files the readers raise nearly anything: OSError, EOFError, BadZipFile, KeyError
-    except Exception as error:
-        raise ValueError(f"{path}: not a readable map: {error}") from error
-    return array
-
-
-def _read_npy(file: IO[bytes]) -> Array:
-    """Read an array from an open npy file after its header was checked."""
-    version = np.lib.format.read_magic(file)
-    if version == (1, 0):
-        shape, _, dtype = np.lib.format.read_array_header_1_0(file)
-    else:
-        shape, _, dtype = np.lib.format.read_array_header_2_0(file)
-    if dtype.kind not in "biuf" or math.prod(shape) > MAX_PIXELS:
-        raise ValueError(f"expected at most {MAX_PIXELS} numbers, got {shape} of {dtype}")
-    file.seek(0)
-    array: Array = np.lib.format.read_array(file, allow_pickle=False)
-    return array
+        return array
 
 
 def read_npz_member(path: Path, name: str) -> Array:
@@ -79,12 +56,20 @@ def read_npz_member(path: Path, name: str) -> Array:
         FileNotFoundError: If there is no such file.
         ValueError: If the file is damaged or holds no such array of at most :data:`MAX_PIXELS` numbers.
     """
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file")
-    try:
+    with readable(path, f"expected an array named {name}"):
         return _read_npz(path, f"{name}.npy")
-    except Exception as error:
-        raise ValueError(f"{path}: expected an array named {name}: {error}") from error
+
+
+def _read_npy(file: IO[bytes]) -> Array:
+    """Read an array from an open npy file after a check of its header."""
+    if np.lib.format.read_magic(file) == (1, 0):
+        shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+    else:
+        shape, _, dtype = np.lib.format.read_array_header_2_0(file)
+    if dtype.kind not in "biuf" or math.prod(shape) > MAX_PIXELS:
+        raise ValueError(f"expected at most {MAX_PIXELS} numbers, got {shape} of {dtype}")
+    file.seek(0)
+    return np.asarray(np.lib.format.read_array(file, allow_pickle=False))
 
 
 def _read_npz(path: Path, member: str = "") -> Array:
@@ -99,9 +84,9 @@ def _read_npz(path: Path, member: str = "") -> Array:
 
 def _read_image(path: Path) -> Array:
     with Image.open(path, formats=("PNG", "TIFF")) as image:
-        if image.mode not in _MODES or image.width * image.height > MAX_PIXELS:
-            raise ValueError(
-                f"expected one number per pixel and at most {MAX_PIXELS} pixels, got mode "
-                f"{image.mode}, {image.width} x {image.height}"
-            )
+        # Pillow's modes of one number per pixel
+        one = image.mode in ("1", "L", "I", "I;16", "I;16L", "I;16B", "F")
+        if not one or image.width * image.height > MAX_PIXELS:
+            got = f"mode {image.mode}, {image.width} x {image.height}"
+            raise ValueError(f"expected one number per pixel and at most {MAX_PIXELS} pixels, got {got}")
         return np.asarray(image)

@@ -6,7 +6,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from tqdm import tqdm
@@ -23,15 +23,10 @@ def no_log(values: Mapping[str, float], step: int) -> None:
 
 @dataclass(frozen=True)
 class Machine:
-    """Device and number of workers; they must not change a result.
+    """Device and number of workers; they must not change a result."""
 
-    Attributes:
-        device: ``auto``, ``cpu`` or ``cuda``.
-        workers: Processes or threads for independent images, 1 = none beside the main one.
-    """
-
-    device: str = "auto"
-    workers: int = field(default_factory=lambda: os.cpu_count() or 1)
+    device: str = "auto"  # or "cpu", "cuda"
+    workers: int = os.cpu_count() or 1  # processes or threads for independent images, 1 = none beside the main one
 
 
 def progress(items: Iterable[T], what: str, total: int | None = None, unit: str = "img") -> tqdm[T]:

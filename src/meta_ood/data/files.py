@@ -4,10 +4,9 @@ Every file that this package writes goes through :func:`replacing`. A reader the
 writer leaves the old contents, and any number of writers can work in one folder, also from several hosts or containers.
 """
 
-from __future__ import annotations
-
 import csv
 import fcntl
+import glob
 import hashlib
 import io
 import json
@@ -22,9 +21,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(".meta_ood/resume")
-"""Folder of all resume folders, relative to the repository's root."""
-
+ROOT = Path(".meta_ood/resume")  # of all resume folders; relative to the repository's root
 logger = logging.getLogger(__name__)
 
 
@@ -32,25 +29,15 @@ logger = logging.getLogger(__name__)
 def replacing(path: Path) -> Iterator[Path]:
     """Yield a temporary file in the same folder; it takes the place of `path` if all goes well.
 
-    The folder is made. The temporary name is random and created exclusively: process numbers would repeat in other
-    containers and on other hosts that share the folder. The writer holds a lock on it, which ends with its process
-    however that ends, so that the next writer of the same file can remove what a killed one left without touching what
-    another is still writing.
+    The folder is made. The writer holds a lock on the temporary file, which ends with its process however that ends, so
+    that the next writer of the same file can remove what a killed one left without touching what another still writes.
 
     Raises:
         OSError: If the file cannot be written (no space, no permission); `path` is named and unchanged.
-
-    Examples:
-        >>> import tempfile
-        >>> path = Path(tempfile.mkdtemp(), "a.txt")
-        >>> with replacing(path) as temporary:
-        ...     _ = temporary.write_text("all of it")
-        >>> [file.name for file in path.parent.iterdir()]
-        ['a.txt']
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    prefix = f".{path.name}."
-    temporary = path.with_name(f"{prefix}{secrets.token_hex(8)}.tmp")
+    # random: process numbers would repeat in other containers and on other hosts that share the folder
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
     try:
         with _created(temporary):
             yield temporary
@@ -64,8 +51,10 @@ def replacing(path: Path) -> Iterator[Path]:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
     # what killed writers of this file left
-    for left in path.parent.glob(f"{_literal(prefix)}*.tmp"):
-        _remove_unless_locked(left)
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
+        with suppress(OSError), left.open("rb+") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            left.unlink()
 
 
 @contextmanager
@@ -81,17 +70,6 @@ def _created(path: Path) -> Iterator[None]:
                 return
 
 
-def _remove_unless_locked(path: Path) -> None:
-    with suppress(OSError), path.open("rb+") as file:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        path.unlink()
-
-
-def _literal(name: str) -> str:
-    """Return `name` as a glob pattern that matches only itself."""
-    return "".join(f"[{c}]" if c in "*?[" else c for c in name)
-
-
 def write_bytes(path: Path, data: bytes) -> None:
     """Write a file atomically, see :func:`replacing`."""
     with replacing(path) as temporary:
@@ -104,11 +82,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, values: Any) -> None:
-    """Write values as JSON atomically.
-
-    Raises:
-        ValueError: If a number is NaN or infinite, which JSON cannot hold.
-    """
+    """Write values as JSON atomically; NaN and infinity, which JSON cannot hold, are a ValueError."""
     write_text(path, json.dumps(values, indent=1, allow_nan=False) + "\n")
 
 
@@ -118,15 +92,11 @@ def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]
 
 
 def csv_text(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    r"""Return a header and rows as CSV text.
-
-    A text that a spreadsheet would take for a formula gets an apostrophe in front, which :func:`read_csv` removes.
+    r"""Return CSV text; what a spreadsheet would take for a formula gets an apostrophe, which :func:`read_csv` removes.
 
     Examples:
-        >>> csv_text(["a", "b"], [[1, "x,y"]])
-        'a,b\n1,"x,y"\n'
-        >>> csv_text(["a", "b", "c"], [["=1+2", "-0.5", "-x"]])
-        "a,b,c\n'=1+2,-0.5,'-x\n"
+        >>> csv_text(["a", "b", "c", "d"], [["=1+2", "-0.5", "-x", "x,y"]])
+        'a,b,c,d\n\'=1+2,-0.5,\'-x,"x,y"\n'
     """
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
@@ -144,13 +114,23 @@ def _no_formula(cell: object) -> object:
     return cell
 
 
-def read_text(path: Path) -> str:
-    """Return the text of a UTF-8 file.
+@contextmanager
+def readable(path: Path, what: str) -> Iterator[None]:
+    """Turn whatever a library raises on a damaged file into a ValueError ``"path: what: ..."``.
 
-    Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If it is not UTF-8; the file is named.
+    Libraries raise nearly anything on such files: OSError, EOFError, KeyError, SyntaxError, struct.error. A file that
+    is not there is a FileNotFoundError.
     """
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file")
+    try:
+        yield
+    except Exception as error:
+        raise ValueError(f"{path}: {what}: {error}") from error
+
+
+def read_text(path: Path) -> str:
+    """Return the text of a UTF-8 file; another encoding is a ValueError that names the file."""
     try:
         return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
@@ -158,33 +138,27 @@ def read_text(path: Path) -> str:
 
 
 def read_json(path: Path) -> Any:
-    """Return the value of a JSON file; NaN and infinity, which JSON does not have, are refused.
+    """Return the value of a JSON file.
 
     Raises:
         FileNotFoundError: If there is no such file.
         ValueError: If it is not UTF-8, no JSON, or nested too deeply; the file is named.
     """
+
+    def refuse(name: str) -> float:  # NaN and infinity, which JSON does not have
+        raise ValueError(f"{name} is not a number")
+
     text = read_text(path)
     try:
-        return json.loads(text, parse_constant=_refuse_constant)
+        return json.loads(text, parse_constant=refuse)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path}: not a JSON file: {error}") from None
 
 
-def _refuse_constant(name: str) -> float:
-    raise ValueError(f"{name} is not a number")
-
-
 def read_csv(path: Path, columns: Sequence[str], optional: Sequence[str] = ()) -> list[dict[str, str]]:
-    """Read a CSV file that has at least these columns, in any order.
+    """Return one dict per line of a UTF-8 file with a header, by column name.
 
-    Args:
-        path: A UTF-8 file with a header line.
-        columns: Names that the header must have.
-        optional: Names that it may have; a missing one reads as an empty text. Others are an error.
-
-    Returns:
-        One dict per line, by column name.
+    The header has all of `columns` in any order, and perhaps some of `optional`; missing ones read as empty texts.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -209,11 +183,7 @@ def read_csv(path: Path, columns: Sequence[str], optional: Sequence[str] = ()) -
 
 
 def file_hash(path: Path, algorithm: str = "sha256") -> str:
-    """Return the hash of a file's bytes as hexadecimal digits.
-
-    Raises:
-        FileNotFoundError: If there is no such file.
-    """
+    """Return the hash of a file's bytes as hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, algorithm).hexdigest()
 
@@ -222,13 +192,10 @@ def resume_folder(parts: Iterable[object], files: Iterable[Path] = (), many: Ite
     """Return the folder in which a command keeps finished parts of its work until all is done.
 
     This is the only way in which commands go on after a kill: training keeps its last state there, ``infer`` one file
-    per frame, ``segments`` one table per batch. The name of the folder is a hash of what decides the result, so that
-    work for other parameters or inputs is never taken up. A command removes the folder once its output is in place.
+    per frame, ``segments`` one table per batch. A command removes the folder once its output is in place.
 
-    Args:
-        parts: Values with a stable ``repr``: parameters, names, the seed.
-        files: Inputs, hashed by content.
-        many: Inputs that are too many to be read: their names, sizes and times are hashed.
+    The name of the folder is a hash of what decides the result, so that work for other parameters or inputs is never
+    taken up: of the ``repr`` of `parts`, of the contents of `files`, and of the names, sizes and times of `many`.
     """
     digest = hashlib.sha256(repr(tuple(parts)).encode())
     for path in files:
@@ -282,7 +249,6 @@ def running(what: str, lock: Path) -> Iterator[None]:
             pass  # a file system without locks
         with suppress(OSError):  # a full disk: then the owner is not named
             file.truncate(0)
-            now = time.strftime("%Y-%m-%d %H:%M:%S")
-            file.write(f"{now} by process {os.getpid()} on {socket.gethostname()}")
+            file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} by process {os.getpid()} on {socket.gethostname()}")
             file.flush()
         yield

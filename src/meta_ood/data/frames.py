@@ -1,7 +1,5 @@
 """Frames: the form of every dataset after ``prepare``, with the files frames.csv and labels.csv."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +7,7 @@ from pathlib import Path
 from meta_ood.data.files import read_csv, write_csv
 
 _COLUMNS = ("image_id", "image", "image_md5", "target", "scene")
-_LATER_COLUMNS = ("label_ids",)
+_LATER_COLUMNS = ("label_ids",)  # not in files of the first versions
 _NAMES = ("label_id", "name")
 
 
@@ -20,11 +18,10 @@ class Frame:
     Attributes:
         image_id: Unique within its dataset; a file name stem.
         image: The raw image file.
-        image_md5: md5 of the image file's bytes: through it frames.csv depends on the pixels.
+        image_md5: Of the image file's bytes: through it frames.csv depends on the pixels.
         target: The 8-bit grey PNG with the encoded target of :mod:`meta_ood.data.labels`.
         scene: The unit of grouped cross validation and of the bootstrap (a video, a city).
-        label_ids: An 8-bit grey PNG of the dataset's own label ids, where they hold more than the target (which object
-            lies on the road); else None.
+        label_ids: An 8-bit grey PNG of the dataset's own label ids, if they say which object lies on the road.
     """
 
     image_id: str
@@ -38,26 +35,24 @@ class Frame:
 def write_frames(folder: Path, frames: Iterable[Frame], root: Path) -> None:
     """Write ``folder/frames.csv`` atomically.
 
-    Paths below `root` are stored relative to it, so that a moved checkout still works; targets and label ids are stored
-    relative to `folder`. `root` is absolute; links are not resolved.
+    Images below `root`, which is absolute, are stored relative to it, so that a moved checkout still works; targets and
+    label ids are stored relative to `folder`. Links are not resolved.
     """
 
-    def within(path: Path | None) -> str:
-        return path.absolute().relative_to(folder.absolute()).as_posix() if path else ""
+    def relative(path: Path | None, to: Path) -> str:
+        return path.absolute().relative_to(to.absolute()).as_posix() if path else ""
 
     rows = []
     for frame in frames:
         image = frame.image.absolute()
-        stored = image.relative_to(root) if image.is_relative_to(root) else image
-        known = (frame.image_id, stored.as_posix(), frame.image_md5)
-        rows.append((*known, within(frame.target), frame.scene, within(frame.label_ids)))
+        stored = relative(image, root) if image.is_relative_to(root) else image.as_posix()
+        target, label_ids = relative(frame.target, folder), relative(frame.label_ids, folder)
+        rows.append((frame.image_id, stored, frame.image_md5, target, frame.scene, label_ids))
     write_csv(folder / "frames.csv", _COLUMNS + _LATER_COLUMNS, rows)
 
 
 def read_frames(folder: Path, root: Path) -> list[Frame]:
     """Read ``folder/frames.csv``; relative image paths are below `root`.
-
-    Files without the column ``label_ids``, which older versions wrote, are read as having none.
 
     Raises:
         FileNotFoundError: If the dataset has not been prepared.
@@ -68,12 +63,12 @@ def read_frames(folder: Path, root: Path) -> list[Frame]:
         raise FileNotFoundError(f"{path} is missing: run `prepare` for this dataset first")
     frames = [
         Frame(
-            row["image_id"],
-            root / row["image"],
-            row["image_md5"],
-            folder / row["target"],
-            row["scene"],
-            folder / row["label_ids"] if row["label_ids"] else None,
+            image_id=row["image_id"],
+            image=root / row["image"],
+            image_md5=row["image_md5"],
+            target=folder / row["target"],
+            scene=row["scene"],
+            label_ids=folder / row["label_ids"] if row["label_ids"] else None,
         )
         for row in read_csv(path, _COLUMNS, _LATER_COLUMNS)
     ]
@@ -95,15 +90,9 @@ def write_label_names(folder: Path, names: Mapping[int, str]) -> None:
 
 
 def read_label_names(folder: Path) -> dict[int, str]:
-    """Read ``folder/labels.csv``: label id -> name; empty where there is no such file.
-
-    Raises:
-        ValueError: If the file is not one of :func:`write_label_names`.
-    """
+    """Read ``folder/labels.csv``: label id -> name; empty where there is no such file."""
     path = folder / "labels.csv"
-    if not path.is_file():
-        return {}
-    rows = read_csv(path, _NAMES)
+    rows = read_csv(path, _NAMES) if path.is_file() else []
     try:
         return {int(row["label_id"]): row["name"] for row in rows}
     except ValueError as error:

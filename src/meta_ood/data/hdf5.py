@@ -1,7 +1,5 @@
 """HDF5 files that appear whole or not at all, and arrays of other programs."""
 
-from __future__ import annotations
-
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,14 +12,8 @@ import numpy.typing as npt
 
 from meta_ood.data import files
 
-_LAYOUT = ("v110", "v110")
-"""Oldest and newest version of the HDF5 format that is written: the same bytes everywhere."""
-
+# begin of a global heap of HDF5, version 1: it holds the texts of attributes and arrays
 _HEAP = b"GCOL\x01\0\0\0"
-"""Begin of a global heap of HDF5, version 1: it holds the texts of attributes and arrays."""
-
-_DEFLATE = 1032
-"""The most that gzip can shrink: a longer claim is no compressed data."""
 
 
 @contextmanager
@@ -31,7 +23,8 @@ def replacing(path: Path) -> Iterator[h5py.File]:
     It is made in memory: when HDF5 itself meets a full disk, it crashes at the end of the process.
     """
     name = secrets.token_hex(8)  # HDF5 has one open file for a name, and never writes this one
-    with h5py.File(name, "w", driver="core", backing_store=False, libver=_LAYOUT) as file:
+    # one version of the format, oldest and newest, so that the bytes are the same everywhere
+    with h5py.File(name, "w", driver="core", backing_store=False, libver=("v110", "v110")) as file:
         yield file
         file.flush()
         files.write_bytes(path, file.id.get_file_image())
@@ -48,10 +41,9 @@ def opened(path: Path, kind: str, version: int | tuple[int, ...]) -> Iterator[h5
         FileNotFoundError: If there is no such file.
         ValueError: If it is damaged, or not of this kind and one of these versions; the file is named.
     """
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file")
     versions = (version,) if isinstance(version, int) else version
-    try:
+    # the caller reads inside the `with` too: what it raises on values of wrong types names the file
+    with files.readable(path, "damaged or not a file of ours"):
         _check_heaps(path.read_bytes())
         with h5py.File(path, "r") as file:
             found, number = file.attrs.get("format"), file.attrs.get("version")
@@ -61,9 +53,6 @@ def opened(path: Path, kind: str, version: int | tuple[int, ...]) -> Iterator[h5
             for name in file:
                 checked(file, name)
             yield file
-    # on damaged files the library raises nearly anything, and so does what reads wrong types
-    except Exception as error:
-        raise ValueError(f"{path}: damaged or not a file of ours: {error}") from error
 
 
 def _check_heaps(content: bytes) -> None:
@@ -84,18 +73,15 @@ def _check_heaps(content: bytes) -> None:
 
 
 def checked(file: h5py.File, name: str) -> h5py.Dataset:
-    """Return an array of a file after a check of where its data lie and what it claims to hold.
-
-    Raises:
-        ValueError: If it is a link, if its data lie in another file, or if it claims more bytes than the file can hold.
-    """
+    """Return an array of a file; one that is a link, lies elsewhere or claims too much is a ValueError."""
     dataset = file.get(name)
     if not isinstance(file.get(name, getlink=True), h5py.HardLink) or not isinstance(dataset, h5py.Dataset):
         raise ValueError(f"{name!r} is no array of this file")
     if dataset.external or dataset.is_virtual:
         raise ValueError(f"the data of {name!r} lie in another file")
     stored = dataset.id.get_storage_size()
-    if dataset.nbytes > stored * (_DEFLATE if dataset.chunks else 1):
+    # gzip shrinks to 1 / 1032 at most: a longer claim is no compressed data
+    if dataset.nbytes > stored * (1032 if dataset.chunks else 1):
         raise ValueError(f"{name!r} claims {dataset.nbytes} bytes, the file holds {stored} of them")
     return dataset
 
@@ -104,9 +90,8 @@ def stored_dataset(file: h5py.File, name: str, most: int) -> h5py.Dataset:
     """Return an array of at most `most` numbers, see :func:`checked`; ValueError otherwise."""
     dataset = checked(file, name)
     if dataset.dtype.kind not in "biuf" or dataset.size is None or dataset.size > most:
-        raise ValueError(
-            f"{name!r}: expected at most {most} numbers, got shape {dataset.shape} and dtype {dataset.dtype}"
-        )
+        got = f"shape {dataset.shape} and dtype {dataset.dtype}"
+        raise ValueError(f"{name!r}: expected at most {most} numbers, got {got}")
     return dataset
 
 
@@ -116,11 +101,7 @@ def stored_array(file: h5py.File, name: str, most: int) -> npt.NDArray[Any]:
 
 
 def read_map(path: Path, most: int) -> npt.NDArray[Any]:
-    """Return the only array in an HDF5 file of another program, such as a score map.
-
-    Raises:
-        ValueError: If the file holds no array or several, or as :func:`stored_dataset`.
-    """
+    """Return the only array in an HDF5 file of another program; no array or several are a ValueError."""
     found: list[str] = []
     with h5py.File(path, "r") as file:
         # visits hard links only, and each object once
@@ -128,9 +109,3 @@ def read_map(path: Path, most: int) -> npt.NDArray[Any]:
         if len(found) != 1:
             raise ValueError(f"expected one array, found {', '.join(found) or 'none'}")
         return stored_array(file, found[0], most)
-
-
-def write_array(path: Path, name: str, values: npt.NDArray[Any]) -> None:
-    """Write a file of one array atomically: the format of other programs."""
-    with replacing(path) as file:
-        file.create_dataset(name, data=values)

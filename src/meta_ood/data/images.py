@@ -4,8 +4,6 @@ Every image that this package reads comes through this module. The format is dec
 on a list of allowed formats; whatever a decoder raises becomes a ``ValueError`` that names the file.
 """
 
-from __future__ import annotations
-
 import io
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,20 +19,14 @@ from meta_ood.data.labels import LabelMap
 
 RgbImage = npt.NDArray[np.uint8]
 
+# Formats of photos. All are decoded in this process; EPS, for example, would start a program.
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "PPM")
-"""Formats of photos. All are decoded in this process; EPS, for example, would start a program."""
-
+# Formats of label maps: without loss, since a neighbouring id is another object.
 LABEL_FORMATS = ("PNG", "BMP", "TIFF")
-"""Formats of label maps: without loss, since a neighbouring id is another object."""
-
+# Pillow's limit for images that may be decompression bombs: 256 MiB as RGB.
 MAX_PIXELS = 89_478_485
-"""Pillow's limit for images that may be decompression bombs: 256 MiB as RGB."""
-
+# Pillow's modes of at most 8 bits per channel, which convert to RGB without clipping.
 _COLOUR_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr")
-"""Pillow's modes of at most 8 bits per channel, which convert to RGB without clipping."""
-
-_SCALES = {"L;2": 85, "L;4": 17}
-"""Pillow stretches grey values of 2 and 4 bits to 0..255 by these factors."""
 
 
 def read_image(path: Path) -> RgbImage:
@@ -65,11 +57,7 @@ def to_rgb(image: Image.Image) -> RgbImage:
 
 
 def image_size(path: Path) -> tuple[int, int]:
-    """Return ``(height, width)`` [px] of an upright image from its header, without decoding it.
-
-    Raises:
-        FileNotFoundError, ValueError: As :func:`read_image`, as far as the header shows it.
-    """
+    """Return ``(height, width)`` [px] of an upright image from its header; errors as :func:`read_image`."""
     with path.open("rb") as file, _opened(file, str(path), FORMATS) as image:
         swapped = _orientation(image) in (5, 6, 7, 8)  # turned by a quarter
         return (image.width, image.height) if swapped else (image.height, image.width)
@@ -90,25 +78,20 @@ def read_label_map(path: Path) -> LabelMap:
         FileNotFoundError: If there is no such file.
         ValueError: If it is damaged, of a format with loss, in colour or of more than 8 bits; the file is named.
     """
-    return decode_label_map(path.read_bytes(), str(path))
-
-
-def decode_label_map(content: bytes, name: str) -> LabelMap:
-    """Return the content of a label file as in :func:`read_label_map`; `name` is for messages."""
-    with _opened(content, name, LABEL_FORMATS) as image:
+    with _opened(path.read_bytes(), str(path), LABEL_FORMATS) as image:
         if image.mode not in ("L", "P", "1") or image.info.get("compression") in ("jpeg", "webp"):
             raise ValueError(f"expected label ids (one channel, 8 bits), got mode {image.mode}")
-        scale = _scale(image)  # before the pixels are read, which clears what it looks at
+        # Pillow stretches grey values of 2 and 4 bits to 0..255 by these factors. The arguments of its decoder say so,
+        # ("L;2", ...) or "L;2", until the pixels are read.
+        arguments = str(image.tile[:1] if isinstance(image, ImageFile.ImageFile) else "")
+        scale = 85 if "L;2" in arguments else 17 if "L;4" in arguments else 1
         return np.array(image, np.uint8) // np.uint8(scale)
 
 
 def write_image(path: Path, pixels: npt.NDArray[np.generic], **options: object) -> None:
-    """Write an image file atomically.
+    """Write ``(H, W)`` or ``(H, W, 3) uint8``, or ``(H, W) uint16``, atomically as an image file.
 
-    Args:
-        path: ``.jpg`` writes JPEG, everything else PNG.
-        pixels: ``(H, W)`` or ``(H, W, 3) uint8``, or ``(H, W) uint16``.
-        options: Of Pillow's ``save``, such as ``quality``.
+    A path that ends in ``.jpg`` makes it a JPEG, every other a PNG; `options` are those of Pillow's ``save``.
     """
     kind = "JPEG" if path.suffix in (".jpg", ".jpeg") else "PNG"
     with replacing(path) as temporary:
@@ -125,19 +108,10 @@ def _opened(source: bytes | io.BufferedReader, name: str, formats: tuple[str, ..
                 raise ValueError(f"{image.width}x{image.height} px are more than {MAX_PIXELS}")
             yield image
     except UnidentifiedImageError:
-        expected = ", ".join(formats)
-        raise ValueError(f"{name}: not an image of the formats {expected}") from None
+        raise ValueError(f"{name}: not an image of the formats {', '.join(formats)}") from None
     # on damaged files decoders raise nearly anything: OSError, SyntaxError, struct.error, KeyError
     except Exception as error:
         raise ValueError(f"{name}: cannot be read as an image: {error}") from error
-
-
-def _scale(image: Image.Image) -> int:
-    """Return the factor by which the decoder is going to stretch the grey values."""
-    tiles = image.tile if isinstance(image, ImageFile.ImageFile) else []
-    arguments = tiles[0][3] if tiles else None
-    stored = arguments[0] if isinstance(arguments, tuple) else arguments
-    return _SCALES.get(str(stored), 1)
 
 
 def _orientation(image: Image.Image) -> int:

@@ -4,8 +4,6 @@ A target is a ``(H, W) uint8`` map. Values ``0 .. C-1`` are train ids; the value
 after ``prepare``.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -16,20 +14,10 @@ LabelMap = npt.NDArray[np.uint8]
 
 
 # Above all train ids, below 256; 255 is the void of Cityscapes' own train ids.
-NEUTRAL = 252
-"""LostAndFound's non-hazards: left out of pixel metrics, but no void and no OoD for segments."""
-
-
-IN = 253
-"""In-distribution without class: LostAndFound's free road, everything known in Fishyscapes."""
-
-
-OOD = 254
-"""Out-of-distribution: what a network must not know."""
-
-
-IGNORE = 255
-"""Void: neither trained on nor evaluated; cuts segments."""
+NEUTRAL = 252  # LostAndFound's non-hazards: left out of pixel metrics, but no void and no OoD for segments
+IN = 253  # in-distribution without class: LostAndFound's free road, everything known in Fishyscapes
+OOD = 254  # out-of-distribution: what a network must not know
+IGNORE = 255  # void: neither trained on nor evaluated; cuts segments
 
 
 @dataclass(frozen=True)
@@ -47,34 +35,17 @@ class LabelSpace:
     train_ids: Mapping[int, int]
 
     def encode(self, label_ids: npt.NDArray[np.integer]) -> LabelMap:
-        """Translate raw label ids into our encoding.
-
-        Args:
-            label_ids: ``(H, W)`` integers; every value must be a key of ``train_ids``.
-
-        Returns:
-            ``(H, W) uint8`` target.
-
-        Raises:
-            ValueError: If a label id is not in the table; the ids are named.
-
-        Examples:
-            >>> CITYSCAPES.encode(np.array([[7, 0, 26]]))
-            array([[  0, 255,  13]], dtype=uint8)
-        """
-        # a table by label id, shifted because Cityscapes has the label id -1
-        low, high = int(label_ids.min(initial=0)), int(label_ids.max(initial=0))
-        table = np.zeros(high - low + 1, np.uint8)
-        known = np.zeros(high - low + 1, bool)
+        """Return the ``(H, W) uint8`` target for ``(H, W)`` integers; label ids without a train id are a ValueError."""
+        # a table by label id: it begins at the lowest, as Cityscapes has the id -1, and ends with -1 for all others
+        low, size = min(self.train_ids), max(self.train_ids) - min(self.train_ids) + 1
+        table = np.full(size + 1, -1, np.int16)
         for label_id, train_id in self.train_ids.items():
-            if low <= label_id <= high:
-                table[label_id - low] = train_id
-                known[label_id - low] = True
-        shifted = label_ids.astype(np.int64) - low
-        if not known[shifted].all():
+            table[label_id - low] = train_id
+        target = table[np.clip(label_ids.astype(np.int64) - low, -1, size)]
+        if (target < 0).any():
             unknown = sorted({int(v) for v in np.unique(label_ids)} - set(self.train_ids))
             raise ValueError(f"label ids {unknown} are not in the table; known: {sorted(self.train_ids)}")
-        return table[shifted]
+        return target.astype(np.uint8)
 
 
 _CITYSCAPES_CLASSES: tuple[tuple[str, int, tuple[int, int, int]], ...] = (
@@ -100,7 +71,7 @@ _CITYSCAPES_CLASSES: tuple[tuple[str, int, tuple[int, int, int]], ...] = (
     ("bicycle", 33, (119, 11, 32)),
 )
 
-
+# 19 train ids; label ids -1 .. 33, those without train id are void
 CITYSCAPES = LabelSpace(
     names=tuple(name for name, _, _ in _CITYSCAPES_CLASSES),
     palette=tuple(colour for _, _, colour in _CITYSCAPES_CLASSES),
@@ -109,4 +80,3 @@ CITYSCAPES = LabelSpace(
         **{label_id: index for index, (_, label_id, _) in enumerate(_CITYSCAPES_CLASSES)},
     },
 )
-"""Cityscapes: 19 train ids; label ids -1 .. 33, those without train id are void."""

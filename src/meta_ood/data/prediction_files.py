@@ -1,27 +1,20 @@
 """Predictions as HDF5 files, one per frame. The format is described in docs/formats.md."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, overload
+from typing import Any
 
-import h5py
 import numpy as np
 import numpy.typing as npt
 
 from meta_ood.data.hdf5 import opened, replacing, stored_array, stored_dataset
-from meta_ood.data.labels import LabelMap
 from meta_ood.data.predictions import Prediction
 
 PREDICTION_VERSION = 1
 _LOWEST, _STEPS = -32768, 65535  # the range of int16
 _LARGEST_STEP = 2.0**-9  # half of it changes an entropy by less than 1e-3, whatever the logits
-_MOST = 2**31
-"""Values in one array: 1,000 classes at 1024 x 2048 are less."""
-
-Allocate = Callable[[tuple[int, ...], np.dtype[np.float32]], npt.NDArray[np.float32]]
+_MOST = 2**31  # values in one array: 1,000 classes at 1024 x 2048 are less
 
 
 def write_prediction(
@@ -31,14 +24,8 @@ def write_prediction(
 
     Logits are stored in 16 bits: integers times a scale plus an offset, chosen for each class, so that the error is at
     most range / 131070. Where the range of a class is so large (128) that the entropy could change by 1e-3, and for a
-    given softmax, float32 is stored.
-
-    Args:
-        path: ``.../<image_id>.h5``.
-        prediction: One frame.
-        class_names: C names.
-        network: Name of what made the prediction.
-        weights_sha256: Hash of its weights file.
+    given softmax, float32 is stored. The C `class_names`, the name of the `network` and the hash of its weights file
+    go with them.
 
     Raises:
         ValueError: NaN or infinity (the frame is named); a wrong number of class names.
@@ -49,39 +36,33 @@ def write_prediction(
     if not np.isfinite(logits).all():
         raise ValueError(f"{prediction.image_id}: NaN or infinity in the prediction")
     with replacing(path) as file:
-        file.attrs["format"] = "meta-ood prediction"
-        file.attrs["version"] = PREDICTION_VERSION
-        file.attrs["image_id"] = prediction.image_id
-        file.attrs["scene"] = prediction.scene
-        file.attrs["size"] = np.asarray(prediction.size, np.int64)
-        file.attrs["align_corners"] = bool(prediction.align_corners)
-        file.attrs["is_softmax"] = bool(prediction.is_softmax)
-        file.attrs["class_names"] = list(class_names)
-        file.attrs["network"] = network
-        file.attrs["weights_sha256"] = weights_sha256
-        _write_logits(file, logits, exact=prediction.is_softmax)
-        _write_labels(file, "target", prediction.target)
-        if prediction.label_ids is not None:
-            _write_labels(file, "label_ids", prediction.label_ids)
-
-
-def _write_labels(file: h5py.File, name: str, labels: LabelMap) -> None:
-    """Write a label map as one chunk, which reads three times faster than HDF5's default chunks."""
-    # the fastest compression: label maps compress so well that files grow by less than 0.1 %
-    file.create_dataset(name, data=labels, chunks=labels.shape, compression="gzip", compression_opts=1)
-
-
-def _write_logits(file: h5py.File, logits: npt.NDArray[np.float32], exact: bool) -> None:
-    planes = np.asarray(logits, np.float32)
-    # a given softmax is kept to the bit, it may come from another program
-    steps = None if exact else _steps(planes)
-    if steps is None:
-        file.create_dataset("logits", data=planes)
-        return
-    stored = file.create_dataset("logits", planes.shape, np.int16)
-    for index, plane in enumerate(planes):
-        stored[index] = _integers(plane, steps[0][index], steps[1][index])
-    stored.attrs["scale"], stored.attrs["offset"] = steps
+        file.attrs.update(
+            format="meta-ood prediction",
+            version=PREDICTION_VERSION,
+            image_id=prediction.image_id,
+            scene=prediction.scene,
+            size=np.asarray(prediction.size, np.int64),
+            align_corners=bool(prediction.align_corners),
+            is_softmax=bool(prediction.is_softmax),
+            class_names=list(class_names),
+            network=network,
+            weights_sha256=weights_sha256,
+        )
+        planes = np.asarray(logits, np.float32)
+        # a given softmax is kept to the bit, it may come from another program
+        steps = None if prediction.is_softmax else _steps(planes)
+        if steps is None:
+            file.create_dataset("logits", data=planes)
+        else:
+            stored = file.create_dataset("logits", planes.shape, np.int16)
+            for index, plane in enumerate(planes):
+                stored[index] = _integers(plane, steps[0][index], steps[1][index])
+            stored.attrs["scale"], stored.attrs["offset"] = steps
+        for name, labels in (("target", prediction.target), ("label_ids", prediction.label_ids)):
+            if labels is not None:
+                # one chunk reads three times faster than HDF5's default chunks; with the fastest compression files grow
+                # by less than 0.1 %, so well do label maps compress
+                file.create_dataset(name, data=labels, chunks=labels.shape, compression="gzip", compression_opts=1)
 
 
 def _steps(planes: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]] | None:
@@ -105,13 +86,7 @@ def _restore(plane: npt.NDArray[np.int16], scale: np.float64, offset: np.float64
 
 
 def as_stored(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """Return ``(C, h, w)`` logits as they would be read from a file: equal to the bit.
-
-    Examples:
-        >>> logits = np.array([[[0.0, 0.3]], [[1.0, 0.7]]], np.float32)
-        >>> bool(np.abs(as_stored(logits) - logits).max() <= 1 / 131070 + 1e-7)
-        True
-    """
+    """Return ``(C, h, w)`` logits as they would be read from a file: equal to the bit."""
     planes = np.asarray(logits, np.float32)
     steps = _steps(planes)
     if steps is None:
@@ -123,12 +98,8 @@ def as_stored(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     return back
 
 
-def read_prediction(path: Path, allocate: Allocate = np.empty) -> Prediction:
-    """Read one frame.
-
-    Args:
-        path: A file of :func:`write_prediction`.
-        allocate: Returns memory for the logits, given shape and dtype; a caller may reuse its memory.
+def read_prediction(path: Path, allocate: Callable[..., npt.NDArray[np.float32]] = np.empty) -> Prediction:
+    """Read one frame of :func:`write_prediction`; the logits lie in what ``allocate(shape, dtype)`` returns.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -161,13 +132,8 @@ def read_prediction(path: Path, allocate: Allocate = np.empty) -> Prediction:
 
 
 @dataclass(frozen=True)
-class PredictionFolder(Sequence[Prediction]):
-    """The predictions of a folder in file-name order, read one at a time.
-
-    Attributes:
-        paths: The files.
-        class_names, network, weights_sha256: What all of them have in common.
-    """
+class PredictionFolder:
+    """The predictions of a folder in file-name order, read one at a time, and what all of them have in common."""
 
     paths: tuple[Path, ...]
     class_names: tuple[str, ...]
@@ -177,25 +143,12 @@ class PredictionFolder(Sequence[Prediction]):
     def __len__(self) -> int:
         return len(self.paths)
 
-    @overload
-    def __getitem__(self, index: int) -> Prediction: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[Prediction]: ...
-    def __getitem__(self, index: int | slice) -> Prediction | list[Prediction]:
-        if isinstance(index, slice):
-            return [read_prediction(path) for path in self.paths[index]]
-        return read_prediction(self.paths[index])
-
     def __iter__(self) -> Iterator[Prediction]:
         return map(read_prediction, self.paths)
 
 
 def open_predictions(folder: Path, frames: Collection[str] | None = None) -> PredictionFolder:
-    """Open all predictions of a folder and check that they belong together.
-
-    Args:
-        folder: Holds one ``<image_id>.h5`` per frame.
-        frames: The image ids that must be there, no other; None: whatever is there.
+    """Open all ``<image_id>.h5`` of a folder; the image ids `frames`, if given, must be there, and no other.
 
     Raises:
         FileNotFoundError: If the folder is missing or holds no prediction.
@@ -212,13 +165,11 @@ def open_predictions(folder: Path, frames: Collection[str] | None = None) -> Pre
             counts = f"{len(missing)} of {len(frames)} frames are missing, {len(unknown)} are unknown"
             example = (missing + unknown)[0]
             raise ValueError(f"{folder}: {counts} ({example}, ...); run `infer` again")
-    common: tuple[tuple[str, ...], str, str] | None = None
+    origins = []
     for path in paths:
         with opened(path, "meta-ood prediction", PREDICTION_VERSION) as file:
             names = tuple(str(name) for name in file.attrs["class_names"])
-            own = (names, str(file.attrs["network"]), str(file.attrs["weights_sha256"]))
-        common = common or own
-        if own != common:
+            origins.append((names, str(file.attrs["network"]), str(file.attrs["weights_sha256"])))
+        if origins[-1] != origins[0]:
             raise ValueError(f"{path}: class names, network or weights differ from {paths[0]}")
-    assert common is not None
-    return PredictionFolder(paths, *common)
+    return PredictionFolder(paths, *origins[0])

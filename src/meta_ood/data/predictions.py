@@ -59,23 +59,7 @@ class Prediction:
         scene: str = "",
         label_ids: LabelMap | None = None,
     ) -> Prediction:
-        """Wrap a softmax made elsewhere.
-
-        Args:
-            image_id: The image's name.
-            softmax: ``(C, H, W)`` probabilities in [0, 1], taken as they are.
-            target: ``(H, W) uint8``.
-            scene: Unit of grouped cross validation.
-            label_ids: ``(H, W) uint8``, or None.
-        """
+        """Wrap a softmax made elsewhere: ``(C, H, W)`` probabilities in [0, 1], taken as they are."""
         height, width = target.shape
-        return cls(
-            image_id=image_id,
-            logits=np.asarray(softmax, np.float32),
-            size=(height, width),
-            align_corners=True,
-            target=target,
-            scene=scene,
-            is_softmax=True,
-            label_ids=label_ids,
-        )
+        logits = np.asarray(softmax, np.float32)
+        return cls(image_id, logits, (height, width), True, target, scene, is_softmax=True, label_ids=label_ids)

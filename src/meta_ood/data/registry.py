@@ -1,7 +1,5 @@
 """Lookup of a name in a registry."""
 
-from __future__ import annotations
-
 import difflib
 from collections.abc import Iterable, Mapping
 from typing import TypeVar
@@ -10,19 +8,10 @@ T = TypeVar("T")
 
 
 def lookup(kind: str, registry: Mapping[str, T], name: str) -> T:
-    """Return ``registry[name]``; for an unknown name the error lists the known ones.
-
-    Raises:
-        ValueError: If `name` is not a key of `registry`.
-
-    Examples:
-        >>> lookup("colour", {"red": 1}, "red")
-        1
-    """
-    try:
-        return registry[name]
-    except KeyError:
-        raise ValueError(f"unknown {kind} {name!r}; {known_names(name, registry)}") from None
+    """Return ``registry[name]``; an unknown name is a ValueError that lists the known ones."""
+    if name not in registry:
+        raise ValueError(f"unknown {kind} {name!r}; {known_names(name, registry)}")
+    return registry[name]
 
 
 def known_names(name: object, known: Iterable[str]) -> str:

@@ -1,7 +1,5 @@
 """Tables for the terminal, for text files and in Markdown."""
 
-from __future__ import annotations
-
 import io
 from collections.abc import Iterable, Sequence
 
@@ -9,19 +7,14 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+# a line below the header and no other, in rich's drawing of a table (rich.box)
 _LINES = "    \n    \n -- \n    \n    \n    \n    \n    \n"
-"""A line below the header and no other, in rich's drawing of a table (``rich.box``)."""
 
 
-def text_table(header: Sequence[str], rows: Sequence[Sequence[str]], *, left: int = 1, width: int = 200) -> str:
-    """Return a table as plain text, without trailing blanks.
+def text_table(header: Sequence[str], rows: Sequence[Sequence[str]], *, left: int = 1) -> str:
+    """Return a table as plain text; a line break in a title makes a second header line.
 
-    Args:
-        header: Column titles; a line break in one makes a second header line.
-        rows: One text per column.
-        left: Number of columns, counted from the first, that are aligned to the left; the others hold numbers and are
-            aligned to the right.
-        width: The most characters in a line.
+    The first `left` columns are aligned to the left, the others, which hold numbers, to the right.
 
     Examples:
         >>> print(text_table(["name", "value"], [["a", "1.5"], ["bcd", "10.0"]]))
@@ -37,18 +30,11 @@ def text_table(header: Sequence[str], rows: Sequence[Sequence[str]], *, left: in
         table.add_row(*row)
     buffer = io.StringIO()
     # no colours, and no reading of [brackets] and :words: in cells
-    Console(file=buffer, width=width, color_system=None, markup=False, emoji=False).print(table)
+    Console(file=buffer, width=200, color_system=None, markup=False, emoji=False).print(table)
     return "\n".join(line.rstrip() for line in buffer.getvalue().splitlines() if line.strip())
 
 
 def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]], *, left: int = 99) -> str:
-    """Return a Markdown table; columns after the first `left` are aligned to the right.
-
-    Examples:
-        >>> print(markdown_table(["name", "value"], [["a", "1.5"]], left=1))
-        | name | value |
-        | --- | ---: |
-        | a | 1.5 |
-    """
+    """Return a Markdown table; columns after the first `left` are aligned to the right."""
     rule = ["---" if index < left else "---:" for index in range(len(header))]
     return "\n".join(f"| {' | '.join(row)} |" for row in [header, rule, *rows])

@@ -46,7 +46,8 @@ def submit(prediction: Prediction, number: int, score: str, benchmark: str, fold
         return _write_npy(folder / f"{number:04d}_anomaly.npy", values)
     path = folder / f"{prediction.image_id}.hdf5"
     limit = float(np.finfo(np.float16).max)
-    hdf5.write_array(path, "value", np.clip(values, -limit, limit).astype(np.float16))
+    with hdf5.replacing(path) as file:
+        file["value"] = np.clip(values, -limit, limit).astype(np.float16)
     return path
 
 
