@@ -49,7 +49,8 @@ def kill_eight_times(
     a_part = (time.monotonic() - started) / total
     chance = random.Random(0)
     kills, seen = 0, set()
-    while kills < 8:
+    # more kills on a busy machine, where all eight may come before the first part or after the last
+    while kills < 8 or (kills < 40 and not seen - {0, total}):
         process = begin()
         until = min(total, gathered() + chance.randint(0, max(1, total // 4)))
         while process.is_alive() and gathered() < until:
