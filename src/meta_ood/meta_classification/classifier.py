@@ -14,7 +14,7 @@ from scipy.special import expit
 
 from meta_ood.data import files
 from meta_ood.meta_classification import classifier_file
-from meta_ood.meta_classification.classifier_file import ClassifierFile, Feature, Linear
+from meta_ood.meta_classification.classifier_file import ClassifierFile
 from meta_ood.meta_classification.features import Scaling, false_positives
 from meta_ood.meta_classification.models import EstimatorModel, LinearModel, Model, fitter
 from meta_ood.metrics import Flags, Floats
@@ -23,30 +23,22 @@ from meta_ood.segments import SegmentTable
 
 @dataclass(frozen=True)
 class MetaClassifier:
-    """Decides from its features whether a predicted OoD segment is a false positive.
+    """Decides from its features whether a predicted OoD segment is a false positive."""
 
-    Attributes:
-        feature_names, scaling: F names in the order of the table's columns, their means and standard deviations.
-        model, classifier: From scaled features to log odds, and its name in ``CLASSIFIERS``.
-        operating_point: A segment is removed if its probability of being a false positive is above.
-        fit_failure: Why no model was fitted, so that nothing is ever removed; "" for a fitted classifier.
-        score, threshold, network, variant, class_names: What made the training segments, and must make those to be
-            classified, if known.
-        segments, differing_decisions: Number of training segments, and on how many of them the classifiers fitted
-            without their fold, whose decisions the report counts, decide differently, if known.
-    """
-
-    feature_names: tuple[str, ...]
+    feature_names: tuple[str, ...]  # F names in the order of the table's columns
     scaling: Scaling
-    model: Model
-    classifier: str = "logistic_regression"
-    operating_point: float = 0.5
-    fit_failure: str = ""
+    model: Model  # from scaled features to log odds
+    classifier: str = "logistic_regression"  # name in CLASSIFIERS
+    operating_point: float = 0.5  # a segment is removed if its probability of being a false positive is above
+    fit_failure: str = ""  # why no model was fitted, so that nothing is ever removed
+    # what made the training segments, and must make those to be classified, if known
     score: str = ""
     threshold: float | None = None
     network: str = ""
     variant: str = ""
     class_names: tuple[str, ...] = ()
+    # number of training segments, and on how many of them the classifiers fitted without their fold, whose decisions
+    # the report counts, decide differently, if known
     segments: int | None = None
     differing_decisions: int | None = None
 
@@ -115,19 +107,18 @@ class MetaClassifier:
 
     def _texts(self) -> tuple[str, bytes]:
         """Return the contents of classifier.json and of classifier.skops (empty if not needed)."""
+        values = {name: value for name, value in vars(self).items() if name in ClassifierFile.model_fields}
+        columns = zip(self.feature_names, self.mean.tolist(), self.scale.tolist(), strict=True)
+        features = [{"name": name, "mean": mean, "scale": scale} for name, mean, scale in columns]
+        values |= {"format": classifier_file.FORMAT, "features": features}
         stored = b""
-        model: Linear | str
         if isinstance(self.model, LinearModel):
-            pairs = zip(self.feature_names, self.model.weights.tolist(), strict=True)
-            model = Linear(bias=self.model.bias, weights=dict(pairs))
+            weights = dict(zip(self.feature_names, self.model.weights.tolist(), strict=True))
+            values["model"] = {"bias": self.model.bias, "weights": weights}
         else:
             stored = classifier_file.dump_estimator(self.model.estimator)
-            model = hashlib.sha256(stored).hexdigest()
-        columns = zip(self.feature_names, self.mean.tolist(), self.scale.tolist(), strict=True)
-        features = [Feature(name=name, mean=mean, scale=scale) for name, mean, scale in columns]
-        plain = {name: value for name, value in vars(self).items() if name in ClassifierFile.model_fields}
-        plain |= {"format": classifier_file.FORMAT, "features": features, "model": model}
-        return ClassifierFile(**plain).model_dump_json(indent=1) + "\n", stored
+            values["model"] = hashlib.sha256(stored).hexdigest()
+        return ClassifierFile(**values).model_dump_json(indent=1) + "\n", stored
 
     @classmethod
     def from_json(cls, text: str, source: str = "the text", stored: bytes | None = None) -> MetaClassifier:
@@ -139,7 +130,7 @@ class MetaClassifier:
         contents = classifier_file.parse(text, source)
         names = tuple(feature.name for feature in contents.features)
         model: Model
-        if isinstance(contents.model, Linear):
+        if not isinstance(contents.model, str):
             weights = np.array([contents.model.weights[name] for name in names], np.float64)
             model = LinearModel(weights, contents.model.bias)
         else:
@@ -184,12 +175,8 @@ def fit(
     """Fit a meta classifier on all segments of a table.
 
     If the segments are of one class only (or there are none), no model can be fitted: the result is a classifier that
-    removes nothing and says why in ``fit_failure``.
-
-    Args:
-        table: Segments with features and adjusted IoU.
-        classifier, options: A name in ``CLASSIFIERS`` and its keywords; ValueError if unknown.
-        operating_point: Probability in [0, 1] above which a segment is removed.
+    removes nothing and says why in ``fit_failure``. `classifier` is a name in ``CLASSIFIERS`` and `options` are its
+    keywords; ValueError if unknown. A segment is removed if its probability is above `operating_point` in [0, 1].
     """
     fit_model = fitter(classifier, **options)
     features = np.asarray(table.features, np.float64)

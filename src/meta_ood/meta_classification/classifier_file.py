@@ -21,10 +21,7 @@ from meta_ood.data.registry import lookup
 from meta_ood.meta_classification.models import CLASSIFIERS
 
 FORMAT: Final = "meta-ood meta classifier, version 2"
-
-# A classifier of 75 features takes 10 kB, its trees 300 kB: more is no meta classifier.
-MOST_BYTES = 16 * 2**20
-
+MOST_BYTES = 16 * 2**20  # a classifier of 75 features takes 10 kB, its trees 300 kB: more is no meta classifier
 _ESTIMATORS = {"gradient_boosted_trees": HistGradientBoostingClassifier, "small_network": MLPClassifier}
 
 
@@ -34,16 +31,16 @@ class _Entry(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
 
-# Far beyond any true value, and small enough that no product of two of them overflows.
+# far beyond any true value, and small enough that no product of two of them overflows
 _Number = Annotated[float, Field(ge=-1e100, le=1e100)]
 
 
 class Feature(_Entry):
-    """Name, mean and standard deviation (0 = constant) of a feature on the training segments."""
+    """A feature's mean and standard deviation on the training segments."""
 
     name: str
     mean: _Number
-    scale: Annotated[_Number, Field(ge=0)]
+    scale: Annotated[_Number, Field(ge=0)]  # 0 = constant
 
 
 class Linear(_Entry):
@@ -54,10 +51,7 @@ class Linear(_Entry):
 
 
 class ClassifierFile(_Entry):
-    """The contents of classifier.json: attributes of ``MetaClassifier``, and its model.
-
-    `model` is the SHA-256 of the skops file if the model is stored there.
-    """
+    """The contents of classifier.json: attributes of ``MetaClassifier``, and its model."""
 
     format: Literal["meta-ood meta classifier, version 2"]
     note: str = (
@@ -75,7 +69,7 @@ class ClassifierFile(_Entry):
     segments: int | None = None
     differing_decisions: int | None = None
     features: list[Feature]
-    model: Linear | str
+    model: Linear | str  # SHA-256 of the skops file if the model is stored there
 
     @model_validator(mode="before")
     @classmethod
@@ -90,10 +84,10 @@ class ClassifierFile(_Entry):
     @model_validator(mode="after")
     def _fits_together(self) -> ClassifierFile:
         lookup("classifier", CLASSIFIERS, self.classifier)
-        names = [feature.name for feature in self.features]
         if any(0 < feature.scale < 1e-100 for feature in self.features):
             raise ValueError("features: expected every scale to be 0 or at least 1e-100")
-        if isinstance(self.model, Linear) and sorted(self.model.weights) != sorted(names):
+        names = sorted(feature.name for feature in self.features)
+        if isinstance(self.model, Linear) and sorted(self.model.weights) != names:
             raise ValueError("model.weights: expected the names of the features, each once")
         if isinstance(self.model, str) != (self.classifier in _ESTIMATORS):
             raise ValueError(f"model: not that of a {self.classifier}")
@@ -137,8 +131,7 @@ def dump_estimator(estimator: Any) -> bytes:
 def load_estimator(data: bytes, classifier: str, features: int, source: str) -> Any:
     """Undo :func:`dump_estimator`.
 
-    ValueError if the file is damaged, holds a type that is not trusted, or not such a classifier of `features`
-    features; `source` and the type are named.
+    ValueError if the file is damaged or holds anything but such a classifier of `features` features; `source` is named.
     """
     import skops.io
 

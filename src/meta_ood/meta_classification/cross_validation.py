@@ -22,18 +22,14 @@ from meta_ood.segments import SegmentTable
 class CrossValidation:
     """Out-of-fold decisions on the segments of a table, and the classifier fitted on all of them.
 
-    Attributes:
-        probability, removed, estimated_iou: ``(S,)``, all out of fold: probability of being a false positive, whether
-            it is above the operating point, and estimate of the adjusted IoU (NaN where there is no other fold).
-        classifier: Fitted on all segments: for new data.
-        metrics: Contents of metrics.json. Quality is that of the segments for whose folds a classifier was fitted, None
-            where not defined.
+    The first three are those of classifiers fitted without the segment's fold.
     """
 
-    probability: Floats
-    removed: Flags
-    estimated_iou: Floats
-    classifier: MetaClassifier
+    probability: Floats  # (S,) of being a false positive
+    removed: Flags  # (S,) whether it is above the operating point
+    estimated_iou: Floats  # (S,) NaN where there is no other fold
+    classifier: MetaClassifier  # fitted on all segments, for new data
+    # contents of metrics.json; quality is that of the segments for whose folds a classifier was fitted
     metrics: dict[str, Any]
 
 
@@ -48,11 +44,9 @@ def cross_validate(
 ) -> CrossValidation:
     """Cross-validate a meta classifier on a table and fit it on all of it.
 
-    Args:
-        table, folds, classifier, options: As in :func:`out_of_fold`.
-        operating_point: Probability in [0, 1] above which a segment is removed, unless `max_lost` is given.
-        max_lost: Fraction of the true segments, in [0, 1], that may be lost: the operating point is then the lowest
-            that keeps to it on the training folds, see :func:`operating_points`.
+    A segment is removed if its probability is above `operating_point` in [0, 1]. If `max_lost` is given, the fraction
+    in [0, 1] of the true segments that may be lost, it is the lowest point that keeps to this on the training folds,
+    see :func:`operating_points`. The other arguments are those of :func:`out_of_fold`.
     """
     options = dict(options or {})
     # 1. probabilities and decisions, each segment's by a classifier fitted without its fold
@@ -103,7 +97,7 @@ def _quality_metrics(found: OutOfFold, false: Flags, removed: Flags) -> dict[str
         "calibration_error": curve.error,
     }
     points = {name: getattr(curve, name).round(9).tolist() for name in ("count", "predicted", "observed")}
-    return {k: None if math.isnan(v) else round(v, 9) for k, v in values.items()} | {"calibration": points}
+    return {name: quality.rounded(value, 9) for name, value in values.items()} | {"calibration": points}
 
 
 def operating_points(

@@ -29,11 +29,9 @@ GROUPS: dict[str, str] = {
 
 def feature_groups(names: Sequence[str]) -> dict[str, list[int]]:
     """Return group -> columns; what fits no pattern is the group "other"."""
-    found: dict[str, list[int]] = {group: [] for group in (*GROUPS, "other")}
-    for column, name in enumerate(names):
-        fitting = (group for group, pattern in GROUPS.items() if re.fullmatch(pattern, name))
-        found[next(fitting, "other")].append(column)
-    return {group: columns for group, columns in found.items() if columns}
+    groups = [next((g for g, pattern in GROUPS.items() if re.fullmatch(pattern, name)), "other") for name in names]
+    present = (group for group in (*GROUPS, "other") if group in groups)
+    return {group: [column for column, of in enumerate(groups) if of == group] for group in present}
 
 
 def contributions(classifier: MetaClassifier, table: SegmentTable) -> Floats:
@@ -47,13 +45,9 @@ def contributions(classifier: MetaClassifier, table: SegmentTable) -> Floats:
         return np.zeros_like(scaled)
     if isinstance(classifier.model, models.LinearModel):
         return scaled * classifier.model.weights
-    whole = classifier.model.log_odds(scaled)
-    parts = np.zeros_like(scaled)
-    for column in range(scaled.shape[1]):
-        without = scaled.copy()
-        without[:, column] = 0
-        parts[:, column] = whole - classifier.model.log_odds(without)
-    return parts
+    whole, columns = classifier.model.log_odds(scaled), np.arange(scaled.shape[1])
+    parts = [whole - classifier.model.log_odds(np.where(columns == k, 0.0, scaled)) for k in columns]
+    return np.stack(parts, axis=1)
 
 
 def reasons(
@@ -112,13 +106,11 @@ def lars_path(scaled: Floats, target: Floats) -> tuple[list[int], Floats]:
     Returns the columns of ``(S, F)`` scaled features in the order in which they enter (constant ones, and ones that
     earlier ones span, never do), and ``(E, F)`` coefficients: row e where the next column is about to enter.
     """
-    gram = scaled.T @ scaled
-    correlation = scaled.T @ (target - target.mean())
+    gram, correlation = scaled.T @ scaled, scaled.T @ (target - target.mean())
     first = np.abs(correlation).max(initial=0.0)
     waiting = [k for k in range(len(gram)) if gram[k, k] > 0]
     order: list[int] = []
-    coefficients = np.zeros(len(gram))
-    path: list[Floats] = []
+    path = [np.zeros(len(gram))]
     while waiting:
         # 1. the column most correlated with the residual enters, unless the others span it
         entering = max(waiting, key=lambda k: abs(correlation[k]))
@@ -135,16 +127,15 @@ def lars_path(scaled: Floats, target: Floats) -> tuple[list[int], Floats]:
         direction = np.linalg.solve(gram[np.ix_(order, order)], signs)
         change = gram[:, order] @ direction  # ± 1 for the columns in `order`
         # 3. a step as long as none of the others is more correlated
-        largest = np.abs(correlation[order]).max()
-        length = largest
+        largest = length = np.abs(correlation[order]).max()
         for k in waiting:
             for sign in (1, -1):
                 if (closing := 1 - sign * change[k]) > 1e-12:
                     length = min(length, max(largest - sign * correlation[k], 0.0) / closing)
-        coefficients[order] += length * direction
         correlation = correlation - length * change
-        path.append(coefficients.copy())
-    return order, np.array(path).reshape(len(order), len(gram))
+        path.append(path[-1].copy())
+        path[-1][order] += length * direction
+    return order, np.array(path[1:]).reshape(len(order), len(gram))
 
 
 def path_quality(features: Floats, false: Flags, fold: Integers, sizes: Sequence[int]) -> list[dict[str, Any]]:
@@ -163,7 +154,8 @@ def path_quality(features: Floats, false: Flags, fold: Integers, sizes: Sequence
             chosen = order[:size]
             model = models.logistic_regression(train[:, chosen], false[~out])
             log_odds[row, out] = model.log_odds(test[:, chosen])
-    return [{"features": size, "auroc": _auroc(values, false)} for size, values in zip(sizes, log_odds, strict=True)]
+    aurocs = [quality.rounded(quality.auroc(values, false), 6) for values in log_odds]
+    return [{"features": size, "auroc": auroc} for size, auroc in zip(sizes, aurocs, strict=True)]
 
 
 def ablations(features: Floats, names: Sequence[str], false: Flags, fold: Integers) -> list[dict[str, Any]]:
@@ -173,7 +165,8 @@ def ablations(features: Floats, names: Sequence[str], false: Flags, fold: Intege
         row: dict[str, Any] = {"group": group, "features": len(columns)}
         without = np.delete(features, columns, axis=1)
         for key, kept in (("auroc_without", without), ("auroc_alone", features[:, columns])):
-            row[key] = _auroc(predict_folds(kept, false, fold, "logistic_regression").probability, false)
+            found = predict_folds(kept, false, fold, "logistic_regression")
+            row[key] = quality.rounded(quality.auroc(found.probability, false), 6)
         rows.append(row)
     return rows
 
@@ -203,7 +196,7 @@ def explain(
     if samples:
         ends = zip(*coefficient_intervals(table, samples, seed), strict=True)
         for row, (low, high) in zip(coefficients, ends, strict=True):
-            row["low"], row["high"] = (None if np.isnan(e) else round(e, 6) for e in (low, high))
+            row["low"], row["high"] = quality.rounded(low, 6), quality.rounded(high, 6)
     found["coefficients"] = sorted(coefficients, key=lambda row: -abs(row["weight"]))
     # 2. the path and the groups, out of fold
     fold = assign_folds(table, "image" if folds in LEAVE_ONE_OUT else folds)
@@ -213,8 +206,3 @@ def explain(
     found["path"] = {"order": [names[k] for k in order], "quality": path_quality(features, false, fold, sizes)}
     found["groups"] = ablations(features, names, false, fold)
     return found
-
-
-def _auroc(probability: Floats, false: Flags) -> float | None:
-    value = quality.auroc(probability, false)
-    return None if np.isnan(value) else round(value, 6)

@@ -20,14 +20,10 @@ def false_positives(table: SegmentTable) -> Flags:
 
 @dataclass(frozen=True)
 class Scaling:
-    """Column-wise standardisation, fitted on training segments alone.
+    """Column-wise standardisation, fitted on training segments alone."""
 
-    ``(F,)`` mean of the finite values of a column (0 without any), and ``(F,)`` population standard deviation. A
-    standard deviation of 0 marks a constant column, which is scaled to 0 whatever values new data have there.
-    """
-
-    mean: Floats
-    scale: Floats
+    mean: Floats  # (F,) mean of the finite values of a column, 0 without any
+    scale: Floats  # (F,) standard deviation; 0 = a constant column, scaled to 0 whatever new data have there
 
     @classmethod
     def of(cls, features: Floats) -> Scaling:

@@ -23,21 +23,16 @@ FOLDS: dict[str, str] = {
 }
 """Name in params.yaml -> what is left out."""
 
-LEAVE_ONE_OUT = ("leave_one_out", "published")
-"""The schemes whose folds are single segments."""
+LEAVE_ONE_OUT = ("leave_one_out", "published")  # the schemes whose folds are single segments
 
 
 @dataclass(frozen=True)
 class OutOfFold:
-    """Probabilities of segments by classifiers that were fitted without their folds.
+    """Probabilities of segments by classifiers that were fitted without their folds."""
 
-    ``(S,)`` probabilities of being a false positive (0 where no classifier was fitted), ``(S,)`` numbers of the folds,
-    and fold number -> why no classifier was fitted for it.
-    """
-
-    probability: Floats
-    fold: Integers
-    fit_failures: dict[int, str]
+    probability: Floats  # (S,) of being a false positive; 0 where no classifier was fitted
+    fold: Integers  # (S,) numbers of the folds
+    fit_failures: dict[int, str]  # fold number -> why no classifier was fitted for it
 
     @property
     def has_classifier(self) -> Flags:
@@ -73,10 +68,8 @@ def out_of_fold(
     If a training part holds only one class, or nothing (a single scene), no classifier is fitted and all segments of
     the fold are kept: probability 0, with the reason.
 
-    Args:
-        table: Segments with features, adjusted IoU, images and scenes.
-        folds, classifier, options: Names in ``FOLDS`` and ``CLASSIFIERS``, and keywords of the classifier; ValueError
-            if unknown.
+    `folds` and `classifier` are names in ``FOLDS`` and ``CLASSIFIERS``, `options` keywords of the classifier;
+    ValueError if unknown.
     """
     fold = assign_folds(table, folds)
     features = np.asarray(table.features, np.float64)

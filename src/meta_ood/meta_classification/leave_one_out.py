@@ -35,12 +35,9 @@ from threadpoolctl import ThreadpoolController
 from meta_ood.meta_classification.models import solver, with_ones
 from meta_ood.metrics import Flags, Floats, Integers
 
-# Bound on the error of the log odds; a probability errs by at most a quarter of it.
-_TOLERANCE = 1e-8
-# Segments left out at once: enough for fast matrix products, little memory.
-_BLOCK = 512
-# Rows of U treated at once, so that a block stays in the processor's cache.
-_ROWS = 2048
+_TOLERANCE = 1e-8  # bound on the error of the log odds; a probability errs by at most a quarter of it
+_BLOCK = 512  # segments left out at once: enough for fast matrix products, little memory
+_ROWS = 2048  # rows of U treated at once, so that a block stays in the processor's cache
 # Series of correction steps: in single precision (twice as fast)?, number of steps, largest |δ|
 # (beyond it the common curvature is too wrong), and the factor by which each step must lower the
 # bound on the error. A segment that a series gives up goes into the next.
@@ -50,12 +47,9 @@ _PASSES = ((True, 6, 0.5, 0.5), (False, 40, 3.0, 0.8))
 def leave_one_out(scaled: Floats, false: Flags, *, penalty: float = 1.0, rescale: bool = True) -> Floats:
     """Return ``(S,)`` log odds of each segment by the logistic regression fitted on all others.
 
-    NaN for a segment without which a classifier must be fitted anew.
-
-    Args:
-        scaled, false: ``(S, F)``, finite, each column with mean 0 and variance 1 over all S (or all 0), and ``(S,)``
-            with both kinds.
-        rescale: True: mean and standard deviation are those of the S - 1 others; False: they stay as given (published).
+    NaN for a segment without which a classifier must be fitted anew. `scaled` ``(S, F)`` is finite, each column with
+    mean 0 and variance 1 over all S (or all 0); `false` ``(S,)`` has both kinds. With `rescale` the mean and the
+    standard deviation are those of the S - 1 others, without they stay as given (published).
     """
     common = _CommonFit(scaled, false, penalty, rescale)
     log_odds = np.full(len(scaled), np.nan)

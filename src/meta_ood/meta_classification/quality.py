@@ -26,17 +26,18 @@ def brier(probability: Floats, false: Flags) -> float:
     return float(brier_score_loss(false, probability)) if len(false) else math.nan
 
 
+def rounded(value: float, digits: int) -> float | None:
+    """Return a rounded value for a JSON file; None for NaN."""
+    return None if math.isnan(value) else round(value, digits)
+
+
 @dataclass(frozen=True)
 class Calibration:
-    """Reliability diagram: predicted against observed frequency, in bins of the probability.
+    """Reliability diagram: predicted against observed frequency, in B bins of the probability that hold segments."""
 
-    For each bin that holds segments ``(B,)``: their number, their mean probability, and the fraction of them that is
-    false.
-    """
-
-    count: Integers
-    predicted: Floats
-    observed: Floats
+    count: Integers  # (B,) segments
+    predicted: Floats  # (B,) their mean probability
+    observed: Floats  # (B,) fraction of them that is false
 
     @property
     def error(self) -> float:
