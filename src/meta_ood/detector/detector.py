@@ -106,11 +106,7 @@ class Detector:
     def __init__(
         self, network: nn.Module, settings: Settings, classifier: MetaClassifier | None = None, device: str = "auto"
     ) -> None:
-        """Put the parts together; :meth:`load` reads them from a folder.
-
-        Raises:
-            ValueError: If the score is unknown, or the classifier was fitted for another detector.
-        """
+        """Check that the parts belong together, else raise a ValueError; :meth:`load` reads them from a folder."""
         lookup("score", SCORES, settings.score)
         if classifier is not None:
             check_classifier(classifier, settings)
@@ -141,12 +137,11 @@ class Detector:
     @property
     def identity(self) -> dict[str, Any]:
         """Plain values that decide the result: the settings with the hashes of the files."""
-        classifier = self.classifier
-        return {
-            **self.settings.model_dump(mode="json", exclude={"format"}),
-            "operating_point": None if classifier is None else classifier.operating_point,
-            "fit_failure": "no meta classifier" if classifier is None else classifier.fit_failure,
-        }
+        point, failure = None, "no meta classifier"
+        if self.classifier is not None:
+            point, failure = self.classifier.operating_point, self.classifier.fit_failure
+        settings = self.settings.model_dump(mode="json", exclude={"format"})
+        return {**settings, "operating_point": point, "fit_failure": failure}
 
     def __call__(self, image: Picture | Image.Image | Path | str) -> Detection:
         """Return the OoD segments of an image: ``(H, W, 3) uint8`` RGB, a PIL image, or the path of an image file.

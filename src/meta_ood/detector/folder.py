@@ -10,16 +10,15 @@ This module imports no torch, so that writing the folder takes no longer than co
 import json
 import shutil
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import safetensors
-from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from meta_ood.config import InferParams
 from meta_ood.data import files
 from meta_ood.meta_classification import MetaClassifier
 
-FileName = Annotated[str, StringConstraints(pattern=r"^(weights\.safetensors|classifier\.(json|skops))$")]
 SETTINGS, WEIGHTS, CLASSIFIER = "detector.json", "weights.safetensors", "classifier.json"
 
 
@@ -36,7 +35,7 @@ class Settings(BaseModel):
     threshold: float
     infer: InferParams = InferParams()  # precision and test-time averaging, as in params.yaml
     meta_from: str = ""  # dataset on whose segments the meta classifier was fitted; "" without one
-    files: dict[FileName, str] = {}  # file name -> SHA-256
+    files: dict[Literal["weights.safetensors", "classifier.json", "classifier.skops"], str] = {}  # SHA-256
 
 
 def write_folder(folder: Path, weights: Path, meta: Path | None, settings: Settings) -> None:
@@ -44,9 +43,9 @@ def write_folder(folder: Path, weights: Path, meta: Path | None, settings: Setti
 
     Args:
         folder: Where to.
-        weights: A weights file of this package.
+        weights: A weights file of this package; its metadata and the hashes of all files are added to the settings.
         meta: Folder of the meta classifier, as the stage `meta` writes it; None for no classifier.
-        settings: Score, threshold, infer and meta_from; the weights and the files add the rest.
+        settings: Score, threshold, infer and meta_from.
 
     Raises:
         ValueError: If the weights are none of this package, or the meta classifier is that of another detector.

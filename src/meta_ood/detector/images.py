@@ -12,7 +12,7 @@ import numpy as np
 from meta_ood.data import files
 from meta_ood.data.context import progress
 from meta_ood.data.images import read_image
-from meta_ood.detector.detector import Detection, Detector
+from meta_ood.detector.detector import Detector
 from meta_ood.evaluation.overlays import encode_png
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".ppm", ".tif", ".tiff", ".webp")
@@ -34,8 +34,8 @@ def find_images(paths: Sequence[Path]) -> list[tuple[str, Path]]:
     named: list[tuple[Path, Path]] = []
     for path in paths:
         if path.is_dir():
-            images = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES)
-            named += [(image.relative_to(path), image) for image in images]
+            below = sorted(path.rglob("*"))
+            named += [(image.relative_to(path), image) for image in below if image.suffix.lower() in SUFFIXES]
         elif path.is_file():
             named.append((Path(path.name), path))
         else:
@@ -80,20 +80,16 @@ def detect_images(paths: Sequence[Path], detector: Detector, out: Path) -> Count
                 counts["unreadable"] += 1
                 continue
             found = detector(picture)
-            _write_pictures(target, found)
+            for kind, content in (
+                ("before", encode_png(found.mask.astype(np.uint8) * 255)),
+                ("after", encode_png(found.kept_mask.astype(np.uint8) * 255)),
+                ("overlay", encode_png(found.overlay())),
+                ("classes", encode_png(found.classes, palette=True)),
+            ):
+                files.write_bytes(out / f"{name}_{kind}.png", content)
             values = {**origin, **found.to_dict()}
             files.write_json(target, values)
         counts["images"] += 1
         for segment in values["segments"]:
             counts.update(segments=1, removed=not segment["kept"], unlike=segment["unlike_training"])
     return counts
-
-
-def _write_pictures(target: Path, found: Detection) -> None:
-    for kind, content in (
-        ("before", encode_png(found.mask.astype(np.uint8) * 255)),
-        ("after", encode_png(found.kept_mask.astype(np.uint8) * 255)),
-        ("overlay", encode_png(found.overlay())),
-        ("classes", encode_png(found.classes, palette=True)),
-    ):
-        files.write_bytes(target.with_name(f"{target.stem}_{kind}.png"), content)

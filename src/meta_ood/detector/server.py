@@ -10,7 +10,6 @@ import json
 import os
 import time
 from collections.abc import Iterator, MutableMapping
-from contextlib import suppress
 from dataclasses import dataclass, fields
 from typing import Any, Self
 
@@ -150,7 +149,7 @@ def _opened(given: Any, number: int) -> Image.Image:
         raise RequestError(f"image {number}: {error}: {EXPECTED}") from None
 
 
-def _base64(content: bytes) -> str:
+def _base64(content: bytes | bytearray) -> str:
     return base64.b64encode(content).decode("ascii")
 
 
@@ -171,40 +170,34 @@ class Guard:
             return
         most, seconds = self._limits.body_bytes, self._limits.body_seconds
         # 1. the body, before the scoring server sees it
-        body, status, message = None, 408, f"the body did not arrive within {seconds} s"
-        with suppress(TimeoutError):
-            body = await asyncio.wait_for(_read_body(receive, most), seconds)
-            status, message = 413, f"the body has more than {most} bytes"
-        if body is None:
+        body, more = bytearray(), True
+        status, problem = 413, f"the body has more than {most} bytes"
+        try:
+            async with asyncio.timeout(seconds):
+                while more and len(body) <= most:
+                    message = await receive()
+                    body += message.get("body", b"")
+                    more = message.get("more_body", False)
+        except TimeoutError:
+            status, problem = 408, f"the body did not arrive within {seconds} s"
+        if more or len(body) > most:
             from starlette.responses import JSONResponse
 
-            content = {"error_code": "BAD_REQUEST", "message": message}
+            content = {"error_code": "BAD_REQUEST", "message": problem}
             # the connection ends, since the rest of the body is not read
             await JSONResponse(content, status, {"connection": "close"})(scope, receive, send)
             return
         # 2. an image becomes the JSON that the scoring server takes
         headers = dict(scope["headers"])
         if headers.get(b"content-type", b"").startswith(b"image/"):
-            body = json.dumps({"inputs": {"image": [_base64(body)]}}).encode()
+            body = bytearray(json.dumps({"inputs": {"image": [_base64(body)]}}).encode())
             headers |= {b"content-type": b"application/json", b"content-length": str(len(body)).encode()}
         headers.pop(b"transfer-encoding", None)
         # 3. the whole body is replayed as one part
-        parts = iter([{"type": "http.request", "body": body, "more_body": False}])
+        parts = iter([{"type": "http.request", "body": bytes(body), "more_body": False}])
 
         async def replay() -> Any:
             # after the body the application waits for the end of the connection
             return next(parts, None) or await receive()
 
         await self._app({**scope, "headers": list(headers.items())}, replay, send)
-
-
-async def _read_body(receive: Any, most: int) -> bytes | None:
-    """Return the body of a request, None if it has more than `most` bytes."""
-    body, more = bytearray(), True
-    while more:
-        message = await receive()
-        body += message.get("body", b"")
-        more = message.get("more_body", False)
-        if len(body) > most:
-            return None
-    return bytes(body)

@@ -82,7 +82,7 @@ def average_logits(network: nn.Module, images: Tensor, params: InferParams) -> T
 def write_behind(
     predictions: Iterable[Prediction], write: Callable[[Prediction], None], waiting: int = 8
 ) -> Iterator[Prediction]:
-    """Yield predictions that another thread has written; it is up to `waiting` of them behind. Its errors are raised."""
+    """Yield predictions that another thread has written; it is at most `waiting` behind. Its errors are raised."""
 
     def written(prediction: Prediction) -> Prediction:
         write(prediction)
