@@ -1,7 +1,6 @@
-"""Detector: a network, a score, a threshold and a meta classifier, applied to one image at a time.
+"""A network, a score, a threshold and a meta classifier, applied to one image at a time.
 
-The result is that of the stages infer, segments and meta, one after another, for an image without void. `detect`, the
-MLflow model, the server and the check of an export all call :class:`Detector`.
+The result is that of the stages infer, segments and meta, one after another, for an image without void.
 """
 
 import json
@@ -125,8 +124,7 @@ class Detector:
             architecture: Needed for networks of your own (``package.module:builder``): a file alone never decides what
                 code is imported.
 
-        Raises:
-            FileNotFoundError, ValueError: If a file is missing, damaged or of another detector; it is named.
+        Raises FileNotFoundError or ValueError if a file is missing, damaged or of another detector; it is named.
         """
         folder = Path(folder)
         settings = read_settings(folder)
@@ -144,11 +142,7 @@ class Detector:
         return {**settings, "operating_point": point, "fit_failure": failure}
 
     def __call__(self, image: Picture | Image.Image | Path | str) -> Detection:
-        """Return the OoD segments of an image: ``(H, W, 3) uint8`` RGB, a PIL image, or the path of an image file.
-
-        Raises:
-            ValueError: If it is no such image, or the meta classifier knows another number of classes.
-        """
+        """Return the OoD segments of an image, see :func:`as_rgb`."""
         rgb = as_rgb(image)
         return self.judge(self.predict(rgb), rgb)
 
@@ -178,9 +172,7 @@ class Detector:
 def as_rgb(image: Picture | Image.Image | Path | str) -> Picture:
     """Return an array, a PIL image or an image file as ``(H, W, 3) uint8`` RGB, upright.
 
-    Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If it is no such image; says what is expected.
+    Raises FileNotFoundError if there is no such file, ValueError if it is no such image; says what is expected.
     """
     if isinstance(image, Path | str):
         return read_image(Path(image))
@@ -198,8 +190,7 @@ def as_rgb(image: Picture | Image.Image | Path | str) -> Picture:
 def judge_segments(table: SegmentTable, classifier: MetaClassifier | None) -> list[Segment]:
     """Return the segments of a table with the decisions of a meta classifier and their reasons.
 
-    Raises:
-        ValueError: If the classifier was fitted on other features, as those of other classes are.
+    ValueError if the classifier was fitted on other features, as those of other numbers of classes are.
     """
     boxes = map(tuple, table.segment_box.tolist())
     rows = list(zip(boxes, table.segment_size.tolist(), table.segment_score.tolist(), strict=True))

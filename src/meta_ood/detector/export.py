@@ -41,11 +41,8 @@ class Agreement:
 def export(network: nn.Module, path: Path) -> Runner:
     """Write a network as ONNX (``.onnx``) or as a ``torch.export`` program, with free height and width.
 
-    Returns:
-        What the file computes on the CPU, by onnxruntime or torch; the network is in eval mode there, too.
-
-    Raises:
-        ValueError: If the packages for ONNX are not installed.
+    Puts the network into eval mode on the CPU, and returns what the file computes there, by onnxruntime or torch.
+    ValueError if the packages for ONNX are not installed.
     """
     is_onnx = path.suffix == ".onnx"
     if is_onnx and not all(map(importlib.util.find_spec, ("onnx", "onnxscript", "onnxruntime"))):
@@ -84,8 +81,7 @@ def network_runner(network: nn.Module) -> Runner:
 def check(network: nn.Module, run: Runner) -> float:
     """Return the largest difference of logits between an export and its network, on noise.
 
-    Raises:
-        ValueError: If the logits differ in shape or by more than 1e-4; the size is named.
+    ValueError if the logits differ in shape or by more than 1e-4; the size is named.
     """
     reference = network_runner(network)
     generator = np.random.default_rng(0)

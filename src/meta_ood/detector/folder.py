@@ -47,8 +47,7 @@ def write_folder(folder: Path, weights: Path, meta: Path | None, settings: Setti
         meta: Folder of the meta classifier, as the stage `meta` writes it; None for no classifier.
         settings: Score, threshold, infer and meta_from.
 
-    Raises:
-        ValueError: If the weights are none of this package, or the meta classifier is that of another detector.
+    ValueError if the weights are none of this package, or the meta classifier is that of another detector.
     """
     settings = settings.model_copy(update=_weights_metadata(weights))
     parts = {WEIGHTS: weights}
@@ -70,9 +69,8 @@ def write_folder(folder: Path, weights: Path, meta: Path | None, settings: Setti
 def read_settings(folder: Path) -> Settings:
     """Read ``detector.json`` and check that the other files are those that it names.
 
-    Raises:
-        FileNotFoundError: If the folder or one of its files is missing.
-        ValueError: If ``detector.json`` is damaged, or a file was replaced; the file is named.
+    FileNotFoundError if a file is missing, ValueError if ``detector.json`` is damaged or another file was replaced; it
+    is named.
     """
     path = folder / SETTINGS
     if not path.is_file():

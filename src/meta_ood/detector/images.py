@@ -27,9 +27,7 @@ def find_images(paths: Sequence[Path]) -> list[tuple[str, Path]]:
     A name is the path below the given folder (or the file's name) without its ending; where ``a.jpg`` lies beside
     ``a.png``, both keep it.
 
-    Raises:
-        FileNotFoundError: If a path does not exist, or there is no image at all.
-        ValueError: If two images would have the same name.
+    FileNotFoundError if a path does not exist or there is no image at all, ValueError if two would have the same name.
     """
     named: list[tuple[Path, Path]] = []
     for path in paths:
@@ -41,10 +39,11 @@ def find_images(paths: Sequence[Path]) -> list[tuple[str, Path]]:
         else:
             raise FileNotFoundError(f"{path}: no such file or folder")
     # names are paths without ending, except where several images have the same
-    stems = [name.with_suffix("") for name, _ in named]
+    stems = Counter(name.with_suffix("") for name, _ in named)
     found: dict[str, Path] = {}
-    for (name, image), stem in zip(named, stems, strict=True):
-        key = (stem if stems.count(stem) == 1 else name).as_posix()
+    for name, image in named:
+        stem = name.with_suffix("")
+        key = (stem if stems[stem] == 1 else name).as_posix()
         if found.setdefault(key, image) != image:
             raise ValueError(
                 f"{image} and {found[key]} would both be written as {key!r}: give a folder that contains both"
@@ -60,8 +59,7 @@ def detect_images(paths: Sequence[Path], detector: Detector, out: Path) -> Count
     Writes into `out` ``NAME_before.png`` and ``NAME_after.png`` (OoD masks before and after meta classification, 255 =
     OoD), ``NAME_overlay.png``, ``NAME_classes.png`` and, last, ``NAME.json``. An image that cannot be read is logged.
 
-    Returns:
-        Numbers of "images" and of "unreadable" ones; of "segments", "removed" ones and those "unlike" training.
+    Returns numbers of "images" and of "unreadable" ones; of "segments", "removed" ones and those "unlike" training.
     """
     counts: Counter[str] = Counter()
     for name, path in progress(find_images(paths), "detect"):

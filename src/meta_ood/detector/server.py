@@ -43,11 +43,7 @@ class Limits:
 
     @classmethod
     def from_environment(cls) -> Self:
-        """Return the limits with the values of ``META_OOD_MAX_PIXELS`` and the like over them.
-
-        Raises:
-            ValueError: If a variable is no whole number above 0; it is named.
-        """
+        """Return the limits with the values of ``META_OOD_MAX_PIXELS`` and the like over them, else a ValueError."""
         values = {}
         for field in fields(cls):
             variable = f"META_OOD_MAX_{field.name.upper()}"
@@ -61,8 +57,7 @@ class Limits:
 def answers(detector: Detector, request: Any, limits: Limits, maps: bool = True) -> Iterator[dict[str, Any]]:
     """Yield the :func:`answer` to each image of a request (see :func:`images_of`); one image at a time is decoded.
 
-    Raises:
-        RequestError: If a limit is exceeded or an image is none; the image is numbered, from 1.
+    RequestError if a limit is exceeded or an image is none; the image is numbered, from 1.
     """
     given = images_of(request)
     if len(given) > limits.images:
@@ -112,11 +107,7 @@ def answer(found: Detection, maps: bool = True) -> dict[str, Any]:
 
 
 def images_of(request: Any) -> list[Any]:
-    """Return the images under ``image`` in a mapping or a table: one, or lists of them.
-
-    Raises:
-        RequestError: If there is nothing under ``image``.
-    """
+    """Return the images under ``image`` in a mapping or a table: one, or lists of them; else a RequestError."""
     if not hasattr(request, "keys") or "image" not in request:
         names = list(request.keys()) if hasattr(request, "keys") else type(request).__name__
         raise RequestError(f"nothing under `image`, only {names}: {EXPECTED}")
@@ -139,11 +130,10 @@ def _opened(given: Any, number: int) -> Image.Image:
             content = base64.b64decode(given, validate=True) if isinstance(given, str) else given
             return Image.open(io.BytesIO(content), formats=("PNG", "JPEG"))
         values = np.asarray(given)
-        whole = np.rint(values)
+        whole = np.clip(np.rint(values), 0, 255)
         if values.ndim != 3 or values.shape[2] != 3 or not np.array_equal(whole, values):
-            raise ValueError(f"got an array of shape {values.shape} and dtype {values.dtype}")
-        if whole.min() < 0 or whole.max() > 255:
-            raise ValueError(f"got numbers from {values.min()} to {values.max()}")
+            numbers = f"numbers from {values.min()} to {values.max()}"
+            raise ValueError(f"got an array of shape {values.shape} and dtype {values.dtype}, {numbers}")
         return Image.fromarray(whole.astype(np.uint8))
     except Exception as error:  # on damaged files decoders raise nearly anything
         raise RequestError(f"image {number}: {error}: {EXPECTED}") from None
@@ -169,7 +159,7 @@ class Guard:
             await self._app(scope, receive, send)
             return
         most, seconds = self._limits.body_bytes, self._limits.body_seconds
-        # 1. the body, before the scoring server sees it
+        # 1. the body, before the scoring server gets it
         body, more = bytearray(), True
         status, problem = 413, f"the body has more than {most} bytes"
         try:
