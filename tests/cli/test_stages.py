@@ -60,7 +60,7 @@ def test_a_second_run_of_an_instance_is_refused_and_names_the_first(monkeypatch:
 
 def test_the_other_processes_of_torchrun_take_no_lock(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RANK", "1")
-    with stages._alone("infer", ("a",)), stages._alone("infer", ("a",)):
+    with stages._alone("infer", "a"), stages._alone("infer", "a"):
         assert not stages.LOCKS.exists()
 
 

@@ -72,20 +72,17 @@ class LazyGroup(click.Group):
             from meta_ood.cli.stages import stage_command
 
             return stage_command(cmd_name, STAGES[cmd_name])
-        if cmd_name in COMMANDS:
-            module = importlib.import_module(f"meta_ood.cli.{COMMANDS[cmd_name][0]}")
-            command: click.Command = getattr(module, cmd_name.replace("-", "_"))
-            return command
-        return None
+        if cmd_name not in COMMANDS:
+            return None
+        module: Any = importlib.import_module(f"meta_ood.cli.{COMMANDS[cmd_name][0]}")
+        return getattr(module, cmd_name.replace("-", "_"))  # type: ignore[no-any-return]
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List stages with the parameter sections they read, then tools; import nothing heavy."""
         from meta_ood.config import SECTIONS
 
         with formatter.section("Stages (and the parameters that --set may change)"):
-            formatter.write_dl(
-                [(name, f"{text}  [{', '.join(SECTIONS[name]) or 'none'}]") for name, text in STAGES.items()]
-            )
+            formatter.write_dl([(name, f"{text}  [{', '.join(SECTIONS[name])}]") for name, text in STAGES.items()])
         with formatter.section("Tools"):
             formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
 
@@ -100,21 +97,21 @@ class LazyGroup(click.Group):
         """Report wrong input in one line, with exit code 2 and without a traceback."""
         try:
             return super().invoke(ctx)
-        except (ValueError, OSError) as error:
-            # our own errors are ValueError and OSError; others are defects and keep their traceback
+        except Exception as error:
             if ctx.params.get("verbose"):
                 raise
-            raise InputError(str(error)) from error
-        except Exception as error:
+            # our own errors
+            if isinstance(error, ValueError | OSError):
+                raise InputError(str(error)) from error
             # what MLflow raises if its store fails during a command; mlflow is not imported for this test
-            if ctx.params.get("verbose") or type(error).__module__ != "mlflow.exceptions":
-                raise
-            from meta_ood.tracking.location import short_reason
+            if type(error).__module__ == "mlflow.exceptions":
+                from meta_ood.tracking.location import short_reason
 
-            raise InputError(f"the tracking store failed: {short_reason(error)}") from error
+                raise InputError(f"the tracking store failed: {short_reason(error)}") from error
+            raise  # a defect keeps its traceback
 
 
-@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
 @click.version_option(__version__, prog_name="meta-ood")
 @click.option("-v", "--verbose", is_flag=True, help="Debug messages, and tracebacks of errors.")
 @click.option("-q", "--quiet", is_flag=True, help="Warnings only, no progress bars.")

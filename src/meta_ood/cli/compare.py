@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from meta_ood.cli import options
-from meta_ood.cli.options import EXISTING_FOLDER, EXPERIMENTS, read_text
+from meta_ood.cli.options import EXISTING_FOLDER, EXPERIMENTS, FILE, PATH, Texts, read_text
 
 
 @click.command()
@@ -20,14 +20,7 @@ def compare(roots: tuple[Path, ...], seeds: bool, experiments: Path | None, prot
     scenes. With several folders, one per run or seed, with --seeds or with --experiments: mean, standard deviation,
     extremes and n of every cell.
     """
-    from meta_ood.report.compare import (
-        Repetition,
-        group_by_setting,
-        pairs_text,
-        protocols_text,
-        read_experiments,
-        spreads_text,
-    )
+    from meta_ood.report import compare as report
     from meta_ood.report.results import read_evaluations
 
     if (len(roots) > 0) + seeds + (experiments is not None) > 1:
@@ -37,20 +30,21 @@ def compare(roots: tuple[Path, ...], seeds: bool, experiments: Path | None, prot
     folders = roots or (Path("data/evaluate"),)
     # one folder is compared within, several with each other
     if protocols:
-        click.echo("\n\n".join(protocols_text(folder) for folder in folders))
-    elif seeds:
-        click.echo(spreads_text(group_by_setting(Repetition(*one) for one in _tracked())))
+        text = "\n\n".join(report.protocols_text(folder) for folder in folders)
     elif experiments:
-        click.echo(spreads_text(read_experiments(read_text(experiments))))
+        text = report.spreads_text(report.read_experiments(read_text(experiments)))
+    elif seeds:
+        text = report.spreads_text(report.group_by_setting(report.Repetition(*one) for one in _tracked()))
     elif len(folders) > 1:
         runs = [
-            Repetition(key, {"seed": str(folder)}, one.metrics)
+            report.Repetition(key, {"seed": str(folder)}, one.metrics)
             for folder in folders
             for key, one in read_evaluations(folder).items()
         ]
-        click.echo(spreads_text(group_by_setting(runs)))
+        text = report.spreads_text(report.group_by_setting(runs))
     else:
-        click.echo(pairs_text(read_evaluations(folders[0])))
+        text = report.pairs_text(read_evaluations(folders[0]))
+    click.echo(text)
 
 
 def _tracked() -> list[tuple[tuple[str, str, str], dict[str, str], dict[str, float]]]:
@@ -58,40 +52,29 @@ def _tracked() -> list[tuple[tuple[str, str, str], dict[str, str], dict[str, flo
     from meta_ood.tracking import location, query, store
 
     root = location.root()
-    found = query.evaluations(store.open_store(root))
-    if not found:
-        uri = location.without_password(location.store_uri(root))
-        raise ValueError(
-            f"{uri}: no finished run of evaluate with the tag `group`; "
-            "`dvc repro` or `meta-ood evaluate` makes some, `meta-ood sync` records them"
-        )
-    return found
+    if found := query.evaluations(store.open_store(root)):
+        return found
+    raise ValueError(
+        f"{location.without_password(location.store_uri(root))}: no finished run of evaluate with the tag `group`; "
+        "`dvc repro` or `meta-ood evaluate` makes some, `meta-ood sync` records them"
+    )
 
 
 @click.command()
-@click.argument("tables", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("tables", nargs=-1, required=True, type=PATH)
 @click.option("--classifier", "classifiers", multiple=True, help="Only these classifiers; repeatable.")
 @click.option("--folds", multiple=True, help="Only these fold schemes; repeatable.")
 @click.option(
-    "--most-fits",
-    type=click.IntRange(1),
-    default=400,
-    show_default=True,
-    help="Leave out leave-one-out of a classifier that would need more fits.",
+    "--most-fits", type=click.IntRange(1), default=400, help="Leave out leave-one-out that would need more fits."
 )
 @click.option(
     "--max-lost",
     type=click.FloatRange(0, 1),
     help="Fraction of true segments that may be lost, instead of removing at probability 0.5.",
 )
-@options.out_file(None, "Markdown file.")
+@options.out_option(None, "Markdown file.", FILE)
 def compare_meta(
-    tables: tuple[Path, ...],
-    classifiers: tuple[str, ...],
-    folds: tuple[str, ...],
-    most_fits: int,
-    max_lost: float | None,
-    out: Path | None,
+    tables: tuple[Path, ...], classifiers: Texts, folds: Texts, most_fits: int, max_lost: float | None, out: Path | None
 ) -> None:
     """Compare meta classifiers on TABLES, files that the stage `segments` wrote.
 
@@ -102,30 +85,24 @@ def compare_meta(
     from meta_ood.report.compare_meta import as_markdown, compare
     from meta_ood.segments.table_file import read_table
 
+    classifiers, folds = classifiers or tuple(CLASSIFIERS), folds or tuple(FOLDS)
     options.check_names("classifier", CLASSIFIERS, *classifiers)
     options.check_names("folds", FOLDS, *folds)
     # names of datasets, unless two tables share one
-    stems = [table.stem for table in tables]
-    names = stems if len(set(stems)) == len(stems) else [table.as_posix() for table in tables]
-    rows = compare(
-        {name: read_table(table) for name, table in zip(names, tables, strict=True)},
-        classifiers or tuple(CLASSIFIERS),
-        folds or tuple(FOLDS),
-        most_fits,
-        max_lost,
-    )
-    text = as_markdown(rows)
-    if out is None:
-        click.echo(text, nl=False)
-    else:
+    names = [table.stem for table in tables]
+    if len(set(names)) < len(names):
+        names = [table.as_posix() for table in tables]
+    read = {name: read_table(table) for name, table in zip(names, tables, strict=True)}
+    text = as_markdown(compare(read, classifiers, folds, most_fits, max_lost))
+    if out:
         write_text(out, text)
-        click.echo(str(out))
+    click.echo(out or text.removesuffix("\n"))
 
 
 @click.command()
 @click.argument("file", type=EXPERIMENTS)
-@options.out_file("outputs/pareto.html", "The page.")
-@click.option("--title", default="meta-ood experiments", show_default=True)
+@options.out_option("outputs/pareto.html", "The page.", FILE)
+@click.option("--title", default="meta-ood experiments")
 def pareto(file: Path, out: Path, title: str) -> None:
     """Plot AUPRC against mIoU of the experiments in FILE, and mark the Pareto-optimal ones.
 
@@ -137,17 +114,13 @@ def pareto(file: Path, out: Path, title: str) -> None:
     from meta_ood.report.page import pareto_page
 
     write_text(out, pareto_page(title, read_experiments(read_text(file))))
-    click.echo(str(out))
+    click.echo(out)
 
 
 @click.command()
 @click.argument("dataset")
 @click.option(
-    "--evaluations",
-    type=EXISTING_FOLDER,
-    default=Path("data/evaluate"),
-    show_default=True,
-    help="Folder of the evaluations.",
+    "--evaluations", type=EXISTING_FOLDER, default=Path("data/evaluate"), help="Folder that the stage evaluate wrote."
 )
 def thresholds(dataset: str, evaluations: Path) -> None:
     """Print the best-F1 thresholds of DATASET, of every network and variant, for params.yaml.

@@ -1,11 +1,9 @@
 """``meta-ood data``: raw datasets, before the pipeline touches them."""
 
-from __future__ import annotations
-
 import json
 import textwrap
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import click
 
@@ -15,15 +13,14 @@ from meta_ood.cli.options import EXISTING_FOLDER, FOLDER
 from meta_ood.data.files import replacing
 from meta_ood.data.registry import known_names
 from meta_ood.data.text_table import text_table
-
-if TYPE_CHECKING:
-    from meta_ood.datasets.checks.findings import Report
+from meta_ood.datasets.checks.findings import Report
 
 RAW = Path("data/raw")
 DEMO = RAW / "demo"
 
 # 64 files show what is wrong with all of them: a wrong layout, a wrong encoding
 _full = click.option("--full", is_flag=True, help="Decode every file; without it a sample of 64.")
+_COLOURS = {"error": "red", "warning": "yellow", "note": "cyan"}
 
 
 @click.group()
@@ -37,10 +34,7 @@ def data() -> None:
 @_full
 @options.workers
 @click.option("--json", "as_json", is_flag=True, help="Print json.")
-@click.pass_context
-def check(
-    ctx: click.Context, names: tuple[str, ...], params_file: Path, full: bool, workers: int, as_json: bool
-) -> None:
+def check(names: tuple[str, ...], params_file: Path, full: bool, workers: int, as_json: bool) -> None:
     """Exit with 1 if an error is found."""
     reports = [
         report
@@ -55,28 +49,22 @@ def check(
         if not full and any(r.facts.get("frames", 0) > r.facts.get("decoded", 0) for r in reports):
             click.echo("A sample of the files was decoded; --full decodes all.")
     if not all(report.passed for report in reports):
-        ctx.exit(1)
+        raise SystemExit(1)
 
 
 def _examine(name: str, params_file: Path, full: bool, workers: int) -> list[Report]:
     from meta_ood.datasets.checks.examine import examine, recognise
 
     # an entry of the params file, unless it is a folder
-    if not Path(name).is_dir():
+    root = Path(name)
+    if not root.is_dir():
         own = config.load(params_file).dataset_params(name)
         return [examine(name, own.reader, Path(own.root), own.split, own.options, full, workers)]
-    root = Path(name)
-    guesses = recognise(root)
-    if not guesses:
-        below = [child for child in sorted(root.iterdir()) if recognise(child)]
-        hint = f"; try {', '.join(map(str, below))}" if below else "; see docs/datasets.md"
-        raise ValueError(f"{root} looks like no dataset that is known{hint}")
-    return [
-        examine(f"{reader} {split}", reader, root, split, options, full, workers) for reader, split, options in guesses
-    ]
-
-
-_COLOURS = {"error": "red", "warning": "yellow", "note": "cyan"}
+    if guesses := recognise(root):
+        return [examine(f"{reader} {split}", reader, root, split, o, full, workers) for reader, split, o in guesses]
+    below = [str(child) for child in sorted(root.iterdir()) if recognise(child)]
+    hint = f"try {', '.join(below)}" if below else "see docs/datasets.md"
+    raise ValueError(f"{root} looks like no dataset that is known; {hint}")
 
 
 def _show(report: Report) -> None:
@@ -92,22 +80,17 @@ def _show(report: Report) -> None:
         click.echo(f"  {'; '.join(facts)}")
     for finding in report.findings:
         level = click.style(f"{finding.level:<7}", _COLOURS[finding.level])
-        text = textwrap.fill(finding.text, 92, initial_indent="", subsequent_indent=" " * 10)
-        click.echo(f"  {level} {text}")
-        for file in finding.files[:2]:
-            click.echo(f"          {file}")
-        if finding.count > 2:
-            click.echo(f"          and {finding.count - 2} more")
-        if finding.advice:
-            click.echo(f"          -> {finding.advice}")
+        click.echo(f"  {level} {textwrap.fill(finding.text, 92, subsequent_indent=' ' * 10)}")
+        more = [f"and {finding.count - 2} more"] if finding.count > 2 else []
+        advice = [f"-> {finding.advice}"] if finding.advice else []
+        for line in [*finding.files[:2], *more, *advice]:
+            click.echo(f"          {line}")
 
 
 @data.command(help="Make a dataset available below data/raw by a link, enter it in params, check it.")
 @click.argument("name")
 @click.argument("root", type=EXISTING_FOLDER)
-@click.option(
-    "--images", type=EXISTING_FOLDER, help="Root of the images, for Fishyscapes labels (LostAndFound, Cityscapes)."
-)
+@click.option("--images", type=EXISTING_FOLDER, help="Root of the images, for Fishyscapes' labels.")
 @options.params_file
 @_full
 @options.workers
@@ -130,18 +113,17 @@ def link(
     # 2. the link: where the entries say, unless that is the demo world or several places
     roots = {Path(d.root) for d in entries.values()}
     free = [r for r in roots if RAW in r.parents and r != DEMO and DEMO not in r.parents]
-    place = free[0].relative_to(RAW) if len(roots) == len(free) == 1 else Path(reader)
-    target = linking.link(place.as_posix(), root, RAW, images)
+    place = free[0].relative_to(RAW).as_posix() if len(roots) == len(free) == 1 else reader
+    target = linking.link(place, root, RAW, images)
     linking.show_to_git(target, RAW)
     click.echo(f"{target} -> {root}")
     click.echo(f"For `dvc exp run --temp` and `--queue`: git add {RAW / '.gitignore'} {target}")
     # 3. the entries: those that are there, or one per split that is found
-    found = [(r, s, o) for r, s, o in recognise(target) if r == reader]
-    wanted = [(k, d.split, d.options) for k, d in entries.items()] or [
-        (reader if len(found) == 1 else f"{reader}_{split}", split, options) for _, split, options in found
-    ]
+    found = [(split, own) for r, split, own in recognise(target) if r == reader]
+    wanted = {key: (entry.split, entry.options) for key, entry in entries.items()}
+    wanted = wanted or {(reader if len(found) == 1 else f"{reader}_{split}"): (split, own) for split, own in found}
     text = changed = params_file.read_text(encoding="utf-8")
-    for key, split, own in wanted:
+    for key, (split, own) in wanted.items():
         if key not in entries or Path(entries[key].root) != target:
             changed = linking.enter(changed, key, reader, target.as_posix(), split, own)
             click.echo(f"{params_file}: datasets.{key}.root is {target}")
@@ -150,14 +132,7 @@ def link(
             temporary.write_text(changed, encoding="utf-8")
             config.load(temporary)  # an error keeps the old file
     # 4. the check
-    ctx.invoke(
-        check,
-        names=tuple(key for key, _, _ in wanted) or (str(target),),
-        params_file=params_file,
-        full=full,
-        workers=workers,
-        as_json=False,
-    )
+    ctx.invoke(check, names=tuple(wanted) or (str(target),), params_file=params_file, full=full, workers=workers)
 
 
 @data.command("train-ids", help="Write Cityscapes' labelTrainIds beside the labelIds of ROOT.")
@@ -177,9 +152,9 @@ def train_ids(root: Path, annotation: str) -> None:
 @click.argument("root", type=FOLDER)
 @click.option("--split", help="Default: every split of the layout.")
 @click.option("--count", type=click.IntRange(1), help="Frames a split; default as published.")
-@click.option("--height", type=click.IntRange(16), default=64, show_default=True, help="[px]")
-@click.option("--width", type=click.IntRange(32), default=128, show_default=True, help="[px]")
-@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--height", type=click.IntRange(16), default=64, help="[px]")
+@click.option("--width", type=click.IntRange(32), default=128, help="[px]")
+@click.option("--seed", type=int, default=0)
 def synthesize(kind: str, root: Path, split: str | None, count: int | None, height: int, width: int, seed: int) -> None:
     """KIND is a reader's name; an unknown one lists the known ones."""
     from meta_ood.demo.miniature import splits_of, write_miniature
@@ -192,20 +167,15 @@ def synthesize(kind: str, root: Path, split: str | None, count: int | None, heig
 @data.command("audit-proxies", help="Which COCO categories become proxies, and what that means.")
 @click.argument("name", required=False)
 @options.params_file
-@click.option(
-    "--sample",
-    type=click.IntRange(0),
-    default=500,
-    show_default=True,
-    help="Proxies whose pixels are counted; 0 = all.",
-)
-@options.out_folder(None, "Folder for audit.json, categories.csv and categories.png.")
+@click.option("--sample", type=click.IntRange(0), default=500, help="Proxies whose pixels are counted; 0: all.")
+@options.out_option(None, "Folder for audit.json, categories.csv and categories.png.")
 @options.track
 def audit_proxies(name: str | None, params_file: Path, sample: int, out: Path | None, track: bool) -> None:
     """NAME is an entry in params; default: the one of roles.proxies."""
     from meta_ood import tracking
     from meta_ood.datasets import audit
 
+    # 1. the audit
     params = config.load(params_file)
     name = name or params.roles.proxies
     own = params.dataset_params(name)
@@ -217,21 +187,16 @@ def audit_proxies(name: str | None, params_file: Path, sample: int, out: Path | 
     click.echo(f"\n{found.kept} of {found.images} images are proxies, {found.empty} of them empty;")
     click.echo(f"{found.unannotated:.1%} of their pixels have no annotation (measured on {found.measured}).")
     if found.leaks:
-        names = ", ".join(c.name for c in found.leaks)
+        leaks = ", ".join(category.name for category in found.leaks)
         click.echo(
-            f"Kept although an evaluation set holds it: {names}. Options exclude and include of the reader decide."
+            f"Kept although an evaluation set holds it: {leaks}. The reader's options exclude and include decide."
         )
+    # 2. its files, and its run
     folder = out or Path("outputs/audit") / name
     audit.write(found, folder)
     click.echo(f"Written: {folder}")
+    about: dict[str, Any] = {"keys": {"dataset": name}, "inputs": {"root": Path(own.root)}}
     values = {f"datasets.{name}.{key}": value for key, value in own}
-    with tracking.run(
-        "audit",
-        keys={"dataset": name},
-        params=values,
-        inputs={"root": Path(own.root)},
-        experiment=params.tracking.experiment,
-        enabled=track,
-    ) as run:
+    with tracking.run("audit", params=values, experiment=params.tracking.experiment, enabled=track, **about) as run:
         run.log(found.numbers(), 0)
         run.outputs({"audit": folder})

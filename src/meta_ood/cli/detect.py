@@ -1,22 +1,22 @@
 """Commands for the images and score maps of users, and for benchmark servers."""
 
+from functools import partial
 from pathlib import Path
 
 import click
 
 from meta_ood.cli import options
-from meta_ood.cli.options import EXISTING_FILE, EXISTING_FOLDER, FOLDER
+from meta_ood.cli.options import EXISTING_FILE, EXISTING_FOLDER, FILE, FOLDER, PATH
+
+_folder = partial(click.option, required=True, type=EXISTING_FOLDER)
 
 
 @click.command()
-@click.argument("images", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("images", nargs=-1, required=True, type=PATH)
 @click.option(
-    "--detector",
-    required=True,
-    type=FOLDER,
-    help="Folder of a detector: data/detectors/NETWORK/VARIANT, or one from the registry.",
+    "--detector", required=True, type=FOLDER, help="Folder of a detector: data/detectors/NETWORK/VARIANT, say."
 )
-@options.out_folder("outputs/detect", "Folder to write into.")
+@options.out_option("outputs/detect", "Folder to write into.")
 @options.device
 def detect(images: tuple[Path, ...], detector: Path, out: Path, device: str) -> None:
     """Find OoD segments in IMAGES (files and folders) and decide for each: real or false alarm.
@@ -31,10 +31,8 @@ def detect(images: tuple[Path, ...], detector: Path, out: Path, device: str) -> 
 
     find_images(images)  # a wrong path is told before the network is loaded
     counts = detect_images(images, Detector.load(detector, device), out)
-    click.echo(
-        f"{counts['images']} images, {counts['segments']} segments, {counts['removed']} of them "
-        f"removed as false alarms: {out}"
-    )
+    found = "{images} images, {segments} segments, {removed} of them removed as false alarms".format_map(counts)
+    click.echo(f"{found}: {out}")
     if counts["unlike"]:
         click.echo(
             f"{counts['unlike']} segments are unlike those that the meta classifier was fitted on "
@@ -47,8 +45,8 @@ def detect(images: tuple[Path, ...], detector: Path, out: Path, device: str) -> 
 
 @click.command()
 @click.argument("model")
-@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
-@click.option("--port", default=5001, show_default=True, help="Port to listen on.")
+@click.option("--host", default="127.0.0.1", help="Address to listen on.")
+@click.option("--port", default=5001, help="Port to listen on.")
 def serve(model: str, host: str, port: int) -> None:
     """Answer images with OoD segments over HTTP; the protocol is that of `mlflow models serve`.
 
@@ -63,47 +61,28 @@ def serve(model: str, host: str, port: int) -> None:
 
 
 @click.command()
+@_folder("--scores", help="Folder of score maps (npy, npz, HDF5, tif or png); higher = more OoD.")
+@_folder("--targets", help="Folder of targets (png, npy or tif), paired with the score maps by name.")
 @click.option(
-    "--scores",
-    required=True,
-    type=EXISTING_FOLDER,
-    help="Folder of score maps (npy, npz, HDF5, tif or png); higher = more OoD.",
-)
-@click.option(
-    "--targets",
-    required=True,
-    type=EXISTING_FOLDER,
-    help="Folder of targets (png, npy or tif), paired with the score maps by name.",
-)
-@click.option(
-    "--protocol",
-    "protocols",
+    *("--protocol", "protocols"),
     multiple=True,
     default=("exact",),
-    show_default=True,
     help="exact, published, fishyscapes, smiyc, per_image_mean, or all; repeatable.",
 )
 @click.option(
-    "--encoding",
-    default="binary",
-    show_default=True,
-    help="Of the targets. binary: 0 in-distribution, 1 OoD, 255 void. meta-ood: docs/formats.md.",
+    "--encoding", default="binary", help="Of the targets. binary: 0 known, 1 OoD, 255 void. meta-ood: docs/formats.md."
 )
 @click.option("--score-end", default="", help="End of the score maps' names, to be ignored.")
 @click.option("--target-end", default="", help="The same of the targets: _labels_semantic, say.")
 @click.option("--track", default=None, help="Component metrics too: anomaly, obstacle or all.")
-@click.option(
-    "--threshold",
-    type=float,
-    help="Of the score, for component metrics; without it the best F1 on this set: an oracle.",
-)
+@click.option("--threshold", type=float, help="Of the score, for component metrics; default: best F1, an oracle.")
 @click.option(
     "--threshold-from",
     type=EXISTING_FILE,
-    help="The threshold that an earlier call, with --track and --out FILE, chose on another set.",
+    help="The same, as a call with --track and this --out FILE chose it on another set.",
 )
 @options.workers
-@options.out_file(None, "JSON file.")
+@options.out_option(None, "JSON file.", FILE)
 def evaluate_maps(
     scores: Path,
     targets: Path,
@@ -138,9 +117,10 @@ def evaluate_maps(
     options.check_names("track", TRACKS, *([track] if track else []))
     # score maps and targets belong together by their names
     pairs = evaluation.pair_files(scores, targets, score_end, target_end)
-    result = evaluation.plain(
-        evaluation.evaluate_maps(pairs, protocols, encoding=encoding, track=track, threshold=threshold, workers=workers)
+    found = evaluation.evaluate_maps(
+        pairs, protocols, encoding=encoding, track=track, threshold=threshold, workers=workers
     )
+    result = evaluation.plain(found)
     # Written before it is printed: a terminal that lacks a character must not lose the result.
     if out:
         write_json(out, result)
@@ -154,9 +134,7 @@ def evaluate_maps(
 @options.dataset
 @click.option("--score", help="Default: segments.score of the params file.")
 @options.params_file
-@click.option(
-    "--to", type=FOLDER, help="Folder to write to; default outputs/submissions/BENCHMARK/NETWORK/VARIANT/DATASET."
-)
+@click.option("--to", type=FOLDER, help="Default: outputs/submissions/BENCHMARK/NETWORK/VARIANT/DATASET.")
 def submit(
     benchmark: str, network: str, variant: str, dataset: str, score: str | None, params_file: Path, to: Path | None
 ) -> None:

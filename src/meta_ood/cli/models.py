@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 
 from meta_ood.cli import options
-from meta_ood.cli.options import FILE
+from meta_ood.cli.options import FILE, PATH, Texts
 
 
 @click.command()
@@ -17,16 +17,14 @@ def networks() -> None:
 
     rows = []
     for name in MODELS:
-        facts = catalogue.network_facts(name)
-        memory = catalogue.PEAK_MEMORY_GB.get(name)
-        cost = (f"{facts.parameters:,}", f"{facts.output_stride}", f"{facts.gflop:,.0f}")
+        facts, memory = catalogue.network_facts(name), catalogue.PEAK_MEMORY_GB.get(name)
+        cost = [f"{facts.parameters:,}", f"{facts.output_stride}", f"{facts.gflop:,.0f}"]
         rows.append([name, *cost, f"{memory:.1f} GB" if memory else "-"])
     click.echo(text_table(["architecture", "parameters", "stride", "GFLOP", "memory"], rows))
     height, width = catalogue.FRAME
     click.echo(
-        f"GFLOP and peak memory (CPU, float32, measured by benchmarks/networks.py): one frame of "
-        f"{height} x {width}.\nAny other: architecture: package.module:builder, see "
-        "docs/extending.md."
+        f"GFLOP and peak memory (CPU, float32, measured by benchmarks/networks.py): one frame of {height} x {width}.\n"
+        "Any other: architecture: package.module:builder, see docs/extending.md."
     )
 
 
@@ -42,17 +40,10 @@ def weights() -> None:
 @click.option("--origin", default="", help="Where the file is from: a URL, a paper.")
 @options.params_file
 @options.overrides
-@options.out_folder("data/weights", "Folder; the file is OUT/NETWORK/VARIANT.safetensors.")
+@options.out_option("data/weights", "Folder; the file is OUT/NETWORK/VARIANT.safetensors.")
 @options.track
 def import_(
-    file: Path,
-    network: str,
-    variant: str,
-    origin: str,
-    params_file: Path,
-    overrides: tuple[str, ...],
-    out: Path,
-    track: bool,
+    file: Path, network: str, variant: str, origin: str, params_file: Path, overrides: Texts, out: Path, track: bool
 ) -> None:
     """Read FILE (weights only), check it against the network, store and register it.
 
@@ -102,27 +93,19 @@ def show(file: Path) -> None:
 
 
 @click.command()
-@click.argument("source", type=click.Path(path_type=Path))
+@click.argument("source", type=PATH)
 @click.option(
-    "--format",
-    "kind",
-    type=click.Choice(["onnx", "torch"]),
-    default="onnx",
-    show_default=True,
-    help="ONNX, or a torch.export program (.pt2).",
+    *("--format", "kind"), type=click.Choice(["onnx", "torch"]), default="onnx", help="ONNX, or a torch.export program."
 )
-@options.out_folder("outputs/export", "Folder to write into.")
+@options.out_option("outputs/export", "Folder to write into.")
 @click.option(
     "--size",
     type=(int, int),
     default=(512, 1024),  # half of a Cityscapes frame in each direction
-    show_default=True,
     help="Height and width at which latency is measured [px].",
 )
-@click.option(
-    "--frames", type=options.FOLDER, help="A prepared dataset in whose frames the detector must find the same segments."
-)
-@click.option("--count", default=20, show_default=True, help="How many of its frames.")
+@click.option("--frames", type=options.FOLDER, help="A prepared dataset: are the same segments found in its frames?")
+@click.option("--count", default=20, help="How many of its frames.")
 def export(source: Path, kind: str, out: Path, size: tuple[int, int], frames: Path | None, count: int) -> None:
     """Write the network of a detector for another runtime, check it, and time it.
 
@@ -135,9 +118,8 @@ def export(source: Path, kind: str, out: Path, size: tuple[int, int], frames: Pa
 
     # 1. the network, of a detector or of a weights file
     detector = Detector.load(source, "cpu") if source.is_dir() else None
-    if detector is not None:
-        network, settings = detector.network, detector.settings
-        name = f"{settings.network}-{settings.variant}"
+    if detector:
+        network, name = detector.network, f"{detector.settings.network}-{detector.settings.variant}"
     elif frames is not None:
         raise click.UsageError("--frames needs a detector's folder, not a weights file")
     else:
@@ -160,16 +142,12 @@ def export(source: Path, kind: str, out: Path, size: tuple[int, int], frames: Pa
         found = exporting.compare(detector, run, images)
         other = found.other
         click.echo(
-            f"  {found.frames} frames of {frames.name}: logits differ by {found.logits:.2g} at "
-            f"most, {found.pixels} pixels of the OoD mask differ; {found.segments} segments, "
-            f"the same in {found.frames - len(other)} frames"
+            f"  {found.frames} frames of {frames.name}: logits differ by {found.logits:.2g} at most, {found.pixels} "
+            f"pixels of the OoD mask differ; {found.segments} segments, the same in {found.frames - len(other)} frames"
         )
     # 4. the time
-    exported = exporting.latency(run, size)
-    own = exporting.latency(exporting.network_runner(network), size)
-    click.echo(
-        f"  {size[0]} x {size[1]} on this CPU: {exported * 1e3:.0f} ms per image, the network itself {own * 1e3:.0f} ms"
-    )
+    exported, own = (1e3 * exporting.latency(r, size) for r in (run, exporting.network_runner(network)))
+    click.echo(f"  {size[0]} x {size[1]} on this CPU: {exported:.0f} ms per image, the network itself {own:.0f} ms")
     if other:
         click.echo(f"  other segments: {', '.join(other)}")
         raise SystemExit(3)

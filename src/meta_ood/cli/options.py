@@ -13,14 +13,16 @@ from meta_ood.data.registry import lookup
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 Option = Callable[[Function], Function]
+Texts = tuple[str, ...]
 
 # Kinds of paths. Only those that exist are checked by click: stages give better answers for the others.
+PATH = click.Path(path_type=Path)
 FILE = click.Path(dir_okay=False, path_type=Path)
 FOLDER = click.Path(file_okay=False, path_type=Path)
 EXISTING_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 EXISTING_FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
+# What `dvc exp show --csv` prints, as a file or, for -, from standard input.
 EXPERIMENTS = click.Path(exists=True, dir_okay=False, allow_dash=True, path_type=Path)
-"""What ``dvc exp show --csv`` prints, as a file or, for ``-``, from standard input."""
 
 network = click.option("--network", required=True, help="Name of the network in the params file.")
 variant = click.option("--variant", required=True, help="baseline or ood_trained.")
@@ -28,18 +30,12 @@ dataset = click.option("--dataset", required=True, help="Name of the dataset in 
 KEYS: dict[str, Option[Any]] = {"network": network, "variant": variant, "dataset": dataset}
 """Key of a stage instance -> its option."""
 
-params_file = click.option(
-    "--params", "params_file", type=FILE, default=Path("params.yaml"), show_default=True, help="The params file."
-)
+params_file = click.option("--params", "params_file", type=FILE, default=Path("params.yaml"), help="The params file.")
 overrides = click.option(
     "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a value of the params file; repeatable."
 )
 device = click.option(
-    "--device",
-    default="auto",
-    show_default=True,
-    type=click.Choice(["auto", "cpu", "cuda"]),
-    help="Where networks run.",
+    "--device", default="auto", type=click.Choice(["auto", "cpu", "cuda"]), help="Where networks run."
 )
 workers = click.option(
     "--workers",
@@ -51,15 +47,9 @@ workers = click.option(
 track = click.option("--track/--no-track", default=True, help="Log to MLflow, or do not.")
 
 
-def out_folder(default: str | None, text: str, kind: click.Path = FOLDER) -> Option[Any]:
-    """Return the option --out of a command that writes a folder."""
-    place = Path(default) if default else None
-    return click.option("--out", type=kind, default=place, show_default=True, help=text)
-
-
-def out_file(default: str | None, text: str) -> Option[Any]:
-    """Return the option --out of a command that writes one file."""
-    return out_folder(default, text, FILE)
+def out_option(default: str | None, text: str, kind: click.Path = FOLDER) -> Option[Any]:
+    """Return the option --out of a command."""
+    return click.option("--out", type=kind, default=Path(default) if default else None, help=text)
 
 
 def read_text(path: Path) -> str:

@@ -5,8 +5,8 @@ import importlib
 import logging
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -27,42 +27,23 @@ logger = logging.getLogger(__name__)
 def stage_command(stage: str, text: str) -> click.Command:
     """Return the command of `stage`; its options are the stage's keys and the common ones."""
 
-    def callback(
-        params_file: Path,
-        overrides: tuple[str, ...],
-        out: Path,
-        device: str,
-        workers: int,
-        track: bool,
-        experiments: Path | None = None,
-        **keys: str,
-    ) -> None:
-        if experiments and out.resolve() == layout.DATA.resolve():
+    def callback(device: str, workers: int, experiments: Path | None = None, **given: Any) -> None:
+        if experiments and given["out"].resolve() == layout.DATA.resolve():
             raise click.UsageError(
                 f"--experiments needs --out other than {layout.DATA}: what DVC owns holds the results of one run"
             )
-        run_stage(
-            stage,
-            keys,
-            params_file=params_file,
-            overrides=overrides,
-            out=out,
-            machine=Machine(device, workers),
-            track=track,
-            more={"experiments": read_text(experiments)} if experiments else {},
-        )
+        keys = {key: given.pop(key) for key in layout.STAGES[stage]}
+        more = {"experiments": read_text(experiments)} if experiments else {}
+        run_stage(stage, keys, machine=Machine(device, workers), more=more, **given)
 
     lines = [f"  {key}: {expected}" for section in config.SECTIONS[stage] for key, expected in config.describe(section)]
-    epilog = "\b\nParameters (--set KEY=VALUE):\n" + ("\n".join(lines) or "  none")
-    out = "Folder that the stage writes below; its inputs are read below data."
-    decorators = [
-        *(options.KEYS[key] for key in layout.STAGES[stage]),
-        *(options.params_file, options.overrides, options.out_folder("data", out)),
-        *(options.device, options.workers, options.track),
-    ]
+    epilog = "\n".join(["\b\nParameters (--set KEY=VALUE):", *lines])
+    out = options.out_option("data", "Folder that the stage writes below; its inputs are read below data.")
+    decorators = [options.KEYS[key] for key in layout.STAGES[stage]]
+    decorators += [options.params_file, options.overrides, out, options.device, options.workers, options.track]
     if stage == "report":
-        text_of = "What `dvc exp show --csv` prints: adds a section over seeds; needs --out."
-        decorators.append(click.option("--experiments", type=EXPERIMENTS, help=text_of))
+        about = "What `dvc exp show --csv` prints: adds a section over seeds; needs --out."
+        decorators.append(click.option("--experiments", type=EXPERIMENTS, help=about))
     function: Any = callback
     for decorate in reversed(decorators):  # click lists the options from the last to the first
         function = decorate(function)
@@ -106,9 +87,9 @@ def run_stage(
     for path in paths.outputs.values():
         path.parent.mkdir(parents=True, exist_ok=True)
     # 3. the stage itself
-    started = time.monotonic()
+    started, instance = time.monotonic(), " ".join([stage, *keys.values()])
     with (
-        _alone(" ".join([stage, *keys.values()]), (out.resolve(), values)),
+        _alone(instance, out.resolve(), values),
         tracking.run(
             stage,
             keys=keys,
@@ -126,21 +107,19 @@ def run_stage(
         run.outputs(paths.outputs)
     # 4. what came out, and where it lies
     made = ", ".join(_size(path) for path in paths.outputs.values())
-    seconds = time.monotonic() - started
-    logger.info("%s: wrote %s in %.1f s", " ".join([stage, *keys.values()]), made, seconds)
+    logger.info("%s: wrote %s in %.1f s", instance, made, time.monotonic() - started)
     if stage == "report" and "DVC_STAGE" not in os.environ:
         click.echo((paths.outputs["report"] / "results.txt").read_text(encoding="utf-8"))
 
 
-@contextmanager
-def _alone(instance: str, shared: Sequence[object]) -> Iterator[None]:
+def _alone(instance: str, *shared: object) -> ExitStack:
     """Lock what two runs of an instance would share: its outputs, and its unfinished work."""
     with ExitStack() as locks:
         # the other processes of torchrun work for the one of rank 0
         for what in shared if os.environ.get("RANK", "0") == "0" else ():
             name = hashlib.sha256(repr((instance, what)).encode()).hexdigest()[:16]
             locks.enter_context(running(instance, LOCKS / f"{name}.lock"))
-        yield
+        return locks.pop_all()
 
 
 def _warn_of_unused(stage: str, overrides: Sequence[str], params: config.Params, before: config.Params) -> None:
@@ -161,7 +140,7 @@ def _size(path: Path) -> str:
 
 @click.command()
 @options.params_file
-@options.out_folder("data/code", "Folder to write.")
+@options.out_option("data/code", "Folder to write.")
 def code(params_file: Path, out: Path) -> None:
     """Check params.yaml; write digests of the code that each stage runs, and of given weights.
 

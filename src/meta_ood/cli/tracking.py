@@ -31,8 +31,8 @@ def sync(params_file: Path) -> None:
 
 
 @click.command()
-@click.option("--port", default=5000, show_default=True, help="Port of this machine.")
-@click.option("--experiment", default="meta-ood", show_default=True, help="Its name.")
+@click.option("--port", default=5000, help="Port of this machine.")
+@click.option("--experiment", default="meta-ood", help="Its name.")
 def ui(port: int, experiment: str) -> None:
     """Serve MLflow's web pages and print the address of the table of runs."""
     from meta_ood.tracking import location, store
@@ -44,9 +44,8 @@ def ui(port: int, experiment: str) -> None:
     address = store.ui_address(uri if served else f"http://127.0.0.1:{port}", number)
     click.echo(location.without_password(address).replace("***@", ""))  # the browser asks for both
     if not served:
-        command = [sys.executable, "-m", "mlflow", "server", "--workers", "1"]
-        command += ["--backend-store-uri", uri, "--port", str(port)]
-        command += ["--uvicorn-opts", "--log-level warning"]
+        command = [sys.executable, "-m", "mlflow", "server", "--workers", "1", "--backend-store-uri", uri]
+        command += ["--port", str(port), "--uvicorn-opts", "--log-level warning"]
         # jobs are a matter of MLflow's GenAI mode: without them the server starts twice as fast
         os.environ["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"
         sys.stdout.flush()
@@ -55,9 +54,7 @@ def ui(port: int, experiment: str) -> None:
 
 @click.command()
 @click.argument("run")
-@click.option(
-    "--into", type=click.Path(path_type=Path), help="Folder of the new worktree.  [default: ../reproduce-RUN]"
-)
+@click.option("--into", type=options.PATH, help="Folder of the new worktree.  [default: ../reproduce-RUN]")
 @click.option("--do", "execute", is_flag=True, help="Execute the commands, not only print them.")
 def reproduce(run: str, into: Path | None, execute: bool) -> None:
     """Print the commands that give the outputs of RUN again, in a separate worktree."""
@@ -72,7 +69,7 @@ def reproduce(run: str, into: Path | None, execute: bool) -> None:
 
 @click.command()
 @options.network
-@click.option("--variant", default="ood_trained", show_default=True)
+@click.option("--variant", default="ood_trained")
 @click.option("--force", is_flag=True, help="Promote although the gate refuses.")
 @options.params_file
 @options.overrides
