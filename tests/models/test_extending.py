@@ -112,7 +112,7 @@ def test_torchvision_says_what_to_do_with_a_batch_of_one():
 
 
 def test_operations_are_counted_by_the_formula(example):
-    facts = catalogue.network_facts(example["architecture"], 7, {"width": 8}, size=(32, 48))
+    facts = catalogue.network_facts(example["architecture"], 7, (32, 48), width=8)
     positions = 8 * 12
     operations = 2 * positions * (8 * 3 * 9 + 7 * 8)
     assert facts.gflop * 1e9 == operations

@@ -27,12 +27,11 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
 
 
 def build(name: str, num_classes: int, **options: Any) -> nn.Module:
-    """Return a network with fresh weights.
+    """Return a network of C classes with fresh weights.
 
     Args:
         name: A key of :data:`MODELS`, or ``package.module:builder`` for a network of your own.
-        num_classes: C.
-        **options: Options of the builder.
+        num_classes, **options: Arguments of the builder.
 
     Returns:
         A module that maps ``(N, 3, H, W)`` images in [0, 1] to ``(N, C, h, w)`` logits, with the attributes

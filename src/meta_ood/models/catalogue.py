@@ -1,6 +1,5 @@
 """Size and cost of a network: parameters, operations, memory."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,40 +30,22 @@ PEAK_MEMORY_GB: dict[str, float] = {
 
 @dataclass(frozen=True)
 class NetworkFacts:
-    """Size and cost of a network.
+    """Size and cost of a network."""
 
-    Attributes:
-        parameters: Number of parameters, those of an auxiliary head included.
-        output_stride: H / h of its logits.
-        gflop: Floating point operations for one frame [10^9]; a multiply-add counts as two.
-    """
-
-    parameters: int
-    output_stride: int
-    gflop: float
+    parameters: int  # those of an auxiliary head included
+    output_stride: int  # H / h of its logits
+    gflop: float  # 10^9 floating point operations for one frame; a multiply-add counts as two
 
 
 def network_facts(
-    architecture: str, num_classes: int = 19, options: Mapping[str, Any] | None = None, size: tuple[int, int] = FRAME
+    architecture: str, num_classes: int = 19, size: tuple[int, int] = FRAME, **options: Any
 ) -> NetworkFacts:
-    """Return size and cost of a network, counted on the meta device: no memory, no arithmetic.
-
-    Args:
-        architecture, num_classes, options: Arguments of :func:`meta_ood.models.build`.
-        size: ``(H, W)`` of one frame [px].
-
-    Examples:
-        >>> network_facts("dualgcn_mini", size=(128, 256)).output_stride
-        4
-    """
+    """Return size and cost of a network for frames of `size`, counted on the meta device: no memory, no arithmetic."""
     with torch.device("meta"):
-        network = build(architecture, num_classes, **(options or {})).eval().to("meta")
+        network = build(architecture, num_classes, **options).eval().to("meta")
         image = torch.empty(1, 3, *size)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         network(image)
+    parameters = sum(parameter.numel() for parameter in network.parameters())
     stride: Any = network.output_stride
-    return NetworkFacts(
-        parameters=sum(parameter.numel() for parameter in network.parameters()),
-        output_stride=int(stride),
-        gflop=counter.get_total_flops() / 1e9,
-    )
+    return NetworkFacts(parameters, int(stride), counter.get_total_flops() / 1e9)

@@ -23,25 +23,18 @@ class AtrousSpatialPyramid(nn.Module):
         self.img_conv = conv_bn_relu(in_width, width, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map ``(N, in_width, h, w)`` to ``(N, (2 + rates) * width, h, w)``, image pooling first.
-
-        Raises:
-            ValueError: For a batch of one in training mode.
-        """
+        """Map ``(N, in_width, h, w)`` to ``(N, (2 + rates) * width, h, w)``; ValueError if N = 1 in training."""
         if len(x) == 1 and self.img_conv.training and self.img_conv[1].training:
             raise ValueError(
-                "DeepLabv3+ cannot train on a batch of one: image pooling leaves one value per "
-                "channel, and BatchNorm needs two. Use a batch_size of at least 2, or "
-                "network.aspp.img_conv.eval()"
+                "DeepLabv3+ cannot train on a batch of one: image pooling leaves one value per channel, and BatchNorm "
+                "needs two. Use a batch_size of at least 2, or network.aspp.img_conv.eval()"
             )
         pooled = self.img_conv(x.mean((2, 3), keepdim=True))  # (N, width, 1, 1)
-        branches = [pooled.expand(-1, -1, *x.shape[2:])]
-        branches += [feature(x) for feature in self.features]
-        return torch.cat(branches, 1)
+        return torch.cat([pooled.expand(-1, -1, *x.shape[2:]), *(feature(x) for feature in self.features)], 1)
 
 
 class DeepLabV3Plus(WideResNet38):
-    """DeepLabv3+ with a WideResNet38 backbone.
+    """DeepLabv3+ with a WideResNet38 backbone; stride 2 by default, as published.
 
     Args:
         num_classes: C.
@@ -49,10 +42,6 @@ class DeepLabV3Plus(WideResNet38):
         fine_width: Channels taken from `mod2`.
         mean, std: Normalisation of the input.
         **backbone: Options of :class:`WideResNet38`.
-
-    Attributes:
-        output_stride: 2 for the published network.
-        align_corners: True.
     """
 
     align_corners = True

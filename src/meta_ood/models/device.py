@@ -20,9 +20,8 @@ def device_of(machine: Machine) -> torch.device:
     index, number = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
     if index >= number:
         raise ValueError(
-            f"device cuda: process {index} on this machine needs a GPU of its own, and PyTorch "
-            f"{torch.__version__} finds {number}; use the device auto or cpu, or start fewer "
-            "processes"
+            f"device cuda: process {index} on this machine needs a GPU of its own, and PyTorch {torch.__version__} "
+            f"finds {number}; use the device auto or cpu, or start fewer processes"
         )
     return torch.device("cuda", index)
 
@@ -30,9 +29,8 @@ def device_of(machine: Machine) -> torch.device:
 def set_tf32(precision: str, device: torch.device) -> None:
     """Enable TF32 for precision ``tf32`` and disable it for any other.
 
-    PyTorch's default rounds the operands of convolutions on a GPU to TF32, those of matrix products not. Here
-    ``float32`` means float32 for both. The setting is a global one of PyTorch and holds for the process. A CPU has no
-    TF32, and for it nothing is changed.
+    PyTorch's default on a GPU is TF32 for convolutions and float32 for matrix products; here both are the same. The
+    setting holds for the process. A CPU has no TF32, and for it nothing is changed.
     """
     if device.type == "cuda":
         enabled = precision == "tf32"

@@ -38,8 +38,7 @@ class SpatialGCN(nn.Module):
         q = self.node_q(s).flatten(2)
         attention = (q @ v.transpose(1, 2)).softmax(-1)  # (N, P/2, P/2)
         t = attention.transpose(1, 2) @ k  # (N, P/2, n)
-        t = self.bn_wg(self.conv_wg(t))
-        t = t.unflatten(2, s.shape[2:])  # (N, P/2, h, w)
+        t = self.bn_wg(self.conv_wg(t)).unflatten(2, s.shape[2:])  # (N, P/2, h, w)
         return functional.relu(self.out(t) + s)
 
 
@@ -50,7 +49,7 @@ class DualGCN(nn.Module):
         super().__init__()
         if planes % 4:
             raise ValueError(f"planes: expected a multiple of 4, got {planes}")
-        phi, theta = planes // 2, planes // 4
+        phi, theta = planes // 2, planes // 4  # channels
         self.phi = nn.Conv2d(planes, phi, 1, bias=False)
         self.bn_phi = nn.BatchNorm2d(phi)
         self.theta = nn.Conv2d(planes, theta, 1, bias=False)
@@ -81,8 +80,7 @@ class DualGCN(nn.Module):
                 "of 2 leave one value per channel, BatchNorm needs two. Use a batch_size of at least 2 or a larger crop"
             )
         s = self.gcn_local_attention(self.local(a))  # (N, P, h / 8, w / 8)
-        s = upsample(s, (height, width))
-        return a * s + a
+        return a * upsample(s, (height, width)) + a
 
     def _feature(self, a: Tensor) -> Tensor:
         phi = self.bn_phi(self.phi(a)).flatten(2)  # (N, P/2, n)
@@ -113,20 +111,15 @@ class DualGCNHead(nn.Module):
 
 
 class DualGCNNet(ResNet):
-    """DualGCNNet with a ResNet backbone.
+    """DualGCNNet with a ResNet backbone; stride 8 by default, as published.
 
     Args:
         num_classes: C.
-        blocks: Blocks of the backbone's layers.
         head_planes: P, a multiple of 4.
         auxiliary: Whether the published auxiliary head `dsn` on layer3 exists, so that published checkpoints load
             strictly. The forward pass never uses it and its parameters require no gradient.
         mean, std: Normalisation of the input.
-        **backbone: Options of :class:`ResNet`.
-
-    Attributes:
-        output_stride: 8 for the published networks.
-        align_corners: True.
+        blocks, planes, **backbone: Options of :class:`ResNet`.
     """
 
     align_corners = True

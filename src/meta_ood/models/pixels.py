@@ -6,22 +6,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+# Mean and standard deviation of red, green and blue over ImageNet, for values in [0, 1].
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
-"""Mean of red, green and blue over ImageNet, for values in [0, 1]."""
 IMAGENET_STD = (0.229, 0.224, 0.225)
-"""Standard deviation of the same."""
 
 
 def upsample(logits: Tensor, size: tuple[int, int], align_corners: bool = True) -> Tensor:
-    """Return logits or features at another size, interpolated bilinearly.
-
-    Args:
-        logits: ``(N, C, h, w)`` floating point.
-        size: ``(H, W)`` [px].
-        align_corners: The network's attribute of this name.
-
-    Returns:
-        ``(N, C, H, W)`` of the same dtype.
+    """Interpolate floats ``(N, C, h, w)`` bilinearly to ``(N, C, H, W)``, where `size` is ``(H, W)`` [px].
 
     Examples:
         >>> upsample(torch.tensor([[[[0.0, 2.0]]]]), (1, 3))
@@ -32,31 +23,23 @@ def upsample(logits: Tensor, size: tuple[int, int], align_corners: bool = True) 
     return functional.interpolate(logits, size, mode="bilinear", align_corners=align_corners)
 
 
-def conv_bn_relu(in_width: int, width: int, kernel: int = 3, dilation: int = 1) -> nn.Sequential:
-    """Return a convolution without bias that keeps the size, BatchNorm and ReLU."""
-    padding = dilation * (kernel // 2)
-    return nn.Sequential(
-        nn.Conv2d(in_width, width, kernel, padding=padding, dilation=dilation, bias=False),
-        nn.BatchNorm2d(width),
-        nn.ReLU(inplace=True),
-    )
+def conv_bn_relu(in_width: int, width: int, kernel: int = 3, dilation: int = 1, stride: int = 1) -> nn.Sequential:
+    """Return a convolution without bias that keeps the size (but for `stride`), BatchNorm and ReLU."""
+    conv = nn.Conv2d(in_width, width, kernel, stride, dilation * (kernel // 2), dilation, bias=False)
+    return nn.Sequential(conv, nn.BatchNorm2d(width), nn.ReLU(inplace=True))
 
 
 class Normalisation(nn.Module):
-    """Computes (image - mean) / std per channel.
+    """Computes (image - mean) / std per channel, for images in [0, 1].
 
     The constants are in no state dict, so that published weights load strictly.
-
-    Args:
-        mean, std: One number per channel, for images in [0, 1].
     """
 
     def __init__(self, mean: Sequence[float] = IMAGENET_MEAN, std: Sequence[float] = IMAGENET_STD) -> None:
         super().__init__()
         if len(mean) != 3 or len(std) != 3 or min(std) <= 0:
             raise ValueError(
-                f"normalisation: expected three means and three positive standard deviations, "
-                f"got {tuple(mean)} and {tuple(std)}"
+                f"normalisation: expected three means and three positive deviations, got {tuple(mean)}, {tuple(std)}"
             )
         self.mean: Tensor
         self.std: Tensor

@@ -3,6 +3,7 @@
 Names, order and shapes of the parameters are the published ones.
 """
 
+import math
 from collections.abc import Sequence
 
 from torch import Tensor, nn
@@ -30,19 +31,17 @@ class Bottleneck(nn.Module):
         self.conv3 = nn.Conv2d(planes, width, 1, bias=False)
         self.bn3 = nn.BatchNorm2d(width)
         self.relu = nn.ReLU(inplace=True)
-        self.downsample = (
-            nn.Sequential(nn.Conv2d(in_width, width, 1, stride=stride, bias=False), nn.BatchNorm2d(width))
-            if stride != 1 or in_width != width
-            else None
-        )
+        self.downsample: nn.Sequential | None = None
+        if stride != 1 or in_width != width:
+            projection = nn.Conv2d(in_width, width, 1, stride=stride, bias=False)
+            self.downsample = nn.Sequential(projection, nn.BatchNorm2d(width))
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``(N, in_width, h, w)`` to ``(N, 4 * planes, h / stride, w / stride)``."""
         shortcut = x if self.downsample is None else self.downsample(x)
         x = self.relu(self.bn1(self.conv1(x)))
         x = self.relu(self.bn2(self.conv2(x)))
-        x = self.bn3(self.conv3(x))
-        out: Tensor = self.relu(x.add_(shortcut))
+        out: Tensor = self.relu(self.bn3(self.conv3(x)).add_(shortcut))
         return out
 
 
@@ -71,9 +70,7 @@ class ResNet(nn.Module):
             if len(values) != 4:
                 raise ValueError(f"{name}: expected one entry for each of 4 layers, got {values!r}")
         self.conv1 = nn.Sequential(
-            nn.Conv2d(3, stem_width, 3, stride=2, padding=1, bias=False),
-            nn.BatchNorm2d(stem_width),
-            nn.ReLU(inplace=True),
+            *conv_bn_relu(3, stem_width, stride=2),
             *conv_bn_relu(stem_width, stem_width),
             nn.Conv2d(stem_width, 2 * stem_width, 3, padding=1, bias=False),
         )
@@ -83,14 +80,14 @@ class ResNet(nn.Module):
         width = 2 * stem_width
         for layer in range(4):
             grid = multi_grid if layer == 3 else (1,)
-            bottlenecks = []
+            bottlenecks = nn.Sequential()
             for index in range(blocks[layer]):
                 stride = strides[layer] if index == 0 else 1
                 dilation = dilations[layer] * grid[index % len(grid)]
                 bottlenecks.append(Bottleneck(width, planes[layer], stride, dilation))
                 width = planes[layer] * EXPANSION
-            self.add_module(f"layer{layer + 1}", nn.Sequential(*bottlenecks))
-        self.output_stride = 4 * strides[0] * strides[1] * strides[2] * strides[3]
+            self.add_module(f"layer{layer + 1}", bottlenecks)
+        self.output_stride = 4 * math.prod(strides)
         self.backbone_width = width
 
     def backbone(self, x: Tensor) -> Tensor:

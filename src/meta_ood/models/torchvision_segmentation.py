@@ -7,15 +7,9 @@ from torch import Tensor, nn
 
 from meta_ood.models.pixels import IMAGENET_MEAN, IMAGENET_STD, Normalisation
 
-STRIDES = {
-    "fcn_resnet50": 8,
-    "fcn_resnet101": 8,
-    "deeplabv3_resnet50": 8,
-    "deeplabv3_resnet101": 8,
-    "deeplabv3_mobilenet_v3_large": 16,
-    "lraspp_mobilenet_v3_large": 8,
-}
-"""Name of torchvision's builder -> H / h of its logits."""
+# Name of torchvision's builder -> H / h of its logits.
+STRIDES = {"fcn_resnet50": 8, "fcn_resnet101": 8, "deeplabv3_resnet50": 8, "deeplabv3_resnet101": 8}
+STRIDES |= {"deeplabv3_mobilenet_v3_large": 16, "lraspp_mobilenet_v3_large": 8}
 
 
 class TorchvisionSegmentation(nn.Module):
@@ -27,16 +21,13 @@ class TorchvisionSegmentation(nn.Module):
     Args:
         builder: Name of torchvision's builder, a key of :data:`STRIDES`.
         num_classes: C.
-        auxiliary: Whether the auxiliary classifier exists, which files of torchvision's weights hold. The forward pass
-            never uses it and its parameters require no gradient.
+        auxiliary: Whether the auxiliary classifier exists, which files of torchvision's weights hold. It is never run
+            and its parameters require no gradient.
         mean, std: Normalisation of the input; torchvision's weights use the default.
         **options: Further options of torchvision's builder.
-
-    Attributes:
-        output_stride, align_corners: See :data:`STRIDES`; False, as torchvision up-samples.
     """
 
-    align_corners = False
+    align_corners = False  # as torchvision up-samples
     backbone_prefixes = ("backbone.",)
 
     def __init__(
@@ -64,17 +55,13 @@ class TorchvisionSegmentation(nn.Module):
         self._one_map = not builder.startswith("lraspp")
 
     def forward(self, image: Tensor) -> Tensor:
-        """Map ``(N, 3, H, W)`` in [0, 1] to logits ``(N, C, H / stride, W / stride)``.
-
-        Raises:
-            ValueError: For a batch of one in training mode, if the network has an image pooling branch.
-        """
+        """Map ``(N, 3, H, W)`` in [0, 1] to logits ``(N, C, H / stride, W / stride)``."""
         features = self.get_submodule("backbone")(self.normalisation(image))
         classifier = self.get_submodule("classifier")
         try:
             logits: Tensor = classifier(features["out"] if self._one_map else features)
-        except ValueError as error:  # BatchNorm of one value per channel
+        except ValueError as error:  # BatchNorm after image pooling: one value per channel
             raise ValueError(
-                f"{error}: this network cannot train on a batch of one; use a batch_size of at least 2"
+                f"{error}: this network cannot train on one image; use a batch_size of at least 2"
             ) from error
         return logits

@@ -54,11 +54,9 @@ class ResidualBlock(nn.Module):
         else:
             raise ValueError(f"a block has two or three convolutions, got widths {tuple(widths)}")
         self.convs = nn.Sequential(layers)
-        self.proj_conv = (
-            nn.Conv2d(in_width, widths[-1], 1, stride=stride, bias=False)
-            if stride != 1 or in_width != widths[-1]
-            else None
-        )
+        self.proj_conv: nn.Conv2d | None = None
+        if stride != 1 or in_width != widths[-1]:
+            self.proj_conv = nn.Conv2d(in_width, widths[-1], 1, stride=stride, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``(N, in_width, h, w)`` to ``(N, widths[-1], h / stride, w / stride)``."""
@@ -89,8 +87,8 @@ class WideResNet38(nn.Module):
         dropouts: Sequence[float] = DROPOUTS,
     ) -> None:
         super().__init__()
-        names = ("widths", "blocks", "strides", "dilations", "dropouts")
-        for name, values in zip(names, (widths, blocks, strides, dilations, dropouts), strict=True):
+        per_module = {"widths": widths, "blocks": blocks, "strides": strides, "dilations": dilations}
+        for name, values in {**per_module, "dropouts": dropouts}.items():
             if len(values) != len(MODULES):
                 raise ValueError(f"{name}: expected one entry for each of {', '.join(MODULES)}, got {values!r}")
         self.mod1 = nn.Sequential(OrderedDict(conv1=_conv3(3, stem_width, stem_stride, 1)))
@@ -98,12 +96,12 @@ class WideResNet38(nn.Module):
         for name, own, count, stride, dilation, dropout in zip(
             MODULES, widths, blocks, strides, dilations, dropouts, strict=True
         ):
-            layers: OrderedDict[str, nn.Module] = OrderedDict()
+            layers = nn.Sequential()
             for index in range(count):
-                first = stride if index == 0 else 1
-                layers[f"block{index + 1}"] = ResidualBlock(width, own, first, dilation, dropout)
+                block = ResidualBlock(width, own, stride if index == 0 else 1, dilation, dropout)
+                layers.add_module(f"block{index + 1}", block)
                 width = own[-1]
-            self.add_module(name, nn.Sequential(layers))
+            self.add_module(name, layers)
         self.pool2 = nn.MaxPool2d(3, stride=2, padding=1)
         self.pool3 = nn.MaxPool2d(3, stride=2, padding=1)
         self.fine_stride = 2 * stem_stride * strides[0]
