@@ -1,12 +1,12 @@
 """A json in COCO's format, read element by element.
 
-The json of COCO's training images has 520 MB, which ``json.load`` turns into several GB of Python objects.
-:class:`_Window` therefore moves over the file in chunks and parses one element at a time; of an annotation only its ids
-and its place in the file are kept, from which it is read again when its image is drawn.
+The json of COCO's training images has 520 MB, which ``json.load`` turns into several GB of Python objects. Therefore
+one element at a time is parsed; of an annotation only its ids and its place in the file are kept, from which it is read
+again when its image is drawn.
 """
 
 import json
-import re
+import os
 from array import array
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -23,9 +23,10 @@ from meta_ood.datasets.checks.findings import Finding, find
 Json = Mapping[str, Any]
 Span = tuple[int, int]  # place of an element in its file: first byte and number of bytes
 
-CHUNK = 1 << 20
-"""Bytes read at a time."""
-_SPACE = re.compile(r"[ \t\r\n]*")
+CHUNK = 1 << 11
+"""Bytes read to find the end of an element: most of COCO's annotations are shorter."""
+
+_DECODER = json.JSONDecoder()
 
 
 class ListedImage(NamedTuple):
@@ -137,26 +138,25 @@ def read_spans(path: Path, spans: Iterable[Span]) -> Iterator[Json]:
 def _elements(path: Path) -> Iterator[tuple[str, Any, Span]]:
     """Yield list, element and place of everything in the json's three lists."""
     missing = ["images", "annotations", "categories"]
-    with path.open("rb") as file:
-        window = _Window(file)
+    with path.open("rb", buffering=1 << 20) as file:
         try:
-            if window.peek() != "{":
-                window.value()  # may be sound json; the lists are missing then
+            if _peek(file) != "{":
+                _value(file)  # may be sound json; the lists are missing then
                 raise ValueError(f"expected an object with lists under {', '.join(missing)}")
-            window.take("{")
-            while window.peek() != "}":
-                key, _ = window.value()
-                window.take(":")
-                if key in missing and window.peek() == "[":
+            _take(file, "{")
+            while _peek(file) != "}":
+                key, _ = _value(file)
+                _take(file, ":")
+                if key in missing and _peek(file) == "[":
                     missing.remove(key)
-                    window.take("[")
-                    after = window.take("]") if window.peek() == "]" else ""
+                    _take(file, "[")
+                    after = _take(file, "]") if _peek(file) == "]" else ""
                     while after != "]":
-                        yield key, *window.value()
-                        after = window.take(",]")
+                        yield key, *_value(file)
+                        after = _take(file, ",]")
                 else:
-                    window.value()
-                if window.take(",}") == "}":
+                    _value(file)
+                if _take(file, ",}") == "}":
                     break
         except (ValueError, RecursionError) as error:
             raise ValueError(f"{path}: not a complete json file ({error})") from None
@@ -164,58 +164,40 @@ def _elements(path: Path) -> Iterator[tuple[str, Any, Span]]:
         raise ValueError(f"{path}: expected a list under {key!r}, as in COCO's format")
 
 
-class _Window:
-    """The part of a UTF-8 json that is in memory; it moves forward over the file.
+def _peek(file: BinaryIO) -> str:
+    """Move to the next character that is no space and return it; empty at the end."""
+    while (found := file.read(1)) and found in b" \t\r\n":
+        pass
+    file.seek(-len(found), os.SEEK_CUR)
+    return found.decode("latin-1")
 
-    Its text is decoded as Latin-1, where each byte is one character, so that places in it are places in the file.
-    """
 
-    def __init__(self, file: BinaryIO) -> None:
-        self._file = file
-        self._parse = json.JSONDecoder().raw_decode
-        self._text, self._at, self._first = "", 0, 0  # the text's first byte in the file
+def _take(file: BinaryIO, characters: str) -> str:
+    """Move past the next character, which must be one of `characters`, and return it."""
+    found = _peek(file)
+    if not found or found not in characters:
+        raise ValueError(f"expected {' or '.join(characters)} at byte {file.tell()}, got {found or 'the end'}")
+    file.seek(1, os.SEEK_CUR)
+    return found
 
-    @property
-    def _byte(self) -> int:
-        return self._first + self._at
 
-    def peek(self) -> str:
-        """Return the next character that is no space; empty at the end."""
-        while True:
-            space = _SPACE.match(self._text, self._at)
-            self._at = space.end() if space else self._at
-            if self._at < len(self._text) or not self._more():
-                return self._text[self._at : self._at + 1]
-
-    def take(self, characters: str) -> str:
-        """Move past the next character, which must be one of `characters`, and return it."""
-        found = self.peek()
-        if not found or found not in characters:
-            raise ValueError(f"expected {' or '.join(characters)} at byte {self._byte}, got {found or 'the end'}")
-        self._at += 1
-        return found
-
-    def value(self) -> tuple[Any, Span]:
-        """Move past the next value; return it and its place."""
-        self.peek()
-        while True:
-            try:
-                value, end = self._parse(self._text, self._at)
-            except json.JSONDecodeError as error:
-                if not self._more():
-                    raise ValueError(f"{error.msg} after byte {self._byte}") from None
-            else:
-                if end < len(self._text) or not self._more():  # a number may go on
-                    break
-        start, text = self._byte, self._text[self._at : end]
-        self._at = end
-        return value if text.isascii() else json.loads(text.encode("latin-1")), (start, len(text))
-
-    def _more(self) -> bool:
-        """Read the next chunk and return True, or False at the end of the file."""
-        rest = self._text[self._at :]
-        # as much again as the value that is cut: parsing it anew stays linear in its length
-        data = self._file.read(max(CHUNK, len(rest)))
-        if data:
-            self._first, self._text, self._at = self._byte, rest + data.decode("latin-1"), 0
-        return bool(data)
+def _value(file: BinaryIO) -> tuple[Any, Span]:
+    """Move past the next value; return it and its place."""
+    _peek(file)
+    start, size = file.tell(), CHUNK
+    while True:
+        # in Latin-1 a character is a byte: places in the text are places in the file
+        text = file.read(size).decode("latin-1")
+        try:
+            value, end = _DECODER.raw_decode(text)
+            if end < size:  # else a number may go on
+                break
+        except json.JSONDecodeError as error:
+            if len(text) < size:
+                raise ValueError(f"{error.msg} after byte {start}") from None
+        # twice as much: parsing it anew stays linear in its length
+        size *= 2
+        file.seek(start)
+    file.seek(start + end)
+    text = text[:end]
+    return value if text.isascii() else json.loads(text.encode("latin-1")), (start, end)
