@@ -1,11 +1,10 @@
 """Compare meta classifiers and fold schemes, and apply each to the other datasets."""
 
-from __future__ import annotations
-
 import logging
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from itertools import product
+from typing import NamedTuple
 
 import numpy as np
 
@@ -22,12 +21,8 @@ from meta_ood.segments import SegmentTable
 
 logger = logging.getLogger(__name__)
 
-_OPERATING_POINT = 0.5
-"""The published one."""
 
-
-@dataclass(frozen=True)
-class MetaComparison:
+class MetaComparison(NamedTuple):
     """One classifier on the segments of one table; what is not defined is NaN."""
 
     trained_on: str
@@ -68,33 +63,31 @@ def compare(
         ValueError: Unknown names; tables with different features.
     """
     rows = []
+    # 1. cross validation of each table
     for name, table in tables.items():
-        for classifier in classifiers:
-            for scheme in folds:
-                # "published" is defined for the logistic regression alone
-                fits = {"leave_one_out": len(table.features), "published": math.inf}.get(scheme, 0)
-                if classifier != "logistic_regression" and fits > most_fits:
-                    continue
-                logger.info("%s: %s, folds by %s", name, classifier, scheme)
-                found = out_of_fold(table, scheme, classifier)
-                points: Floats | float = _OPERATING_POINT
-                if max_lost is not None:
-                    points = operating_points(table, found, scheme, classifier, {}, max_lost)
-                names = (name, name, classifier, scheme)
-                rows.append(_row(names, table, found.probability, found.has_classifier, points))
-    for source, training in tables.items() if len(tables) > 1 else ():
-        for classifier in classifiers:
-            logger.info("%s: %s, tested on the other tables", source, classifier)
-            fitted, point = fit(training, classifier), _OPERATING_POINT
+        for classifier, scheme in product(classifiers, folds):
+            # "published" is defined for the logistic regression alone
+            fits = {"leave_one_out": len(table.features), "published": math.inf}.get(scheme, 0)
+            if classifier != "logistic_regression" and fits > most_fits:
+                continue
+            logger.info("%s: %s, folds by %s", name, classifier, scheme)
+            found = out_of_fold(table, scheme, classifier)
+            points: Floats | float = 0.5  # the published one
             if max_lost is not None:
-                probability = out_of_fold(training, "scene", classifier).probability
-                false = false_positives(training)
-                point = quality.operating_point_for_max_lost(probability, false, max_lost)
-            for target, table in tables.items():
-                if source != target:
-                    known = np.full(len(table.features), not fitted.fit_failure)
-                    names = (source, target, classifier, "")
-                    rows.append(_row(names, table, fitted.probability(table), known, point))
+                points = operating_points(table, found, scheme, classifier, {}, max_lost)
+            rows.append(_row((name, name, classifier, scheme), table, found.probability, found.has_classifier, points))
+    # 2. trained on one table, tested on the others
+    for source, classifier in product(tables, classifiers) if len(tables) > 1 else ():
+        logger.info("%s: %s, tested on the other tables", source, classifier)
+        fitted, point = fit(tables[source], classifier), 0.5
+        if max_lost is not None:
+            probability = out_of_fold(tables[source], "scene", classifier).probability
+            false = false_positives(tables[source])
+            point = quality.operating_point_for_max_lost(probability, false, max_lost)
+        for target, table in tables.items():
+            if source != target:
+                known = np.full(len(table.features), not fitted.fit_failure)
+                rows.append(_row((source, target, classifier, ""), table, fitted.probability(table), known, point))
     return rows
 
 
@@ -104,8 +97,8 @@ def _row(
     false = false_positives(table)
     removed = probability > points
     errors = segment_errors(table, removed).summary()
-    components = [component.of_table(table, kept) for kept in (None, ~removed)]
-    before, after = (component.component_metrics(overlaps).f1 for overlaps in components)
+    overlaps = [component.of_table(table, kept) for kept in (None, ~removed)]
+    of_known = probability[known], false[known]
     return MetaComparison(
         *names,
         segments=len(false),
@@ -113,11 +106,11 @@ def _row(
         removed_false=int((removed & false).sum()),
         lost_true=int((removed & ~false).sum()),
         segment_f1=(errors["before"]["f1"], errors["after_meta"]["f1"]),
-        component_f1=(before, after),
-        auroc=quality.auroc(probability[known], false[known]),
-        auprc=quality.auprc(probability[known], false[known]),
-        brier=quality.brier(probability[known], false[known]),
-        calibration_error=quality.calibration(probability[known], false[known]).error,
+        component_f1=(component.component_metrics(overlaps[0]).f1, component.component_metrics(overlaps[1]).f1),
+        auroc=quality.auroc(*of_known),
+        auprc=quality.auprc(*of_known),
+        brier=quality.brier(*of_known),
+        calibration_error=quality.calibration(*of_known).error,
         kept_without_classifier=int((~known).sum()),
     )
 
@@ -128,11 +121,9 @@ def as_markdown(rows: Sequence[MetaComparison]) -> str:
     titles += ["segment F1", "component F1", "AUROC", "AUPRC", "Brier", "ECE"]
     lines = []
     for row in rows:
-        is_transfer = row.tested_on != row.trained_on
-        names = f"{row.trained_on} → {row.tested_on}" if is_transfer else row.trained_on
-        unknown = row.kept_without_classifier
-        count = f"{row.segments} ({unknown} without classifier)" if unknown else f"{row.segments}"
-        counts = [count, *map(str, (row.false, row.removed_false, row.lost_true))]
+        names = row.trained_on if row.tested_on == row.trained_on else f"{row.trained_on} → {row.tested_on}"
+        without = f" ({row.kept_without_classifier} without classifier)" if row.kept_without_classifier else ""
+        counts = [f"{row.segments}{without}", *map(str, (row.false, row.removed_false, row.lost_true))]
         f1 = [" → ".join(map(_short, pair)) for pair in (row.segment_f1, row.component_f1)]
         values = map(_short, (row.auroc, row.auprc, row.brier, row.calibration_error))
         lines.append([names, row.classifier, row.folds or "–", *counts, *f1, *values])
