@@ -1,15 +1,13 @@
 """The page's plots: SVG elements that follow the page's light and dark mode.
 
-Every plot is drawn by matplotlib. The id of each of its groups starts with the plot's name, so that
-ids are unique in the page, and ends in a role, ``ink`` or ``grid`` or ``line``: style.css colours
-text, axes and grid by it.
+Every plot is drawn by matplotlib. The id of each of its groups starts with the plot's name, so that ids are unique in
+the page, and ends in a role, ``ink`` or ``grid`` or ``line``: style.css colours text, axes and grid by it.
 """
-
-from __future__ import annotations
 
 import io
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
+from itertools import cycle
 from typing import Any, NamedTuple
 
 import matplotlib
@@ -31,10 +29,10 @@ COLOURS = {"baseline": "#7486a8", "ood_trained": "#e06c00"}
 """Variant -> colour that is readable on light and dark ground; the baseline is dashed too."""
 OTHER = "#1f9e77"
 """Colour of any other variant."""
+# colours of networks, after Okabe and Ito: distinguishable also for the colour-blind
 _NETWORKS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
-"""Colours of networks, after Okabe and Ito: distinguishable also for the colour-blind."""
+# text and axes, and the grid, where no style sheet says otherwise
 _INK, _GRID = "#3f4654", "#c9ced6"
-"""Text and axes, and the grid, where no style sheet says otherwise."""
 
 _STYLE: dict[Any, Any] = {
     **{"svg.fonttype": "none", "font.family": "DejaVu Sans", "text.color": _INK},  # text stays text
@@ -44,9 +42,6 @@ _STYLE: dict[Any, Any] = {
     **{f"{axis}tick.{key}": value for axis in "xy" for key, value in (("color", _INK), ("labelsize", 8))},
     **{"lines.linewidth": 1.8, "lines.markersize": 6.5},
 }
-
-_MOST_LABELS = 30
-"""So many points of a Pareto plot are labelled; the table below it has all."""
 
 
 class Plot(NamedTuple):
@@ -63,28 +58,30 @@ class _Curve(NamedTuple):
     title: str
     stem: str  # of the file
     columns: tuple[str, str]
-    labels: tuple[str, str]
+    labels: tuple[str, str] | None = None  # of the axes, where they are not the columns'
     metric: str = ""  # in the legend
 
 
-_RATES = ("false positive rate", "true positive rate")
-_SEGMENTS = ("false segments kept", "objects missed")
+_ERRORS = ("false segments kept", "objects missed")
 _FREQUENCY = ("predicted probability of a false segment", "observed share of false segments")
 _CURVES = (
-    _Curve("ROC, AUROC", "roc", ("false_positive_rate", "true_positive_rate"), _RATES, "auroc"),
-    _Curve("Precision-recall, AUPRC", "pr", ("recall", "precision"), ("recall", "precision"), "auprc"),
-    _Curve("Errors of segments", "trade_off", ("false_positives", "false_negatives"), _SEGMENTS),
+    _Curve("ROC, AUROC", "roc", ("false_positive_rate", "true_positive_rate"), metric="auroc"),
+    _Curve("Precision-recall, AUPRC", "pr", ("recall", "precision"), metric="auprc"),
+    _Curve(
+        "Errors of segments",
+        "trade_off",
+        ("false_positives", "false_negatives"),
+        ("false segments kept", "objects missed"),
+    ),
     _Curve("Reliability: meta classifier", "meta_calibration", ("predicted", "observed"), _FREQUENCY),
-    _Curve("Reliability: known classes", "reliability", *2 * (("confidence", "accuracy"),), "calibration_error"),
+    _Curve("Reliability: known classes", "reliability", ("confidence", "accuracy"), metric="calibration_error"),
 )
 
 
 def curve_plots(variants: Sequence[Evaluation], name: str) -> list[Plot]:
     """Plot ROC, precision-recall, errors, calibrations and scores of pixels, as far as known.
 
-    Args:
-        variants: Of one network on one dataset.
-        name: Unique in the page; starts with a letter.
+    `variants` are those of one network on one dataset; `name` is unique in the page and starts with a letter.
     """
     plots = [_curve_plot(curve, variants, f"{name}-{curve.stem}") for curve in _CURVES]
     plots.insert(2, _score_plot(variants, f"{name}-scores"))
@@ -100,7 +97,7 @@ def _curve_plot(curve: _Curve, variants: Sequence[Evaluation], name: str) -> Plo
     if not found or (is_trade_off and not any(columns[y].any() for _, columns in found)):
         return None
     with _style(name):
-        axes = _axes(*curve.labels)
+        axes = _axes(*(curve.labels or (x.replace("_", " "), y.replace("_", " "))))
         if is_trade_off:
             axes.set_ylim(0, 1.03 * max(columns[y].max() for _, columns in found))
         else:
@@ -146,26 +143,23 @@ def _score_plot(variants: Sequence[Evaluation], name: str) -> Plot | None:
 
 
 def cost_plots(results: Results, name: str) -> list[Plot]:
-    """Plot AUPRC on each OoD dataset against mIoU, one line per network that has both.
-
-    A network's mIoU is the mean over the datasets whose known classes are labelled.
-    """
+    """Plot AUPRC on each OoD dataset against mIoU, the mean over datasets, one line per network that has both."""
     plots: list[Plot] = []
     for dataset in results.datasets:
         lines = []
-        for index, network in enumerate(results.networks):
+        for network, colour in zip(results.networks, cycle(_NETWORKS), strict=False):
             pairs = [pair for pair in results.pairs if pair[0].network == network]
             miou = difference("miou", *pairs)
             auprc = difference("auprc", *(pair for pair in pairs if pair[0].dataset == dataset))
             if miou and auprc:
-                lines.append((network, miou, auprc, _NETWORKS[index % len(_NETWORKS)]))
+                lines.append((network, colour, miou, auprc))
         if not lines:
             continue
         words = []
         with _style(plot_name := f"{name}-{len(plots)}"):
             axes = _axes("mIoU [%]", "AUPRC [%]")
             axes.set_ylim(0, 100)
-            for network, miou, auprc, colour in lines:
+            for network, colour, miou, auprc in lines:
                 x, y = (100 * np.array([d.before, d.after]) for d in (miou, auprc))
                 axes.plot(x, y, color=colour, label=network)
                 axes.plot(x[1], y[1], "o", color=colour, markeredgecolor="white")
@@ -187,25 +181,22 @@ def pareto_plot(trade_off: TradeOff, name: str) -> Plot:
         if trade_off.baselines:
             start = 100 * np.array(trade_off.baselines).T
             axes.plot(*start, "o", color=COLOURS["baseline"], label="baseline")
-        for point, x, y in list(zip(points, *place, strict=True))[:_MOST_LABELS]:
+        # more labels would cover each other; the table below the plot has all
+        for point, x, y in list(zip(points, *place, strict=True))[:30]:
             axes.annotate(*(point.setting.name, (x, y), (4, 3)), textcoords="offset points", fontsize=7, color=_INK)
         title = f"AUPRC on {trade_off.dataset} against mIoU of {trade_off.network}"
         return _plot(title, f"{title}, {len(points)} settings.", axes, name)
 
 
 def _style(name: str) -> AbstractContextManager[None]:
-    """Return the settings of a plot: same values, same bytes.
-
-    Ids of clip paths and markers are hashes with the plot's name, so no two plots share one.
-    """
+    """Return the settings of a plot, for the same bytes from the same values."""
+    # ids of clip paths and markers are hashes with the plot's name, so no two plots share one
     return matplotlib.rc_context(_STYLE | {"svg.hashsalt": name})
 
 
 def _axes(x: str, y: str, size: tuple[float, float] = (3.2, 2.7)) -> Axes:
     """Return empty axes with labels, in a figure of `size` inches."""
-    axes = Figure(figsize=size, layout="constrained").add_subplot()
-    axes.set(xlabel=x, ylabel=y)
-    return axes
+    return Figure(figsize=size, layout="constrained").add_subplot(xlabel=x, ylabel=y)
 
 
 def _plot(title: str, description: str, axes: Axes, name: str) -> Plot:
@@ -230,8 +221,8 @@ def _plot(title: str, description: str, axes: Axes, name: str) -> Plot:
 
 def _role(artist: Artist) -> str:
     """Return which colour of the page the artist takes."""
-    colour = artist.get_color() if isinstance(artist, Line2D | Text) else None
     if isinstance(artist, Spine):
-        colour = artist.get_edgecolor()
-    roles = {_INK: "ink", _GRID: "grid"}
-    return "line" if colour is None else roles.get(to_hex(colour), "line")
+        colour = to_hex(artist.get_edgecolor())
+    else:
+        colour = to_hex(artist.get_color()) if isinstance(artist, Line2D | Text) else ""
+    return {_INK: "ink", _GRID: "grid"}.get(colour, "line")

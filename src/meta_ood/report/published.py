@@ -46,11 +46,9 @@ class PublishedRow:
     def fits(self, network: NetworkParams, variant: str, dataset: DatasetParams) -> bool:
         """Return whether the metrics are of this network, variant and dataset."""
         option, _, value = self.options.partition("=")
-        return (
-            (self.architecture, self.variant) == (network.architecture, variant)
-            and f"{dataset.reader}:{dataset.split}" in self.sets.split()
-            and str(dataset.options.get(option, value)) == value
-        )
+        is_network = (self.architecture, self.variant) == (network.architecture, variant)
+        is_set = f"{dataset.reader}:{dataset.split}" in self.sets.split()
+        return is_network and is_set and str(dataset.options.get(option, value)) == value
 
 
 class PublishedLine(NamedTuple):
@@ -94,10 +92,9 @@ def match_published(
     datasets: Mapping[str, DatasetParams],
     published: Sequence[PublishedRow],
 ) -> list[BesidePublished]:
-    """Find the published results of every evaluation: one entry per score and protocol.
+    """Find the published results of every evaluation: one entry per score and protocol; none for the demo's networks.
 
-    There is none for networks that nothing was published of, such as those of the demo. `networks`
-    and `datasets` are the entries of params.yaml.
+    `networks` and `datasets` are the entries of params.yaml.
     """
     found = []
     for one in results.ordered:
@@ -124,22 +121,19 @@ def match_published(
 def _ours(one: Evaluation, score: str, protocol: str) -> tuple[str, ...]:
     """Return our metrics as texts: of the known classes only mIoU, of a score all but that."""
     place = ("protocols", protocol, score) if score else ()
-    texts = []
-    for key in _METRICS:
-        is_defined = (key == "miou") != bool(score)
+    texts = dict.fromkeys(_METRICS, "")
+    for key in _METRICS[:3] if score else _METRICS[3:]:
         value = one.value(*place, key)
-        texts.append("" if not is_defined else "–" if value is None else f"{100 * value:.2f}")
-    return tuple(texts)
+        texts[key] = "–" if value is None else f"{100 * value:.2f}"
+    return tuple(texts.values())
 
 
 def _remarks(one: Evaluation, network: NetworkParams, frames: int) -> list[str]:
     remarks = []
-    here = one.value("frames")
-    if here is not None and here != frames:
+    if (here := one.value("frames")) not in (None, frames):
         remarks.append(f"{one.dataset} has {here:.0f} frames here, {frames} where published")
     if network.options:
-        changed = ", ".join(sorted(network.options))
-        remarks.append(f"{one.network} is not the published network: options {changed}")
+        remarks.append(f"{one.network} is not the published network: options {', '.join(sorted(network.options))}")
     return remarks
 
 

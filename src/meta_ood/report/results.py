@@ -1,11 +1,11 @@
 """What the stage `evaluate` wrote, read back: one evaluation per network, variant and dataset."""
 
-from __future__ import annotations
-
 import csv
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import groupby
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +19,6 @@ Columns = Mapping[str, Floats]
 """A curve: column name -> ``(N,)``."""
 Key = tuple[str, str, str]
 """Network, variant, dataset."""
-
-PICTURE_KINDS = ("image", "target", "score", "classes", "segments")
-"""Pictures are called ``<image id>_<kind>.png``."""
-
-# columns of meta_calibration.csv in version 0.1
-_OLD_COLUMNS = {"said": "predicted", "seen": "observed"}
 
 
 @dataclass(frozen=True)
@@ -53,8 +47,7 @@ class Evaluation:
     def value(self, *names: str) -> float | None:
         """Return the number below the nested keys `names`; None if absent, null or not finite."""
         found = self.section(*names[:-1]).get(names[-1])
-        is_number = isinstance(found, int | float) and math.isfinite(found)
-        return float(found) if is_number else None  # type: ignore[arg-type]
+        return float(found) if isinstance(found, int | float) and math.isfinite(found) else None
 
     def interval(self, name: str) -> tuple[float, float] | None:
         """Return the 95 % interval ``(low, high)`` of a metric; None if unknown."""
@@ -98,10 +91,8 @@ class Results:
     @property
     def groups(self) -> list[list[Evaluation]]:
         """The variants of each network on each dataset."""
-        found: dict[tuple[str, str], list[Evaluation]] = {}
-        for one in self.ordered:
-            found.setdefault((one.dataset, one.network), []).append(one)
-        return list(found.values())
+        # in that order they are neighbours
+        return [list(group) for _, group in groupby(self.ordered, key=attrgetter("dataset", "network"))]
 
     def baseline_of(self, one: Evaluation) -> Evaluation | None:
         """Return the baseline that a variant is compared with; None for the baseline itself."""
@@ -121,10 +112,10 @@ def read_results(root: Path, networks: Sequence[str], variants: Sequence[str], d
     Raises:
         ValueError: If a file cannot be understood; it is named.
     """
-    keys = Results(networks, variants, datasets, {}).keys
-    folders = {key: root.joinpath(*key) for key in keys}
-    found = {key: _read(f) for key, f in folders.items() if (f / "metrics.json").is_file()}
-    return Results(networks, variants, datasets, found)
+    expected = Results(networks, variants, datasets, {})
+    folders = [root.joinpath(*key) for key in expected.keys]
+    found = [_read(folder) for folder in folders if (folder / "metrics.json").is_file()]
+    return replace(expected, evaluations={one.key: one for one in found})
 
 
 def read_evaluations(root: Path) -> dict[Key, Evaluation]:
@@ -148,7 +139,7 @@ def _read(folder: Path) -> Evaluation:
     pictures: dict[str, dict[str, Path]] = {}
     for picture in sorted(folder.glob("pictures/*.png")):
         image_id, _, kind = picture.stem.rpartition("_")
-        if image_id and kind in PICTURE_KINDS:
+        if image_id and kind in ("image", "target", "score", "classes", "segments"):
             pictures.setdefault(image_id, {})[kind] = picture
     curves = {curve.stem: _read_curve(curve) for curve in sorted(folder.glob("curves/*.csv"))}
     network, variant, dataset = folder.parts[-3:]
@@ -162,5 +153,6 @@ def _read_curve(path: Path) -> Columns:
         values = np.array(rows, np.float64).reshape(len(rows), len(header))
     except (ValueError, csv.Error) as error:
         raise ValueError(f"{path}: not a table of numbers: {error}") from None
-    names = [_OLD_COLUMNS.get(name, name) for name in header]
+    # columns of meta_calibration.csv in version 0.1
+    names = [{"said": "predicted", "seen": "observed"}.get(name, name) for name in header]
     return dict(zip(names, values.T, strict=True))
