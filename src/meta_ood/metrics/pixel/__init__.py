@@ -1,6 +1,7 @@
 """Pixel metrics: score histograms, protocols by name, curves and thresholds."""
 
 from meta_ood.metrics.pixel.curves import (
+    ImageCurve,
     Sweep,
     best_f1_threshold,
     f1_at,
@@ -8,10 +9,8 @@ from meta_ood.metrics.pixel.curves import (
     pr_curve,
     roc_curve,
     score_distribution,
-    sweep,
 )
-from meta_ood.metrics.pixel.histogram import ScoreHistogram, merge
-from meta_ood.metrics.pixel.images import ImageCurve
+from meta_ood.metrics.pixel.histogram import ScoreHistogram, merge, sweep
 from meta_ood.metrics.pixel.keys import key_scores
 from meta_ood.metrics.pixel.protocols import (
     PER_IMAGE,

@@ -11,16 +11,13 @@ def order(
 def count(
     keys: npt.NDArray[np.uint32], start: npt.NDArray[np.int64], shift: npt.NDArray[np.uint8], row: npt.NDArray[np.int64]
 ) -> int: ...
-def add_cells(
-    sparse_keys: npt.NDArray[np.uint32],
-    sparse_counts: npt.NDArray[np.int64],
+def merge(
     keys: npt.NDArray[np.uint32],
     counts: npt.NDArray[np.int64],
-    start: npt.NDArray[np.int64],
-    shift: npt.NDArray[np.uint8],
-    row: npt.NDArray[np.int64],
-    new_keys: npt.NDArray[np.uint32],
-    new_counts: npt.NDArray[np.int64],
+    more_keys: npt.NDArray[np.uint32],
+    more_counts: npt.NDArray[np.int64],
+    all_keys: npt.NDArray[np.uint32],
+    all_counts: npt.NDArray[np.int64],
 ) -> int: ...
 def add_rows(
     pages: npt.NDArray[np.int64],

@@ -1,6 +1,6 @@
 # cython: language_level=3, boundscheck=False, wraparound=False
 # cython: cdivision=True, initializedcheck=False
-"""One pass each: order the pixels of a map, count keys, add up cells and rows."""
+"""One pass each: order the pixels of a map, count keys, merge lists of keys, add up rows."""
 
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t
 
@@ -62,7 +62,7 @@ def count(
     const uint8_t[::1] shift not None,
     int64_t[::1] row not None,
 ):
-    """Add keys to the counters of their pages; return how many lie in no dense page.
+    """Add keys to the counters of their pages; return how many lie in a page without a row.
 
     Those, whose page has a ``start`` below 0, are moved to the front of `keys`. Counters are
     fetched a block of keys before they are needed: they are many, and far from one another.
@@ -91,74 +91,59 @@ def count(
     return rest
 
 
-def add_cells(
-    const uint32_t[::1] sparse_keys not None,
-    const int64_t[::1] sparse_counts not None,
+def merge(
     const uint32_t[::1] keys not None,
-    const int64_t[::1] counts not None,
-    const int64_t[::1] start not None,
-    const uint8_t[::1] shift not None,
-    int64_t[::1] row not None,
-    uint32_t[::1] new_keys not None,
-    int64_t[::1] new_counts not None,
+    const int64_t[:, ::1] counts not None,
+    const uint32_t[::1] more_keys not None,
+    const int64_t[:, ::1] more_counts not None,
+    uint32_t[::1] all_keys not None,
+    int64_t[:, ::1] all_counts not None,
 ):
-    """Add rising `keys` with their counts: to the row of their page, else to the sparse list.
+    """Merge two lists of rising distinct keys with two counts each; return the length of the result.
 
-    A key loses the dropped bits of its page first. ``sparse_keys`` rise and lie in no dense page.
-    The new list is written to ``new_keys`` and ``new_counts``, which have room for both lists; its
-    length is returned.
+    ``all_keys`` and ``all_counts`` have room for both lists.
     """
-    cdef Py_ssize_t i = 0, j, n = 0, end = sparse_keys.shape[0]
-    cdef uint32_t key, low
-    cdef int64_t first
+    cdef Py_ssize_t i = 0, j = 0, n = 0, end = keys.shape[0], more_end = more_keys.shape[0]
+    cdef bint left, right
     with nogil:
-        for j in range(keys.shape[0]):
-            key = keys[j]
-            first = start[key >> 16]
-            low = (key & 0xFFFF) >> shift[key >> 16]
-            if first >= 0:
-                row[first + low] += counts[j]
-                continue
-            key = (key & <uint32_t> 0xFFFF0000) | (low << shift[key >> 16])
-            while i < end and sparse_keys[i] <= key:
-                new_keys[n] = sparse_keys[i]
-                new_counts[n] = sparse_counts[i]
-                n += 1
+        while i < end or j < more_end:
+            left = j == more_end or (i < end and keys[i] <= more_keys[j])
+            right = i == end or (j < more_end and more_keys[j] <= keys[i])
+            all_keys[n] = keys[i] if left else more_keys[j]
+            all_counts[0, n] = all_counts[1, n] = 0
+            if left:
+                all_counts[0, n] += counts[0, i]
+                all_counts[1, n] += counts[1, i]
                 i += 1
-            if n and new_keys[n - 1] == key:
-                new_counts[n - 1] += counts[j]
-            else:
-                new_keys[n] = key
-                new_counts[n] = counts[j]
-                n += 1
-        while i < end:
-            new_keys[n] = sparse_keys[i]
-            new_counts[n] = sparse_counts[i]
+            if right:
+                all_counts[0, n] += more_counts[0, j]
+                all_counts[1, n] += more_counts[1, j]
+                j += 1
             n += 1
-            i += 1
     return n
 
 
 def add_rows(
     const int64_t[::1] pages not None,
     const int64_t[::1] starts not None,
-    const int64_t[::1] rows not None,
+    const int64_t[:, ::1] rows not None,
     const uint8_t[::1] finer not None,
     const int64_t[::1] start not None,
-    int64_t[::1] total not None,
+    int64_t[:, ::1] total not None,
 ):
     """Add the rows of `pages`, one after the other from `starts` on, to those of a histogram.
 
     2**finer[page] neighbours become one counter of the row that begins at ``start[page]``.
     """
-    cdef Py_ssize_t p, i
+    cdef Py_ssize_t column, p, i
     cdef const int64_t *source
     cdef int64_t *target
     cdef uint8_t bits
     with nogil:
-        for p in range(pages.shape[0]):
-            bits = finer[pages[p]]
-            source = &rows[starts[p]]
-            target = &total[start[pages[p]]]
-            for i in range(starts[p + 1] - starts[p]):
-                target[i >> bits] += source[i]
+        for column in range(2):
+            for p in range(pages.shape[0]):
+                bits = finer[pages[p]]
+                source = &rows[column, starts[p]]
+                target = &total[column, start[pages[p]]]
+                for i in range(starts[p + 1] - starts[p]):
+                    target[i >> bits] += source[i]

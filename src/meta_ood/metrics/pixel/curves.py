@@ -1,22 +1,23 @@
-"""Curves, areas and thresholds of a score histogram.
+"""Curves, areas and thresholds of counted scores.
 
-They are exact where each cell of the histogram is one score. In a coarse cell, which covers several scores, the pixels
-are taken as evenly mixed, and the areas come with a bound of the error.
+They are exact where each cell holds one score. In a coarse cell, which covers several scores, the pixels are taken as
+evenly mixed, and the areas come with a bound of the error.
 """
 
-from __future__ import annotations
-
+import math
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
 
-from meta_ood.metrics import Floats, Integers
-from meta_ood.metrics.pixel.histogram import ScoreHistogram
-from meta_ood.metrics.pixel.keys import key_scores
+from meta_ood.metrics import Flags, Floats, Integers
+from meta_ood.metrics.pixel.keys import Keys, key_scores
 
 TPR = 0.95
 """True positive rate at which FPR95 is read."""
+QUANTILES = 384
+"""Edges per class and image in SegmentMeIfYouCan's curve (768 in all)."""
 
 
 @dataclass(frozen=True)
@@ -24,35 +25,25 @@ class Sweep:
     """Numbers of pixels at every threshold, from the highest cell down.
 
     Attributes:
-        thresholds: ``(n,) float64``: positive is ``score >= threshold``.
-        tp, fp: ``(n,) float64`` numbers of true and false positives.
-        cell_tp, cell_fp: ``(n,) float64`` what the cell itself adds.
+        thresholds: ``(n,) float64`` falling: positive is ``score >= threshold``.
+        cell_tp, cell_fp: ``(n,) float64`` positives and negatives in the cell.
         coarse: ``(n,) bool``: the cell covers several scores.
     """
 
     thresholds: Floats
-    tp: Floats
-    fp: Floats
     cell_tp: Floats
     cell_fp: Floats
-    coarse: npt.NDArray[np.bool_]
+    coarse: Flags
 
-    @classmethod
-    def of_cells(cls, thresholds: Floats, cell_tp: Floats, cell_fp: Floats, coarse: npt.NDArray[np.bool_]) -> Sweep:
-        """Return the sweep over cells by falling threshold."""
-        return cls(thresholds, np.cumsum(cell_tp), np.cumsum(cell_fp), cell_tp, cell_fp, coarse)
+    @cached_property
+    def tp(self) -> Floats:
+        """True positives at each threshold, ``(n,) float64``."""
+        return np.cumsum(self.cell_tp)
 
-
-def sweep(histogram: ScoreHistogram) -> Sweep:
-    """Return the numbers of pixels at every threshold of a histogram."""
-    keys, negatives, positives, coarse = histogram.counts()
-    falling = slice(None, None, -1)
-    return Sweep.of_cells(
-        key_scores(keys)[falling].astype(np.float64),
-        positives[falling].astype(np.float64),
-        negatives[falling].astype(np.float64),
-        coarse[falling],
-    )
+    @cached_property
+    def fp(self) -> Floats:
+        """False positives at each threshold, ``(n,) float64``."""
+        return np.cumsum(self.cell_fp)
 
 
 def auroc_of(s: Sweep) -> tuple[float, float]:
@@ -161,3 +152,77 @@ def score_distribution(s: Sweep, bins: int = 100) -> tuple[Floats, Integers, Int
     centres: Floats = low + width * (np.arange(bins, dtype=np.float64) + 0.5)
     below, above = (np.bincount(index, cell, bins).astype(np.int64) for cell in (s.cell_fp, s.cell_tp))
     return centres, below, above
+
+
+@dataclass(frozen=True)
+class ImageCurve:
+    """Pixel metrics of one image, and its part of SegmentMeIfYouCan's curve.
+
+    Attributes:
+        image_id: Its name: curves are sorted by name, so that sums do not depend on the order of adding.
+        positives, negatives: Evaluated pixels.
+        auroc, auprc, fpr95: Exact; NaN without a positive or without a negative pixel.
+        thresholds: ``(n,) float64`` falling: lower edges of the image's own bins. Empty where a score is infinite: then
+            there are no quantiles.
+        tp, fp: ``(n,) int64`` positives and negatives in each bin.
+    """
+
+    image_id: str
+    positives: int
+    negatives: int
+    auroc: float
+    auprc: float
+    fpr95: float
+    thresholds: Floats
+    tp: Integers
+    fp: Integers
+
+
+def image_curve(image_id: str, negative: Keys, positive: Keys) -> ImageCurve:
+    """Evaluate one image, given the sorted keys of its pixels (:func:`.keys.order_keys`)."""
+    auroc = auprc = fpr95 = math.nan
+    if positive.size and negative.size:
+        # the curve changes in a way that counts only where there is a positive: one point for each
+        # distinct positive score, from the highest down
+        values, counts = np.unique(positive, return_counts=True)
+        values, counts = values[::-1], counts[::-1].astype(np.float64)
+        above = negative.size - np.searchsorted(negative, values, side="right")
+        fp = negative.size - np.searchsorted(negative, values, side="left")
+        tp = np.cumsum(counts)
+        pairs = float(positive.size) * float(negative.size)
+        auroc = float(1 - np.sum(counts * (above + fp) / 2) / pairs)
+        auprc = float(np.sum(counts * (tp / (tp + fp))) / positive.size)
+        fpr95 = float(fp[np.searchsorted(tp / positive.size, 0.95)] / negative.size)
+    bins = _quantile_bins(key_scores(negative), key_scores(positive))
+    return ImageCurve(image_id, positive.size, negative.size, auroc, auprc, fpr95, *bins)
+
+
+def _quantile_bins(
+    negative: npt.NDArray[np.float32], positive: npt.NDArray[np.float32]
+) -> tuple[Floats, Integers, Integers]:
+    """Count both classes between the quantiles of both, and a margin around the whole range."""
+    parts = [part for part in (positive, negative) if part.size]
+    ends = np.array([part[i] for part in parts for i in (0, -1)], np.float64)
+    if not parts or not np.isfinite(ends).all():
+        return np.empty(0), np.empty(0, np.int64), np.empty(0, np.int64)
+    # edges: the quantiles of each class, and the range widened by 1 %, at least 0.01, as in the benchmark
+    low, high = ends.min(), ends.max()
+    margin = max((high - low) * 1e-2, 1e-2)
+    edges = [np.array([low - margin, high + margin])]
+    edges += [_quantiles(part, min(QUANTILES, part.size)) for part in parts]
+    bins = np.unique(np.concatenate(edges))
+    counts = []
+    for part in (positive, negative):
+        below = np.searchsorted(part, bins[:-1], side="left")
+        counts.append(np.diff(np.append(below, part.size))[::-1].astype(np.int64))
+    return bins[-2::-1].copy(), counts[0], counts[1]
+
+
+def _quantiles(rising: npt.NDArray[np.float32], count: int) -> Floats:
+    """Return `count` evenly spaced linear quantiles of sorted values, as NumPy rounds them."""
+    place = np.linspace(0, 1, count) * (rising.size - 1)
+    low = np.floor(place).astype(np.int64)
+    share = place - low
+    a = rising[low].astype(np.float64)
+    b = rising[np.minimum(low + 1, rising.size - 1)].astype(np.float64)
+    return np.asarray(np.where(share < 0.5, a + (b - a) * share, b - (b - a) * (1 - share)))

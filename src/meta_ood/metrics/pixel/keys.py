@@ -1,9 +1,7 @@
 """Scores as integers of the same order, and the checks of a score map and its target."""
 
-from __future__ import annotations
-
 import logging
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,10 +12,9 @@ logger = logging.getLogger(__name__)
 
 Keys = npt.NDArray[np.uint32]
 
+# shares of pixel pairs whose order float32 loses: 1e-6 is the accuracy that the metrics promise;
+# 1e-3 of the pairs that AUROC counts would show in its printed digits
 WARN, REFUSE = 1e-6, 1e-3
-"""Shares of pixel pairs whose order ``float32`` loses: 1e-6 is the accuracy that the metrics
-promise; 1e-3 of the pairs that AUROC counts would show in its printed digits.
-"""
 
 
 def order_keys(scores: npt.NDArray[np.float32]) -> Keys:
@@ -90,10 +87,3 @@ def _lost_pairs(score: npt.NDArray[Any], target: LabelMap) -> tuple[float, float
         equal.append((((ood + known) ** 2).sum(), (ood * known).sum()))
     lost = np.subtract(equal[1], equal[0]) / np.maximum(pairs, 1)
     return float(lost[0]), float(lost[1])
-
-
-def raise_wrong_labels(target: LabelMap, classes: int, name: str) -> NoReturn:
-    """Raise an error that names the target's values that are neither train ids nor special labels."""
-    wrong = sorted(set(np.unique(target).tolist()) & set(range(classes, NEUTRAL)))
-    known = f"0..{classes - 1}, NEUTRAL 252, IN 253, OOD 254, IGNORE 255"
-    raise ValueError(f"{name}: the target has the values {wrong}; known: {known}")

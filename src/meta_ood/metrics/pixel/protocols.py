@@ -1,8 +1,5 @@
 """Pixel metrics of a score under a named protocol: AUROC, AUPRC and FPR95 with their counts."""
 
-from __future__ import annotations
-
-import dataclasses
 import logging
 import math
 from collections.abc import Callable
@@ -12,19 +9,16 @@ import numpy as np
 
 from meta_ood.data.registry import lookup
 from meta_ood.metrics import Floats
-from meta_ood.metrics.pixel.curves import TPR, Sweep, auprc_of, auroc_of, fpr_at_tpr, sweep
-from meta_ood.metrics.pixel.histogram import ScoreHistogram
-from meta_ood.metrics.pixel.images import ImageCurve
+from meta_ood.metrics.pixel.curves import TPR, ImageCurve, Sweep, auprc_of, auroc_of, fpr_at_tpr
+from meta_ood.metrics.pixel.histogram import ScoreHistogram, sweep
 
 logger = logging.getLogger(__name__)
 
 BINS = 100
 """Bins of the published protocol."""
-ROUNDING = 1e-6
-"""How far a score may lie outside [0, 1] by rounding and still count as meant to be inside."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class PixelMetrics:
     """Pixel metrics of one score on one set under one protocol; fractions in [0, 1].
 
@@ -41,12 +35,12 @@ class PixelMetrics:
     """
 
     protocol: str
-    auroc: float
-    auprc: float
-    fpr95: float
-    auroc_error: float
-    auprc_error: float
-    fpr95_error: float
+    auroc: float = math.nan
+    auprc: float = math.nan
+    fpr95: float = math.nan
+    auroc_error: float = math.nan
+    auprc_error: float = math.nan
+    fpr95_error: float = math.nan
     frames: int
     pixels: int
     positives: int
@@ -63,10 +57,9 @@ def exact(histogram: ScoreHistogram, curve: Sweep) -> Values:
 
     Protocol ``fishyscapes`` is the same: the pixel metrics of Fishyscapes' benchmark (``bdlb``).
     """
-    (auroc, auroc_error), (auprc, auprc_error) = auroc_of(curve), auprc_of(curve)
-    fpr95, fpr95_error = fpr_at_tpr(curve)
-    errors = {"auroc_error": auroc_error, "auprc_error": auprc_error, "fpr95_error": fpr95_error}
-    return {"auroc": auroc, "auprc": auprc, "fpr95": fpr95, **errors}
+    found = {"auroc": auroc_of(curve), "auprc": auprc_of(curve), "fpr95": fpr_at_tpr(curve)}
+    errors = {f"{name}_error": error for name, (_, error) in found.items()}
+    return {name: value for name, (value, _) in found.items()} | errors
 
 
 def published(histogram: ScoreHistogram, curve: Sweep) -> Values:
@@ -77,7 +70,7 @@ def published(histogram: ScoreHistogram, curve: Sweep) -> Values:
     0.95; AUPRC comes from 10^7 points in all.
     """
     scores = curve.thresholds
-    if scores[-1] < -ROUNDING or scores[0] > 1 + ROUNDING:
+    if scores[-1] < -1e-6 or scores[0] > 1 + 1e-6:  # a float32 probability rounds by less
         logger.warning("protocol published needs scores in [0, 1]: the metrics are NaN")
         return {}
     # edges in float64, as in the published code: the float32 nearest to 0.29 lies below 0.29
@@ -85,10 +78,8 @@ def published(histogram: ScoreHistogram, curve: Sweep) -> Values:
     place = np.searchsorted(edges, scores, side="right") - 1
     place[scores == edges[-1]] = BINS - 1
     inside = (place >= 0) & (place < BINS)
-    negatives, positives = (
-        np.asarray(np.bincount(place[inside], cell[inside], BINS), np.float64)
-        for cell in (curve.cell_fp, curve.cell_tp)
-    )
+    counted = (np.bincount(place[inside], cell[inside], BINS) for cell in (curve.cell_fp, curve.cell_tp))
+    negatives, positives = (c.astype(np.float64) for c in counted)
     lost = histogram.negatives + histogram.positives - int(negatives.sum() + positives.sum())
     if lost:
         logger.warning("protocol published loses %d pixels that round beyond [0, 1]", lost)
@@ -104,7 +95,7 @@ def published_metrics(negatives: Floats, positives: Floats) -> Values:
         negatives, positives: ``(100,)`` counts by rising score, not all zero.
     """
     # ROC from 10^5 points of each class
-    fp, tp = (np.cumsum(_expand(c, 1e5)[::-1]) for c in (negatives, positives))
+    fp, tp = (np.cumsum(np.floor(c / c.sum() * 1e5)[::-1]) for c in (negatives, positives))
     # points that lie on a line with their neighbours are dropped before the nearest is sought
     used = np.diff(fp + tp, prepend=0) > 0
     fp, tp = fp[used], tp[used]
@@ -115,18 +106,14 @@ def published_metrics(negatives: Floats, positives: Floats) -> Values:
     fpr, tpr = np.concatenate([[0], fp / fp[-1]]), np.concatenate([[0], tp / tp[-1]])
     # precision over recall, from about 10^7 points with the classes in their true proportion
     total = negatives.sum() + positives.sum()
-    n, p = (_expand(c, 1e7 * (c.sum() / total))[::-1] for c in (negatives, positives))
+    n, p = (np.floor(c / c.sum() * (1e7 * (c.sum() / total)))[::-1] for c in (negatives, positives))
     above = np.cumsum(p)
     precision = above / np.maximum(above + np.cumsum(n), 1)
     return {
-        "auroc": float(np.sum(np.diff(fpr) * (tpr[1:] + tpr[:-1])) / 2),
+        "auroc": float(np.trapezoid(tpr, fpr)),
         "fpr95": float(fpr[np.argmin(np.abs(tpr - TPR))]),
         "auprc": float(np.sum(p * precision) / above[-1]) if above[-1] else math.nan,
     }
-
-
-def _expand(counts: Floats, points: float) -> Floats:
-    return np.asarray(np.floor(counts / counts.sum() * points), np.float64)
 
 
 def smiyc(histogram: ScoreHistogram, curve: Sweep) -> Values:
@@ -144,7 +131,7 @@ def smiyc(histogram: ScoreHistogram, curve: Sweep) -> Values:
     tpr, fpr = tp / tp[-1], fp / fp[-1]
     precision = tp / np.maximum(tp + fp, 1)
     return {
-        "auroc": float(np.sum(np.diff(fpr) * (tpr[1:] + tpr[:-1])) / 2),
+        "auroc": float(np.trapezoid(tpr, fpr)),
         "auprc": float(np.sum(np.diff(tpr) * precision[1:])),
         "fpr95": float(fpr[int(np.searchsorted(tpr, TPR))]),
     }
@@ -185,12 +172,12 @@ def per_image_mean(histogram: ScoreHistogram, curve: Sweep) -> Values:
     images = [i for i in _images(histogram, "per_image_mean") if i.positives and i.negatives]
     if not images:
         return {}
-    names = ("auroc", "auprc", "fpr95")
-    means = {name: math.fsum(getattr(i, name) for i in images) / len(images) for name in names}
+    means = {name: math.fsum(getattr(i, name) for i in images) / len(images) for name in ("auroc", "auprc", "fpr95")}
     return {**means, "frames": len(images)}
 
 
 def _images(histogram: ScoreHistogram, protocol: str) -> list[ImageCurve]:
+    """Return the curves of all images, sorted by name: sums do not depend on the order of adding."""
     if len(histogram.images) != histogram.frames:
         raise ValueError(f"protocol {protocol} needs a histogram with the curves of all images")
     return sorted(histogram.images, key=lambda image: image.image_id)
@@ -221,13 +208,6 @@ def pixel_metrics(histogram: ScoreHistogram, protocol: str = "exact", curve: Swe
 
     Raises:
         ValueError: If the protocol is unknown.
-
-    Examples:
-        >>> import numpy as np
-        >>> target = np.array([[253, 253, 254, 254]], np.uint8)
-        >>> m = pixel_metrics(ScoreHistogram.of(np.array([[0.1, 0.6, 0.5, 0.9]]), target))
-        >>> m.auroc, round(m.auprc, 4), m.fpr95
-        (0.75, 0.8333, 0.5)
     """
     evaluate = lookup("protocol", PROTOCOLS, protocol)
     if histogram.positives and histogram.negatives:
@@ -246,5 +226,4 @@ def with_counts(histogram: ScoreHistogram, protocol: str, values: Values) -> Pix
         "ignored": histogram.ignored,
         "neutral": histogram.neutral,
     }
-    rates = dict.fromkeys([field.name for field in dataclasses.fields(PixelMetrics)][1:7], math.nan)
-    return PixelMetrics(protocol, **{**rates, **counts, **values})  # type: ignore[arg-type]
+    return PixelMetrics(protocol=protocol, **{**counts, **values})  # type: ignore[arg-type]

@@ -1,10 +1,9 @@
 """Thin score counts of scenes, a few kB each: enough to resample scenes, not to quote values."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
@@ -31,7 +30,7 @@ class ThinCounts:
     counts: Integers
 
     @classmethod
-    def of(cls, score: npt.NDArray[np.float32], target: LabelMap) -> ThinCounts:
+    def of(cls, score: npt.NDArray[np.float32], target: LabelMap) -> Self:
         """Count one map: ``(H, W)`` scores without NaN where they are evaluated, and its target."""
         positive = target == OOD
         evaluated = positive | (target < NEUTRAL) | (target == IN)
@@ -44,7 +43,7 @@ class ThinCounts:
         cells = np.flatnonzero(counts.any(0))
         return cls(cells + low, counts[:, cells])
 
-    def __add__(self, other: ThinCounts) -> ThinCounts:
+    def __add__(self, other: Self) -> Self:
         """Return the pixels of both."""
         if not self.cells.size or not other.cells.size:
             return self if self.cells.size else other
@@ -53,7 +52,7 @@ class ThinCounts:
         for part in (self, other):
             counts[:, part.cells - low] += part.counts
         cells = np.flatnonzero(counts.any(0))
-        return ThinCounts(cells + low, counts[:, cells])
+        return type(self)(cells + low, counts[:, cells])
 
 
 def resampled_metrics(scenes: Sequence[ThinCounts], weights: Integers) -> dict[str, Floats]:
@@ -74,6 +73,6 @@ def resampled_metrics(scenes: Sequence[ThinCounts], weights: Integers) -> dict[s
         fp, tp = ((weight @ part).astype(np.float64) for part in table)
         used = fp + tp > 0
         if fp.any() and tp.any():
-            s = Sweep.of_cells(thresholds[used], tp[used], fp[used], coarse[used])
+            s = Sweep(thresholds[used], tp[used], fp[used], coarse[used])
             result[:, index] = auroc_of(s)[0], auprc_of(s)[0], fpr_at_tpr(s)[0]
     return dict(zip(("auroc", "auprc", "fpr95"), result, strict=True))
