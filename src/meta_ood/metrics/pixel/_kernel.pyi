@@ -11,13 +11,16 @@ def order(
 def count(
     keys: npt.NDArray[np.uint32], start: npt.NDArray[np.int64], shift: npt.NDArray[np.uint8], row: npt.NDArray[np.int64]
 ) -> int: ...
-def merge(
+def add_keys(
+    listed: npt.NDArray[np.uint32],
+    listed_counts: npt.NDArray[np.int64],
     keys: npt.NDArray[np.uint32],
     counts: npt.NDArray[np.int64],
-    more_keys: npt.NDArray[np.uint32],
-    more_counts: npt.NDArray[np.int64],
-    all_keys: npt.NDArray[np.uint32],
-    all_counts: npt.NDArray[np.int64],
+    start: npt.NDArray[np.int64],
+    shift: npt.NDArray[np.uint8],
+    rows: npt.NDArray[np.int64],
+    new_keys: npt.NDArray[np.uint32],
+    new_counts: npt.NDArray[np.int64],
 ) -> int: ...
 def add_rows(
     pages: npt.NDArray[np.int64],

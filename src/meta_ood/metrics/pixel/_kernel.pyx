@@ -1,6 +1,6 @@
 # cython: language_level=3, boundscheck=False, wraparound=False
 # cython: cdivision=True, initializedcheck=False
-"""One pass each: order the pixels of a map, count keys, merge lists of keys, add up rows."""
+"""One pass each: order the pixels of a map, count keys, add lists and rows."""
 
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t
 
@@ -91,35 +91,54 @@ def count(
     return rest
 
 
-def merge(
+def add_keys(
+    const uint32_t[::1] listed not None,
+    const int64_t[:, ::1] listed_counts not None,
     const uint32_t[::1] keys not None,
     const int64_t[:, ::1] counts not None,
-    const uint32_t[::1] more_keys not None,
-    const int64_t[:, ::1] more_counts not None,
-    uint32_t[::1] all_keys not None,
-    int64_t[:, ::1] all_counts not None,
+    const int64_t[::1] start not None,
+    const uint8_t[::1] shift not None,
+    int64_t[:, ::1] rows not None,
+    uint32_t[::1] new_keys not None,
+    int64_t[:, ::1] new_counts not None,
 ):
-    """Merge two lists of rising distinct keys with two counts each; return the length of the result.
+    """Add rising `keys` with two counts each: to the row of their page, else to the list.
 
-    ``all_keys`` and ``all_counts`` have room for both lists.
+    A key loses the dropped bits of its page first. The `listed` keys rise and have lost them. The
+    new list is written to ``new_keys`` and ``new_counts``, which have room for both; its length is
+    returned.
     """
-    cdef Py_ssize_t i = 0, j = 0, n = 0, end = keys.shape[0], more_end = more_keys.shape[0]
-    cdef bint left, right
+    cdef Py_ssize_t i = 0, j, n = 0, end = listed.shape[0]
+    cdef uint32_t key, low
+    cdef int64_t first
     with nogil:
-        while i < end or j < more_end:
-            left = j == more_end or (i < end and keys[i] <= more_keys[j])
-            right = i == end or (j < more_end and more_keys[j] <= keys[i])
-            all_keys[n] = keys[i] if left else more_keys[j]
-            all_counts[0, n] = all_counts[1, n] = 0
-            if left:
-                all_counts[0, n] += counts[0, i]
-                all_counts[1, n] += counts[1, i]
+        for j in range(keys.shape[0]):
+            key = keys[j]
+            first = start[key >> 16]
+            low = (key & 0xFFFF) >> shift[key >> 16]
+            if first >= 0:
+                rows[0, first + low] += counts[0, j]
+                rows[1, first + low] += counts[1, j]
+                continue
+            key = (key & <uint32_t> 0xFFFF0000) | (low << shift[key >> 16])
+            while i < end and listed[i] <= key:
+                new_keys[n] = listed[i]
+                new_counts[0, n] = listed_counts[0, i]
+                new_counts[1, n] = listed_counts[1, i]
+                n += 1
                 i += 1
-            if right:
-                all_counts[0, n] += more_counts[0, j]
-                all_counts[1, n] += more_counts[1, j]
-                j += 1
+            if n == 0 or new_keys[n - 1] != key:
+                new_keys[n] = key
+                new_counts[0, n] = new_counts[1, n] = 0
+                n += 1
+            new_counts[0, n - 1] += counts[0, j]
+            new_counts[1, n - 1] += counts[1, j]
+        while i < end:
+            new_keys[n] = listed[i]
+            new_counts[0, n] = listed_counts[0, i]
+            new_counts[1, n] = listed_counts[1, i]
             n += 1
+            i += 1
     return n
 
 

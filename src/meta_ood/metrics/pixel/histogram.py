@@ -1,15 +1,15 @@
 """ScoreHistogram: the scores of any number of pixels, exact while they fit, always in bounded memory.
 
-How it works. A ``float32`` score becomes a ``uint32`` key of the same order, and pixels are counted per key. While
-there are few distinct keys they stand in a sorted *list* with their counts. When the list gets too long it becomes
-*rows*: keys that share their upper 16 bits form a page, and each page that occurs has a row of counters, one per key.
-If the rows need more than `cells` counters, the lowest bit of every key is dropped, and again, until they fit; then a
-counter covers several scores, and the metrics carry error bounds.
+How it works. A ``float32`` score becomes a ``uint32`` key of the same order, and pixels are counted per key. Keys that
+share their upper 16 bits form a *page*. A page with many distinct keys has a *row* of counters, one per key; the keys
+of all other pages stand in one sorted *list* with their counts. When rows and list together need more than `cells`
+counters, the lowest bit of every key is dropped, and again, until they fit; then a counter covers several scores, and
+the metrics carry error bounds.
 
-Why it is so. A sorted list alone takes seven times as long, because every frame adds two million keys; a plain table
-of 2^32 counters does not fit, and one of fewer equal cells is not exact to 1e-6. Rows count a key in a few nanoseconds;
-the list keeps few scores exact however wide their range is. Which pages have a row, and how many bits are dropped,
-depends on the multiset of pixels alone: frames, threads and machines add up in any order to the same bits.
+Why it is so. A sorted list alone would be half the code, but takes seven times as long, because every frame adds two
+million keys; a plain table of 2^32 counters does not fit, and one of fewer equal cells is not exact to 1e-6. Rows
+count a key in a few nanoseconds; the list keeps rare scores exact however wide their range is. How many bits are
+dropped depends on the multiset of pixels alone: frames, threads and machines add up in any order to the same bits.
 """
 
 import functools
@@ -38,7 +38,7 @@ class ScoreHistogram:
     give equal histograms, in whatever order they came.
 
     Attributes:
-        cells: Budget of counters; up to ``cells / 2`` distinct scores are always held exactly.
+        cells: Budget of counters; at least ``cells / 2`` distinct scores are always held exactly.
         frames, positives, negatives, neutral, ignored: How many maps and pixels were added.
         images: Curves of the images added with ``curve=True``.
     """
@@ -127,10 +127,11 @@ class ScoreHistogram:
             setattr(self, name, getattr(self, name) + getattr(other, name))
         self._settle()
         other._settle()
-        if other._pages.size:
-            self._make_rows(other._pages, other._shift)
-            self._add_rows(other._pages, other._starts, other._rows, other._shift)
+        # the coarser of the two resolutions; a page with a row in one of them needs a row in the sum
+        self._make_rows(other._pages, max(self._shift, other._shift))
+        self._add_rows(other._pages, other._starts, other._rows, other._shift)
         self._add(other._keys, other._counts)
+        self._fit()
         return self
 
     def __add__(self, other: Self) -> "ScoreHistogram":
@@ -142,9 +143,11 @@ class ScoreHistogram:
         if not isinstance(other, ScoreHistogram):
             return NotImplemented
         names = ("cells", "frames", "positives", "negatives", "neutral", "ignored", "exact", "_shift")
-        return all(getattr(self, name) == getattr(other, name) for name in names) and all(
-            np.array_equal(mine, theirs) for mine, theirs in zip(self.counts(), other.counts(), strict=True)
-        )
+        if any(getattr(self, name) != getattr(other, name) for name in names):
+            return False
+        mine: tuple[npt.NDArray[Any], ...] = self.counts()
+        theirs: tuple[npt.NDArray[Any], ...] = other.counts()
+        return all(np.array_equal(a, b) for a, b in zip(mine, theirs, strict=True))
 
     __hash__ = None  # type: ignore[assignment]
 
@@ -156,12 +159,13 @@ class ScoreHistogram:
             (n,) int64`` pixels; ``coarse (n,) bool``: the cell covers more than one ``float32`` value.
         """
         self._settle()
-        keys, counts, dropped = self._keys, self._counts, _dropped_bits(self._shift)
-        if self._pages.size:
-            used = np.flatnonzero(self._rows.any(0))
-            page = np.repeat(self._pages, np.diff(self._starts))[used]
-            keys = (page << 16 | (used - self._start_of[page]) << dropped[page]).astype(np.uint32)
-            counts = self._rows[:, used]
+        dropped = _dropped_bits(self._shift)
+        used = np.flatnonzero(self._rows.any(0))
+        page = np.repeat(self._pages, np.diff(self._starts))[used]
+        in_rows = page << 16 | (used - self._start_of[page]) << dropped[page]
+        keys = np.concatenate([in_rows.astype(np.uint32), self._keys])
+        order = np.argsort(keys, kind="stable")  # fast: two rising parts
+        keys, counts = keys[order], np.concatenate([self._rows[:, used], self._counts], axis=1)[:, order]
         return keys, counts[0], counts[1], dropped[keys >> 16] > 0
 
     @property
@@ -181,39 +185,46 @@ class ScoreHistogram:
                 counts = np.zeros((2, keys.size), np.int64)
                 counts[column] = multiplicity
                 self._add(keys, counts)
+        self._fit()
 
     def _add(self, keys: Keys, counts: Integers) -> None:
-        """Add counts ``(2, n)`` of rising distinct `keys`: to the list while there are no rows."""
-        if not self._pages.size:
-            room = self._keys.size + keys.size
-            all_keys, all_counts = np.empty(room, np.uint32), np.empty((2, room), np.int64)
-            n = _kernel.merge(self._keys, self._counts, keys, counts, all_keys, all_counts)
-            self._keys, self._counts = all_keys[:n].copy(), all_counts[:, :n].copy()
-            # a key of the list takes as much memory as two or three counters
-            if n > self.cells // 2:
-                self._make_rows(self._keys >> 16)
-            return
-        page = keys >> 16
-        self._make_rows(page)
-        place = self._start_of[page] + ((keys & 0xFFFF) >> _dropped_bits(self._shift)[page])
-        for row, part in zip(self._rows, counts, strict=True):
-            np.add.at(row, place, part)  # several keys may fall into one counter
+        """Add counts ``(2, n)`` of rising `keys` to the rows of their pages, else to the list."""
+        room = self._keys.size + keys.size
+        new_keys, new_counts = np.empty(room, np.uint32), np.empty((2, room), np.int64)
+        dropped = _dropped_bits(self._shift)
+        listed = self._keys, self._counts
+        n = _kernel.add_keys(*listed, keys, counts, self._start_of, dropped, self._rows, new_keys, new_counts)
+        self._keys, self._counts = new_keys[:n].copy(), new_counts[:, :n].copy()
 
-    def _make_rows(self, pages: npt.NDArray[Any], shift: int = 0) -> None:
-        """Give rows to `pages` and to all that is counted; drop at least `shift` bits, more until the rows fit.
+    def _fit(self) -> None:
+        """Give crowded pages a row, and drop bits as long as there are more counters than the budget.
 
-        The least shift that fits grows with the set of pages, so that it does not depend on the order of adding.
+        A page is crowded if its keys in the list, which take two counters each, cost more than a row. It stays crowded
+        when keys are added or bits are dropped: therefore the order of adding does not matter.
         """
+        while True:
+            distinct = np.bincount(self._keys >> 16, minlength=PAGES)
+            crowded = np.flatnonzero(2 * distinct > PAGES >> _dropped_bits(self._shift).astype(np.int64))
+            # laying out rows costs time: wait until the budget or a quarter of the list asks for it
+            if self._is_full() or distinct[crowded].sum() > self._keys.size // 4:
+                self._make_rows(crowded, self._shift)
+            if not self._is_full() or self._shift == 16:  # then a page is one counter: nothing is left to drop
+                return
+            self._make_rows(self._pages, self._shift + 1)
+
+    def _is_full(self) -> bool:
+        """Return whether rows and list need more counters than the budget."""
+        return self._rows.shape[1] + 2 * self._keys.size > self.cells
+
+    def _make_rows(self, pages: Integers, shift: int) -> None:
+        """Lay out rows for `pages` besides the present ones, with `shift` bits dropped, and move all counts there."""
         has_row = self._start_of >= 0
-        has_row[pages] = has_row[self._keys >> 16] = True
-        before = self._pages, self._starts, self._rows, self._shift
+        has_row[pages] = True
         pages = np.flatnonzero(has_row)
-        shift = max(shift, self._shift)
         if pages.size == self._pages.size and shift == self._shift:
             return
-        # a page at shift 16 is one counter: there is nothing left to drop
-        while (lengths := PAGES >> _dropped_bits(shift)[pages].astype(np.int64)).sum() > self.cells and shift < 16:
-            shift += 1
+        before = self._pages, self._starts, self._rows, self._shift
+        lengths = PAGES >> _dropped_bits(shift)[pages].astype(np.int64)
         self._pages, self._shift = pages, shift
         self._starts = np.concatenate([[0], np.cumsum(lengths)])
         self._start_of[pages] = self._starts[:-1]
