@@ -20,22 +20,13 @@ __all__ = ["SCORES", "PixelMaps", "Score", "pixel_maps", "score_maps"]
 
 @dataclass(frozen=True)
 class Score:
-    """A score map of a prediction, or of its pixel maps: ``(H, W) float32``.
+    """A score map of a prediction, or of its pixel maps: ``(H, W) float32``."""
 
-    Attributes:
-        needs: Names of the pixel maps that the formula uses.
-        formula: Function from pixel maps to the score map.
-    """
-
-    needs: tuple[str, ...]
+    needs: tuple[str, ...]  # names of the pixel maps that the formula uses
     formula: Callable[[PixelMaps], FloatMap]
 
     def __call__(self, of: PixelMaps | Prediction) -> FloatMap:
-        """Return the score map of a prediction or of its pixel maps.
-
-        Raises:
-            ValueError: If a map that the score needs is absent; the message says why.
-        """
+        """Return the score map of a prediction or of its pixel maps; ValueError if a map that it needs is absent."""
         maps = pixel_maps(of, self.needs) if isinstance(of, Prediction) else of
         for name in self.needs:
             if not getattr(maps, name).size:
@@ -92,12 +83,6 @@ def score_maps(prediction: Prediction, names: Iterable[str], threads: int = 1) -
 
     Raises:
         ValueError: Unknown name; NaN or infinity (the frame is named); a score that needs logits, for a given softmax.
-
-    Examples:
-        >>> uniform = Prediction("a", np.zeros((4, 1, 1), np.float32), (2, 2), True,
-        ...                      np.zeros((2, 2), np.uint8))
-        >>> score_maps(uniform, ["entropy", "max_softmax"])["max_softmax"].tolist()
-        [[0.75, 0.75], [0.75, 0.75]]
     """
     scores = {name: lookup("score", SCORES, name) for name in names}
     # scores share maps: each is computed once

@@ -6,7 +6,7 @@ import functools
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,8 +16,8 @@ from meta_ood.data.predictions import FloatMap, Prediction
 from meta_ood.scores import _kernel
 
 MAPS = ("entropy", "first", "second", "max_logit", "log_sum_exp", "arg_max")
-OF_LOGITS = ("max_logit", "log_sum_exp")
-"""Maps that a given softmax does not have."""
+OF_LOGITS = ("max_logit", "log_sum_exp")  # maps that a given softmax does not have
+Ints = npt.NDArray[np.int32]
 _ABSENT: FloatMap = np.empty((0, 0), np.float32)
 
 
@@ -44,39 +44,20 @@ class Workspace:
         return functools.partial(self.array, name)
 
 
-class Grid(NamedTuple):
-    """Source rows and columns of each pixel for bilinear up-sampling, as torch computes them.
-
-    Rows `low` and `high`, ``(H,) int32``, and the `weight` of `high`, ``(H,) float32``; columns `left` and `right`,
-    ``(W,)``, and the `share` of `right`.
-    """
-
-    low: npt.NDArray[np.int32]
-    high: npt.NDArray[np.int32]
-    weight: FloatMap
-    left: npt.NDArray[np.int32]
-    right: npt.NDArray[np.int32]
-    share: FloatMap
-
-
 @dataclass(frozen=True)
 class PixelMaps:
     """Statistics of each pixel's softmax p and logits l over C classes.
 
-    Absent maps have the shape ``(0, 0)``: those not asked for, and those of logits if the softmax was given.
-
-    Attributes:
-        entropy: ``(H, W) float32`` in [0, 1]: -sum p ln p / ln C, p normalised to sum one.
-        first, second: ``(H, W) float32``: the largest and the second largest probability, as given.
-        max_logit, log_sum_exp: ``(H, W) float32``: max l and ln sum exp l.
-        arg_max: ``(H, W) uint8``: class of the largest logit, the first one on ties.
+    Absent maps have the shape ``(0, 0)``: those not asked for, and those of logits if the softmax was given. The others
+    are ``(H, W) float32``, the class map ``uint8``.
     """
 
-    entropy: FloatMap = field(default_factory=lambda: _ABSENT)
-    first: FloatMap = field(default_factory=lambda: _ABSENT)
-    second: FloatMap = field(default_factory=lambda: _ABSENT)
-    max_logit: FloatMap = field(default_factory=lambda: _ABSENT)
-    log_sum_exp: FloatMap = field(default_factory=lambda: _ABSENT)
+    entropy: FloatMap = field(default_factory=lambda: _ABSENT)  # in [0, 1]: -sum p ln p / ln C, p normalised to sum 1
+    first: FloatMap = field(default_factory=lambda: _ABSENT)  # largest probability, as given
+    second: FloatMap = field(default_factory=lambda: _ABSENT)  # second largest probability, as given
+    max_logit: FloatMap = field(default_factory=lambda: _ABSENT)  # max l
+    log_sum_exp: FloatMap = field(default_factory=lambda: _ABSENT)  # ln sum exp l
+    # class of the largest logit, the first one on ties
     arg_max: LabelMap = field(default_factory=lambda: np.empty((0, 0), np.uint8))
 
 
@@ -131,16 +112,17 @@ def entropy_scale(classes: int) -> float:
     return 1 / math.log(classes) if classes > 1 else 0.0
 
 
-def grid(prediction: Prediction) -> Grid:
-    """Return the up-sampling grid of a prediction."""
+def grid(prediction: Prediction) -> tuple[Ints, Ints, FloatMap, Ints, Ints, FloatMap]:
+    """Return the source pixels of each pixel for bilinear up-sampling, as torch computes them.
+
+    Lower and upper source row ``(H,) int32`` and the weight of the upper one ``(H,) float32``; then the columns.
+    """
     _, height, width = prediction.logits.shape
     rows = _positions(height, prediction.size[0], prediction.align_corners)
-    return Grid(*rows, *_positions(width, prediction.size[1], prediction.align_corners))
+    return *rows, *_positions(width, prediction.size[1], prediction.align_corners)
 
 
-def _positions(
-    small: int, large: int, align_corners: bool
-) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32], FloatMap]:
+def _positions(small: int, large: int, align_corners: bool) -> tuple[Ints, Ints, FloatMap]:
     """Return lower source index, upper one, and weight of the upper one for each of `large`."""
     # in float32 and in torch's order of operations: the same rounding gives the same weights
     index = np.arange(large, dtype=np.float32)

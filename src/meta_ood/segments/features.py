@@ -19,14 +19,9 @@ Empty means (no inner pixels, no boundary pixels, no pairs) are 0; where there i
 ``S_bd`` as 1.
 """
 
-from __future__ import annotations
-
 import numpy as np
-import numpy.typing as npt
 
-FloatArray = npt.NDArray[np.float64]
-IntArray = npt.NDArray[np.int64]
-Names = tuple[str, ...]
+from meta_ood.segments.table import FloatArray, IntArray
 
 _BLOCK = 2048  # [segments] computed together, so that their columns stay in the cache
 
@@ -39,13 +34,8 @@ SIZE, INNER, ROW, COLUMN, SCORE, HEAT = range(6)
 SUMS = HEAT + 4 * len(HEATS)
 
 
-def feature_names(classes: int) -> Names:
-    """Return the names of the segment features in the order of the table's columns.
-
-    Examples:
-        >>> len(feature_names(19))
-        75
-    """
+def feature_names(classes: int) -> tuple[str, ...]:
+    """Return the names of the segment features in the order of the table's columns, 75 for 19 classes."""
     names = ["S", "S_in", "S_bd", "S_rel", "S_rel_in", "mean_x", "mean_y"]
     names += [f"{heat}{suffix}" for heat in HEATS for suffix in _HEAT_SUFFIXES]
     names += [f"{kind}{c}" for kind in ("cprob", "ndist") for c in range(classes)]
@@ -53,10 +43,7 @@ def feature_names(classes: int) -> Names:
 
 
 def segment_features(sums: FloatArray, probabilities: FloatArray, neighbours: IntArray) -> FloatArray:
-    """Return the ``(S, F)`` features from ``(S, SUMS)`` sums and ``(S, C)`` probabilities and neighbours.
-
-    The three are what the kernel's `accumulate` sums up.
-    """
+    """Return the ``(S, F)`` features from the kernel's ``(S, SUMS)`` sums, ``(S, C)`` probabilities and neighbours."""
     names = feature_names(probabilities.shape[1])
     features = np.empty((len(sums), len(names)))
     for start in range(0, len(sums), _BLOCK):

@@ -15,13 +15,12 @@ from meta_ood.data.labels import IGNORE, OOD, LabelMap
 from meta_ood.data.predictions import FloatMap, Prediction
 from meta_ood.data.registry import lookup
 from meta_ood.scores import SCORES, PixelMaps, pixel_maps
-from meta_ood.scores.maps import Workspace, as_planes, entropy_scale, grid
+from meta_ood.scores.maps import Ints, Workspace, as_planes, entropy_scale, grid
 from meta_ood.segments import _kernel
 from meta_ood.segments.features import SCORE, SIZE, SUMS, feature_names, segment_features
 from meta_ood.segments.table import FloatArray, IntArray, SegmentTable
 
 Mask = npt.NDArray[np.bool_]
-Ints = npt.NDArray[np.int32]
 
 
 def predicted_ood(score: FloatMap, threshold: float, target: LabelMap | None = None, out: Mask | None = None) -> Mask:
@@ -30,15 +29,7 @@ def predicted_ood(score: FloatMap, threshold: float, target: LabelMap | None = N
     Segments are the 8-connected components of this mask, see :func:`label_map`. The threshold is rounded to ``float32``
     like the scores, so that a score equal to 0.7 reaches the threshold 0.7.
 
-    Args:
-        score: ``(H, W) float32``.
-        threshold: Of the score.
-        target: ``(H, W) uint8``; None if nothing is void.
-        out: ``(H, W) bool`` memory for the result.
-
-    Examples:
-        >>> predicted_ood(np.array([[0.6, 0.7, 0.8]], np.float32), 0.7, np.array([[0, 0, 255]]))
-        array([[False,  True, False]])
+    `score` is ``(H, W) float32``, `target` ``(H, W) uint8``, None if nothing is void; `out` is memory for the result.
     """
     mask = np.greater_equal(score, np.float32(threshold), out=out)
     if target is not None:
@@ -58,15 +49,10 @@ def measure_segments(
 
     Args:
         prediction: One frame.
-        score: Key of :data:`meta_ood.scores.SCORES`.
-        threshold: Of the score, see :func:`predicted_ood`.
+        score, threshold: Key of :data:`meta_ood.scores.SCORES`, and its threshold, see :func:`predicted_ood`.
         workspace: Memory to use again from frame to frame.
         threads: How many threads share the pass over the pixels, where the compiler had OpenMP.
-        maps: Pixel maps of this prediction that are there already, with ``arg_max`` and what the score needs; None
-            computes them.
-
-    Returns:
-        The table of one image, see :class:`SegmentTable`.
+        maps: Pixel maps of this prediction, with ``arg_max`` and what the score needs; None computes them.
 
     Raises:
         ValueError: Unknown score; NaN or infinity in the prediction (the frame is named).
@@ -116,19 +102,9 @@ def measure_segments(
 
 
 def label_map(mask: Mask) -> Ints:
-    """Return the 8-connected components of a mask, numbered in raster order of their first pixel.
+    """Return the 8-connected components of a mask ``(H, W) bool``.
 
-    Args:
-        mask: ``(H, W) bool``.
-
-    Returns:
-        ``(H, W) int32``, from 1, and 0 outside the mask.
-
-    Examples:
-        >>> label_map(np.array([[True, False, True], [False, True, False], [False, False, False]]))
-        array([[1, 0, 1],
-               [0, 1, 0],
-               [0, 0, 0]], dtype=int32)
+    ``(H, W) int32``, numbered from 1 in raster order of their first pixel, and 0 outside the mask.
     """
     runs = _runs(np.ascontiguousarray(mask), "mask", Workspace())
     labels = np.zeros(mask.shape, np.int32)
@@ -138,19 +114,13 @@ def label_map(mask: Mask) -> Ints:
 
 @dataclass(frozen=True)
 class _Runs:
-    """A labelled mask as runs: maximal pieces ``[start, end)`` of rows inside the mask.
+    """A labelled mask as runs: maximal pieces ``[start, end)`` of rows inside the mask."""
 
-    Attributes:
-        row_first: ``(H + 1,)``: the runs of row y are ``row_first[y] .. row_first[y + 1] - 1``.
-        start, end, label: ``(R,)`` columns and 8-connected component, from 0, of each run.
-        count: Number of components.
-    """
-
-    row_first: Ints
-    start: Ints
-    end: Ints
-    label: Ints
-    count: int
+    row_first: Ints  # (H + 1,): the runs of row y are row_first[y] .. row_first[y + 1] - 1
+    start: Ints  # (R,) first column of each run
+    end: Ints  # (R,) column after it
+    label: Ints  # (R,) its 8-connected component, from 0
+    count: int  # number of components
 
     @property
     def arrays(self) -> tuple[Ints, Ints, Ints, Ints]:
@@ -172,13 +142,9 @@ class _Runs:
         """``(count, 4)``: first row, first column, end row, end column of each component."""
         box = np.zeros((self.count, 4), np.int64)
         box[:, :2] = np.iinfo(np.int32).max
-        for column, reduce, values in (
-            (0, np.minimum, self.row),
-            (1, np.minimum, self.start),
-            (2, np.maximum, self.row + 1),
-            (3, np.maximum, self.end),
-        ):
-            reduce.at(box[:, column], self.label, values)
+        for column, first, end in ((0, self.row, self.row + 1), (1, self.start, self.end)):
+            np.minimum.at(box[:, column], self.label, first)
+            np.maximum.at(box[:, column + 2], self.label, end)
         return box
 
 
@@ -198,13 +164,8 @@ def _sums(
 ) -> tuple[FloatArray, FloatArray, IntArray]:
     """Sum over the pixels of each segment.
 
-    Returns:
-        sums
-            ``(S, SUMS)``, columns as in features.py.
-        probabilities
-            ``(S, C)`` sums of the softmax.
-        neighbours
-            ``(S, C)`` pairs of a pixel and an 8-neighbour outside, by the neighbour's class.
+    Returns ``(S, SUMS)`` sums as in features.py, ``(S, C)`` sums of the softmax, and ``(S, C)`` numbers of pairs of a
+    pixel and an 8-neighbour outside, by the neighbour's class.
     """
     classes = prediction.logits.shape[0]
     sums = np.zeros((segments.count, SUMS))
@@ -234,8 +195,7 @@ def _sums(
 def _contacts(a: _Runs, b: _Runs, reach: int) -> IntArray:
     """Return the components of `a` and `b` that share pixels (reach 0) or touch (reach 1).
 
-    Returns:
-        ``(K, 3) int64``: component of `a`, component of `b`, common pixels; each pair once, sorted.
+    ``(K, 3) int64``: component of `a`, component of `b`, common pixels; each pair once, sorted.
     """
     # runs that meet, counted first to know how much memory they need; a pair may occur often
     room = _kernel.contacts(*a.arrays, *b.arrays, reach, np.empty((0, 3), np.int64))

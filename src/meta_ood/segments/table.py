@@ -19,46 +19,27 @@ class SegmentTable:
 
     A *segment* is an 8-connected component of {score >= threshold} outside void; a *component* is an 8-connected
     component of the OoD target. Both stand image by image, within an image in raster order of their first pixel. Rows
-    count from the top, columns from the left, from 0.
-
-    Attributes:
-        image_ids: N names, in the order of `image`; images without segments and components are there too.
-        scenes: N names, the unit of grouped cross validation.
-        image: ``(S,) int64`` index into `image_ids`, ascending.
-        features: ``(S, F) float64``, finite. F = 37 + 2 C (75 for C = 19).
-        feature_names: F published names, sorted as strings: ``D D_bd D_in D_rel ... V_var_rel_in``, ``cprob0 ...``,
-            ``mean_x mean_y`` (row and column), ``ndist0 ...``; see docs/formats.md.
-        iou: ``(S,) float64`` in [0, 1], adjusted IoU (docs/method.md, section 4); 0 = the segment holds no OoD pixel: a
-            false positive.
-        component_image: ``(T,) int64`` index into `image_ids`, ascending.
-        component_size: ``(T,) int64`` [px], at least 1.
-        overlaps: ``(K, 3) int64``: index of a segment (into the S), index of a component (into the T), common pixels
-            (at least 1). Each pair once, sorted by segment, then component. A component that is in no row is missed
-            (FN); a segment that is in no row is false (FP).
-        segment_box, component_box: ``(S, 4)``, ``(T, 4) int64``: first row, first column, end row, end column (half
-            open); -1 = unknown.
-        segment_score: ``(S,) float64``: mean of the score that made the segments, over the segment.
-        component_label_id: ``(T,) int64``: raw label id at its first pixel; -1 = unknown.
-        score, threshold: What made the segments; "" and nan in tables made by hand.
-
-    Raises:
-        ValueError: If lengths or indices do not fit together.
+    count from the top, columns from the left, from 0. ValueError if lengths or indices do not fit together.
     """
 
-    image_ids: tuple[str, ...]
-    scenes: tuple[str, ...]
-    image: IntArray
-    features: FloatArray
-    feature_names: tuple[str, ...]
-    iou: FloatArray
-    component_image: IntArray
-    component_size: IntArray
+    image_ids: tuple[str, ...]  # N names; images without segments and components are there too
+    scenes: tuple[str, ...]  # N names, the unit of grouped cross validation
+    image: IntArray  # (S,) index into `image_ids`, ascending
+    features: FloatArray  # (S, F) finite; F = 37 + 2 C (75 for C = 19)
+    feature_names: tuple[str, ...]  # F published names, sorted as strings: D D_bd D_in ..., see docs/formats.md
+    iou: FloatArray  # (S,) in [0, 1], adjusted IoU (docs/method.md, section 4); 0 = no OoD pixel: a false positive
+    component_image: IntArray  # (T,) index into `image_ids`, ascending
+    component_size: IntArray  # (T,) [px], at least 1
+    # (K, 3): segment, component, common pixels (at least 1); each pair once, sorted by segment, then component. A
+    # component that is in no row is missed (FN); a segment that is in no row is false (FP).
     overlaps: IntArray
+    # (S, 4), later (T, 4): first row, first column, end row, end column (half open); -1 = unknown
     segment_box: IntArray = field(default_factory=lambda: np.zeros((0, 4), np.int64))
-    segment_score: FloatArray = field(default_factory=lambda: np.zeros(0))
+    segment_score: FloatArray = field(default_factory=lambda: np.zeros(0))  # (S,) mean of the score over the segment
     component_box: IntArray = field(default_factory=lambda: np.zeros((0, 4), np.int64))
+    # (T,) raw label id at the first pixel; -1 = unknown
     component_label_id: IntArray = field(default_factory=lambda: np.zeros(0, np.int64))
-    score: str = ""
+    score: str = ""  # what made the segments; "" and nan in tables made by hand
     threshold: float = float("nan")
 
     def __post_init__(self) -> None:
@@ -76,9 +57,6 @@ class SegmentTable:
             if count and not len(array):
                 filled = np.full((count, *array.shape[1:]), missing, array.dtype)
                 object.__setattr__(self, name, filled)
-        self._check(segments, components)
-
-    def _check(self, segments: int, components: int) -> None:
         # 1. every column has one row per segment, component, image or pair
         for name, shape in (
             ("scenes", (len(self.image_ids),)),
@@ -134,25 +112,21 @@ class SegmentTable:
     def feature(self, name: str) -> FloatArray:
         """Return one column of `features`, ``(S,)``; an unknown name lists the known ones."""
         if name not in self.feature_names:
-            known = ", ".join(self.feature_names)
-            raise ValueError(f"unknown feature {name!r}; known: {known}")
+            raise ValueError(f"unknown feature {name!r}; known: {', '.join(self.feature_names)}")
         return self.features[:, self.feature_names.index(name)]
 
     @staticmethod
     def concatenate(tables: Sequence[SegmentTable]) -> SegmentTable:
         """Put the tables of disjoint sets of images one after another.
 
-        Raises:
-            ValueError: No table; feature names, score or threshold differ.
+        ValueError if there is no table, or feature names, score or threshold differ.
         """
         if not tables:
             raise ValueError("no table to concatenate")
         # 1. tables of one kind
-        first = tables[0]
-        for table in tables[1:]:
-            for name in ("feature_names", "score", "threshold"):
-                if str(getattr(table, name)) != str(getattr(first, name)):  # as text, because nan != nan
-                    raise ValueError(f"tables differ in {name}: cannot concatenate them")
+        for name in ("feature_names", "score", "threshold"):
+            if len({str(getattr(table, name)) for table in tables}) > 1:  # as text, because nan != nan
+                raise ValueError(f"tables differ in {name}: cannot concatenate them")
         # 2. rows one after another; feature names, score and threshold are common to all
         values: dict[str, Any] = {}
         for f in fields(SegmentTable):

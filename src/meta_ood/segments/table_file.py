@@ -13,22 +13,17 @@ import numpy as np
 from meta_ood.data.hdf5 import opened, replacing
 from meta_ood.segments.table import SegmentTable
 
-TABLE_VERSION = 2
-READABLE = (1, 2)
-"""Version 1 also had columns of true components that nothing read; they are left out."""
+READABLE = (1, 2)  # version 1 also had columns of true components that nothing read; they are left out
 
 
 def write_table(path: Path, table: SegmentTable, provenance: Mapping[str, Any]) -> None:
-    """Write a segment table atomically, one HDF5 dataset per field.
+    """Write a segment table atomically, one HDF5 dataset per field; the folder is created.
 
-    Args:
-        path: The file; its folder is created.
-        table: The segments.
-        provenance: Origin of the table: network, variant, dataset, hash of the weights, names of the classes.
+    `provenance` is the table's origin: network, variant, dataset, hash of the weights, names of the classes.
     """
     with replacing(path) as file:
         file.attrs["format"] = "meta-ood segments"
-        file.attrs["version"] = TABLE_VERSION
+        file.attrs["version"] = READABLE[-1]
         for key, value in provenance.items():
             file.attrs[f"provenance.{key}"] = value
         for f in fields(SegmentTable):
@@ -44,9 +39,7 @@ def write_table(path: Path, table: SegmentTable, provenance: Mapping[str, Any]) 
 def read_table(path: Path) -> SegmentTable:
     """Read a segment table.
 
-    Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If the file is damaged or not a segment table of a known version; the file is named.
+    FileNotFoundError, or ValueError if the file, which is named, is damaged or no segment table of a known version.
     """
     with opened(path, "meta-ood segments", READABLE) as file:
         values: dict[str, Any] = {}
