@@ -1,7 +1,5 @@
 """The model card of a version, in Markdown; each evaluation adds a row to its table."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from pathlib import Path

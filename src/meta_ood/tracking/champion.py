@@ -1,7 +1,5 @@
 """The champion: a network's detector as one model, registered and found by its alias."""
 
-from __future__ import annotations
-
 import tempfile
 from pathlib import Path
 
@@ -16,12 +14,7 @@ CHAMPION = "champion"
 
 
 def promote(root: Path, network: str, variant: str, detector: Path) -> ModelVersion:
-    """Register a detector's folder as one model and make it champion.
-
-    Args:
-        root: The repository's root.
-        network, variant: Names in params.yaml.
-        detector: The folder that the stage `detector` wrote; the same folder gets no second version.
+    """Register the folder that the stage `detector` wrote as one model, once, and make it champion.
 
     Raises:
         ValueError: If its weights are not registered, or a file of the folder was replaced.

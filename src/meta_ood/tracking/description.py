@@ -1,7 +1,5 @@
 """What is known of a run before it does anything: name, tags, parameters, inputs. No mlflow."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os
@@ -34,23 +32,17 @@ class Input:
 
 @dataclass(frozen=True)
 class RunDescription:
-    """What is known of a run before it does anything.
-
-    Attributes:
-        stage, keys: Which stage, and its network, variant and dataset as far as it has them.
-        run_id: A run that exists already and is to be written, "" for a new one.
-        parent: The run of ``mlflow run .`` to which a new one belongs, or "".
-    """
+    """What is known of a run before it does anything."""
 
     stage: str
-    keys: Mapping[str, str]
+    keys: Mapping[str, str]  # network, variant and dataset, as far as the stage has them
     name: str
     experiment: str
     tags: Mapping[str, str]
     params: Mapping[str, str]
     inputs: Sequence[Input]
-    run_id: str = ""
-    parent: str = ""
+    run_id: str = ""  # a run that exists already and is to be written
+    parent: str = ""  # the run of ``mlflow run .`` to which a new one belongs
 
 
 def describe(
@@ -106,12 +98,7 @@ def run_name(stage: str, keys: Mapping[str, str], params: Mapping[str, Any]) -> 
 
 
 def git_tags() -> dict[str, str]:
-    """Return ``git.sha`` and ``git.dirty`` of the working directory, or nothing without git.
-
-    Examples:
-        >>> sorted(git_tags()) in ([], ["git.dirty", "git.sha"])
-        True
-    """
+    """Return ``git.sha`` and ``git.dirty`` of the working directory, or nothing without git."""
     command = ["git", "status", "--porcelain=v2", "--branch", "--untracked-files=no", "--", "."]
     command += [f":(exclude,glob){pattern}" for pattern in _NOT_CODE]
     try:
@@ -131,25 +118,14 @@ def dvc_tags() -> dict[str, str]:
 
 
 def texts(params: Mapping[str, object]) -> dict[str, str]:
-    """Return parameters as the store has them; lists and tuples are alike.
-
-    Examples:
-        >>> texts({"scales": (1.0, 2.0), "seed": 0})
-        {'scales': '[1.0, 2.0]', 'seed': '0'}
-    """
+    """Return parameters as the store has them; lists and tuples are alike."""
     return {k: str(list(v) if isinstance(v, tuple) else v) for k, v in params.items()}
 
 
 def setting_tags(stage: str, keys: Mapping[str, str], setting: Mapping[str, object]) -> dict[str, str]:
     """Return ``group``, the same for all seeds of one setting and cell, and ``setting`` as JSON.
 
-    Args:
-        setting: What the stage and those before it depend on, without the seed; nothing gives no tag.
-
-    Examples:
-        >>> tags = setting_tags("evaluate", {"network": "mini"}, {"train.ood_weight": 0.5})
-        >>> tags["setting"], len(tags["group"])
-        ('{"train.ood_weight": "0.5"}', 12)
+    A setting is what the stage and those before it depend on, without the seed; an empty one gives no tag.
     """
     if not setting:
         return {}

@@ -1,7 +1,6 @@
 """The gate of the registry: whether a variant may become champion, and why or why not."""
 
-from __future__ import annotations
-
+import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -30,25 +29,18 @@ def check(params: Params, network: str, variant: str = "ood_trained") -> GateRes
     """
     gate = params.tracking.champion
     cells = []
-    for dataset in (gate.dataset, gate.miou_dataset):
-        for which in (variant, "baseline"):
-            paths = layout.stage_paths("evaluate", params, network, which, dataset)
-            path = paths.outputs["metrics"]
-            if not path.is_file():
-                raise FileNotFoundError(f"{path} is missing: dvc repro evaluate")
-            cells.append(read_json(path))
+    for dataset, which in itertools.product((gate.dataset, gate.miou_dataset), (variant, "baseline")):
+        path = layout.stage_paths("evaluate", params, network, which, dataset).outputs["metrics"]
+        if not path.is_file():
+            raise FileNotFoundError(f"{path} is missing: dvc repro evaluate")
+        cells.append(read_json(path))
     return compare(cells[0], cells[1], cells[2], cells[3], gate)
 
 
 def compare(
     candidate: Metrics, baseline: Metrics, candidate_streets: Metrics, baseline_streets: Metrics, gate: GateParams
 ) -> GateResult:
-    """Compare a candidate with the baseline.
-
-    Args:
-        candidate, baseline: Metrics on `gate.dataset`.
-        candidate_streets, baseline_streets: Metrics on `gate.miou_dataset`.
-        gate: See :class:`meta_ood.config.GateParams`.
+    """Compare a candidate with the baseline, on `gate.dataset` and (streets) on `gate.miou_dataset`.
 
     Examples:
         >>> good, bad = {"auprc": 0.6, "fpr95": 0.1}, {"auprc": 0.4, "fpr95": 0.2}
@@ -58,11 +50,10 @@ def compare(
         >>> compare(bad, good, streets, streets, GateParams()).lines[0]
         'no   AUPRC on lost_and_found: 0.6000 -> 0.4000, must rise by at least 0'
     """
-    streets = candidate_streets, baseline_streets
     results = [
         _compare("auprc", candidate, baseline, gate.auprc_gain, 1, gate),
         _compare("fpr95", candidate, baseline, gate.fpr95_gain, -1, gate),
-        _compare("miou", *streets, -gate.miou_loss, 1, gate),
+        _compare("miou", candidate_streets, baseline_streets, -gate.miou_loss, 1, gate),
     ]
     return GateResult(all(ok for ok, _ in results), tuple(line for _, line in results))
 

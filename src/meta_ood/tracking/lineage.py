@@ -1,7 +1,5 @@
 """From a model, a run or a file to all that it came from, as text."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -15,6 +13,7 @@ from meta_ood.pipeline import lockfile
 from meta_ood.tracking import query
 from meta_ood.tracking.store import all_runs, open_store
 
+# Tag of a run -> its title in the text.
 _TITLES = {
     "dvc.stage": "stage",
     "dvc.exp.name": "exp",
@@ -22,7 +21,6 @@ _TITLES = {
     "weights.md5": "weights",
     "recorded": "recorded",
 }
-"""Tag of a run -> its title in the text."""
 
 
 class Lineage:

@@ -1,7 +1,5 @@
 """Where the repository and its store are. Imports no mlflow."""
 
-from __future__ import annotations
-
 import os
 import re
 from pathlib import Path

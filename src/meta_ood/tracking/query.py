@@ -1,7 +1,5 @@
 """What the store knows: runs by id, stage or hash. Reads; writes nothing."""
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Mapping
@@ -23,22 +21,17 @@ MAIN_METRICS = {"auroc": "AUROC", "auprc": "AUPRC", "fpr95": "FPR95", "miou": "m
 def evaluations(store: MlflowClient) -> list[tuple[tuple[str, str, str], dict[str, str], dict[str, float]]]:
     """Return the finished runs of `evaluate` that know their setting, newest first.
 
-    Returns:
-        Cell (network, variant, dataset); setting with the seed, or the group where the setting is too long for a tag;
-        metric of metrics.json -> value.
+    Each is a cell (network, variant, dataset), its setting with the seed (or the group, where the setting is too long
+    for a tag), and its metrics by name.
     """
     found = []
-    condition = "tags.stage = 'evaluate' and attributes.status = 'FINISHED'"
-    for run in all_runs(store, condition):
+    for run in all_runs(store, "tags.stage = 'evaluate' and attributes.status = 'FINISHED'"):
         given = run.data.tags
         if "group" not in given:
             continue
         setting = json.loads(given["setting"]) if "setting" in given else {"group": given["group"]}
-        metrics = {
-            name.removeprefix("evaluate/"): value
-            for name, value in run.data.metrics.items()
-            if name.startswith("evaluate/")
-        }
+        values = run.data.metrics
+        metrics = {k.removeprefix("evaluate/"): v for k, v in values.items() if k.startswith("evaluate/")}
         cell = (given["network"], given["variant"], given["dataset"])
         found.append((cell, {**setting, "seed": run.data.params["seed"]}, metrics))
     return found

@@ -5,8 +5,6 @@ metrics). What an evaluation finds is written on the version of its weights: met
 registry's table, and a line of its model card.
 """
 
-from __future__ import annotations
-
 import tempfile
 import time
 from pathlib import Path
@@ -85,19 +83,12 @@ def write_evaluation(store: MlflowClient, run_id: str, values: dict[str, Any], a
     for version in versions(store, network):
         if not wanted.items() <= version.tags.items():
             continue
-        metrics = [
-            Metric(
-                f"{dataset}/{name}",
-                float(values[name]),
-                time.time_ns() // 1_000_000,
-                0,
-                model_id=version.model_id,
-                dataset_name=dataset if digest else None,
-                dataset_digest=digest or None,
-            )
-            for name in query.MAIN_METRICS
-            if isinstance(values.get(name), int | float)
-        ]
+        now, known = (
+            time.time_ns() // 1_000_000,
+            [n for n in query.MAIN_METRICS if isinstance(values.get(n), int | float)],
+        )
+        data = (dataset, digest) if digest else (None, None)
+        metrics = [Metric(f"{dataset}/{n}", float(values[n]), now, 0, version.model_id, *data) for n in known]
         if version.model_id:
             store.log_batch(run_id, metrics=metrics)
         for metric in metrics:

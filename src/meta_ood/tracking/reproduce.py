@@ -1,7 +1,5 @@
 """From a run back to its outputs: the shell commands, or why there are none."""
 
-from __future__ import annotations
-
 import shlex
 import subprocess
 import sys
@@ -16,17 +14,11 @@ from meta_ood.tracking.store import open_store
 
 @dataclass(frozen=True)
 class Script:
-    """The commands that give a run's outputs again.
-
-    Attributes:
-        lines: Commands for bash, and comments with what to know before.
-        worktree: Folder that they make; the outputs come to lie below it.
-        weights_md5: Hash that the weights must have afterwards, "" if the run made none.
-    """
+    """The commands for bash that give a run's outputs again."""
 
     lines: tuple[str, ...]
-    worktree: Path
-    weights_md5: str
+    worktree: Path  # the folder that they make
+    weights_md5: str  # what the weights must have afterwards, "" if the run made none
 
 
 def script(root: Path, run_id: str, into: Path | None = None) -> Script:

@@ -1,7 +1,5 @@
 """One run in the store: opened, written and ended through an MLflow client."""
 
-from __future__ import annotations
-
 import getpass
 import json
 import math
@@ -28,9 +26,7 @@ _MAX_DIGEST = 36
 _SHOWN = (".png", ".jpg", ".svg", ".html", ".md", ".csv", ".json", ".txt")
 _PER_SCORE = ("auroc", "auprc", "fpr95")
 # Counts in metrics.json that describe the dataset: they are no results, so they get no charts.
-_OF_THE_DATASET = frozenset(
-    f"evaluate/{name}" for name in ("frames", "scenes", "pixels", "positives", "ignored", "neutral")
-)
+_OF_THE_DATASET = {f"evaluate/{name}" for name in ("frames", "scenes", "pixels", "positives", "ignored", "neutral")}
 
 
 class OpenRun:
@@ -48,11 +44,8 @@ class OpenRun:
         self._describe()
 
     def _create(self) -> str:
-        parent = self._about.parent
-        if parent:
-            experiment = self._store.get_run(parent).info.experiment_id
-        else:
-            experiment = experiment_id(self._store, self._about.experiment)
+        parent, name = self._about.parent, self._about.experiment
+        experiment = self._store.get_run(parent).info.experiment_id if parent else experiment_id(self._store, name)
         # the mark is set in the same step: a run without it could stay RUNNING for ever
         first = {"process": self._mark.token}
         run = self._store.create_run(experiment, _now(), first, self._about.name)
@@ -76,14 +69,9 @@ class OpenRun:
         self.tag(own)
         for first in range(0, len(params), _MAX_PARAMS):
             self._store.log_batch(self.id, params=params[first : first + _MAX_PARAMS])
-        datasets = [
-            DatasetInput(
-                Dataset(entry.path, entry.digest[:_MAX_DIGEST], "local", entry.path),
-                [InputTag("mlflow.data.context", entry.name)],
-            )
-            for entry in about.inputs
-        ]
-        self._store.log_inputs(self.id, datasets)
+        datasets = [Dataset(i.path, i.digest[:_MAX_DIGEST], "local", i.path) for i in about.inputs]
+        contexts = [[InputTag("mlflow.data.context", i.name)] for i in about.inputs]
+        self._store.log_inputs(self.id, [DatasetInput(*pair) for pair in zip(datasets, contexts, strict=True)])
 
     def tag(self, values: Mapping[str, str]) -> None:
         """Set tags."""
@@ -150,11 +138,8 @@ class OpenRun:
 
 
 def _results(keys: Mapping[str, str], values: Mapping[str, Any]) -> str:
-    shown = [
-        f"{title} {values[name]:.4f}"
-        for name, title in MAIN_METRICS.items()
-        if isinstance(values.get(name), int | float)
-    ]
+    known = {name: title for name, title in MAIN_METRICS.items() if isinstance(values.get(name), int | float)}
+    shown = [f"{title} {values[name]:.4f}" for name, title in known.items()]
     before, after = (values.get(f"segment_false_positives{end}") for end in ("", "_after_meta"))
     if before is not None and after is not None:
         shown.append(f"false-positive segments {before} → {after} with meta classification")
@@ -163,12 +148,8 @@ def _results(keys: Mapping[str, str], values: Mapping[str, Any]) -> str:
 
 def metrics_at(values: Mapping[str, float], step: int) -> list[Metric]:
     """Return numbers as metrics of this moment; what is not finite is left out."""
-    now = _now()
-    return [
-        Metric(name, float(value), now, step)
-        for name, value in values.items()
-        if math.isfinite(value) and name not in _OF_THE_DATASET
-    ]
+    finite = {k: float(v) for k, v in values.items() if math.isfinite(v) and k not in _OF_THE_DATASET}
+    return [Metric(name, value, _now(), step) for name, value in finite.items()]
 
 
 def headlines(stage: str, values: Mapping[str, Any]) -> dict[str, float]:
@@ -184,11 +165,8 @@ def headlines(stage: str, values: Mapping[str, Any]) -> dict[str, float]:
     found = {f"{stage}/{name}": value for name, value in values.items()}
     for score, metrics in values.get("scores", {}).items():
         found |= {f"{name}/{score}": metrics.get(name) for name in _PER_SCORE}
-    return {
-        name: float(value)
-        for name, value in found.items()
-        if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    }
+    # type(), as a bool is an int too
+    return {k: float(v) for k, v in found.items() if type(v) in (int, float) and math.isfinite(v)}
 
 
 def _now() -> int:

@@ -3,8 +3,6 @@
 Models from code: a version holds this three-line program and a detector's folder; no pickle.
 """
 
-from __future__ import annotations
-
 import os
 import tempfile
 import warnings

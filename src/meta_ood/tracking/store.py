@@ -1,7 +1,5 @@
 """The store of runs and models: opened, made where there is none, and cleared of dead runs."""
 
-from __future__ import annotations
-
 import fcntl
 import logging
 import os

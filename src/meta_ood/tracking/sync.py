@@ -1,7 +1,5 @@
 """Runs of stages that DVC ran or took from its cache, recorded from dvc.lock and the outputs."""
 
-from __future__ import annotations
-
 import logging
 from contextlib import suppress
 from pathlib import Path
@@ -56,13 +54,9 @@ def sync(root: Path, params_file: Path = Path("params.yaml"), parent: str = "") 
                 paths.inputs,
                 setting=layout.setting_of(params, instance.stage, network, variant, dataset),
                 experiment=params.tracking.experiment,
-                more_tags={
-                    **git,
-                    **experiment,
-                    "dvc.stage": instance.name,
-                    "command": instance.command,
-                    "recorded": "from dvc.lock",
-                },
+                more_tags=git
+                | experiment
+                | {"dvc.stage": instance.name, "command": instance.command, "recorded": "from dvc.lock"},
                 locked=locked,
                 parent=parent,
             )
