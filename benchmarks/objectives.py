@@ -29,8 +29,8 @@ from meta_ood.metrics.pixel import ScoreHistogram, pixel_metrics
 from meta_ood.models import checkpoint
 from meta_ood.pipeline import prepare, train
 from meta_ood.scores import score_maps
-from meta_ood.training import Validation, evaluate_once
 from meta_ood.training.loader import SegmentationDataset
+from meta_ood.training.validation import Validation, evaluate_once
 
 PREPARED = Path("data/prepare")
 SETS = ("lost_and_found", "fishyscapes_static")

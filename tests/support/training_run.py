@@ -20,10 +20,12 @@ from meta_ood.data.labels import IGNORE, OOD
 from meta_ood.inference import processes
 from meta_ood.inference.processes import end_with_parent
 from meta_ood.pipeline import pretrain
-from meta_ood.training import Validation, fit, loop, seeded
+from meta_ood.training import loop
 from meta_ood.training.loader import SegmentationDataset, mix_proxies
+from meta_ood.training.loop import fit, seeded
 from meta_ood.training.losses import PixelCounts, entropy_maximization
 from meta_ood.training.transforms import Augmentation
+from meta_ood.training.validation import Validation
 
 CLASSES = 4
 ROOT = Path(__file__).parents[2]

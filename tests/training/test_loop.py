@@ -13,11 +13,11 @@ from children import start
 from meta_ood.config import OptimisationParams
 from meta_ood.data import frames
 from meta_ood.data.context import Machine, no_log
-from meta_ood.training import DivergedError, Validation, fit
 from meta_ood.training.checkpoints import load_checkpoint
 from meta_ood.training.loader import SegmentationDataset, mix_proxies
+from meta_ood.training.loop import DivergedError, fit
 from meta_ood.training.transforms import Augmentation
-from meta_ood.training.validation import validate, validation_metrics
+from meta_ood.training.validation import Validation, validate, validation_metrics
 from training_run import CLASSES, Tiny, train
 
 

@@ -3,13 +3,9 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import torch
-
-from meta_ood import datasets, models
+from meta_ood import datasets
 from meta_ood.config import Params
 from meta_ood.data.labels import CITYSCAPES
-from meta_ood.meta_classification.models import fitter
-from meta_ood.training.losses import ood_objective
 
 
 def check_options(params: Params) -> None:
@@ -17,15 +13,26 @@ def check_options(params: Params) -> None:
     for name, dataset in params.datasets.items():
         with _named(f"datasets.{name}.options"):
             datasets.check_options(dataset.reader, dataset.options)
+    # torch and scikit-learn take seconds to import: only for options, as no options are always right
     for name, network in params.network.items():
-        with _named(f"network.{name}"):
-            ood_objective(params.train_of(name))
+        if params.train_of(name).loss_options:
+            from meta_ood.training.losses import ood_objective
+
+            with _named(f"network.{name}"):
+                ood_objective(params.train_of(name))
         # not for builders of users, whose module may be missing here; the device "meta" has no memory
-        if ":" not in network.architecture:
+        if network.options and ":" not in network.architecture:
+            import torch
+
+            from meta_ood import models
+
             with _named(f"network.{name}.options"), torch.device("meta"):
                 models.build(network.architecture, len(CITYSCAPES.names), **network.options)
-    with _named("meta.classifier_options"):
-        fitter(params.meta.classifier, **params.meta.classifier_options)
+    if params.meta.classifier_options:
+        from meta_ood.meta_classification.models import fitter
+
+        with _named("meta.classifier_options"):
+            fitter(params.meta.classifier, **params.meta.classifier_options)
 
 
 @contextmanager

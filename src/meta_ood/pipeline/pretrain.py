@@ -14,11 +14,12 @@ from meta_ood.data.images import image_size
 from meta_ood.data.labels import CITYSCAPES
 from meta_ood.inference import is_first_process
 from meta_ood.models import checkpoint, published
-from meta_ood.training import Validation, evaluate_once, fit, seeded
 from meta_ood.training.checkpoints import delete_checkpoint
 from meta_ood.training.loader import SegmentationDataset, mix_proxies
+from meta_ood.training.loop import fit, seeded
 from meta_ood.training.losses import cross_entropy
 from meta_ood.training.transforms import Augmentation
+from meta_ood.training.validation import Validation, evaluate_once
 
 logger = logging.getLogger(__name__)
 

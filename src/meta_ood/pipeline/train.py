@@ -9,11 +9,12 @@ from meta_ood.data.frames import read_frames
 from meta_ood.inference import is_first_process
 from meta_ood.models import checkpoint, published
 from meta_ood.pipeline.pretrain import warn_of_padding
-from meta_ood.training import Validation, evaluate_once, fit
 from meta_ood.training.checkpoints import delete_checkpoint
 from meta_ood.training.loader import SegmentationDataset, hold_out, mix_proxies
+from meta_ood.training.loop import fit
 from meta_ood.training.losses import ood_objective
 from meta_ood.training.transforms import Augmentation
+from meta_ood.training.validation import Validation, evaluate_once
 
 
 def run(
