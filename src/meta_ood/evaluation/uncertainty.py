@@ -77,7 +77,8 @@ def _of_segments(
     np.add.at(found, of_component, overlaps.siou[:, None] >= taus)
     np.add.at(wrong, of_segment, overlaps.ppv[:, None] < taus)
     components = np.bincount(of_component, minlength=scenes)
-    f1 = component.f1_at_taus(weights @ found, (weights @ components)[:, None], weights @ wrong)
+    hits = weights @ found
+    f1 = segment.segment_f1(hits, weights @ wrong, (weights @ components)[:, None] - hits)
     return {
         f"segment_false_positives{suffix}": false.astype(np.float64),
         f"segment_false_negatives{suffix}": missed.astype(np.float64),

@@ -4,18 +4,17 @@ For a true component k let P(k) be the union of the segments that share a pixel 
 (|k ∪ P(k)| - |pixels of P(k) on other components|)`` and, for a segment p, ``PPV(p) = |p ∩ any component| / |p|``.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 
 from meta_ood.data.labels import IGNORE, OOD, LabelMap
 from meta_ood.metrics import Flags, Floats, Integers, pixel
+from meta_ood.metrics.segment import segment_f1
 from meta_ood.segments import SegmentTable, label_map, predicted_ood
 
 TAUS: tuple[float, ...] = tuple(np.linspace(0.25, 0.75, 11).tolist())
@@ -49,6 +48,19 @@ class ComponentMetrics:
 
 
 @dataclass(frozen=True)
+class Overlaps:
+    """sIoU of every component, ``(T,) float64``, and PPV of every segment, ``(S,) float64``, in [0, 1]."""
+
+    siou: Floats
+    ppv: Floats
+
+    @classmethod
+    def concatenate(cls, parts: Sequence[Self]) -> Self:
+        """Return those of all images."""
+        return cls(np.concatenate([one.siou for one in parts]), np.concatenate([one.ppv for one in parts]))
+
+
+@dataclass(frozen=True)
 class Cut:
     """A threshold that cuts segments out of score maps, and the rule that chose it.
 
@@ -67,7 +79,7 @@ class Cut:
     @classmethod
     def choose(
         cls, histogram: pixel.ScoreHistogram, curve: pixel.Sweep, given: float | None = None, smiyc: bool = False
-    ) -> Cut:
+    ) -> Self:
         """Return the given threshold, or choose one on the evaluated set by our or smiyc's rule."""
         if given is not None:
             return cls("given", given, smiyc)
@@ -93,33 +105,10 @@ class Cut:
         }
 
 
-@dataclass(frozen=True)
-class Overlaps:
-    """sIoU of every component and PPV of every segment of some images; concatenates.
-
-    Attributes:
-        siou: ``(T,) float64`` in [0, 1].
-        ppv: ``(S,) float64`` in [0, 1].
-    """
-
-    siou: Floats
-    ppv: Floats
-
-    @staticmethod
-    def concatenate(parts: Sequence[Overlaps]) -> Overlaps:
-        """Return those of all images."""
-        return Overlaps(np.concatenate([one.siou for one in parts]), np.concatenate([one.ppv for one in parts]))
-
-
 def overlaps_of(component_size: Integers, segment_size: Integers, pairs: Integers) -> Overlaps:
     """Return sIoU and PPV from sizes ``(T,)`` and ``(S,)`` [px] and from common pixels.
 
     ``pairs (K, 3) int64``: segment, component, common pixels; each pair once.
-
-    Examples:
-        >>> one = overlaps_of(np.array([4]), np.array([3, 5]), np.array([[0, 0, 2]]))
-        >>> one.siou, one.ppv
-        (array([0.4]), array([0.66666667, 0.        ]))
     """
     components, segments = len(component_size), len(segment_size)
     segment, component, pixels = pairs[:, 0], pairs[:, 1], pairs[:, 2]
@@ -151,53 +140,32 @@ def of_mask(predicted: Flags, target: LabelMap, min_segment: int = 0, min_compon
         target: ``(H, W) uint8``.
         min_segment, min_component: Least sizes [px], see :data:`TRACKS`.
     """
-    # 1. segments and components are 8-connected
+    # 1. segments and components are 8-connected; label 0 is everywhere else
     segments, components = label_map(predicted), label_map(target == OOD)
     # 2. small segments are deleted; small components become void, which is cut out of the segments
     #    without labelling these anew
-    segments[_small(segments, min_segment)] = 0
-    small = _small(components, min_component)
-    segments[small] = 0
-    components[small] = 0
-    # 3. sizes and common pixels of the labels that are left, numbered anew
-    segment, segment_size = _renumbered(segments)
-    component, component_size = _renumbered(components)
-    both = (segment >= 0) & (component >= 0)
-    joint = segment[both] * max(component_size.size, 1) + component[both]
+    segments[(np.bincount(segments.flat) < min_segment)[segments]] = 0
+    small = (components > 0) & (np.bincount(components.flat) < min_component)[components]
+    segments[small] = components[small] = 0
+    # 3. sizes and common pixels, by label; labels that are gone have size 0 and are left out at the end
+    segment_size, component_size = np.bincount(segments.flat), np.bincount(components.flat)
+    segment_size[0] = component_size[0] = 0
+    both = (segments > 0) & (components > 0)
+    joint = segments[both].astype(np.int64) * component_size.size + components[both]
     unique, pixels = np.unique(joint, return_counts=True)
-    pairs = np.stack([*np.divmod(unique, max(component_size.size, 1)), pixels], axis=1)
-    return overlaps_of(component_size, segment_size, pairs)
-
-
-def _renumbered(labels: npt.NDArray[np.int32]) -> tuple[Integers, Integers]:
-    """Return the labels that occur as ``0 .. n-1``, -1 outside, flat, and their sizes ``(n,)``."""
-    size = np.bincount(labels.flat)
-    size[0] = 0
-    number = np.where(size > 0, np.cumsum(size > 0) - 1, -1)
-    return number[labels.ravel()], size[size > 0]
-
-
-def _small(labels: npt.NDArray[np.int32], least: int) -> Flags:
-    """Return the pixels of the labels that have fewer than `least` pixels."""
-    size = np.bincount(labels.flat)
-    small = size < least
-    small[0] = False
-    return np.asarray(small[labels], bool)
-
-
-def f1_at_taus(found: Integers, components: int | Integers, false: Integers) -> Floats:
-    """Return ``F1(τ) = 2 TP / (2 TP + FN + FP)`` for each τ in the last axis; NaN if all are 0.
-
-    TP are the components `found` with sIoU ≥ τ, FN the other `components`, FP the `false` segments with PPV < τ.
-    """
-    whole = found + components + false
-    return np.where(whole > 0, 2 * found / np.maximum(whole, 1), np.nan)
+    pairs = np.stack([*np.divmod(unique, component_size.size), pixels], axis=1)
+    overlaps = overlaps_of(component_size, segment_size, pairs)
+    return Overlaps(overlaps.siou[component_size > 0], overlaps.ppv[segment_size > 0])
 
 
 def component_metrics(overlaps: Overlaps) -> ComponentMetrics:
-    """Return the benchmark's metrics of sIoU and PPV over a whole set."""
+    """Return the benchmark's metrics of sIoU and PPV over a whole set.
+
+    For F1(τ), TP are the components with sIoU ≥ τ, FN the others, FP the segments with PPV < τ.
+    """
     taus = np.array(TAUS)
-    f1 = f1_at_taus((overlaps.siou[:, None] >= taus).sum(0), len(overlaps.siou), (overlaps.ppv[:, None] < taus).sum(0))
+    found, false = (overlaps.siou[:, None] >= taus).sum(0), (overlaps.ppv[:, None] < taus).sum(0)
+    f1 = segment_f1(found, false, len(overlaps.siou) - found)
     return ComponentMetrics(
         siou=float(overlaps.siou.mean()) if overlaps.siou.size else math.nan,
         ppv=float(overlaps.ppv.mean()) if overlaps.ppv.size else math.nan,

@@ -4,11 +4,9 @@ A segment is *false* if it holds no OoD pixel, a component is *missed* if no pix
 Everything is algebra on the overlaps of a :class:`SegmentTable`.
 
 Segment F1 weighs both errors against what is right: ``2 TP / (2 TP + FP + FN)`` with TP the segments that hold an OoD
-pixel, FP the false segments, FN the missed components, all summed over the images. It asks whether something is there
-at all; how well it is covered is what the F1 of :mod:`meta_ood.metrics.component` asks.
+pixel, FP the false segments, FN the missed components, all summed over the images. It says whether objects are found
+at all; how well they are covered is measured by the F1 of :mod:`meta_ood.metrics.component`.
 """
-
-from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass
@@ -46,35 +44,27 @@ class SegmentErrors:
     def summary(self) -> dict[str, dict[str, int | float]]:
         """Return TP, FP, FN and F1 of all segments and of those kept, as for metrics.json."""
         true = self.segments - self.false_positives
-        true_after, after = true - self.true_segments_removed, self.false_positives_after_meta
-        counts = {
-            "before": (true, self.false_positives, self.false_negatives),
-            "after_meta": (true_after, after, self.false_negatives_after_meta),
-        }
-        names = ("true_positives", "false_positives", "false_negatives")
+        false_after, missed_after = self.false_positives_after_meta, self.false_negatives_after_meta
         return {
-            stage: dict(zip(names, values, strict=True)) | {"f1": float(segment_f1(*values))}
-            for stage, values in counts.items()
+            "before": _f1_with_counts(true, self.false_positives, self.false_negatives),
+            "after_meta": _f1_with_counts(true - self.true_segments_removed, false_after, missed_after),
         }
+
+
+def _f1_with_counts(true: int, false: int, missed: int) -> dict[str, int | float]:
+    f1 = float(segment_f1(true, false, missed))
+    return {"true_positives": true, "false_positives": false, "false_negatives": missed, "f1": f1}
 
 
 def segment_f1(true: int | Integers, false: int | Integers, missed: int | Integers) -> Floats:
-    """Return segment F1, ``2 TP / (2 TP + FP + FN)``, in [0, 1].
+    """Return F1, ``2 TP / (2 TP + FP + FN)``, ``float64`` in [0, 1]; 0 with errors only, NaN if all counts are 0.
 
-    Segments are counted where something is predicted, components where nothing is: a component found in three segments
-    adds 3 to TP, one segment over two components adds 1, a missed component adds 1 to FN however large it is.
+    A component found in three segments adds 3 to TP, one segment over two components adds 1, a missed component adds 1
+    to FN however large it is.
 
     Args:
-        true: Segments that hold an OoD pixel (TP): a number, or an array of any shape.
-        false: Segments that hold none (FP).
+        true, false: Segments that hold an OoD pixel (TP), and that hold none (FP): numbers or arrays of one shape.
         missed: Components without a segment (FN).
-
-    Returns:
-        ``float64`` of the common shape; 0 with errors only, NaN with neither segment nor component.
-
-    Examples:
-        >>> segment_f1(np.array([3, 0, 0]), np.array([2, 5, 0]), np.array([0, 1, 0]))
-        array([0.75, 0.  ,  nan])
     """
     hits = 2 * np.asarray(true, np.float64)
     whole = hits + false + missed
