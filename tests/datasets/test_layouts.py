@@ -8,7 +8,7 @@ from PIL import Image
 
 from demo_world import REPOSITORY
 from meta_ood.data.labels import IGNORE, IN, OOD
-from meta_ood.datasets import READERS, LayoutReader, known_options, read
+from meta_ood.datasets import READERS, LayoutReader, read
 from meta_ood.datasets.checks.examine import examine
 from meta_ood.datasets.preparation import prepare_frame
 from png_files import grey_png
@@ -220,7 +220,8 @@ def test_the_dataset_that_the_documentation_adds_works(tmp_path, monkeypatch):
         ("frame0", "lap0"), ("frame1", "lap1"),
     ]  # fmt: skip
     assert frames[0].target().tolist() == TARGET
-    assert known_options("test_track") == []
+    with pytest.raises(ValueError, match="test_track reader: unknown option 'labels'; known: none"):
+        read("test_track", tmp_path, "val", {"labels": "x"})
     report = examine("track", "test_track", tmp_path, "val", {}, full=True)
     assert report.passed
     assert [f.code for f in report.findings] == ["count"]

@@ -37,20 +37,12 @@ READERS: dict[str, Callable[..., Iterator[RawFrame]]] = {
 """Name in params (``datasets.*.reader``) -> reader(root, split, **options)."""
 
 
-def known_options(reader: str) -> list[str]:
-    """Return the names of a reader's options; an unknown reader lists the known ones."""
-    function = lookup("reader", READERS, reader)
-    described = function.layout if isinstance(function, LayoutReader) else function
-    return [
-        name
-        for name, parameter in inspect.signature(described).parameters.items()
-        if parameter.kind is inspect.Parameter.KEYWORD_ONLY
-    ]
-
-
 def check_options(reader: str, options: Mapping[str, Any]) -> None:
     """Raise a ``ValueError`` if the reader or the name of an option is unknown."""
-    known = known_options(reader)
+    function = lookup("reader", READERS, reader)
+    described = function.layout if isinstance(function, LayoutReader) else function
+    parameters = inspect.signature(described).parameters.values()
+    known = [parameter.name for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY]
     for name in options:
         if name not in known:
             raise ValueError(f"{reader} reader: unknown option {name!r}; known: {', '.join(known) or 'none'}")

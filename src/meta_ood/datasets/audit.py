@@ -18,13 +18,8 @@ EVALUATION: dict[str, str] = {
     "bicycle": "LostAndFound 23 (bicycle)",
     "person": "LostAndFound 40-43 (kid), Cityscapes",
     "suitcase": "like LostAndFound's crates and boxes",
-    "car": "Cityscapes",
-    "motorcycle": "Cityscapes",
-    "bus": "Cityscapes",
-    "train": "Cityscapes",
-    "truck": "Cityscapes",
-    "traffic light": "Cityscapes",
     "stop sign": "Cityscapes (traffic sign)",
+    **dict.fromkeys(("car", "motorcycle", "bus", "train", "truck", "traffic light"), "Cityscapes"),
 }
 """COCO category -> the evaluation set that holds it too: then it is not unknown in the test."""
 
@@ -61,13 +56,9 @@ class Audit:
 
     def numbers(self) -> dict[str, float]:
         """Return the values to log."""
-        return {
-            "audit/images": float(self.images),
-            "audit/kept": float(self.kept),
-            "audit/empty": float(self.empty),
-            "audit/unannotated": self.unannotated,
-            "audit/leaking_categories": float(len(self.leaks)),
-        }
+        values = {"images": self.images, "kept": self.kept, "empty": self.empty, "unannotated": self.unannotated}
+        values["leaking_categories"] = len(self.leaks)
+        return {f"audit/{name}": float(value) for name, value in values.items()}
 
 
 def audit(root: Path, split: str, options: Mapping[str, Any], sample: int = 500) -> Audit:

@@ -10,40 +10,33 @@ from meta_ood.data.labels import IGNORE, IN, NEUTRAL, OOD
 from meta_ood.datasets.reader import Layout, one_of, read_target
 
 NAMES = {
-    0: "unlabelled", 1: "free", 2: "Crate (black)", 3: "Crate (black - stacked)",
-    4: "Crate (black - upright)", 5: "Crate (gray)", 6: "Crate (gray - stacked)",
-    7: "Crate (gray - upright)", 8: "Bumper", 9: "Cardboard box 1", 10: "Crate (blue)",
-    11: "Crate (blue - small)", 12: "Crate (green)", 13: "Crate (green - small)",
-    14: "Exhaust Pipe", 15: "Headlight", 16: "Euro Pallet", 17: "Pylon", 18: "Pylon (large)",
-    19: "Pylon (white)", 20: "Rearview mirror", 21: "Tire", 22: "Ball", 23: "Bicycle",
-    24: "Dog (black)", 25: "Dog (white)", 26: "Kid dummy", 27: "Bobby car (gray)",
-    28: "Bobby Car (red)", 29: "Bobby Car (yellow)", 30: "Cardboard box 2",
-    31: "Marker Pole (lying)", 32: "Plastic bag (bloated)", 33: "Post (red - lying)",
-    34: "Post Stand", 35: "Styrofoam", 36: "Timber (small)", 37: "Timber (squared)",
-    38: "Wheel Cap", 39: "Wood (thin)", 40: "Kid (walking)", 41: "Kid (on a bobby car)",
-    42: "Kid (small bobby)", 43: "Kid (crawling)",
+    0: "unlabelled", 1: "free", 2: "Crate (black)", 3: "Crate (black - stacked)", 4: "Crate (black - upright)",
+    5: "Crate (gray)", 6: "Crate (gray - stacked)", 7: "Crate (gray - upright)", 8: "Bumper", 9: "Cardboard box 1",
+    10: "Crate (blue)", 11: "Crate (blue - small)", 12: "Crate (green)", 13: "Crate (green - small)",
+    14: "Exhaust Pipe", 15: "Headlight", 16: "Euro Pallet", 17: "Pylon", 18: "Pylon (large)", 19: "Pylon (white)",
+    20: "Rearview mirror", 21: "Tire", 22: "Ball", 23: "Bicycle", 24: "Dog (black)", 25: "Dog (white)", 26: "Kid dummy",
+    27: "Bobby car (gray)", 28: "Bobby Car (red)", 29: "Bobby Car (yellow)", 30: "Cardboard box 2",
+    31: "Marker Pole (lying)", 32: "Plastic bag (bloated)", 33: "Post (red - lying)", 34: "Post Stand",
+    35: "Styrofoam", 36: "Timber (small)", 37: "Timber (squared)", 38: "Wheel Cap", 39: "Wood (thin)",
+    40: "Kid (walking)", 41: "Kid (on a bobby car)", 42: "Kid (small bobby)", 43: "Kid (crawling)",
 }  # fmt: skip
 """Label id -> the dataset's name for it."""
 
-NON_HAZARDS = (31, 33, 34, 36, 37, 38, 39)
-"""Label ids of objects that may be driven over: no part of the published pixel metrics."""
+NON_HAZARDS = (31, 33, 34, 36, 37, 38, 39)  # may be driven over: no part of the published pixel metrics
 
 _PUBLISHED = {0: IGNORE, 1: IN, **dict.fromkeys(range(2, 44), OOD), **dict.fromkeys(NON_HAZARDS, NEUTRAL)}
 _SMIYC = {0: IGNORE, 1: IN, **dict.fromkeys(range(2, 201), OOD)}
 _TRAIN_IDS = {0: NEUTRAL, 1: IN, 2: OOD, 255: IGNORE}
 
 
+# beginnings of ids of sequences that show children and bicycles (SegmentMeIfYouCan's NoKnown)
 _KNOWN = (
-    "15_Rechbergstr_Deckenpfronn",
-    "01_Hanns_Klemm_Str_45_000006",
-    "01_Hanns_Klemm_Str_45_000007",
+    "15_Rechbergstr_Deckenpfronn", "01_Hanns_Klemm_Str_45_000006", "01_Hanns_Klemm_Str_45_000007",
     "10_Schlossberg_9_000004",
-)
-"""Beginnings of ids of sequences that show children and bicycles (SegmentMeIfYouCan's NoKnown)."""
-
+)  # fmt: skip
+# positions, in the order of ids, of frames without a single label (SegmentMeIfYouCan's Valid)
 _INVALID_TEST = (17, 37, 55, 72, 91, 110, 129, 153, 174, 197, 218, 353, 490, 618, 686, 792, 793)
 _INVALID_TRAIN = (44, 67, 88, 109, 131, 614)
-"""Positions, in the order of ids, of frames without a single label (SegmentMeIfYouCan's Valid)."""
 
 
 def lost_and_found(*, reading: str = "published", labels: str = "label_ids", drop: Sequence[str] = ()) -> Layout:
@@ -61,9 +54,8 @@ def lost_and_found(*, reading: str = "published", labels: str = "label_ids", dro
     table = one_of("lost_and_found", "reading", reading, {"published": _PUBLISHED, "smiyc": _SMIYC})
     suffix = one_of("lost_and_found", "labels", labels, {"label_ids": "labelIds", "train_ids": "labelTrainIds"})
     if labels == "train_ids" and reading == "smiyc":
-        raise ValueError(
-            "lost_and_found reader: reading smiyc needs labels label_ids; the train ids do not tell non-hazards apart"
-        )
+        reason = "the train ids do not tell non-hazards apart"
+        raise ValueError(f"lost_and_found reader: reading smiyc needs labels label_ids; {reason}")
     if isinstance(drop, str):
         raise ValueError(f"lost_and_found reader: option drop: expected a list, got {drop!r}")
     return Layout(
@@ -87,10 +79,8 @@ def train_ids_that_differ(path: Path) -> list[int]:
     Raises:
         ValueError: If either file cannot be read.
     """
-    files = [
-        path.with_name(path.name.replace(f"_{old}.png", f"_{new}.png"))
-        for old, new in (("labelTrainIds", "labelIds"), ("labelIds", "labelTrainIds"))
-    ]
+    stem = path.name.rpartition("_")[0]
+    files = [path.with_name(f"{stem}_{kind}.png") for kind in ("labelIds", "labelTrainIds")]
     if not all(file.is_file() for file in files):
         return []
     # non-hazards are compared as void: the stored train ids mix the two up in places

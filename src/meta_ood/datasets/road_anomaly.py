@@ -6,9 +6,6 @@ from meta_ood.datasets.reader import Layout
 _SMIYC = {0: IN, 1: OOD, 255: IGNORE}
 _EACH_ITS_OWN = r"^(?P<scene>.+)$"
 
-_NOT_IN_VALIDATION = ("validation_19", *(f"validation_2{digit}" for digit in range(1, 10)))
-"""Beginnings of ids that the benchmark's own loader leaves out of its validation split."""
-
 
 def road_anomaly() -> Layout:
     """Describe RoadAnomaly (2019) below ``RoadAnomaly_jpg``, jpg or webp; 2 is the anomaly."""
@@ -51,13 +48,12 @@ def road_obstacle21() -> Layout:
         splits={"val": 30, "valAll": 30, "test": 327, "night": 30, "snow": 55},
         folders={"valAll": "val"},
         only={
-            "val": "validation",
-            "valAll": "validation",
+            **dict.fromkeys(("val", "valAll"), "validation"),
             "test": "(?!validation|driveway|snowstorm)",
             "night": "driveway",
             "snow": "snowstorm",
         },
-        without={"val": _NOT_IN_VALIDATION},
+        without={"val": ("validation_19", *(f"validation_2{digit}" for digit in range(1, 10)))},
         unlabelled=("test", "night", "snow"),
         scene=_EACH_ITS_OWN,
     )

@@ -19,18 +19,13 @@ class Archive:
 ARCHIVES: dict[str, Archive] = {
     "gtFine_trainvaltest.zip": Archive(md5="4237c19de34c8a376e9ba46b495d6f66"),
     "leftImg8bit_trainvaltest.zip": Archive(md5="0a6e97e94b616a514066c9e2adb0c97f"),
-    "gtCoarse.zip": Archive(37756896,
-        sha256="53b6d3ab000f08b1fb59d70c1398eecc4d82a7baf4e9cf74fbf60d1858abe9ac"),
-    "leftImg8bit.zip": Archive(5802953400,
-        sha256="307f66002023ab597d309963b94990f5b9a8e5735ee729c3292647a66e9f2b18"),
-    "fishyscapes_lostandfound.zip": Archive(729335, md5="0d3bf7c0ec38bd50b84f3d8aaa4b2e26",
+    "gtCoarse.zip": Archive(37756896, sha256="53b6d3ab000f08b1fb59d70c1398eecc4d82a7baf4e9cf74fbf60d1858abe9ac"),
+    "leftImg8bit.zip": Archive(5802953400, sha256="307f66002023ab597d309963b94990f5b9a8e5735ee729c3292647a66e9f2b18"),
+    "fishyscapes_lostandfound.zip": Archive(729335,
         sha256="f0078e89f0a147060a0864feb90e8b523313a2723b1b764bce638dc425473094"),
-    "fs_val_v1.zip": Archive(4417983,
-        sha256="47060202a0eb0af1273046a679956661dc47ff1479253bfc0bcbb7a980831211"),
-    "fs_val_v2.zip": Archive(4107857,
-        sha256="bb11f288ae0347c42da09b9ea1a40d8df967a5091e4193b6f7014cbd97564d16"),
-    "fs_val_v3.zip": Archive(8046056,
-        sha256="3813994ccb73645d28aa53946646a03d859dbeb9a2d31ad7233e45db00878b8f"),
+    "fs_val_v1.zip": Archive(4417983, sha256="47060202a0eb0af1273046a679956661dc47ff1479253bfc0bcbb7a980831211"),
+    "fs_val_v2.zip": Archive(4107857, sha256="bb11f288ae0347c42da09b9ea1a40d8df967a5091e4193b6f7014cbd97564d16"),
+    "fs_val_v3.zip": Archive(8046056, sha256="3813994ccb73645d28aa53946646a03d859dbeb9a2d31ad7233e45db00878b8f"),
     "dataset_AnomalyTrack.zip": Archive(md5="231bf79ed58924bcd33d9cbe22e61076"),
     "dataset_ObstacleTrack.zip": Archive(md5="895fb36d18765482cc291f69e63d6da6"),
 }  # fmt: skip
@@ -48,8 +43,5 @@ def _fits(path: Path, published: Archive, full: bool) -> bool:
     size = path.stat().st_size
     if not size or (published.size and size != published.size):
         return False
-    if not full:
-        return True
-    if published.sha256:
-        return file_hash(path) == published.sha256
-    return file_hash(path, "md5") == published.md5
+    algorithm, known = ("sha256", published.sha256) if published.sha256 else ("md5", published.md5)
+    return not full or file_hash(path, algorithm) == known

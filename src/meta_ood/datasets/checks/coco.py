@@ -20,11 +20,7 @@ PUBLISHED = {"train2017": 118287, "val2017": 5000}
 def check_coco(
     root: Path, split: str, options: Mapping[str, Any], sample: int, workers: int
 ) -> tuple[dict[str, Any], list[Finding]]:
-    """Check one split below a folder; `sample` images are decoded, 0 = all.
-
-    Returns:
-        What was counted, and what was found.
-    """
+    """Check one split; `sample` images are decoded, 0 = all. Return what was counted and what was found."""
     folder, json_path = places(root, split, **options)
     if not folder.is_dir():
         for place in (*sorted(path for path in root.iterdir() if path.is_dir()), root.parent):

@@ -14,11 +14,11 @@ from meta_ood.datasets.reader import LayoutReader, list_frames
 SAMPLE = 64
 """Number of frames that the fast mode decodes: some seconds, and most faults are systematic."""
 
+# reader -> options that change where its files lie
 _VARIANTS: dict[str, Sequence[Mapping[str, Any]]] = {
     "cityscapes": ({}, {"labels": "train_ids"}),
     "fishyscapes_static": ({"version": "v1"}, {"version": "v2"}, {"version": "v3"}),
 }
-"""Reader -> options that change where its files lie."""
 
 
 def examine(
@@ -28,12 +28,9 @@ def examine(
 
     Args:
         name: The dataset's name in the report.
-        reader, root, split, options: As an entry under ``datasets`` in params.
+        reader, root, split, options: As an entry under ``datasets`` in params; what is unknown is a ``ValueError``.
         full: Decode every file and read the archives, instead of a sample.
         workers: Processes.
-
-    Raises:
-        ValueError: If the reader, an option or the split is unknown.
     """
     check_options(reader, options)
     if not root.is_dir():
@@ -45,17 +42,12 @@ def examine(
     else:
         facts, findings = check_coco(root, split, options, sample, workers)
     findings += check_archives(root, full)
-    levels = ("error", "warning", "note")
-    findings.sort(key=lambda finding: levels.index(finding.level))
+    findings.sort(key=lambda finding: ("error", "warning", "note").index(finding.level))
     return Report(name, str(root), split, facts, tuple(findings))
 
 
 def recognise(root: Path) -> list[tuple[str, str, dict[str, Any]]]:
-    """Guess which readers fit a folder.
-
-    Returns:
-        ``(reader, split, options)`` for every split that has files, best guesses first.
-    """
+    """Return ``(reader, split, options)`` of every split that has files in a folder, best guesses first."""
     if not root.is_dir():
         return []
     found: list[tuple[str, str, dict[str, Any]]] = [

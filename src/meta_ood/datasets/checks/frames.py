@@ -104,11 +104,7 @@ def check_frame(raw: RawFrame) -> Inspected:
 def check_frames(
     name: str, frames: Sequence[RawFrame], sample: int, workers: int
 ) -> tuple[list[Inspected], list[Finding]]:
-    """Check frames that are evenly spread over all of them, `sample` at most; 0 = all.
-
-    Returns:
-        The frames, and one finding for each kind of problem.
-    """
+    """Check frames evenly spread over all, `sample` at most, 0 = all. Return them, and a finding per kind of fault."""
     chosen = frames if sample <= 0 else frames[:: max(1, -(-len(frames) // sample))]
     checked = list(progress(ordered_map(check_frame, chosen, workers), f"check {name}", len(chosen)))
     files: dict[str, list[Path]] = defaultdict(list)

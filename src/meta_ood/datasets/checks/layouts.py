@@ -21,11 +21,7 @@ _STRAY = re.compile(r"(^\._|^Thumbs\.db$|^\.DS_Store$|\.(tmp|part|crdownload)$)"
 def check_layout(
     layout: Layout, root: Path, split: str, sample: int, workers: int
 ) -> tuple[dict[str, Any], list[Finding]]:
-    """Check one split below a folder; `sample` images are decoded, 0 = all.
-
-    Returns:
-        What was counted, and what was found.
-    """
+    """Check one split; `sample` images are decoded, 0 = all. Return what was counted and what was found."""
     # 1. which files are there, without opening them
     found = list_frames(layout, root, split)
     left_out = list_frames(layout, root, split, left_out=True)
