@@ -54,7 +54,7 @@ class Segment:
 
 @dataclass(frozen=True, eq=False)
 class Detection:
-    """What a detector finds in one image of ``(H, W)`` pixels."""
+    """The result of a detector for one image of ``(H, W)`` pixels."""
 
     image: Picture  # (H, W, 3) uint8 RGB
     score: FloatMap  # (H, W) float32, higher = more out-of-distribution
@@ -71,8 +71,7 @@ class Detection:
     @property
     def kept_mask(self) -> npt.NDArray[np.bool_]:
         """``(H, W) bool``: predicted OoD, without the segments that meta classification removes."""
-        kept: npt.NDArray[np.bool_] = np.concatenate([[False], ~self.removed])[self.labels]
-        return kept
+        return np.asarray(np.concatenate([[False], ~self.removed])[self.labels], bool)
 
     @property
     def removed(self) -> npt.NDArray[np.bool_]:
@@ -142,7 +141,7 @@ class Detector:
         return {**settings, "operating_point": point, "fit_failure": failure}
 
     def __call__(self, image: Picture | Image.Image | Path | str) -> Detection:
-        """Return the OoD segments of an image, see :func:`as_rgb`."""
+        """Return the OoD segments of an image: ``(H, W, 3) uint8`` RGB, a PIL image, or the path of an image file."""
         rgb = as_rgb(image)
         return self.judge(self.predict(rgb), rgb)
 
@@ -180,10 +179,8 @@ def as_rgb(image: Picture | Image.Image | Path | str) -> Picture:
         return to_rgb(image)
     array = np.asarray(image)
     if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3 or not array.size:
-        raise ValueError(
-            "expected an image as (H, W, 3) uint8 RGB, a PIL image or a path, got an array of "
-            f"shape {array.shape} and dtype {array.dtype}"
-        )
+        expected = "an image as (H, W, 3) uint8 RGB, a PIL image or a path"
+        raise ValueError(f"expected {expected}, got an array of shape {array.shape} and dtype {array.dtype}")
     return array
 
 

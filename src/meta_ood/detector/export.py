@@ -68,7 +68,7 @@ def export(network: nn.Module, path: Path) -> Runner:
 
 
 def network_runner(network: nn.Module) -> Runner:
-    """Return what a network in eval mode on the CPU computes."""
+    """Return a function that calls a network, which is in eval mode on the CPU."""
 
     @torch.inference_mode()
     def run(images: Floats) -> Floats:
@@ -99,7 +99,7 @@ def check(network: nn.Module, run: Runner) -> float:
 
 
 class Exported(nn.Module):
-    """An export in the place of its network: what a detector calls."""
+    """An export as a module, which a detector calls instead of the network."""
 
     def __init__(self, network: nn.Module, run: Runner) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Images of your own: find them in folders, read them, and write what a detector finds in them."""
+"""Find images in folders, apply a detector to them, and write the results."""
 
 import logging
 from collections import Counter
@@ -15,10 +15,7 @@ from meta_ood.data.images import read_image
 from meta_ood.detector.detector import Detector
 from meta_ood.evaluation.overlays import encode_png
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".ppm", ".tif", ".tiff", ".webp")
-"""Files with these endings are the images of a folder."""
-
-_log = logging.getLogger(__name__)
+SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".ppm", ".tif", ".tiff", ".webp")  # of the images in a folder
 
 
 def find_images(paths: Sequence[Path]) -> list[tuple[str, Path]]:
@@ -45,16 +42,14 @@ def find_images(paths: Sequence[Path]) -> list[tuple[str, Path]]:
         stem = name.with_suffix("")
         key = (stem if stems[stem] == 1 else name).as_posix()
         if found.setdefault(key, image) != image:
-            raise ValueError(
-                f"{image} and {found[key]} would both be written as {key!r}: give a folder that contains both"
-            )
+            raise ValueError(f"{image} and {found[key]} would both be written as {key!r}: give a folder with both")
     if not found:
         raise FileNotFoundError(f"no image ({', '.join(SUFFIXES)}) in the paths given")
     return list(found.items())
 
 
 def detect_images(paths: Sequence[Path], detector: Detector, out: Path) -> Counter[str]:
-    """Write what a detector finds in images and folders of images; a result that is already there is not made again.
+    """Write the results of a detector for images and folders of images, as far as they are not there yet.
 
     Writes into `out` ``NAME_before.png`` and ``NAME_after.png`` (OoD masks before and after meta classification, 255 =
     OoD), ``NAME_overlay.png``, ``NAME_classes.png`` and, last, ``NAME.json``. An image that cannot be read is logged.
@@ -67,14 +62,14 @@ def detect_images(paths: Sequence[Path], detector: Detector, out: Path) -> Count
         # a result counts as done if image and detector are the same, whatever the times of the files
         origin = {"image": path.name, "image_sha256": files.file_hash(path)}
         values: Any = None
-        with suppress(OSError, ValueError):  # missing or damaged: made anew
+        with suppress(OSError, ValueError):  # missing or damaged: made again
             values = files.read_json(target)
         expected = {**origin, "detector": detector.identity}
         if not isinstance(values, dict) or any(values.get(k) != v for k, v in expected.items()):
             try:
                 picture = read_image(path)
             except (OSError, ValueError) as error:
-                _log.error("%s", error)
+                logging.getLogger(__name__).error("%s", error)
                 counts["unreadable"] += 1
                 continue
             found = detector(picture)

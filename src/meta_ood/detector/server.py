@@ -1,4 +1,4 @@
-"""What a served detector is sent and answers, and the limits of a request.
+"""Requests to a served detector, their limits, and its answers.
 
 No web framework is imported here: the scoring server of MLflow brings one, see :mod:`meta_ood.tracking.served`.
 """
@@ -66,10 +66,8 @@ def answers(detector: Detector, request: Any, limits: Limits, maps: bool = True)
     images = [_opened(one, number) for number, one in enumerate(given, start=1)]
     for number, image in enumerate(images, start=1):
         if min(image.size) < _SMALLEST or image.height * image.width > limits.pixels:
-            raise RequestError(
-                f"image {number} has {image.height} x {image.width} pixels: expected at least {_SMALLEST} each way and "
-                f"at most {limits.pixels} in all"
-            )
+            expected = f"at least {_SMALLEST} each way and at most {limits.pixels} in all"
+            raise RequestError(f"image {number} has {image.height} x {image.width} pixels: expected {expected}")
     total = sum(image.height * image.width for image in images)
     if total > limits.pixels_in_sum:
         raise RequestError(f"{total} pixels in one request: at most {limits.pixels_in_sum}")
