@@ -103,8 +103,6 @@ def check_classifier(classifier: MetaClassifier, settings: Settings) -> None:
 
 def _weights_metadata(path: Path) -> dict[str, Any]:
     """Return network, variant and classes of a weights file; numpy's reader needs no torch."""
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such weights file")
     try:
         with safetensors.safe_open(path, "numpy") as file:
             values = json.loads((file.metadata() or {})["meta_ood"])

@@ -52,9 +52,7 @@ def to_unit_range(images: Tensor) -> Tensor:
 def read(frame: Frame, label_ids: bool = False) -> Sample:
     """Return a decoded frame, with `label_ids` also its label ids if it has them.
 
-    Raises:
-        FileNotFoundError: If the image, the target or the file of label ids is missing.
-        ValueError: If a file is damaged, or image and target differ in size.
+    FileNotFoundError if a file is missing, ValueError if one is damaged or image and target differ in size.
     """
     image, target = read_image(frame.image), read_label_map(frame.target)
     if image.shape[:2] != target.shape:
@@ -65,10 +63,7 @@ def read(frame: Frame, label_ids: bool = False) -> Sample:
 
 
 def read_ahead(call: Callable[[T], R], items: Iterable[T], workers: int, ahead: int) -> Iterator[R]:
-    """Yield ``call(item)`` for each item, in order; threads compute up to `ahead` of them early.
-
-    A consumer may stop early: calls that have not begun are then dropped.
-    """
+    """Yield ``call(item)`` for each item, in order; threads compute up to `ahead` of them early."""
     pending: deque[Future[R]] = deque()
     with ThreadPoolExecutor(max(1, workers)) as pool:
         try:
@@ -78,7 +73,7 @@ def read_ahead(call: Callable[[T], R], items: Iterable[T], workers: int, ahead: 
                     yield pending.popleft().result()
             while pending:
                 yield pending.popleft().result()
-        finally:
+        finally:  # also if the consumer stops early: calls that have not begun are dropped
             pool.shutdown(wait=False, cancel_futures=True)
 
 
