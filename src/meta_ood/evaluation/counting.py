@@ -1,23 +1,18 @@
 """Counts over the frames of an evaluated set.
 
-Each frame is read and up-sampled once. A second look is needed only for what depends on the whole
-set: component metrics at a threshold that is chosen on this set, and the standardised max logit,
-which needs the mean and deviation of each class. It reads a file again unless the prediction was
-among the first 256 MB, which stay in memory.
+Each frame is read and up-sampled once. A second look is needed only for what depends on the whole set: component
+metrics at a threshold that is chosen on this set, and the standardised max logit, which needs the mean and deviation of
+each class. It reads a file again unless the prediction was among the first 256 MB, which stay in memory.
 """
 
-from __future__ import annotations
-
 import threading
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
-import numpy.typing as npt
 
 from meta_ood.config import EvaluateParams
 from meta_ood.data.context import progress
@@ -25,29 +20,26 @@ from meta_ood.data.labels import LabelMap
 from meta_ood.data.prediction_files import read_prediction
 from meta_ood.data.predictions import FloatMap, Prediction
 from meta_ood.data.registry import lookup
-from meta_ood.metrics import Floats, semantic
+from meta_ood.metrics import Floats, Integers, semantic
 from meta_ood.metrics.component import TRACKS, Cut, Overlaps, of_mask
 from meta_ood.metrics.pixel import PER_IMAGE, ScoreHistogram, Sweep, ThinCounts, sweep
 from meta_ood.scores import SCORES, PixelMaps, Score, pixel_maps
 
-Confusion = npt.NDArray[np.int64]
+Item = TypeVar("Item")
+Found = TypeVar("Found")
 
 HELD = 1 << 28
 """Bytes of predictions that stay in memory for the second look."""
 STANDARDISED = "standardised_max_logit"
 """A score that needs the statistics of a whole set; the others are in ``scores.SCORES``."""
+_OF_STATISTICS = {"max_logit", "arg_max"}  # pixel maps that it is made of
 
 
-@dataclass(frozen=True)
-class ClassStatistics:
-    """Mean and deviation of the largest logit over the pixels of each predicted class.
+class ClassStatistics(NamedTuple):
+    """Mean and deviation of the largest logit over the pixels of each predicted class, ``(C,) float64``."""
 
-    Attributes:
-        mean, deviation: ``(C,) float64``; 0 and 1 for a class that is nowhere predicted.
-    """
-
-    mean: Floats
-    deviation: Floats
+    mean: Floats  # 0 for a class that is nowhere predicted
+    deviation: Floats  # 1 for such a class
 
     def standardise(self, maps: PixelMaps) -> FloatMap:
         """Return the negated largest logit, standardised by its class: ``(H, W) float32``.
@@ -90,20 +82,21 @@ class SetCounts:
         Raises:
             ValueError: Unknown name.
         """
-        late = Score(("max_logit", "arg_max"), _not_yet)
-        known = {**SCORES, STANDARDISED: late}
-        self._scores = {name: lookup("score", known, name) for name in scores}
-        self._is_standardised = self._scores.pop(STANDARDISED, None) is not None
+        known: dict[str, Score | None] = {**SCORES, STANDARDISED: None}  # None: counted in a second look
+        found = {name: lookup("score", known, name) for name in scores}
+        self._scores = {name: score for name, score in found.items() if score}
+        self._is_standardised = STANDARDISED in found
         self._temperature, self._curves = temperature, curves
         self._sizes = lookup("track", TRACKS, track)
         # maps that calibration and confusion need, those of the scores, and those of the statistics
         self._needs = {"first", "arg_max"}.union(*(score.needs for score in self._scores.values()))
-        self._needs |= set(late.needs) if self._is_standardised else set()
+        if self._is_standardised:
+            self._needs |= _OF_STATISTICS
         self._locks = {name: threading.Lock() for name in ("", *scores)}
         self.main = scores[0]
         self.histograms = {name: ScoreHistogram() for name in scores}
         self.thin: dict[str, ThinCounts] = {}
-        self.confusion: dict[str, Confusion] = {}
+        self.confusion: dict[str, Integers] = {}
         # by image, so that sums of floats do not depend on the order of adding
         self._class_sums: dict[str, Floats] = {}
         self._overlaps: dict[str, dict[str, Overlaps]] = {}
@@ -148,8 +141,7 @@ class SetCounts:
         """Count of one frame what depends on the whole set: segments at `cuts`, and the standardised max logit."""
         prediction = tempered(prediction, self._temperature)
         score = self._scores[self.main]
-        late = ("max_logit", "arg_max") if statistics else ()
-        maps = pixel_maps(prediction, {*late, *(score.needs if cuts else ())})
+        maps = pixel_maps(prediction, {*(_OF_STATISTICS if statistics else ()), *(score.needs if cuts else ())})
         if statistics:
             self._add_score(STANDARDISED, statistics.standardise(maps), prediction)
         if cuts:
@@ -177,10 +169,6 @@ class SetCounts:
             found = of_mask(cut.mask(values, target), target, *self._sizes)
             with self._locks[""]:
                 self._overlaps.setdefault(name, {})[image] = found
-
-
-def _not_yet(maps: PixelMaps) -> FloatMap:
-    raise AssertionError("standardised before the set was counted")
 
 
 def _class_sums(maps: PixelMaps, classes: int) -> Floats:
@@ -249,7 +237,7 @@ def count_files(
         if visit:
             visit(prediction, maps)
 
-    _for_each(paths, count, "evaluate", workers)
+    for_each(count, paths, "evaluate", workers)
 
     # 2. thresholds that the whole set decides
     histogram = counts.histograms[score]
@@ -268,7 +256,7 @@ def count_files(
             prediction = held.pop(path) if path in held else read_prediction(path)
             counts.add_again(prediction, chosen, statistics)
 
-        _for_each(paths, count_again, "second look", workers)
+        for_each(count_again, paths, "second look", workers)
     cuts = known | chosen if histogram.positives else {}
     counts.components = {"of_score": {}} | {
         name: cut.values(settings.component_track, counts.overlaps(name)) for name, cut in cuts.items()
@@ -276,7 +264,7 @@ def count_files(
     return counts
 
 
-def _for_each(paths: Sequence[Path], function: Callable[[Path], None], what: str, workers: int) -> None:
-    """Call `function` with every path on `workers` threads; the first error ends the others."""
+def for_each(function: Callable[[Item], Found], items: Sequence[Item], what: str, workers: int) -> list[Found]:
+    """Return `function` of every item, on `workers` threads; the first error ends the others."""
     with ThreadPoolExecutor(max(workers, 1)) as pool:
-        deque(progress(pool.map(function, paths), what, total=len(paths)), maxlen=0)
+        return list(progress(pool.map(function, items), what, total=len(items)))

@@ -1,13 +1,9 @@
 """Evaluate score maps of any method: a folder of maps and a folder of targets, no network."""
 
-from __future__ import annotations
-
 import logging
 import math
 import threading
-from collections import deque
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -16,11 +12,11 @@ import numpy as np
 
 from meta_ood.data import arrays, files
 from meta_ood.data.arrays import read_array
-from meta_ood.data.context import progress
 from meta_ood.data.images import read_label_map
 from meta_ood.data.labels import IGNORE, IN, NEUTRAL, OOD, LabelMap
 from meta_ood.data.registry import lookup
 from meta_ood.data.text_table import text_table
+from meta_ood.evaluation.counting import for_each
 from meta_ood.metrics import component
 from meta_ood.metrics.pixel import PER_IMAGE, PROTOCOLS, ScoreHistogram, f1_at, pixel_metrics, sweep
 from meta_ood.metrics.pixel.keys import checked_scores
@@ -32,8 +28,6 @@ ENCODINGS: dict[str, dict[int, int]] = {
     "meta-ood": {**{i: i for i in range(NEUTRAL)}, **{v: v for v in (NEUTRAL, IN, OOD, IGNORE)}},
 }
 """Name -> target value in the files -> ours. ``binary``: Fishyscapes and SegmentMeIfYouCan."""
-
-TARGET_SUFFIXES = (".png", ".npy", ".tif", ".tiff")
 
 
 def read_target(path: Path, encoding: str) -> LabelMap:
@@ -68,25 +62,26 @@ def pair_files(scores: Path, targets: Path, score_end: str = "", target_end: str
         ValueError: If a target has no score map, or a name occurs twice. Maps without target are left out, with a
             warning.
     """
-    found = []
-    for folder, suffixes, end in ((scores, arrays.SUFFIXES, score_end), (targets, TARGET_SUFFIXES, target_end)):
-        named: dict[str, Path] = {}
-        for path in sorted(folder.rglob("*")):
-            if path.suffix in suffixes and path.stem.endswith(end):
-                name = path.stem.removesuffix(end)
-                if name in named:
-                    raise ValueError(f"{named[name]} and {path} have the same name")
-                named[name] = path
-        if not named:
-            raise FileNotFoundError(f"{folder}: no file *{end} with one of {', '.join(suffixes)}")
-        found.append(named)
-    maps, truths = found
+    maps = _by_name(scores, arrays.SUFFIXES, score_end)
+    truths = _by_name(targets, (".png", ".npy", ".tif", ".tiff"), target_end)
     if missing := sorted(set(truths) - set(maps)):
         some = ", ".join(missing[:5])
         raise ValueError(f"{scores}: no score map for {len(missing)} targets: {some} …")
     if extra := sorted(set(maps) - set(truths)):
         logger.warning("%d score maps have no target: %s …", len(extra), ", ".join(extra[:5]))
     return [(name, maps[name], truths[name]) for name in sorted(truths)]
+
+
+def _by_name(folder: Path, suffixes: Sequence[str], end: str) -> dict[str, Path]:
+    named: dict[str, Path] = {}
+    for path in sorted(folder.rglob("*")):
+        if path.suffix not in suffixes or not path.stem.endswith(end):
+            continue
+        if (first := named.setdefault(path.stem.removesuffix(end), path)) != path:
+            raise ValueError(f"{first} and {path} have the same name")
+    if not named:
+        raise FileNotFoundError(f"{folder}: no file *{end} with one of {', '.join(suffixes)}")
+    return named
 
 
 def evaluate_maps(
@@ -133,26 +128,24 @@ def evaluate_maps(
         with lock:
             total.add(score, target, name=name, curve=curved)
 
-    with ThreadPoolExecutor(max(workers, 1)) as pool:
-        deque(progress(pool.map(count, pairs), "pixels", total=len(pairs)), maxlen=0)
-        result: dict[str, Any] = {"protocols": {name: asdict(pixel_metrics(total, name)) for name in protocols}}
-        if sizes is None or not total.positives:
-            return result
+    for_each(count, pairs, "pixels", workers)
+    result: dict[str, Any] = {"protocols": {name: asdict(pixel_metrics(total, name)) for name in protocols}}
+    if sizes is None or not total.positives:
+        return result
 
-        # 2. components, in a second pass: the threshold depends on all pixels
-        curve = sweep(total)
-        cuts = {"component": component.Cut.choose(total, curve, threshold, "smiyc" in protocols)}
-        if threshold is None and {*protocols} > {"smiyc"}:
-            cuts["component_best_pixel_f1"] = component.Cut.choose(total, curve)
-        cuts = {key: cut for key, cut in cuts.items() if not math.isnan(cut.threshold)}
+    # 2. components, in a second pass: the threshold depends on all pixels
+    curve = sweep(total)
+    cuts = {"component": component.Cut.choose(total, curve, threshold, "smiyc" in protocols)}
+    if threshold is None and {*protocols} > {"smiyc"}:
+        cuts["component_best_pixel_f1"] = component.Cut.choose(total, curve)
+    cuts = {key: cut for key, cut in cuts.items() if not math.isnan(cut.threshold)}
 
-        def overlap(pair: tuple[str, Path, Path]) -> list[component.Overlaps]:
-            name, truth = pair[0], read_target(pair[2], encoding)
-            score = checked_scores(read_array(pair[1]), truth, name)
-            masks = (cut.mask(score, truth) for cut in cuts.values())
-            return [component.of_mask(mask, truth, *sizes) for mask in masks]
+    def overlap(pair: tuple[str, Path, Path]) -> list[component.Overlaps]:
+        truth = read_target(pair[2], encoding)
+        score = checked_scores(read_array(pair[1]), truth, pair[0])
+        return [component.of_mask(cut.mask(score, truth), truth, *sizes) for cut in cuts.values()]
 
-        found = list(progress(pool.map(overlap, pairs), "components", total=len(pairs)))
+    found = for_each(overlap, pairs, "components", workers)
     for (key, cut), parts in zip(cuts.items(), zip(*found, strict=True), strict=True):
         pixel_f1 = {"pixel_f1": f1_at(curve, cut.threshold, cut.strict)}
         result[key] = cut.values(track or "", component.Overlaps.concatenate(parts)) | pixel_f1
@@ -177,39 +170,27 @@ def chosen_threshold(path: Path) -> float:
 
 
 def maps_text(result: dict[str, Any]) -> str:
-    """Return the metrics of :func:`evaluate_maps` as a table for people, in percent.
-
-    Examples:
-        >>> one = {"auroc": 0.5, "auprc": 0.25, "fpr95": None, "frames": 3, "pixels": 10,
-        ...        "positives": 2, "ignored": 1}
-        >>> print(maps_text({"protocols": {"exact": one}}))
-        protocol  AUROC  AUPRC  FPR95  frames  pixels  positives  ignored
-        -----------------------------------------------------------------
-        exact     50.00  25.00      –       3      10          2        1
-    """
+    """Return the metrics of :func:`evaluate_maps` as a table for people, in percent."""
     rates, counts = ("auroc", "auprc", "fpr95"), ("frames", "pixels", "positives", "ignored")
     rows = [
         [name, *(_percent(one[key]) for key in rates), *(str(one[key]) for key in counts)]
         for name, one in result["protocols"].items()
     ]
     text = text_table(["protocol", *map(str.upper, rates), *counts], rows)
+    rules = {
+        "given": "which was given",
+        "best_pixel_f1": "the best pixel F1 of this very set: an oracle",
+        "smiyc": "SegmentMeIfYouCan's choice on this very set: an oracle",
+    }
     for key in ("component", "component_best_pixel_f1"):
         if found := result.get(key):
-            rule = _RULES[found["rule"]]
             siou, ppv, f1 = (_percent(found[name]) for name in ("siou", "ppv", "f1"))
             text += (
                 f"\n\ncomponents, track {found['track']}: sIoU {siou} PPV {ppv} mean F1 {f1}\n"
-                f"at the threshold {found['threshold']:.6g}, {rule}; "
+                f"at the threshold {found['threshold']:.6g}, {rules[found['rule']]}; "
                 f"{found['components']} components, {found['segments']} segments"
             )
     return text
-
-
-_RULES = {
-    "given": "which was given",
-    "best_pixel_f1": "the best pixel F1 of this very set: an oracle",
-    "smiyc": "SegmentMeIfYouCan's choice on this very set: an oracle",
-}
 
 
 def _percent(value: float | None) -> str:

@@ -4,8 +4,6 @@ The colours are safe for the common forms of colour blindness: orange and blue a
 segments are hatched too.
 """
 
-from __future__ import annotations
-
 import io
 
 import numpy as np
@@ -27,17 +25,9 @@ SPECIAL_COLOURS: dict[int, Colour] = {
 }
 """Colours of the four labels that are no train ids; none of them is a Cityscapes colour."""
 
-KEPT: Colour = (255, 122, 0)
-"""Fill of segments that meta classification keeps: orange."""
-
-REJECTED: Colour = (46, 134, 222)
-"""Fill of segments that meta classification removes: blue, hatched."""
-
-TRUTH: Colour = (255, 255, 255)
-"""Outline of true components: white."""
-
-SCORE_COLOURS = "inferno"
-"""matplotlib's perceptually uniform map: dark = low score, bright = out-of-distribution."""
+KEPT: Colour = (255, 122, 0)  # fill of segments that meta classification keeps: orange
+REJECTED: Colour = (46, 134, 222)  # of those that it removes: blue, and hatched
+TRUTH: Colour = (255, 255, 255)  # outline of true components: white
 
 
 def label_map(labels: LabelMap) -> Picture:
@@ -46,13 +36,8 @@ def label_map(labels: LabelMap) -> Picture:
     Args:
         labels: ``(H, W) uint8``: train ids of Cityscapes, ``NEUTRAL``, ``IN``, ``OOD`` or ``IGNORE``; other values,
             classes of another label space, get a colour of their own.
-
-    Examples:
-        >>> label_map(np.array([[0, OOD]], np.uint8)).tolist()
-        [[[128, 64, 128], [255, 96, 0]]]
     """
-    picture: Picture = _PALETTE[labels]
-    return picture
+    return np.asarray(_PALETTE[labels])
 
 
 def _palette() -> Picture:
@@ -77,14 +62,11 @@ def score_map(score: FloatMap, low: float = 0.0, high: float = 1.0) -> Picture:
 
     Raises:
         ValueError: If not ``low < high`` or one of them is not finite.
-
-    Examples:
-        >>> score_map(np.array([[0.0, 1.0]], np.float32)).tolist()
-        [[[0, 0, 4], [252, 255, 164]]]
     """
     if not (np.isfinite(low) and np.isfinite(high) and low < high):
         raise ValueError(f"score range ({low}, {high}): expected finite numbers, low < high")
-    colours = np.rint(colormaps[SCORE_COLOURS](np.arange(256))[:, :3] * 255).astype(np.uint8)
+    # matplotlib's perceptually uniform map
+    colours = np.rint(colormaps["inferno"](np.arange(256))[:, :3] * 255).astype(np.uint8)
     unknown = np.isnan(score)
     fractions = (np.where(unknown, low, score).astype(np.float64) - low) / (high - low)
     picture: Picture = colours[np.rint(np.clip(fractions, 0, 1) * 255).astype(np.uint8)]
@@ -105,11 +87,6 @@ def segments_map(
 
     Raises:
         ValueError: If `labels` names a segment beyond S, or the shapes differ.
-
-    Examples:
-        >>> labels = np.array([[1, 0, 2]], np.int32)
-        >>> segments_map(None, labels, np.array([False, True]))[0, :, 0].tolist()
-        [255, 40, 46]
     """
     if labels.max(initial=0) > len(removed):
         raise ValueError(f"segment {labels.max()} of {len(removed)} segments")
@@ -133,8 +110,7 @@ def segments_map(
     picture[edge] = fill[edge]
     if target is not None:
         picture[_outline((target != OOD).astype(np.int32), width)] = TRUTH
-    rounded: Picture = np.rint(picture).astype(np.uint8)
-    return rounded
+    return np.asarray(np.rint(picture), np.uint8)
 
 
 def _outline(segments: npt.NDArray[np.int32], width: int) -> npt.NDArray[np.bool_]:
@@ -155,10 +131,6 @@ def encode_png(picture: Picture, palette: bool = False) -> bytes:
         picture: RGB or grey values; with `palette` class indices.
         palette: Stores the indices themselves, with the colours of :func:`label_map` as the file's palette: viewers
             show colours, and programs that read the file get the indices.
-
-    Examples:
-        >>> encode_png(np.zeros((2, 2), np.uint8))[1:4]
-        b'PNG'
     """
     image = Image.fromarray(picture)
     if palette:

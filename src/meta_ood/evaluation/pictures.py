@@ -1,24 +1,15 @@
 """Pictures of a few frames: target, score, classes and segments beside the image."""
 
-from __future__ import annotations
-
 from pathlib import Path
-
-import numpy as np
-import numpy.typing as npt
 
 from meta_ood.config import SegmentsParams
 from meta_ood.data.images import read_image, write_image
 from meta_ood.data.labels import IGNORE
 from meta_ood.data.predictions import Prediction
 from meta_ood.evaluation import overlays
+from meta_ood.metrics import Flags
 from meta_ood.scores import SCORES, PixelMaps, pixel_maps
 from meta_ood.segments import SegmentTable, label_map, predicted_ood
-
-Flags = npt.NDArray[np.bool_]
-
-MAX_WIDTH = 1024
-"""Pictures are thinned to at most so many columns [px]: what a report page shows."""
 
 UNIT = ("entropy", "max_softmax", "margin")
 """Scores whose pictures span [0, 1]; the others span their own range."""
@@ -52,25 +43,10 @@ def write_pictures(
 ) -> None:
     """Write ``<image_id>_{image,target,score,classes,segments}.png`` of one frame into a folder.
 
-    A missing `image` file leaves its picture out; the other parameters are those of :func:`draw`.
-    """
-    photo = read_image(image) if image.is_file() else None
-    for kind, panel in draw(prediction, photo, removed, segments, maps).items():
-        write_image(folder / f"{prediction.image_id}_{kind}.png", panel)
-
-
-def draw(
-    prediction: Prediction,
-    photo: overlays.Picture | None,
-    removed: Flags,
-    segments: SegmentsParams,
-    maps: PixelMaps | None = None,
-) -> dict[str, overlays.Picture]:
-    """Return the pictures of one frame by kind, at most :data:`MAX_WIDTH` columns wide.
-
     Args:
+        folder: Where to write.
         prediction: One frame.
-        photo: ``(H, W, 3) uint8``; None leaves the picture "image" out.
+        image: Its image; a missing file leaves the picture "image" out.
         removed: ``(S,) bool`` of the frame's segments, in raster order of their first pixel.
         segments: Score and threshold.
         maps: Pixel maps of the prediction that are there already.
@@ -85,18 +61,20 @@ def draw(
     labels = label_map(predicted_ood(score_map, segments.threshold, target))
     if labels.max(initial=0) != len(removed):
         raise ValueError(f"{prediction.image_id}: {labels.max(initial=0)} segments, but the table has {len(removed)}")
-    # 2. thinning, and the colour range of the score
-    step = -(-target.shape[1] // MAX_WIDTH)
+    # 2. thinning to at most so many columns [px] as a report page shows, and the colour range of the score
+    step = -(-target.shape[1] // 1024)
     small = (slice(None, None, step),) * 2
-    valid = score_map[target != IGNORE]
+    valid = score_map[target != IGNORE] if (target != IGNORE).any() else score_map
     low, high = (0.0, 1.0) if segments.score in UNIT else (float(valid.min()), float(valid.max()))
-    # 3. colours
+    # 3. colours; segments are drawn over the image
+    photo = read_image(image)[small] if image.is_file() else None
     panels = {
+        "image": photo,
         "target": overlays.label_map(target[small]),
         "score": overlays.score_map(score_map[small], low, high if high > low else low + 1),
         "classes": overlays.label_map(maps.arg_max[small]),
+        "segments": overlays.segments_map(photo, labels[small], removed, target[small]),
     }
-    if photo is not None:
-        panels["image"] = photo[small]
-    panels["segments"] = overlays.segments_map(panels.get("image"), labels[small], removed, target[small])
-    return panels
+    for kind, panel in panels.items():
+        if panel is not None:
+            write_image(folder / f"{prediction.image_id}_{kind}.png", panel)

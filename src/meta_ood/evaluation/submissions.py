@@ -1,7 +1,5 @@
 """Score maps in the file formats that benchmark servers take."""
 
-from __future__ import annotations
-
 import io
 import re
 from collections.abc import Sequence
@@ -27,12 +25,7 @@ def submit(prediction: Prediction, number: int, score: str, benchmark: str, fold
     - ``segment_me_if_you_can``: ``<image_id>.hdf5`` with one float16 array ``value``. Scores beyond float16 are clipped
       to its range; scores that differ by less than a thousandth of their size become equal.
 
-    Args:
-        prediction: The frame.
-        number: Of the frame, see :func:`frame_numbers`.
-        score: A key of :data:`meta_ood.scores.SCORES`.
-        benchmark: A key of :data:`FORMATS`.
-        folder: Where to write; it is made.
+    `number` is that of :func:`frame_numbers`, `score` a key of :data:`meta_ood.scores.SCORES`; the folder is made.
 
     Raises:
         ValueError: Unknown benchmark or score; the known ones are listed.
@@ -67,7 +60,5 @@ def frame_numbers(image_ids: Sequence[str]) -> list[int]:
         >>> frame_numbers(["04_Maurener_Weg_000010", "04_Maurener_Weg_000020"])
         [0, 1]
     """
-    found = [match[1] for name in image_ids if (match := re.match(r"(\d+)(?:_|$)", name))]
-    numbers = [int(text) for text in found]
-    is_numbered = len(set(numbers)) == len(image_ids)
-    return numbers if is_numbered else list(range(len(image_ids)))
+    numbers = [int(match[1]) for name in image_ids if (match := re.match(r"(\d+)(?:_|$)", name))]
+    return numbers if len(set(numbers)) == len(image_ids) else list(range(len(image_ids)))
