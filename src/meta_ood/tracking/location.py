@@ -23,13 +23,7 @@ def store_uri(root: Path) -> str:
 
 
 def database_of(uri: str) -> Path | None:
-    """Return the file of a SQLite store, None for a server or another database.
-
-    Examples:
-        >>> database_of("sqlite:////data/mlflow.db")
-        PosixPath('/data/mlflow.db')
-        >>> database_of("https://mlflow.example.org")
-    """
+    """Return the file of a SQLite store, None for a server or another database."""
     _, found, path = uri.partition("sqlite:///")
     return Path(path) if found and path else None
 

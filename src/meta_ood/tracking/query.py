@@ -78,7 +78,6 @@ def is_of(run: Run, inputs: Mapping[str, str], params: Mapping[str, Any]) -> boo
     """Return whether a run is complete and had these inputs (path -> digest) and parameters."""
     if run.info.status != "FINISHED" or "incomplete" in run.data.tags:
         return False
-    had = dataset_digests(run)
-    return all(had.get(path, "unversioned") in (digest[:36], "unversioned") for path, digest in inputs.items()) and all(
-        run.data.params.get(key, text) == text for key, text in texts(params).items()
-    )
+    had, params_had = dataset_digests(run), run.data.params
+    same = all(had.get(path, "unversioned") in (digest[:36], "unversioned") for path, digest in inputs.items())
+    return same and all(params_had.get(key, text) == text for key, text in texts(params).items())

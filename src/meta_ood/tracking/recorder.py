@@ -51,12 +51,10 @@ class Recorder:
             self._write()
 
     def outputs(self, outputs: Mapping[str, Path]) -> None:
-        """Log what the stage wrote.
+        """Log what the stage wrote, by keyword.
 
-        Args:
-            outputs: The stage's outputs by keyword. ``metrics`` and any metrics.json give metrics that the stage has
-                not logged itself, ``weights`` a version of the registered model named after the network; pictures,
-                pages and curves are logged as files. The rest is left to DVC.
+        ``metrics`` and any metrics.json give metrics that the stage has not logged itself, ``weights`` a version of the
+        registered model named after the network; pictures, pages and curves are logged as files. DVC has the rest.
         """
         if self.run is not None:
             run = self.run
@@ -96,11 +94,9 @@ class Recorder:
             action()
         except Exception as error:  # whatever MLflow, SQLAlchemy, a driver or the disk raise
             logger.warning(
-                "MLflow: %s could not be recorded (%s); the stage goes on. Once the store works, "
-                "`meta-ood sync` records stages that dvc repro ran; META_OOD_TRACKING=off "
-                "switches tracking off",
-                what,
-                location.short_reason(error),
+                "MLflow: %s could not be recorded (%s); the stage goes on. Once the store works, `meta-ood sync` "
+                "records stages that dvc repro ran; META_OOD_TRACKING=off switches tracking off",
+                *(what, location.short_reason(error)),
             )
             return False
         return True
@@ -125,11 +121,10 @@ def run(
     are not recorded. A recorded stage ends at SIGTERM as at Ctrl-C, its run as KILLED.
 
     Args:
-        stage, keys: Which stage, and its network, variant and dataset as far as it has them.
+        keys: Network, variant and dataset, as far as the stage has them.
         params: What the stage depends on, by dotted name.
-        inputs: What the stage reads, logged as datasets with their DVC hash.
-        setting: What the stage and those before it depend on, without the seed: groups runs over seeds.
-        experiment: Name of the experiment, where the run is not given by ``mlflow run``.
+        inputs: What it reads, logged as datasets with their DVC hash.
+        setting: What it and the stages before it depend on, without the seed: groups runs over seeds.
         enabled: False switches tracking off, as does META_OOD_TRACKING=off.
 
     Raises:

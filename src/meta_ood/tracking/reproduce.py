@@ -42,10 +42,7 @@ def script(root: Path, run_id: str, into: Path | None = None) -> Script:
         if not commit:
             raise ValueError(f"{run_id}: the run has no git.sha, so its code is not known")
         if tags.get("git.dirty") == "true":
-            raise ValueError(
-                f"{run_id}: the working tree had changes that are in no commit (git.dirty); "
-                f"nearest is {commit}, but its outputs may differ"
-            )
+            raise ValueError(f"{run_id}: the tree had changes that are in no commit (git.dirty); nearest is {commit}")
         if not _git(root, "rev-parse", "--verify", "--quiet", f"{commit}^{{commit}}"):
             raise ValueError(f"{run_id}: commit {commit} is not in this repository; git fetch?")
     # 2. what no commit holds

@@ -66,14 +66,11 @@ def open_store(root: Path) -> MlflowClient:
             store = MlflowClient(uri)
             store.search_experiments(max_results=1)
     except Exception as error:  # whatever MLflow, SQLAlchemy, a driver or requests raise
-        cure = (
-            "if the file is damaged, move it away and run `meta-ood sync`, which restores the runs "
-            "of all stages in dvc.lock"
-            if database
-            else "start the server, or correct MLFLOW_TRACKING_URI, or unset it for the local store"
-        )
-        shown = without_password(uri)
-        raise TrackingError(f"{shown}: the tracking store cannot be used ({short_reason(error)}); {cure}") from error
+        cure = "start the server, or correct MLFLOW_TRACKING_URI, or unset it for the local store"
+        if database:
+            cure = "if the file is damaged, move it away and run `meta-ood sync`, which restores the runs in dvc.lock"
+        what = f"{without_password(uri)}: the tracking store cannot be used ({short_reason(error)})"
+        raise TrackingError(f"{what}; {cure}") from error
     return store
 
 
@@ -148,8 +145,7 @@ def _correct_places(database: Path) -> None:
     """
     folder = database.resolve().parent
     with closing(sqlite3.connect(database, timeout=20)) as connection, connection:
-        query = "SELECT DISTINCT artifact_location FROM experiments"
-        for (place,) in connection.execute(query).fetchall():
+        for (place,) in connection.execute("SELECT DISTINCT artifact_location FROM experiments").fetchall():
             found = re.fullmatch(r"((?:file://)?(/.*?))(/(?:mlartifacts|mlruns).*)", place or "")
             if not found or Path(found[2]) == folder:
                 continue
@@ -159,10 +155,8 @@ def _correct_places(database: Path) -> None:
                 continue
             new = folder.as_uri() if old.startswith("file://") else str(folder)
             for table, column in _PLACES:
-                connection.execute(
-                    f"UPDATE {table} SET {column} = ? || substr({column}, ?) WHERE substr({column}, 1, ?) = ?",
-                    (new, len(old) + 1, len(old) + 1, f"{old}/"),
-                )
+                update = f"UPDATE {table} SET {column} = ? || substr({column}, ?) WHERE substr({column}, 1, ?) = ?"
+                connection.execute(update, (new, len(old) + 1, len(old) + 1, f"{old}/"))
 
 
 def experiment_id(store: MlflowClient, name: str) -> str:
@@ -173,10 +167,8 @@ def experiment_id(store: MlflowClient, name: str) -> str:
     """
     found = store.get_experiment_by_name(name) or _new_experiment(store, name)
     if found.lifecycle_stage != "active":
-        raise TrackingError(
-            f"experiment {name} was deleted; mlflow experiments restore --experiment-id "
-            f"{found.experiment_id}, or set another tracking.experiment in params.yaml"
-        )
+        restore = f"mlflow experiments restore --experiment-id {found.experiment_id}"
+        raise TrackingError(f"experiment {name} was deleted; {restore}, or set another tracking.experiment")
     return str(found.experiment_id)
 
 
