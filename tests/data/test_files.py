@@ -1,10 +1,19 @@
+import errno
 import os
+import resource
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from children import start
-from meta_ood.data.files import read_csv, replace_folder, resume_folder, running, write_csv
+from meta_ood.data import hdf5
+from meta_ood.data.files import read_csv, replace_folder, resume_folder, running, write_csv, write_text
+from meta_ood.data.images import write_image
+
+NOISE = np.random.default_rng(0).integers(0, 256, (100, 100), np.uint8)
 
 
 def _folder(path: Path, *names: str) -> Path:
@@ -16,6 +25,40 @@ def _folder(path: Path, *names: str) -> Path:
 
 def _names(path: Path) -> list[str]:
     return sorted(child.name for child in path.iterdir())
+
+
+@contextmanager
+def _full_disk() -> Iterator[None]:
+    """Let no file grow beyond 5,000 bytes, which fails where a full disk would fail."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (5000, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def _write_hdf5(path: Path) -> None:
+    with hdf5.replacing(path) as file:
+        file["noise"] = NOISE
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        _write_hdf5,
+        lambda path: write_image(path, NOISE),
+        lambda path: write_text(path, 10_000 * "a"),
+        lambda path: write_csv(path, ["a"], [[number] for number in range(10_000)]),
+    ],
+    ids=["hdf5", "image", "text", "csv"],
+)
+def test_a_failed_write_names_the_file_and_leaves_the_old_one(tmp_path: Path, write: Callable[[Path], None]) -> None:
+    path = tmp_path / "a"
+    path.write_text("old")
+    with pytest.raises(OSError, match=str(path)) as raised, _full_disk():
+        write(path)
+    assert (raised.value.errno, path.read_text(), _names(tmp_path)) == (errno.EFBIG, "old", ["a"])
 
 
 def test_a_finished_folder_takes_the_place_of_the_old_one(tmp_path: Path) -> None:

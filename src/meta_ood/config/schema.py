@@ -182,20 +182,16 @@ class MetaParams(Section):
 
 
 class EvaluateParams(Section):
-    """Reported scores and protocols, and the number of pictured frames.
-
-    Logits are divided by `temperature` before pixel scores and calibration are computed; segments do not change.
-    Component metrics of the score map leave out what is smaller than `component_track` says. `component_thresholds`, by
-    network and variant, were chosen on another set and take precedence over `component_threshold`; null is the
-    evaluated set's own best F1.
-    """
+    """Reported scores and protocols, and the number of pictured frames."""
 
     scores: Several[ReportedScore] = ("entropy",)
     protocols: Several[Protocol] = ("exact",)
-    temperature: Positive = 1.0
+    temperature: Positive = 1.0  # divides the logits before pixel scores and calibration; segments do not change
     bootstrap: Count = 200
+    # component metrics of the score map leave out what is smaller than the track says
     component_track: Literal["all", "obstacle", "anomaly"] = "all"
-    component_threshold: float | None = None
+    component_threshold: float | None = None  # null: that of the evaluated set's own best F1
+    # by network and variant, chosen on another set; they take precedence over component_threshold
     component_thresholds: dict[Name, dict[Variant, float]] = {}
     pictures: Count = 4
 
@@ -218,18 +214,14 @@ class ReportParams(Section):
 
 
 class GateParams(Section):
-    """What a version must show against the baseline to become champion.
-
-    AUPRC must rise and FPR95 fall by at least the gains on `dataset`, mIoU must fall by at most `miou_loss` on
-    `miou_dataset`. With `criterion` = interval the confidence intervals must not overlap either.
-    """
+    """What a version must show against the baseline to become champion."""
 
     dataset: Name = "lost_and_found"
-    auprc_gain: Fraction = 0.0
+    auprc_gain: Fraction = 0.0  # on `dataset`, AUPRC must rise and FPR95 fall by at least the gains
     fpr95_gain: Fraction = 0.0
     miou_dataset: Name = "cityscapes_val"
-    miou_loss: Fraction = 0.01
-    criterion: Literal["point", "interval"] = "point"
+    miou_loss: Fraction = 0.01  # by how much mIoU may fall on `miou_dataset`
+    criterion: Literal["point", "interval"] = "point"  # interval: the confidence intervals must not overlap either
 
 
 class TrackingParams(Section):

@@ -13,23 +13,14 @@ _NAMES = ("label_id", "name")
 
 @dataclass(frozen=True)
 class Frame:
-    """One image of a prepared dataset.
+    """One image of a prepared dataset."""
 
-    Attributes:
-        image_id: Unique within its dataset; a file name stem.
-        image: The raw image file.
-        image_md5: Of the image file's bytes: through it frames.csv depends on the pixels.
-        target: The 8-bit grey PNG with the encoded target of :mod:`meta_ood.data.labels`.
-        scene: The unit of grouped cross validation and of the bootstrap (a video, a city).
-        label_ids: An 8-bit grey PNG of the dataset's own label ids, if they say which object lies on the road.
-    """
-
-    image_id: str
-    image: Path
-    image_md5: str
-    target: Path
-    scene: str
-    label_ids: Path | None = None
+    image_id: str  # unique within its dataset; a file name stem
+    image: Path  # the raw image file
+    image_md5: str  # of the file's bytes: through it frames.csv depends on the pixels
+    target: Path  # 8-bit grey PNG with the encoded target of meta_ood.data.labels
+    scene: str  # the unit of grouped cross validation and of the bootstrap (a video, a city)
+    label_ids: Path | None = None  # 8-bit grey PNG of the dataset's own ids, if they say which object lies on the road
 
 
 def write_frames(folder: Path, frames: Iterable[Frame], root: Path) -> None:

@@ -22,17 +22,11 @@ IGNORE = 255  # void: neither trained on nor evaluated; cuts segments
 
 @dataclass(frozen=True)
 class LabelSpace:
-    """Names and colours of the train ids, and the table from a dataset's label ids to our encoding.
+    """Names and colours of the train ids, and the table from a dataset's label ids to our encoding."""
 
-    Attributes:
-        names: One name per train id, ``C`` in all.
-        palette: One ``(red, green, blue)`` triple in ``[0, 255]`` per train id.
-        train_ids: Label id in the raw files -> train id, ``NEUTRAL``, ``IN``, ``OOD`` or ``IGNORE``.
-    """
-
-    names: tuple[str, ...]
-    palette: tuple[tuple[int, int, int], ...]
-    train_ids: Mapping[int, int]
+    names: tuple[str, ...]  # one per train id, C in all
+    palette: tuple[tuple[int, int, int], ...]  # (red, green, blue) in [0, 255] per train id
+    train_ids: Mapping[int, int]  # label id in the raw files -> train id, NEUTRAL, IN, OOD or IGNORE
 
     def encode(self, label_ids: npt.NDArray[np.integer]) -> LabelMap:
         """Return the ``(H, W) uint8`` target for ``(H, W)`` integers; label ids without a train id are a ValueError."""

@@ -1,8 +1,7 @@
 """Prediction: the logits of a network for one image, with the target."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
@@ -14,28 +13,16 @@ FloatMap = npt.NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Prediction:
-    """The logits of a network for one image, at the network's own output stride.
+    """The logits of a network for one image, at the network's own output stride."""
 
-    Attributes:
-        image_id: The image's name within its dataset.
-        logits: ``(C, h, w) float32``, finite, unless ``is_softmax``.
-        size: ``(H, W)`` of the image and the target [px].
-        align_corners: How the network's logits are up-sampled bilinearly to `size`.
-        target: ``(H, W) uint8``, see :mod:`meta_ood.data.labels`.
-        scene: Unit of grouped cross validation.
-        is_softmax: True if ``logits`` holds a given full-size ``(C, H, W)`` softmax, taken as it is.
-        label_ids: ``(H, W) uint8``: the dataset's own label ids where they hold more than the target, such as which
-            object lies on the road; else None.
-    """
-
-    image_id: str
-    logits: npt.NDArray[np.float32]
-    size: tuple[int, int]
-    align_corners: bool
-    target: LabelMap
-    scene: str = ""
-    is_softmax: bool = False
-    label_ids: LabelMap | None = None
+    image_id: str  # within its dataset
+    logits: npt.NDArray[np.float32]  # (C, h, w), finite
+    size: tuple[int, int]  # (H, W) of the image and the target [px]
+    align_corners: bool  # how the network's logits are up-sampled bilinearly to `size`
+    target: LabelMap  # (H, W) uint8, see meta_ood.data.labels
+    scene: str = ""  # unit of grouped cross validation
+    is_softmax: bool = False  # `logits` is a given full-size (C, H, W) softmax, taken as it is
+    label_ids: LabelMap | None = None  # (H, W) uint8, the dataset's own ids, if they say which object lies on the road
 
     def __post_init__(self) -> None:
         """Check shapes and dtypes once, where data enters."""
@@ -58,7 +45,7 @@ class Prediction:
         target: LabelMap,
         scene: str = "",
         label_ids: LabelMap | None = None,
-    ) -> Prediction:
+    ) -> Self:
         """Wrap a softmax made elsewhere: ``(C, H, W)`` probabilities in [0, 1], taken as they are."""
         height, width = target.shape
         logits = np.asarray(softmax, np.float32)
