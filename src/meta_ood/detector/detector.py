@@ -32,8 +32,7 @@ from meta_ood.models.device import device_of
 from meta_ood.scores import SCORES, pixel_maps
 from meta_ood.segments import SegmentTable, label_map, measure_segments, predicted_ood
 
-UNLIKE = 6.0
-"""Standard deviations beyond which a segment is unlike those of training: once in a billion normal values."""
+UNLIKE = 6.0  # standard deviations from the training segments' mean; once in a billion normal values
 
 
 @dataclass(frozen=True)

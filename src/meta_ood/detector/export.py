@@ -23,8 +23,7 @@ from meta_ood.detector.detector import Detector
 from meta_ood.evaluation.overlays import Picture
 
 Floats = npt.NDArray[np.float32]
-Runner = Callable[[Floats], Floats]
-"""From ``(1, 3, H, W)`` images to logits."""
+Runner = Callable[[Floats], Floats]  # from (1, 3, H, W) images to logits
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """From frames to predictions: logits at the network's own stride."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import partial, reduce
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -55,7 +55,7 @@ def average_logits(network: nn.Module, images: Tensor, params: InferParams) -> T
     align: bool = getattr(network, "align_corners", True)
     grid = (-(-height // stride), -(-width // stride))
     set_tf32(params.precision, images.device)
-    views = []
+    total = torch.zeros((), device=images.device)  # without dimensions: its sums have the shape and type of logits
     with torch.autocast(images.device.type, torch.bfloat16, enabled=params.precision == "bfloat16"):
         for scale in params.scales:
             # 1. the image at this scale
@@ -75,8 +75,8 @@ def average_logits(network: nn.Module, images: Tensor, params: InferParams) -> T
                 # 3. all views on one grid; a single whole image stays as the network gives it
                 if params.scales != (1.0,) or params.tile:
                     logits = upsample(logits, grid, align)
-                views.append(logits)
-    return reduce(torch.add, views) / len(views)
+                total = total + logits
+    return total / (len(params.scales) * (2 if params.flip else 1))
 
 
 def write_behind(
