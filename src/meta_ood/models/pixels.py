@@ -11,16 +11,16 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
-def upsample(logits: Tensor, size: tuple[int, int], align_corners: bool = True) -> Tensor:
+def upsample(logits: Tensor, size: Sequence[int], align_corners: bool = True) -> Tensor:
     """Interpolate floats ``(N, C, h, w)`` bilinearly to ``(N, C, H, W)``, where `size` is ``(H, W)`` [px].
 
     Examples:
         >>> upsample(torch.tensor([[[[0.0, 2.0]]]]), (1, 3))
         tensor([[[[0., 1., 2.]]]])
     """
-    if tuple(logits.shape[-2:]) == tuple(size):
+    if logits.shape[-2:] == tuple(size):
         return logits
-    return functional.interpolate(logits, size, mode="bilinear", align_corners=align_corners)
+    return functional.interpolate(logits, tuple(size), mode="bilinear", align_corners=align_corners)
 
 
 def conv_bn_relu(in_width: int, width: int, kernel: int = 3, dilation: int = 1, stride: int = 1) -> nn.Sequential:

@@ -17,16 +17,11 @@ from meta_ood.data.files import replacing
 
 logger = logging.getLogger(__name__)
 
-FORMAT = 2
-"""Format of states; a state of another format is not continued."""
+FORMAT = 2  # a state of another format is not continued
 
 
 def save_checkpoint(folder: Path, state: Mapping[str, Any]) -> None:
-    """Write ``folder/state.pt`` atomically: tensors, numbers, texts, lists and dicts.
-
-    Raises:
-        OSError: If it cannot be written; the file is named and unchanged.
-    """
+    """Write ``folder/state.pt`` (tensors, numbers, texts, lists, dicts) atomically; OSError leaves it unchanged."""
     path = folder / "state.pt"
     with replacing(path) as temporary:
         try:
@@ -63,10 +58,6 @@ class StopRequest:
 
     signal: int = 0
 
-    def __bool__(self) -> bool:
-        """Return whether a signal came."""
-        return self.signal != 0
-
     def exit_gracefully(self) -> None:
         """End as the signal would have: KeyboardInterrupt, or exit code 128 + signal.
 
@@ -84,19 +75,16 @@ def stop_requests() -> Iterator[StopRequest]:
     Outside of the main thread, where Python cannot handle signals, the flag is never set.
     """
     stop = StopRequest()
-    if threading.current_thread() is not threading.main_thread():
-        yield stop
-        return
-
-    previous: dict[int, Any] = {}
+    numbers = (signal.SIGTERM, signal.SIGINT) if threading.current_thread() is threading.main_thread() else ()
+    previous = {int(number): signal.getsignal(number) for number in numbers}
 
     def request(number: int, frame: FrameType | None) -> None:
         logger.warning("signal %d: stopping after this step", number)
         stop.signal = number
         signal.signal(number, previous[number])
 
-    for number in (int(signal.SIGTERM), int(signal.SIGINT)):
-        previous[number] = signal.signal(number, request)
+    for caught in previous:
+        signal.signal(caught, request)
     try:
         yield stop
     finally:

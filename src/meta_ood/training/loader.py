@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 
 import numpy as np
 import numpy.typing as npt
@@ -20,17 +21,11 @@ EpochPlan = npt.NDArray[np.int64]
 
 @dataclass
 class SegmentationDataset(Dataset[Sample]):
-    """Frames that are decoded when needed and kept in memory as far as they fit.
-
-    Attributes:
-        frames: Frames that ``prepare`` wrote; several datasets are combined by joining their lists.
-        transform: Applied by :meth:`draw`; plain indexing gives the whole frame.
-        cache: Bytes of decoded frames that are kept (default: 512 MB); 0 keeps none.
-    """
+    """Frames that are decoded when needed and kept in memory as far as they fit."""
 
     frames: Sequence[Frame]
-    transform: Transform | None = None
-    cache: int = 1 << 29
+    transform: Transform | None = None  # applied by `draw`; plain indexing gives the whole frame
+    cache: int = 1 << 29  # bytes of decoded frames that are kept
     _kept: dict[int, Sample] = field(default_factory=dict, repr=False)
     _used: int = field(default=0, repr=False)
 
@@ -39,11 +34,7 @@ class SegmentationDataset(Dataset[Sample]):
         return len(self.frames)
 
     def __getitem__(self, index: int) -> Sample:
-        """Return frame `index` as it is on disk.
-
-        Raises:
-            ValueError: If a file is damaged, or image and target differ in size.
-        """
+        """Return frame `index` as it is on disk; ValueError if it is damaged."""
         sample = self._kept.get(index)
         if sample is None:
             sample = read(self.frames[index])
@@ -79,16 +70,8 @@ def mix_proxies(
         style: ``whole``: proxies are samples (published). ``pasted``: an object of each proxy is pasted into a further
             street frame, drawn at random.
 
-    Returns:
-        ``(n, 2) int64``: see :data:`EpochPlan`; indices are those of ``[*streets, *proxies]``.
-
     Raises:
         ValueError: If proxies are wanted and there are none.
-
-    Examples:
-        >>> plan = mix_proxies(4, 10, 0.5, seed=0, epoch=0)[:, 0]
-        >>> sorted(plan[plan < 4].tolist()), int((plan >= 4).sum())
-        ([0, 1, 2, 3], 2)
     """
     wanted = round(ratio * streets)
     if wanted and not proxies:
@@ -99,13 +82,10 @@ def mix_proxies(
     rounds = [generator.permutation(proxies) for _ in range(-(-wanted // max(proxies, 1)))]
     chosen = streets + np.concatenate([np.empty(0, np.int64), *rounds])[:wanted]
     # 2. all street frames, then the proxies or the street frames to paste them into
-    plan = np.full((streets + wanted, 2), -1, np.int64)
-    plan[:streets, 0] = np.arange(streets)
+    added = (chosen, np.full(wanted, -1))
     if style == "pasted":
-        plan[streets:, 0] = generator.integers(0, streets, wanted)
-        plan[streets:, 1] = chosen
-    else:
-        plan[streets:, 0] = chosen
+        added = (generator.integers(0, streets, wanted), chosen)
+    plan = np.concatenate([np.stack((np.arange(streets), np.full(streets, -1)), 1), np.stack(added, 1)])
     # 3. a new order in each epoch
     return np.random.default_rng((seed, epoch, 2)).permutation(plan)
 
@@ -129,13 +109,12 @@ def load_batches(
     part: tuple[int, int] = (0, 1),
     workers: int = 1,
 ) -> Iterator[Batch]:
-    """Yield the full batches of a plan, read ahead by threads.
+    """Yield the full batches of a plan, read ahead by threads; samples after the last full batch are left out.
 
     A sample depends on seed, epoch and its place in the plan, not on workers or processes.
 
     Args:
-        dataset: Its transform must give samples of one size.
-        plan: See :func:`mix_proxies`; samples after the last full batch are left out.
+        dataset, plan: A dataset whose transform gives samples of one size; see :func:`mix_proxies`.
         batch_size: Samples of all processes together.
         seed, epoch: Decide the augmentations.
         first: Number of batches to skip, when training resumes.
@@ -154,9 +133,6 @@ def load_batches(
         index, pasted = plan[place].tolist()
         return dataset.draw(index, pasted, (seed, epoch, place))
 
-    samples: list[Sample] = []
-    for sample in read_ahead(draw, places, workers, ahead=3 * share):
-        samples.append(sample)
-        if len(samples) == share:
-            yield Batch.of(samples)
-            samples = []
+    samples = read_ahead(draw, places, workers, ahead=3 * share)
+    while group := list(islice(samples, share)):
+        yield Batch.of(group)

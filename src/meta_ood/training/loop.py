@@ -31,8 +31,6 @@ from meta_ood.training.validation import Validation, validate, validation_metric
 
 logger = logging.getLogger(__name__)
 
-_LOG_EVERY = 10  # steps: curves stay readable and logging costs nothing
-
 
 class DivergedError(ValueError):
     """The loss is not a finite number."""
@@ -75,15 +73,12 @@ def fit(
     reset_optimizer: bool = False,
     what: str = "train",
 ) -> dict[str, float]:
-    """Train a network in place.
+    """Train a network of C classes in place; it ends on the CPU in eval mode, with the weights to keep.
 
     Args:
-        network: See :mod:`meta_ood.models`; ends on the CPU in eval mode, with the weights to keep.
-        dataset: With a transform that gives crops of one size.
+        network, dataset: See :mod:`meta_ood.models`; a dataset whose transform gives crops of one size.
         plan: Epoch -> samples; every epoch has the same length.
-        objective: The loss.
-        params: Optimisation.
-        num_classes: C.
+        objective, params, num_classes: The loss, the options of the optimisation, C.
         seed: With step and rank it decides every draw, so that a resumed training draws the same.
         machine: Device and loader threads; no effect on the result beyond rounding.
         log: Receives the curves.
@@ -95,7 +90,7 @@ def fit(
 
     Returns:
         ``steps``, ``loss`` (mean of the last steps), and of the weights that were kept ``step``, ``miou`` and
-        ``proxy_auroc``; no times, so that equal runs return equal values.
+        ``proxy_auroc``; equal runs return equal values.
 
     Raises:
         DivergedError: If the loss is not finite; names the step, the images and the last checkpoint.
@@ -127,18 +122,17 @@ def fit(
             # 2. learn from them
             if position == 0 and reset_optimizer:
                 trainer.optimizer.state.clear()
-            torch.manual_seed(_step_seed(seed, step, fabric.global_rank))  # dropout
-            stopping = trainer.take_step(group, objective, num_classes, bool(stop))
-            if len(trainer.state.recent) == _LOG_EVERY or trainer.state.step == trainer.steps:
+            # dropout: a seed of its own for each step and process
+            torch.manual_seed(int(np.random.SeedSequence((seed, step, fabric.global_rank)).generate_state(1)[0]))
+            stopping = trainer.take_step(group, objective, num_classes, stop.signal != 0)
+            # every 10 steps: curves stay readable and logging costs nothing
+            if len(trainer.state.recent) == 10 or trainer.state.step == trainer.steps:
                 seconds, clock = time.perf_counter() - clock, time.perf_counter()
                 trainer.log_recent(log, bar, seconds)
             # 3. validate at the end of an epoch
             is_due = (epoch + 1) % params.validate_every == 0 or epoch + 1 == params.epochs
             if validation and position + 1 == epoch_steps and is_due:
-                trainer.validate(validation, num_classes)
-                if fabric.is_global_zero:
-                    metrics = {f"validation/{k}": v for k, v in trainer.state.metrics.items()}
-                    log(metrics, trainer.state.step)
+                trainer.validate(validation, num_classes, log)
                 clock = time.perf_counter()
             # 4. save a checkpoint; end if asked to, or if nothing gets better
             if stopping or trainer.state.step % params.checkpoint_every == 0:
@@ -165,14 +159,13 @@ class _Trainer:
         if fabric.world_size > 1 and fabric.device.type == "cuda":
             convert: Callable[[nn.Module], nn.Module] = nn.SyncBatchNorm.convert_sync_batchnorm
             network = convert(network)
-        network.to(memory_format=torch.channels_last)
-        self.network = network
-        self.optimizer = make_optimizer(self.network, params)
+        self.network = network.to(memory_format=torch.channels_last)
+        self.optimizer = make_optimizer(network, params)
         self.ema = copy.deepcopy(network) if params.ema else None
         self.state = TrainingState()
         self.kept: dict[str, Tensor] | None = None  # weights of the best validation
         if resume and (saved := load_checkpoint(resume)):
-            self.network.load_state_dict(saved["network"])
+            network.load_state_dict(saved["network"])
             self.optimizer.load_state_dict(saved["optimizer"])
             if self.ema is not None:
                 self.ema.load_state_dict(saved["ema"])
@@ -201,8 +194,7 @@ class _Trainer:
             # processes exchange gradients once, after the last batch
             with self.fabric.no_backward_sync(self.wrapped, enabled=number < len(group)):
                 logits = self.wrapped(images)
-                size = (targets.shape[1], targets.shape[2])
-                logits = upsample(logits, size, bool(self.network.align_corners))
+                logits = upsample(logits, targets.shape[1:], bool(self.network.align_corners))
                 share = objective(logits, targets, counts, done)
                 self.fabric.backward(share * self.fabric.world_size)  # DDP takes the mean
             with torch.no_grad():
@@ -227,7 +219,7 @@ class _Trainer:
         self.state.recent.append([loss, inside, loss - inside])
         return stopping
 
-    def validate(self, validation: Validation, num_classes: int) -> None:
+    def validate(self, validation: Validation, num_classes: int, log: Log) -> None:
         """Validate the weights that would be kept now; remember them if they are the best."""
         network = self.network if self.ema is None else self.ema
         # each process takes its share of the frames, and counts add up
@@ -235,6 +227,8 @@ class _Trainer:
         confusion, entropies = validate(network, validation.dataset, frames, num_classes, device=self.fabric.device)
         confusion, entropies = _sum(self.fabric, confusion), _sum(self.fabric, entropies)
         metrics = validation_metrics(confusion, entropies if validation.proxies else None)
+        if self.fabric.is_global_zero:
+            log({f"validation/{name}": value for name, value in metrics.items()}, self.state.step)
         self.state.metrics = metrics
         selection_metric = sum(metrics.values()) / len(metrics)
         if not self.state.best or selection_metric > self.state.best["selection_metric"]:
@@ -250,7 +244,7 @@ class _Trainer:
         recent, self.state.recent = self.state.recent, []
         loss, inside, ood = (sum(values) / len(recent) for values in zip(*recent, strict=True))
         self.state.loss = loss
-        rate = learning_rate(self.params, self.state.step - 1, self.steps)
+        rate = self.optimizer.param_groups[0]["lr"]
         speed = len(recent) * self.params.batch_size * self.params.accumulate / seconds
         bar.set_postfix({"loss": f"{loss:.4f}", "lr": f"{rate:.1e}", "img_s": f"{speed:.1f}"}, refresh=False)
         if self.fabric.is_global_zero:
@@ -273,22 +267,21 @@ class _Trainer:
 
     def finish(self) -> dict[str, float]:
         """Leave the weights to keep in the network, on the CPU; return the metrics."""
+        found = {**self.state.metrics, "step": self.state.step}
         if self.kept is not None:
             self.network.load_state_dict(self.kept)
+            found = self.state.best
         elif self.ema is not None:
             self.network.load_state_dict(self.ema.state_dict())
         self.network.cpu().eval()
         self.fabric.barrier()
-        last = {**self.state.metrics, "step": self.state.step}
-        kept = self.state.best if self.kept is not None else last
-        metrics = {"loss": self.state.loss, "steps": float(self.state.step), **kept}
+        metrics = {"loss": self.state.loss, "steps": float(self.state.step), **found}
         return {name: round(value, 6) for name, value in metrics.items()}
 
 
 def _launch(machine: Machine, precision: str) -> Fabric:
     """Return Fabric on this machine's device; under torchrun on all of its processes."""
-    processes = int(os.environ.get("WORLD_SIZE", "1"))
-    local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    processes, local = (int(os.environ.get(name, "1")) for name in ("WORLD_SIZE", "LOCAL_WORLD_SIZE"))
     fabric = Fabric(
         accelerator=device_of(machine).type,
         devices=local,
@@ -314,16 +307,10 @@ def _epoch_steps(params: OptimisationParams, frames: int, processes: int) -> int
     return frames // together
 
 
-def _step_seed(seed: int, step: int, rank: int) -> int:
-    """Return a different seed for each step and process."""
-    return int(np.random.SeedSequence((seed, step, rank)).generate_state(1)[0])
-
-
 def _total_counts(fabric: Fabric, group: list[Batch], num_classes: int, stop: bool) -> tuple[PixelCounts, bool]:
     """Count the pixels of a step over all batches and processes; share the request to stop."""
-    parts = [count(batch.targets, num_classes) for batch in group]
-    columns = zip(*((part.pixels, part.inside, part.ood) for part in parts), strict=True)
-    sums = torch.tensor([*map(sum, columns), float(stop)], dtype=torch.float64)
+    counts = count(torch.cat([batch.targets for batch in group]), num_classes)
+    sums = torch.tensor([counts.pixels, counts.inside, counts.ood, float(stop)], dtype=torch.float64)
     if fabric.world_size > 1:
         sums = _sum(fabric, sums.to(fabric.device)).cpu()
     pixels, inside, ood, stopping = sums.tolist()

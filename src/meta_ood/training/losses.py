@@ -1,8 +1,9 @@
 """Training losses: what a network learns at in-distribution and at OoD pixels.
 
-Every loss has the signature ``loss(logits, target, ood_weight, counts=None, **options)``, returns a scalar, and gives
-void pixels neither cost nor gradient. ``counts`` are the pixels that a mean runs over: by default those of `target`; in
-training those of the whole batch, of which `target` may be the share of one process, so that shares add up.
+Every loss has the signature ``loss(logits, target, ood_weight, counts=None, **options)``, for logits ``(N, C, H, W)``
+and targets ``(N, H, W) uint8``, returns a scalar, and gives void pixels neither cost nor gradient. ``counts`` are the
+pixels that a mean runs over: by default those of `target`; in training those of the whole batch, of which `target` may
+be the share of one process, so that shares add up.
 
 The cross entropies compute loss and gradient by hand, in :class:`_WeightedCrossEntropy`. Autograd would keep several
 tensors of the logits' size and pass over each of them in main memory. By hand it is one pass over pieces that stay in
@@ -34,19 +35,12 @@ class PixelCounts:
     ood: float
 
 
+# objective(logits, target, counts, done) -> loss; `done` in [0, 1] is the share of the training that is done
 Objective = Callable[[Tensor, Tensor, PixelCounts, float], Tensor]
-"""``objective(logits, target, counts, done)`` -> loss; `done` in [0, 1] is the share of the training that is done."""
-
-Loss = Callable[..., Tensor]
-"""``loss(logits, target, ood_weight, counts=None, **options)``; see the module's text."""
 
 
 def count(target: Tensor, num_classes: int) -> PixelCounts:
-    """Count the pixels of a target.
-
-    Args:
-        target: Any shape, uint8, encoded as in :mod:`meta_ood.data.labels`.
-        num_classes: C; the train ids are ``0 .. C-1``.
+    """Count the pixels of a uint8 target, encoded as in :mod:`meta_ood.data.labels`.
 
     Examples:
         >>> count(torch.tensor([0, 18, 254, 255], dtype=torch.uint8), 19)
@@ -71,25 +65,13 @@ def entropy_maximization(
     (docs/method.md, section 2; Chan, Rottmann & Gottschalk, ICCV 2021, eq. 2-4.)
 
     Args:
-        logits: ``(N, C, H, W)`` floats.
-        target: ``(N, H, W) uint8``: train ids, OOD; every other value is void.
+        logits, target, counts: See the module's text.
         ood_weight: λ in [0, 1].
-        counts: Pixels of the whole batch; default: those of `target`.
         normalisation: ``published``: Z = C · all pixels, void ones included. ``pixels``: Z = pixels with a train id or
             OoD, so that the loss is C times as large or more and does not fall with void.
 
     Returns:
         Scalar of the logits' dtype (float32 for 16 bit logits); 0 if nothing counts.
-
-    Raises:
-        ValueError: If `normalisation` is unknown.
-
-    Examples:
-        >>> logits = torch.zeros(1, 19, 2, 2)
-        >>> target = torch.full((1, 2, 2), 254, dtype=torch.uint8)
-        >>> loss = entropy_maximization(logits, target, ood_weight=1.0, normalisation="pixels")
-        >>> round(float(loss), 4)  # log 19
-        2.9444
     """
     num_classes = logits.shape[1]
     counts = counts or count(target, num_classes)
@@ -104,13 +86,7 @@ def entropy_maximization(
 
 
 def cross_entropy(logits: Tensor, target: Tensor, ood_weight: float = 0.0, counts: PixelCounts | None = None) -> Tensor:
-    """Mean cross entropy over the pixels with a train id; OoD pixels count as void.
-
-    Examples:
-        >>> target = torch.zeros(1, 2, 2, dtype=torch.uint8)
-        >>> round(float(cross_entropy(torch.zeros(1, 4, 2, 2), target)), 4)
-        1.3863
-    """
+    """Mean cross entropy over the pixels with a train id; OoD pixels count as void."""
     counts = counts or count(target, logits.shape[1])
     return _weighted(logits, target, 1 / max(counts.inside, 1), 0.0)
 
@@ -148,9 +124,9 @@ def energy_hinge(
 
 
 def unknown_class(logits: Tensor, target: Tensor, ood_weight: float, counts: PixelCounts | None = None) -> Tensor:
-    """Cross entropy with one more class, "unknown", for OoD pixels: the baseline of the field.
+    """Cross entropy with one more class, "unknown", for OoD pixels: a common baseline.
 
-    The softmax does not see a shift of all logits, so that the further class may have the fixed logit 0: its
+    A shift of all logits does not change the softmax, so that the further class may have the fixed logit 0: its
     probability is 1 / (1 + sum_c exp z_c), the score ``energy`` orders pixels as it does, and the network keeps its C
     outputs. Known pixels have the weight 1-λ, OoD ones λ; the mean runs over both.
     """
@@ -166,7 +142,7 @@ def unknown_class(logits: Tensor, target: Tensor, ood_weight: float, counts: Pix
     return cost.sum() / max(counts.inside + counts.ood, 1)
 
 
-LOSSES: Mapping[str, Loss] = {
+LOSSES: Mapping[str, Callable[..., Tensor]] = {
     "entropy_maximization": entropy_maximization,
     "outlier_exposure": outlier_exposure,
     "energy_hinge": energy_hinge,
@@ -220,6 +196,7 @@ class _WeightedCrossEntropy(torch.autograd.Function):
     def forward(ctx: Any, logits: Tensor, target: Tensor, inside: float, ood: float) -> Tensor:
         """Compute the loss, and its gradient at once where one is wanted."""
         wanted = ctx.needs_input_grad[0]
+        # channels-last stays as it is: each piece is then a transposed view
         if not logits.is_contiguous(memory_format=torch.channels_last):
             logits = logits.contiguous()
         gradient = torch.empty_like(logits) if wanted else None
@@ -251,7 +228,6 @@ def _piece(z: Tensor, t: Tensor, inside: float, ood: float, gradient: Tensor | N
     z = z.to(_accumulator(z))
     # 1. softmax and log-sum-exp; the maximum is subtracted so that nothing overflows
     known = t < classes
-    outlier = t == OOD if ood else None
     own = torch.where(known, t, 0).long()[None]  # (1, P)
     peak = z.amax(0)
     p = torch.sub(z, peak).exp_()  # (C, P)
@@ -261,8 +237,8 @@ def _piece(z: Tensor, t: Tensor, inside: float, ood: float, gradient: Tensor | N
     weight = known.to(z.dtype).mul_(inside)
     total = torch.dot(weight, lse - z.gather(0, own)[0])
     uniform = None
-    if outlier is not None:
-        uniform = outlier.to(z.dtype).mul_(ood)
+    if ood:
+        uniform = (t == OOD).to(z.dtype).mul_(ood)
         total = total + torch.dot(uniform, lse - z.mean(0))
     # 3. the gradient, in the memory of p: p - [c = y], p - 1/C, each times the pixel's weight
     if gradient is not None:

@@ -9,14 +9,7 @@ from meta_ood.config import OptimisationParams
 
 
 def learning_rate(params: OptimisationParams, step: int, steps: int) -> float:
-    """Return the learning rate of a step: constant, half a cosine, or (1 - step/steps)^0.9.
-
-    Examples:
-        >>> params = OptimisationParams(epochs=1, batch_size=1, crop=16, learning_rate=0.1,
-        ...                             schedule="cosine")
-        >>> round(learning_rate(params, 5, 10), 6)
-        0.05
-    """
+    """Return the learning rate of a step: constant, half a cosine, or (1 - step/steps)^0.9."""
     done = step / steps
     factors = {
         "constant": 1.0,
@@ -31,11 +24,10 @@ def make_optimizer(network: nn.Module, params: OptimisationParams) -> torch.opti
     weights = [p for p in network.parameters() if p.ndim > 1]
     others = [p for p in network.parameters() if p.ndim <= 1]
     groups = [{"params": weights, "weight_decay": params.weight_decay}, {"params": others, "weight_decay": 0.0}]
-    rate = params.learning_rate
     if params.optimizer == "sgd":
-        return torch.optim.SGD(groups, rate, momentum=0.9, fused=True)
+        return torch.optim.SGD(groups, params.learning_rate, momentum=0.9, fused=True)
     kind = torch.optim.AdamW if params.optimizer == "adamw" else torch.optim.Adam
-    return kind(groups, rate, fused=True)
+    return kind(groups, params.learning_rate, fused=True)
 
 
 @torch.no_grad()

@@ -19,30 +19,15 @@ class Augmentation:
     """Scale jitter, crop, flip and colour jitter, in this order.
 
     An image that is smaller than the crop is padded, never stretched: black in the image, IGNORE in the target.
-
-    Attributes:
-        crop: Side of the square that comes out [px].
-        scale_jitter: The image is enlarged by a factor drawn log-uniformly from [1 - s, 1 / (1 - s)].
-        colour_jitter: Brightness, contrast and saturation are each multiplied by a factor from [1 - c, 1 + c].
-        flip: Probability of a horizontal flip.
     """
 
-    crop: int
-    scale_jitter: float = 0.0
-    colour_jitter: float = 0.0
-    flip: float = 0.5
+    crop: int  # side of the square that comes out [px]
+    scale_jitter: float = 0.0  # s: enlarged by a factor drawn log-uniformly from [1 - s, 1 / (1 - s)]
+    colour_jitter: float = 0.0  # c: brightness, contrast and saturation are each times a factor from [1 - c, 1 + c]
+    flip: float = 0.5  # probability of a horizontal flip
 
     def __call__(self, image: Tensor, target: Tensor, generator: np.random.Generator) -> tuple[Tensor, Tensor]:
-        """Draw one augmentation and apply it to both.
-
-        Args:
-            image: ``(3, H, W) uint8``.
-            target: ``(H, W) uint8``.
-            generator: Source of all draws; the same number of draws whatever the image.
-
-        Returns:
-            ``(3, crop, crop) uint8`` and ``(crop, crop) uint8``.
-        """
+        """Return ``(3, H, W)`` and ``(H, W) uint8`` as ``(3, crop, crop)`` and ``(crop, crop)``, with equal draws."""
         draws = generator.random(7)  # all at once, so that options do not shift later draws
         enlarge = math.exp((2 * draws[0] - 1) * -math.log(1 - self.scale_jitter))
         window = max(1, round(self.crop / enlarge))  # [px] side of the part that is cut out
@@ -50,10 +35,9 @@ class Augmentation:
         if draws[3] < self.flip:
             image, target = image.flip(-1), target.flip(-1)
         if self.colour_jitter:
-            factors = 1 + self.colour_jitter * (2 * draws[4:] - 1)
-            image = joint.adjust_brightness(image, float(factors[0]))
-            image = joint.adjust_contrast(image, float(factors[1]))
-            image = joint.adjust_saturation(image, float(factors[2]))
+            brightness, contrast, saturation = (1 + self.colour_jitter * (2 * draws[4:] - 1)).tolist()
+            image = joint.adjust_contrast(joint.adjust_brightness(image, brightness), contrast)
+            image = joint.adjust_saturation(image, saturation)
         return image.contiguous(), target.contiguous()
 
 

@@ -16,8 +16,7 @@ from meta_ood.models import upsample
 from meta_ood.models.device import device_of
 from meta_ood.training.loader import SegmentationDataset
 
-BINS = 1000
-"""Bins of the entropy in [0, 1]: fine enough to choose weights by, and small on a GPU."""
+BINS = 1000  # of the entropy in [0, 1]: fine enough to choose weights by, and small on a GPU
 
 
 @dataclass(frozen=True)
@@ -29,10 +28,7 @@ class Validation:
 
 
 def validation_metrics(confusion: Tensor, entropies: Tensor | None) -> dict[str, float]:
-    """Return ``miou``, and with `entropies` ``proxy_auroc`` if there are OoD pixels.
-
-    Args:
-        confusion, entropies: The counts of :func:`validate`.
+    """Return ``miou``, and ``proxy_auroc`` if there are OoD pixels, from the counts of :func:`validate`.
 
     Examples:
         >>> entropies = torch.tensor([[0, 1, 3], [2, 2, 0]])
@@ -60,14 +56,7 @@ def validate(
     device: torch.device,
     batch_size: int = 8,
 ) -> tuple[Tensor, Tensor]:
-    """Run a network over whole frames and count pixels.
-
-    Args:
-        network: Run in eval mode; its mode is restored.
-        dataset, indices: The frames.
-        num_classes: C.
-        device: Device of the network.
-        batch_size: Frames of one size that go through together.
+    """Run a network in eval mode over whole frames, `batch_size` of one size together, and count pixels.
 
     Returns:
         Confusion ``(C, C)`` (row: target, column: prediction) and entropy histograms ``(2, BINS)`` of OoD and of known
@@ -77,20 +66,19 @@ def validate(
     network.eval()
     confusion = torch.zeros(num_classes * num_classes, dtype=torch.int64, device=device)
     entropies = torch.zeros(2, BINS, dtype=torch.int64, device=device)
-    align: bool = getattr(network, "align_corners", True)
     for batch in equal_sizes((dataset[i] for i in indices), batch_size):
         # 1. logits at full size
         targets = batch.targets.to(device)  # (N, H, W)
         logits = network(to_unit_range(batch.images.to(device)))
-        logits = upsample(logits.float(), (targets.shape[1], targets.shape[2]), align)
+        logits = upsample(logits.float(), targets.shape[1:], bool(network.align_corners))
         # 2. pairs of target and predicted class at the known pixels
         known = targets < num_classes
         pairs = targets[known].long() * num_classes + logits.argmax(1)[known]
         confusion += torch.bincount(pairs, minlength=len(confusion))
         # 3. the entropy's bin at OoD and at known pixels
         bins = (_entropy(logits) * BINS).long().clamp_(0, BINS - 1)
-        for row, chosen in enumerate((targets == OOD, known)):
-            entropies[row] += torch.bincount(bins[chosen], minlength=BINS)
+        for row, chosen in zip(entropies, (targets == OOD, known), strict=True):
+            row += torch.bincount(bins[chosen], minlength=BINS)
     network.train(training)
     return confusion.reshape(num_classes, num_classes), entropies
 
