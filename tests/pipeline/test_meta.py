@@ -10,7 +10,7 @@ import pytest
 from meta_ood import config
 from meta_ood.data.context import Machine
 from meta_ood.meta_classification import MetaClassifier, out_of_fold
-from meta_ood.meta_classification.regression import cross_validate_iou
+from meta_ood.meta_classification.cross_validation import cross_validate_iou
 from meta_ood.pipeline import meta
 from meta_ood.segments import SegmentTable, table_file
 from segment_tables import random_table

@@ -33,7 +33,7 @@ class SegmentTable:
     # (K, 3): segment, component, common pixels (at least 1); each pair once, sorted by segment, then component. A
     # component that is in no row is missed (FN); a segment that is in no row is false (FP).
     overlaps: IntArray
-    # (S, 4), later (T, 4): first row, first column, end row, end column (half open); -1 = unknown
+    # (S, 4) and component_box (T, 4): first row, first column, end row, end column (half open); -1 = unknown
     segment_box: IntArray = field(default_factory=lambda: np.zeros((0, 4), np.int64))
     segment_score: FloatArray = field(default_factory=lambda: np.zeros(0))  # (S,) mean of the score over the segment
     component_box: IntArray = field(default_factory=lambda: np.zeros((0, 4), np.int64))
