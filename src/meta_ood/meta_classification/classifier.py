@@ -84,10 +84,9 @@ class MetaClassifier:
     def differences(
         self, network: str, variant: str, class_names: Sequence[str], score: str, threshold: float
     ) -> list[str]:
-        """Return a clause for each difference to what predicted the training segments.
+        """Return a clause for each known attribute of what predicted the training segments that differs.
 
-        An attribute that the classifier does not know counts as equal. ValueError if the classes differ: the features
-        would mean other things.
+        ValueError if the classes differ: the features would mean other things.
         """
         if self.class_names and tuple(class_names) != self.class_names:
             raise ValueError(
@@ -122,10 +121,9 @@ class MetaClassifier:
 
     @classmethod
     def from_json(cls, text: str, source: str = "the text", stored: bytes | None = None) -> MetaClassifier:
-        """Read what :meth:`to_json` returned; nothing in it is executed.
+        """Read what :meth:`to_json` returned; ValueError with `source`, the file's name, and key if it does not fit.
 
-        `source` names the file in messages, `stored` is the contents of classifier.skops, which a model that is not
-        linear needs. ValueError with `source` and key if they do not fit.
+        `stored` is the contents of classifier.skops, which a model that is not linear needs. Nothing is executed.
         """
         contents = classifier_file.parse(text, source)
         names = tuple(feature.name for feature in contents.features)

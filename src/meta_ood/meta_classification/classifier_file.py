@@ -95,15 +95,12 @@ class ClassifierFile(_Entry):
 
 
 def parse(text: str, source: str) -> ClassifierFile:
-    """Return the checked contents of classifier.json, also of version 0.1.
-
-    ValueError if it is not a meta classifier; `source`, the key and what is expected are named.
-    """
+    """Return the checked contents of classifier.json, also of version 0.1; ValueError names `source` and the key."""
     try:
         return ClassifierFile.model_validate_json(text)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
-        message = ": ".join([".".join(map(str, first["loc"])), first["msg"]]).removeprefix(": ")
+        message = ": ".join(filter(None, (".".join(map(str, first["loc"])), first["msg"])))
         raise ValueError(f"{source} is not a meta classifier: {message}") from None
 
 
@@ -135,14 +132,14 @@ def load_estimator(data: bytes, classifier: str, features: int, source: str) -> 
     """
     import skops.io
 
-    # skops asks for trust because indices in a tree are not checked when it predicts; we check them
-    trusted = ["sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor"]
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as file:
             size = sum(entry.file_size for entry in file.infolist())
         if size > MOST_BYTES:
             raise ValueError(f"{size} bytes unpacked, expected at most {MOST_BYTES}")
-        estimator = skops.io.loads(data, trusted=trusted)
+        # skops asks for trust because indices in a tree are not checked when it predicts; we check them
+        trees = "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor"
+        estimator = skops.io.loads(data, trusted=[trees])
         if type(estimator) is not _ESTIMATORS[classifier]:
             raise ValueError(f"a {type(estimator).__name__}, expected a {classifier}")
         if classifier == "gradient_boosted_trees":

@@ -1,7 +1,5 @@
 """Cross validation of a table of segments: decisions, metrics, the fitted classifier, and estimates of the IoU."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -108,10 +106,9 @@ def operating_points(
 ) -> Floats:
     """Return ``(S,)``: for each segment the operating point chosen without its fold.
 
-    For folds by scene or image, the training part of each fold is cross-validated in turn (in at most five parts of
-    whole scenes or images) and the point is chosen on the result. Where segments are left out one by one, the point for
-    a segment is chosen on the out-of-fold probabilities of all others. If a training part cannot be cross-validated,
-    the point is 1: the fold is kept.
+    For folds by scene or image, the point is chosen on a cross validation of the training part, in at most five parts
+    of whole scenes or images; it is 1, so that the fold is kept, where that is not possible. Where segments are left
+    out one by one, it is chosen on the out-of-fold probabilities of all others.
     """
     false = false_positives(table)
     points = np.ones(len(false))
@@ -150,10 +147,9 @@ def cross_validate_iou(table: SegmentTable, folds: str = "scene", penalty: float
 
 
 def _leave_one_out(scaled: Floats, iou: Floats, penalty: float) -> Floats:
-    """Return each segment's estimate without it, from one fit.
+    """Return each segment's estimate without it, from one fit: its residual is that of the fit over 1 - leverage.
 
-    The residual without a segment is its residual in the full fit over one minus its leverage. The scaling is that of
-    all segments: without one of them it changes by the order of 1 / S.
+    The scaling is that of all segments: without one of them it changes by the order of 1 / S.
     """
     design = with_ones(scaled)
     gram = design.T @ design

@@ -1,7 +1,5 @@
 """Explanations: feature groups, contributions to a decision, coefficients, the LARS path."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -100,11 +98,10 @@ def coefficient_intervals(table: SegmentTable, samples: int, seed: int = 0) -> t
 def lars_path(scaled: Floats, target: Floats) -> tuple[list[int], Floats]:
     """Return the path of least angle regression (Efron et al., Annals of Statistics 32, 2004).
 
-    At each step all columns that have entered are equally correlated with the residual. (The
-    ``lars_path(method="lar")`` of scikit-learn loses that property where a coefficient changes its sign.)
-
-    Returns the columns of ``(S, F)`` scaled features in the order in which they enter (constant ones, and ones that
-    earlier ones span, never do), and ``(E, F)`` coefficients: row e where the next column is about to enter.
+    The columns of ``(S, F)`` scaled features in the order in which they enter (constant ones, and ones that earlier
+    ones span, never do), and ``(E, F)`` coefficients: row e where the next column is about to enter. At each step all
+    columns that have entered are equally correlated with the residual. (The ``lars_path(method="lar")`` of scikit-learn
+    loses that property where a coefficient changes its sign.)
     """
     gram, correlation = scaled.T @ scaled, scaled.T @ (target - target.mean())
     first = np.abs(correlation).max(initial=0.0)
@@ -174,12 +171,11 @@ def ablations(features: Floats, names: Sequence[str], false: Flags, fold: Intege
 def explain(
     table: SegmentTable, folds: str, samples: int, seed: int, class_names: Sequence[str] = ()
 ) -> dict[str, Any]:
-    """Return the contents of ``explanation.json``: plain values.
+    """Return the contents of ``explanation.json``: plain values about the logistic regression.
 
-    ``degenerate``, ``coefficients`` (weight with bootstrap interval, strongest first), ``path`` (order of entry, AUROC
-    by number of features) and ``groups`` (ablations), all of the logistic regression. Where segments are left out one
-    by one, path and groups leave images out. Only ``degenerate`` if all segments are of one kind; no intervals if there
-    are 0 bootstrap `samples`.
+    ``degenerate`` columns, ``coefficients`` (strongest first, with intervals unless `samples` is 0), ``path`` (order of
+    entry, AUROC by number of features) and ``groups`` (ablations); only the first if all segments are of one kind.
+    Where segments are left out one by one, path and groups leave images out.
     """
     names = table.feature_names
     features = np.asarray(table.features, np.float64)

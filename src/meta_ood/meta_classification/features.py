@@ -51,11 +51,9 @@ class Scaling:
 
 
 def degenerate_columns(features: Floats, names: Sequence[str]) -> dict[str, str]:
-    """Return the columns of ``(S, F)`` that carry no information, or none beyond an earlier one.
+    """Return the columns of ``(S, F)`` that carry no information, or none beyond an earlier one: name -> reason.
 
-    Name -> reason: values that are not finite, a constant, or the same (up to scale and shift) as an earlier column.
-    Such columns stay in use: a constant column is scaled to 0, and the L2 penalty shares the weight among equal
-    columns.
+    Such columns stay in use: a constant one is scaled to 0, and the L2 penalty shares the weight among equal ones.
     """
     found: dict[str, str] = {}
     scaling = Scaling.of(features)
@@ -89,13 +87,9 @@ _CLASSES = {"cprob": "mean probability of", "ndist": "share of neighbouring pixe
 
 
 def describe_feature(name: str, class_names: Sequence[str] = ()) -> str:
-    """Return a published feature name (docs/method.md, section 4) in words.
+    """Return a published feature name (docs/method.md, section 4) in words, as "variance of the entropy inside".
 
     A class without a name is given by its number; an unknown feature name is returned as it is.
-
-    Examples:
-        >>> describe_feature("E_var_bd"), describe_feature("cprob7")
-        ('variance of the entropy on the boundary', "mean probability of 'class 7'")
     """
     if found := re.fullmatch(r"(cprob|ndist)(\d+)", name):
         number = int(found[2])

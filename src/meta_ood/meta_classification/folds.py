@@ -41,15 +41,11 @@ class OutOfFold:
 
 
 def assign_folds(table: SegmentTable, folds: str) -> Integers:
-    """Return ``(S,)`` fold numbers, 0.. in the order in which their segments first appear.
-
-    ValueError if `folds` is not a name in ``FOLDS``.
-    """
+    """Return ``(S,)`` fold numbers from 0, by first appearance; ValueError if `folds` is not a name in ``FOLDS``."""
     lookup("folds", FOLDS, folds)
     image = np.asarray(table.image, np.int64)
-    groups = image if folds == "image" else np.arange(len(image))
-    if folds == "scene":
-        groups = np.unique(table.scenes, return_inverse=True)[1][image]
+    scene = np.unique(table.scenes, return_inverse=True)[1][image]
+    groups = {"image": image, "scene": scene}.get(folds, np.arange(len(image)))
     _, first, inverse = np.unique(groups, return_index=True, return_inverse=True)
     rank: Integers = np.argsort(np.argsort(first))
     return rank[inverse]

@@ -18,8 +18,7 @@ remaining scaled values. A step solves with H less the i-th term, a rank one cha
 itself. Since q is of second order in δ, single precision is enough for it at first.
 
 With ν = max |δ|, the error |u_i (w_i - w - d)| is at most e^ν |u_i|_M |g|_M, both norms by the inverse of M = H - s_i
-u_i u_iᵀ (the loss is self-concordant: its curvature changes by at most e^ν; Bach, Electronic Journal of Statistics 4,
-2010).
+u_i u_iᵀ (the loss is self-concordant: its curvature changes by at most e^ν; Bach, Electr. J. of Statistics 4, 2010).
 """
 
 from __future__ import annotations
@@ -97,10 +96,7 @@ def _corrected_log_odds(common: _CommonFit, rows: Integers) -> Floats:
 
 
 class _CommonFit:
-    """The fit on all segments, and what the fits without one of them share with it.
-
-    D = F + 1; arrays for a block of B segments have shape ``(D, B)``, a column per segment.
-    """
+    """The fit on all segments, for corrections ``(D, B)`` of blocks of B segments, one per column; D = F + 1."""
 
     def __init__(self, scaled: Floats, false: Flags, penalty: float, rescale: bool) -> None:
         self.u = with_ones(scaled)

@@ -4,8 +4,6 @@ Estimators are scikit-learn's. A linear one is reduced to its weights and bias, 
 names; the others stay estimators, see ``classifier_file``.
 """
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -4,8 +4,6 @@ All scores of a frame come from a few maps of its softmax, :class:`meta_ood.scor
 the logits fills; the full-size ``(C, H, W)`` softmax is never built.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """One pass over the logits of a frame: up-sampling and the statistics of each pixel's softmax."""
 
-from __future__ import annotations
-
 import functools
 import math
 from collections.abc import Callable, Iterable

@@ -4,8 +4,6 @@ Formulas stand in docs/method.md, section 4. The published measures divide by th
 zero for a segment that covers a whole image without void; here S_bd then counts as 1 in the ratios (decision 0031).
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

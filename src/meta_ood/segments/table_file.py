@@ -1,7 +1,5 @@
 """Segment tables as HDF5 files. The format is described in docs/formats.md."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
