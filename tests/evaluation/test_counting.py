@@ -6,12 +6,11 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from meta_ood import evaluation
 from meta_ood.config import EvaluateParams
 from meta_ood.data.labels import IN, OOD
 from meta_ood.data.prediction_files import read_prediction, write_prediction
 from meta_ood.data.predictions import Prediction
-from meta_ood.evaluation.counting import STANDARDISED, SetCounts, tempered
+from meta_ood.evaluation.counting import STANDARDISED, SetCounts, count_files, tempered
 from meta_ood.metrics.pixel import pixel_metrics
 
 
@@ -56,7 +55,7 @@ def test_standardised_max_logit_by_hand(tmp_path: Path) -> None:
         score[winner == c] = (chosen.mean() - chosen) / chosen.std()
     target = np.stack([one.target for one in stored])
     settings = EvaluateParams(scores=["max_logit", STANDARDISED])
-    found = evaluation.count_files(paths, "entropy", settings, workers=2)
+    found = count_files(paths, "entropy", settings, workers=2)
     m = pixel_metrics(found.histograms[STANDARDISED])
     assert m.auroc == pytest.approx(roc_auc_score(target.ravel() == OOD, score.ravel()), abs=1e-5)
     np.testing.assert_allclose(found.class_statistics().mean, [best[winner == c].mean() for c in range(3)], rtol=1e-6)
@@ -83,6 +82,6 @@ def test_scenes_are_kept_apart() -> None:
 
 def test_nothing_to_count() -> None:
     with pytest.raises(ValueError, match="no prediction"):
-        evaluation.count_files([], "entropy", EvaluateParams())
+        count_files([], "entropy", EvaluateParams())
     with pytest.raises(ValueError, match=r"unknown score 'nonsense'.*standardised_max_logit"):
         SetCounts(("nonsense",))

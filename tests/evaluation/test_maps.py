@@ -10,10 +10,9 @@ from click.testing import CliRunner
 from PIL import Image
 from sklearn.metrics import average_precision_score
 
-from meta_ood import evaluation
 from meta_ood.cli import main
 from meta_ood.data.labels import IGNORE, IN, OOD
-from meta_ood.evaluation.maps import read_target
+from meta_ood.evaluation.maps import evaluate_maps, pair_files, read_target
 from meta_ood.metrics import component
 
 
@@ -46,8 +45,8 @@ def write_maps(folder: Path, kind: str = ".npy", count: int = 3) -> list[tuple[n
 @pytest.mark.parametrize("kind", [".npy", ".npz", ".h5", ".tif", ".png"])
 def test_every_format_gives_the_same(tmp_path: Path, kind: str) -> None:
     maps = write_maps(tmp_path, kind)
-    pairs = evaluation.pair_files(tmp_path / "scores", tmp_path / "targets", target_end="_labels")
-    found = evaluation.evaluate_maps(pairs, ("exact", "smiyc"), track="all", workers=2)
+    pairs = pair_files(tmp_path / "scores", tmp_path / "targets", target_end="_labels")
+    found = evaluate_maps(pairs, ("exact", "smiyc"), track="all", workers=2)
     valid = [(t < 255) for _, t in maps]
     y = np.concatenate([t[v] == 1 for (_, t), v in zip(maps, valid, strict=True)])
     s = np.concatenate([s[v] for (s, _), v in zip(maps, valid, strict=True)])
@@ -91,16 +90,16 @@ def test_pairs_say_what_is_missing(tmp_path: Path, caplog: pytest.LogCaptureFixt
     write_maps(tmp_path)
     scores, targets = tmp_path / "scores", tmp_path / "targets"
     with pytest.raises(ValueError, match="no score map for 3 targets: img0_labels"):
-        evaluation.pair_files(scores, targets)
+        pair_files(scores, targets)
     (targets / "img1_labels.png").unlink()
-    pairs = evaluation.pair_files(scores, targets, target_end="_labels")
+    pairs = pair_files(scores, targets, target_end="_labels")
     assert [name for name, _, _ in pairs] == ["img0", "img2"]
     assert "img1" in caplog.text
     with pytest.raises(FileNotFoundError, match="no file"):
-        evaluation.pair_files(scores, targets, score_end="_nothing")
+        pair_files(scores, targets, score_end="_nothing")
     np.savez(scores / "img0.npz", value=np.zeros((2, 2)))
     with pytest.raises(ValueError, match="have the same name"):
-        evaluation.pair_files(scores, targets, target_end="_labels")
+        pair_files(scores, targets, target_end="_labels")
 
 
 def test_target_values_are_checked(tmp_path: Path) -> None:

@@ -100,31 +100,30 @@ def evaluate_maps(
 
     meta-ood evaluate-maps --scores maps --targets labels --protocol smiyc --track anomaly
     """
-    from meta_ood import evaluation
     from meta_ood.data.files import write_json
-    from meta_ood.evaluation.maps import ENCODINGS
+    from meta_ood.evaluation import maps
+    from meta_ood.evaluation.summary import plain
     from meta_ood.metrics.component import TRACKS
+    from meta_ood.metrics.pixel import PROTOCOLS
 
     if threshold_from:
         if threshold is not None:
             raise click.UsageError("--threshold and --threshold-from exclude each other")
-        threshold = evaluation.chosen_threshold(threshold_from)
+        threshold = maps.chosen_threshold(threshold_from)
     if threshold is not None and not track:
         raise click.UsageError("a threshold is for component metrics: give --track too")
-    protocols = tuple(evaluation.PROTOCOLS) if "all" in protocols else protocols
-    options.check_names("protocol", evaluation.PROTOCOLS, *protocols)
-    options.check_names("encoding", ENCODINGS, encoding)
+    protocols = tuple(PROTOCOLS) if "all" in protocols else protocols
+    options.check_names("protocol", PROTOCOLS, *protocols)
+    options.check_names("encoding", maps.ENCODINGS, encoding)
     options.check_names("track", TRACKS, *([track] if track else []))
     # score maps and targets belong together by their names
-    pairs = evaluation.pair_files(scores, targets, score_end, target_end)
-    found = evaluation.evaluate_maps(
-        pairs, protocols, encoding=encoding, track=track, threshold=threshold, workers=workers
-    )
-    result = evaluation.plain(found)
+    pairs = maps.pair_files(scores, targets, score_end, target_end)
+    found = maps.evaluate_maps(pairs, protocols, encoding=encoding, track=track, threshold=threshold, workers=workers)
+    result = plain(found)
     # Written before it is printed: a terminal that lacks a character must not lose the result.
     if out:
         write_json(out, result)
-    click.echo(evaluation.maps_text(result))
+    click.echo(maps.maps_text(result))
 
 
 @click.command()

@@ -1,8 +1,5 @@
 """Metrics and curves of an evaluated cell, from counts and segments to metrics.json."""
 
-from __future__ import annotations
-
-import json
 import logging
 import math
 from collections.abc import Mapping, Sequence
@@ -24,33 +21,22 @@ logger = logging.getLogger(__name__)
 Curve = Mapping[str, npt.NDArray[Any]]
 """Column name -> values, all of one length."""
 
-SIZES = np.array([1, 100, 1000, 10_000, 100_000, 1_000_000_000], np.float64)
-"""Edges of the size groups of components [px]."""
-ROWS = 5
-"""Groups of components by the row of their lower edge."""
-
 
 def read_removed(meta: Path, table: SegmentTable) -> tuple[Floats, Flags]:
-    """Read ``probabilities.csv`` of the stage `meta`.
+    """Read ``probabilities.csv`` of the stage `meta`: the out-of-fold probability of being false, and if it is removed.
 
     Returns:
-        probability
-            ``(S,)`` out-of-fold probability of being false.
-        removed
-            ``(S,) bool``.
+        Two arrays ``(S,)``, ``float64`` and ``bool``.
 
     Raises:
         FileNotFoundError: If the stage has not run.
         ValueError: If the file does not fit the table.
     """
-    path = meta / "probabilities.csv"
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} is missing: run `meta` first")
+    path = _of_meta(meta, "probabilities.csv")
     columns = ("image_id", "probability", "removed")
     rows = files.read_csv(path, columns, optional=("segment", "scene", "estimated_iou"))
-    images = [table.image_ids[i] for i in table.image]
-    if [row["image_id"] for row in rows] != images:
-        raise ValueError(f"{path}: {len(rows)} rows do not fit the table's {len(images)} segments")
+    if [row["image_id"] for row in rows] != [table.image_ids[i] for i in table.image]:
+        raise ValueError(f"{path}: {len(rows)} rows do not fit the table's {len(table.image)} segments")
     try:
         probability = np.array([float(row["probability"]) for row in rows], np.float64)
         removed = np.array([bool(int(row["removed"])) for row in rows], bool)
@@ -70,28 +56,26 @@ def read_calibration(meta: Path) -> Curve:
         FileNotFoundError: If the stage has not run.
         ValueError: If the file does not hold a calibration.
     """
-    path = meta / "metrics.json"
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} is missing: run `meta` first")
+    path = _of_meta(meta, "metrics.json")
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))["calibration"]
+        found = files.read_json(path)["calibration"]
         # version 0.1 called the two columns `said` and `seen`
         names = ("predicted", "observed") if "predicted" in found else ("said", "seen")
-        columns = [np.array(found[name], np.float64) for name in (*names, "count")]
-        filled = columns[2] > 0
-        predicted, observed, segments = (column[filled] for column in columns)
+        columns = np.array([found[name] for name in (*names, "count")], np.float64)
+        predicted, observed, segments = columns[:, columns[2] > 0]
     except (KeyError, TypeError, ValueError, IndexError) as error:
         raise ValueError(f"{path}: no calibration with predicted, observed, count: {error!r}") from None
     return {"predicted": predicted, "observed": observed, "segments": segments}
 
 
+def _of_meta(meta: Path, name: str) -> Path:
+    if not (meta / name).is_file():
+        raise FileNotFoundError(f"{meta / name} is missing: run `meta` first")
+    return meta / name
+
+
 def measure(
-    counts: SetCounts,
-    table: SegmentTable,
-    removed: Flags,
-    *,
-    protocols: Sequence[str],
-    label_names: Mapping[int, str] | None = None,
+    counts: SetCounts, table: SegmentTable, removed: Flags, protocols: Sequence[str], label_names: Mapping[int, str]
 ) -> dict[str, Any]:
     """Return all metrics of one network, variant and dataset.
 
@@ -113,10 +97,8 @@ def measure(
     for score, histogram in counts.histograms.items():
         curve = counts.curve if score == counts.main else pixel.sweep(histogram)
         for name, of_scores in pixels.items():
-            if is_defined:
-                of_scores[score] = asdict(pixel.pixel_metrics(histogram, name, curve))
-            else:
-                of_scores[score] = asdict(pixel.with_counts(histogram, name, {}))
+            one = pixel.pixel_metrics(histogram, name, curve) if is_defined else pixel.with_counts(histogram, name, {})
+            of_scores[score] = asdict(one)
     # 2. segments and components
     errors = segment.segment_errors(table, removed)
     of_segments = errors.summary()
@@ -151,57 +133,42 @@ def measure(
         "miou": semantic.mean_iou(confusion),
         "class_iou": semantic.class_iou(confusion).tolist() if confusion.any() else None,
         "calibration_error": counts.reliability.error,
-        "detection": found_components(table, removed, label_names or {}),
+        "detection": _found_components(table, removed, label_names),
         "scores": pixels["exact"],
         "protocols": pixels,
     }
 
 
 def headlines(values: Mapping[str, Any]) -> dict[str, float]:
-    """Return the metrics of :data:`METRICS` that are defined: what DVC shows and compares.
-
-    Examples:
-        >>> headlines({"auroc": 0.5, "miou": None, "pixels": 7})
-        {'auroc': 0.5}
-    """
+    """Return the metrics of :data:`METRICS` that are defined: what DVC shows and compares."""
     return {name: values[name] for name in METRICS if values.get(name) is not None}
 
 
-def found_components(table: SegmentTable, removed: Flags, label_names: Mapping[int, str]) -> dict[str, Any]:
-    """Return how many components are found by size, by row of their lower edge, by label.
-
-    Labels stand under their names where these are known, else under their ids; without any label id there is no group.
-    """
+def _found_components(table: SegmentTable, removed: Flags, label_names: Mapping[int, str]) -> dict[str, Any]:
+    """Return how many components are found by size, by row of their lower edge, and by label id or its name."""
+    sizes = np.array([1, 100, 1000, 10_000, 100_000, 1_000_000_000], np.float64)  # [px]
     lowest = table.component_box[:, 2]
-    # equal groups of rows up to the lowest component
-    rows = np.linspace(0, float(lowest.max(initial=0)) + 1, ROWS + 1).round()
-    by_label = segment.found_by(table, removed, table.component_label_id)
+    # five equal groups of rows, from the top to the lowest component
+    rows = np.linspace(0, float(lowest.max(initial=0)) + 1, 6).round()
     names = {"-1": "unknown", **{str(label_id): name for label_id, name in label_names.items()}}
+    is_labelled = bool((table.component_label_id >= 0).any())
+    by_label = segment.found_by(table, removed, table.component_label_id) if is_labelled else {}
     return {
-        "size": segment.found_by(table, removed, table.component_size, SIZES),
+        "size": segment.found_by(table, removed, table.component_size, sizes),
         "row": segment.found_by(table, removed, lowest, rows) if len(lowest) else {},
-        "label_id": {names.get(label, label): found for label, found in by_label.items()}
-        if (table.component_label_id >= 0).any()
-        else {},
+        "label_id": {names.get(label, label): found for label, found in by_label.items()},
     }
 
 
 def plain(value: Any) -> Any:
-    """Return `value` for JSON: NaN and infinities become None, NumPy numbers plain ones.
-
-    Examples:
-        >>> plain({"a": [float("nan"), np.float64(0.5)], "b": np.int64(3)})
-        {'a': [None, 0.5], 'b': 3}
-    """
+    """Return `value` for JSON: NaN and infinities become None, NumPy numbers plain ones."""
     if isinstance(value, Mapping):
         return {str(k): plain(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
         return [plain(v) for v in value]
     if isinstance(value, np.generic):
         value = value.item()
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def curve_tables(counts: SetCounts, table: SegmentTable, probability: Floats) -> dict[str, Curve]:

@@ -1,6 +1,4 @@
-"""Replicates of the headline metrics over resampled scenes, and their intervals."""
-
-from __future__ import annotations
+"""Replicates of the headline metrics over resampled scenes."""
 
 import logging
 from collections.abc import Mapping
@@ -14,7 +12,6 @@ from meta_ood.segments.table import SegmentTable
 
 logger = logging.getLogger(__name__)
 
-
 FEW = 10
 """With fewer scenes than this, intervals are much too narrow: a warning says so."""
 
@@ -25,9 +22,8 @@ def replicates(
     """Return the metrics of resampled scenes.
 
     Args:
-        counts, table, removed: As for :func:`meta_ood.evaluation.measure`.
-        metrics: What that returned. The thin counts have a small error: the difference between exact and thin value of
-            the whole set is added to the replicates.
+        counts, table, removed: As for :func:`meta_ood.evaluation.summary.measure`.
+        metrics: What that returned.
         count, seed: Number of replicates and the seed of the draw.
 
     Returns:
@@ -43,6 +39,7 @@ def replicates(
     thin = [counts.thin[scene] for scene in scenes]
     result = resampled_metrics(thin, weights)
     whole = resampled_metrics(thin, np.ones((1, len(scenes)), np.int64))
+    # thin counts have a small error: that of the whole set is taken from the replicates
     for name, value in whole.items():
         exact = metrics[name]
         assert isinstance(exact, float)
@@ -60,10 +57,8 @@ def replicates(
 def _of_segments(
     table: SegmentTable, removed: Flags, place: Integers, weights: Integers, suffix: str
 ) -> dict[str, Floats]:
-    """Resample segment errors, and F1 of segments and components.
-
-    All of them are functions of numbers per scene, which are summed with the weights: scene of image i is ``place[i]``.
-    """
+    """Resample segment errors, and F1 of segments and components; scene of image i is ``place[i]``."""
+    # all of them are functions of numbers per scene, which are summed with the weights
     scenes = weights.shape[1]
     of_segment, of_component = place[table.image][~removed], place[table.component_image]
     is_false = table.is_false[~removed]
@@ -85,8 +80,3 @@ def _of_segments(
         f"segment_f1{suffix}": segment.segment_f1(true, false, missed),
         f"component_f1{suffix}": f1.mean(axis=1),
     }
-
-
-def intervals(values: Mapping[str, Floats]) -> dict[str, tuple[float, float]]:
-    """Return the 95 % interval of each metric; NaN where it is not defined."""
-    return {name: bootstrap.interval(column) for name, column in values.items()}

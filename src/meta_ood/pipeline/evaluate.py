@@ -2,13 +2,25 @@
 
 from pathlib import Path
 
-from meta_ood import evaluation
 from meta_ood.config import Params
 from meta_ood.data import files
 from meta_ood.data.context import Log, Machine
 from meta_ood.data.frames import read_frames, read_label_names
 from meta_ood.data.prediction_files import open_predictions
 from meta_ood.data.predictions import Prediction
+from meta_ood.evaluation.counting import count_files
+from meta_ood.evaluation.pictures import choose_pictures, write_pictures
+from meta_ood.evaluation.summary import (
+    curve_tables,
+    headlines,
+    measure,
+    plain,
+    read_calibration,
+    read_removed,
+    write_curve,
+)
+from meta_ood.evaluation.uncertainty import replicates
+from meta_ood.metrics.bootstrap import interval
 from meta_ood.scores import PixelMaps
 from meta_ood.segments.table_file import read_table
 
@@ -43,23 +55,21 @@ def run(
     table = read_table(segments)
     if [path.stem for path in folder.paths] != list(table.image_ids):
         raise ValueError(f"{segments} is of other frames than {predictions}: run `segments` again")
-    probability, removed = evaluation.read_removed(meta, table)
-    calibration = evaluation.read_calibration(meta)
+    probability, removed = read_removed(meta, table)
+    calibration = read_calibration(meta)
 
     # 2. one look at each frame, which also draws the chosen ones; see evaluation.counting for when
     #    a second one is needed
-    chosen = {table.image_ids[i]: i for i in evaluation.choose_pictures(table, settings.pictures)}
+    chosen = {table.image_ids[i]: i for i in choose_pictures(table, settings.pictures)}
     is_plain = settings.temperature == 1  # segments are those of the logits as they are
 
     def draw(prediction: Prediction, maps: PixelMaps) -> None:
         if (index := chosen.get(prediction.image_id)) is not None:
             image, of_frame = frames[prediction.image_id].image, removed[table.image == index]
-            evaluation.write_pictures(
-                pictures, prediction, image, of_frame, params.segments, maps if is_plain else None
-            )
+            write_pictures(pictures, prediction, image, of_frame, params.segments, maps if is_plain else None)
 
     pictures.mkdir(parents=True, exist_ok=True)
-    counts = evaluation.count_files(
+    counts = count_files(
         folder.paths,
         score,
         settings,
@@ -69,12 +79,10 @@ def run(
     )
 
     # 3. metrics, and their spread over resampled scenes
-    found = evaluation.measure(
-        counts, table, removed, protocols=settings.protocols, label_names=read_label_names(prepared)
-    )
-    replicates = evaluation.replicates(counts, table, removed, found, count=settings.bootstrap, seed=params.seed)
-    found["intervals"] = evaluation.intervals(replicates)
-    values = evaluation.plain(
+    found = measure(counts, table, removed, settings.protocols, read_label_names(prepared))
+    resampled = replicates(counts, table, removed, found, count=settings.bootstrap, seed=params.seed)
+    found["intervals"] = {name: interval(column) for name, column in resampled.items()}
+    values = plain(
         {
             "network": network,
             "variant": variant,
@@ -86,10 +94,10 @@ def run(
     )
 
     # 4. files
-    tables = evaluation.curve_tables(counts, table, probability)
-    tables |= {"bootstrap": replicates, "meta_calibration": calibration}
+    tables = curve_tables(counts, table, probability)
+    tables |= {"bootstrap": resampled, "meta_calibration": calibration}
     for stem, curve in tables.items():
-        evaluation.write_curve(curves / f"{stem}.csv", curve)
+        write_curve(curves / f"{stem}.csv", curve)
     files.write_json(metrics, values)
-    files.write_json(summary, evaluation.headlines(values))
+    files.write_json(summary, headlines(values))
     log({f"evaluate/{k}": float(v) for k, v in values.items() if isinstance(v, int | float)}, 0)
