@@ -47,8 +47,8 @@ def write_datasets(root):
     synthesize_to(root, small_params())  # COCO and LostAndFound with all their oddities
     for split, count in (("train", 12), ("val", 6)):
         write_miniature(root / "cityscapes", "cityscapes", split, count)
-    write_miniature(root / "fishyscapes_lost_and_found", "fishyscapes_lost_and_found", "val")
-    write_miniature(root / "fishyscapes_static", "fishyscapes_static_v3", "val")
+    write_miniature(root / "fishyscapes_lost_and_found", "fishyscapes_lost_and_found", "val", 6)
+    write_miniature(root / "fishyscapes_static", "fishyscapes_static_v3", "val", 6)
 
 
 def write_released(path, own):

@@ -19,11 +19,9 @@ _LABELS = {
 
 
 def cityscapes(*, annotation: str = "fine", labels: str = "label_ids") -> Layout:
-    """Describe Cityscapes below a root with ``leftImg8bit`` and ``gtFine`` (or ``gtCoarse``).
+    """Describe Cityscapes below a root with ``leftImg8bit`` and ``gtFine`` (or ``gtCoarse``, annotation coarse).
 
-    Args:
-        annotation: ``fine`` or ``coarse``.
-        labels: ``label_ids`` (in the archives), or ``train_ids`` (written by the official script).
+    `labels` is ``label_ids`` (in the archives) or ``train_ids`` (written by the official script).
     """
     folder, splits = one_of("cityscapes", "annotation", annotation, _ANNOTATIONS)
     suffix, table = one_of("cityscapes", "labels", labels, _LABELS)
@@ -38,12 +36,7 @@ def cityscapes(*, annotation: str = "fine", labels: str = "label_ids") -> Layout
 
 
 def write_train_ids(root: Path, annotation: str = "fine") -> Iterator[Path]:
-    """Write the train ids that the official script would write beside the label ids, and yield each file written.
-
-    Args:
-        root: Folder with ``gtFine`` or ``gtCoarse``; files that exist are kept.
-        annotation: ``fine`` or ``coarse``.
-    """
+    """Write the official script's train ids beside the label ids where they are missing; yield each file written."""
     by_id, by_train_id = (cityscapes(annotation=annotation, labels=labels) for labels in _LABELS)
     for split in by_id.splits:
         for fields, path in listed(by_id.targets.replace("{split}", split), root):

@@ -17,15 +17,13 @@ from meta_ood.datasets.reader import RawFrame, one_of
 
 logger = logging.getLogger(__name__)
 
+# where COCO's files lie below the root
 IMAGES, ANNOTATIONS = "{split}", "annotations/instances_{split}.json"
-"""Where COCO's files lie below the root."""
-
+# option background -> target value of pixels without annotation; 0 is the train id of road
 BACKGROUNDS = {"ignore": IGNORE, "road": 0, "ood": OOD}
-"""Option `background` -> target value of pixels without annotation; 0 is the train id of road."""
-
+# preset of option exclude -> category names; an image with any of them is left out
 _PUBLISHED = ("person", "bicycle", "car", "motorcycle", "bus", "truck", "traffic light", "stop sign")
 EXCLUDES: dict[str, tuple[str, ...]] = {"street": (*_PUBLISHED, "train"), "published": _PUBLISHED}
-"""Preset of option `exclude` -> category names; an image with any of them is left out."""
 
 
 def coco(
@@ -42,8 +40,7 @@ def coco(
     """Read a split of COCO, or of any dataset with a json in COCO's format.
 
     Args:
-        root: Folder with images and annotations.
-        split: ``train2017``, ``val2017``, or what stands for ``{split}`` in `images` and `annotations`.
+        root, split: Folder with images and annotations, and what stands for ``{split}`` in the two options' names.
         min_side: Images with a shorter side [px] are left out.
         background: What pixels without annotation become: ``ignore`` (void), ``road`` (published) or ``ood``.
         exclude: ``street``, ``published`` (the same without train), or category names: an image with an annotation of
@@ -52,8 +49,7 @@ def coco(
         images, annotations: Image folder and json below the root, for a dataset that is not laid out as COCO.
 
     Raises:
-        FileNotFoundError: If the json or the image folder is missing.
-        ValueError: If an option is wrong, a category is unknown or the json is not in COCO's format.
+        FileNotFoundError, ValueError: If the json or the folder is missing, or an option or the json is wrong.
     """
     fill = one_of("coco", "background", background, BACKGROUNDS)
     if isinstance(min_side, bool) or not isinstance(min_side, int) or min_side < 0:
@@ -129,11 +125,7 @@ def on_disk(folder: Path, images: Sequence[ListedImage]) -> tuple[list[ListedIma
 
 
 def read_target(path: Path, spans: Iterable[Span], size: tuple[int, int], background: int) -> LabelMap:
-    """Read an image's annotations and draw them: ``OOD`` where any of them covers, else `background`.
-
-    Raises:
-        ValueError: If a segmentation cannot be drawn; file and annotation are named.
-    """
+    """Read an image's annotations and draw them: ``OOD`` where any of them covers, else `background`."""
     from pycocotools import mask
 
     height, width = size

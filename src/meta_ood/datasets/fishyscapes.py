@@ -1,6 +1,7 @@
 """Fishyscapes validation data in the layouts that are in use."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -10,39 +11,25 @@ from meta_ood.data.labels import IGNORE, IN, OOD
 from meta_ood.datasets.reader import Layout, one_of
 
 _LABELS = {0: IN, 1: OOD, 255: IGNORE}
-_SPLITS = {"Static": 30, "LostAndFound": 100}
-_SCENE = r"^(?:\d{4}_)?(?P<scene>.+)_\d{6}_\d{6}$"
+# pairs of files whose ids begin with a number, or do not
+_PAIRS: dict[str, Any] = {
+    "labels": _LABELS,
+    "splits": {"Static": 30, "LostAndFound": 100},
+    "lead": "targets",
+    "scene": r"^(?:\d{4}_)?(?P<scene>.+)_\d{6}_\d{6}$",
+}
 
 
 def fishyscapes() -> Layout:
     """Describe pre-built pairs: ``Static/*.png`` labels beside ``.jpg`` images of the same name."""
-    return Layout(
-        name="Fishyscapes",
-        images="{split}/{id}.jpg",
-        targets="{split}/{id}.png",
-        labels=_LABELS,
-        splits=_SPLITS,
-        lead="targets",
-        scene=_SCENE,
-    )
+    return Layout(name="Fishyscapes", images="{split}/{id}.jpg", targets="{split}/{id}.png", **_PAIRS)
 
 
 def fishyscapes_processed(*, region: str = "all") -> Layout:
-    """Describe the processed folders ``{Static,LostAndFound}/{original,labels}`` of SynBoost.
-
-    Args:
-        region: ``all`` (folder ``labels``), or ``roi`` (folder ``labels_with_ROI``).
-    """
+    """Describe SynBoost's ``{Static,LostAndFound}/{original,labels}``; region ``roi`` reads ``labels_with_ROI``."""
     folder = one_of("fishyscapes_processed", "region", region, {"all": "labels", "roi": "labels_with_ROI"})
-    return Layout(
-        name="Fishyscapes (processed)",
-        images="{split}/original/{id}.*",
-        targets=f"{{split}}/{folder}/{{id}}.png",
-        labels=_LABELS,
-        splits=_SPLITS,
-        lead="targets",
-        scene=_SCENE,
-    )
+    images, targets = "{split}/original/{id}.*", f"{{split}}/{folder}/{{id}}.png"
+    return Layout(name="Fishyscapes (processed)", images=images, targets=targets, **_PAIRS)
 
 
 def fishyscapes_lost_and_found() -> Layout:
@@ -58,11 +45,10 @@ def fishyscapes_lost_and_found() -> Layout:
 
 
 def fishyscapes_static(*, version: str = "v3") -> Layout:
-    """Describe the official overlays, unpacked beside Cityscapes' ``leftImg8bit``.
+    """Describe the official overlays in ``fs_val_{version}``, unpacked beside Cityscapes' ``leftImg8bit``.
 
-    Args:
-        version: ``v1`` (2019-03, hard paste), ``v2`` (2019-06, blended) or ``v3`` (2020-01, Cityscapes objects pasted
-            as negatives too): the folder ``fs_val_{version}``.
+    `version` is ``v1`` (2019-03, hard paste), ``v2`` (2019-06, blended) or ``v3`` (2020-01, Cityscapes objects as
+    negatives too).
     """
     folder = one_of("fishyscapes_static", "version", version, {name: f"fs_val_{name}" for name in ("v1", "v2", "v3")})
     return Layout(
@@ -77,10 +63,7 @@ def fishyscapes_static(*, version: str = "v3") -> Layout:
 
 
 def overlaid(image: Path, labels: Path) -> RgbImage:
-    """Add the overlay that lies beside a label file to a Cityscapes image.
-
-    Returns:
-        ``clip(image + overlay, 0, 255)``, ``(H, W, 3) uint8``.
+    """Return a Cityscapes image plus the overlay that lies beside a label file, clipped to 0..255, ``(H, W, 3) uint8``.
 
     Raises:
         FileNotFoundError, ValueError: If the overlay is missing, broken, or not of the image's size; the file is named.
@@ -95,5 +78,4 @@ def overlaid(image: Path, labels: Path) -> RgbImage:
         raise ValueError(f"{path}: NaN or infinity in the overlay")
     # a sum of bytes would wrap around
     wide = np.int32 if np.issubdtype(overlay.dtype, np.integer) else np.float64
-    total = pixels.astype(wide) + overlay.astype(wide)
-    return np.asarray(np.clip(total, 0, 255), np.uint8)
+    return np.asarray(np.clip(pixels.astype(wide) + overlay.astype(wide), 0, 255), np.uint8)

@@ -23,9 +23,7 @@ from meta_ood.datasets.checks.findings import Finding, find
 Json = Mapping[str, Any]
 Span = tuple[int, int]  # place of an element in its file: first byte and number of bytes
 
-CHUNK = 1 << 11
-"""Bytes read to find the end of an element: most of COCO's annotations are shorter."""
-
+CHUNK = 1 << 11  # bytes read to find the end of an element; most of COCO's annotations are shorter
 _DECODER = json.JSONDecoder()
 
 

@@ -18,15 +18,13 @@ def link(name: str, source: Path, raw: Path, images: Path | None = None) -> Path
     """Link a dataset's root below `raw`, and return the link; nothing is copied, nothing of it is changed.
 
     Args:
-        name: Path below `raw`, usually the reader's name.
+        name, raw: The link below ``data/raw``, usually the reader's name.
         source: The dataset's root, wherever it is.
-        raw: Usually ``data/raw``.
         images: The root whose ``leftImg8bit`` the labels in `source` belong to (see :data:`NEEDS_IMAGES`): then a
             folder of links is made.
 
     Raises:
-        FileNotFoundError: If `source` or the images are not there.
-        ValueError: If something else than a link is in the way.
+        FileNotFoundError, ValueError: If a folder is missing, or something else than a link is in the way.
     """
     if not source.is_dir():
         raise FileNotFoundError(f"{source} is no folder")
@@ -68,12 +66,9 @@ def _symlink(link_path: Path, source: Path) -> None:
 
 
 def enter(text: str, name: str, reader: str, root: str, split: str, options: Mapping[str, Any]) -> str:
-    """Enter a dataset in the text of a params file; comments and all else stay.
+    """Return the text of a params file with an entry under ``datasets``, or another root for the entry that is there.
 
-    Where ``datasets`` has an entry of this name, only its root is changed.
-
-    Raises:
-        ValueError: If there is no section ``datasets``.
+    Comments and all else stay.
     """
     yaml = YAML()  # keeps comments, quotes and the order of keys
     yaml.indent(mapping=2, sequence=4, offset=2)

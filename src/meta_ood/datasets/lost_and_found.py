@@ -74,11 +74,7 @@ def lost_and_found(*, reading: str = "published", labels: str = "label_ids", dro
 
 
 def train_ids_that_differ(path: Path) -> list[int]:
-    """Return the label ids to which the train ids beside a file give another meaning; either file may be given.
-
-    Raises:
-        ValueError: If either file cannot be read.
-    """
+    """Return the label ids to which the train ids beside a file give another meaning; either file may be given."""
     stem = path.name.rpartition("_")[0]
     files = [path.with_name(f"{stem}_{kind}.png") for kind in ("labelIds", "labelTrainIds")]
     if not all(file.is_file() for file in files):

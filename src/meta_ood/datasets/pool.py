@@ -8,8 +8,7 @@ from typing import TypeVar
 A = TypeVar("A")
 B = TypeVar("B")
 
-POOL_FROM = 256
-"""Number of items below which starting processes costs more than it saves."""
+POOL_FROM = 256  # items; for fewer, starting processes costs more than it saves
 
 
 def ordered_map(work: Callable[[A], B], items: Sequence[A], workers: int) -> Iterator[B]:

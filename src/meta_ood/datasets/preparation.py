@@ -14,8 +14,8 @@ from meta_ood.datasets.checks.frames import inspect
 from meta_ood.datasets.pool import ordered_map
 from meta_ood.datasets.reader import RawFrame
 
+# by this file an interrupted run is continued: the settings, then one line per frame
 JOURNAL = "progress.jsonl"
-"""File by which an interrupted run is continued: the settings, then one line per frame."""
 
 
 def prepare_frame(raw: RawFrame, prepared: Path) -> Frame:
@@ -72,13 +72,11 @@ def prepare_frames(
     fresh = ordered_map(partial(prepare_frame, prepared=prepared), left, workers)
     with path.open("a", encoding="utf-8") as journal:
         for item in raw:
-            if item.image_id in finished:
-                yield finished[item.image_id]
-                continue
-            frame = next(fresh)
-            line = [frame.image_id, str(frame.image), frame.image_md5, _stamp(frame.image)]
-            journal.write(json.dumps(line) + "\n")
-            journal.flush()
+            if (frame := finished.get(item.image_id)) is None:
+                frame = next(fresh)
+                line = [frame.image_id, str(frame.image), frame.image_md5, _stamp(frame.image)]
+                journal.write(json.dumps(line) + "\n")
+                journal.flush()
             yield frame
 
 

@@ -11,9 +11,7 @@ from meta_ood.datasets.checks.findings import Report, find
 from meta_ood.datasets.checks.layouts import check_layout
 from meta_ood.datasets.reader import LayoutReader, list_frames
 
-SAMPLE = 64
-"""Number of frames that the fast mode decodes: some seconds, and most faults are systematic."""
-
+SAMPLE = 64  # frames that the fast mode decodes: some seconds, and most faults are systematic
 # reader -> options that change where its files lie
 _VARIANTS: dict[str, Sequence[Mapping[str, Any]]] = {
     "cityscapes": ({}, {"labels": "train_ids"}),

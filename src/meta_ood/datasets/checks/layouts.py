@@ -12,10 +12,8 @@ from meta_ood.datasets.checks.findings import Finding, find
 from meta_ood.datasets.checks.frames import check_frames, most_common_sizes
 from meta_ood.datasets.reader import Layout, RawFrame, expected, list_frames, listed, sides
 
-Frames = Sequence[RawFrame]
-
+# names of files that downloads and other operating systems leave behind
 _STRAY = re.compile(r"(^\._|^Thumbs\.db$|^\.DS_Store$|\.(tmp|part|crdownload)$)")
-"""Names of files that downloads and other operating systems leave behind."""
 
 
 def check_layout(
@@ -25,14 +23,13 @@ def check_layout(
     # 1. which files are there, without opening them
     found = list_frames(layout, root, split)
     left_out = list_frames(layout, root, split, left_out=True)
-    findings = [*_partners(layout, root, split, found, left_out), *_strays(layout, root, split)]
+    findings = _check_names(layout, root, split, found, left_out)
     if not found:
         return {"frames": 0}, [*findings, *_nothing(layout, root, split)]
     published = layout.splits[split]
     if published and len(found) != published:
         findings += find("count", frames=len(found), published=published)
     findings += find("left_out", (frame.image for frame in left_out), split=split)
-    findings += _elsewhere(layout, root, split, found)
 
     # 2. what the files hold
     complete = [frame for frame in found if frame.is_complete]
@@ -82,34 +79,32 @@ def _nothing(layout: Layout, root: Path, split: str) -> list[Finding]:
     return find("nothing_found", split=split, root=root, expected=expected(layout, split))
 
 
-def _partners(layout: Layout, root: Path, split: str, found: Frames, left_out: Frames) -> list[Finding]:
-    """Find images without labels and labels without image."""
+def _check_names(
+    layout: Layout, root: Path, split: str, found: Sequence[RawFrame], left_out: Sequence[RawFrame]
+) -> list[Finding]:
+    """Find files without partner, files of another kind, and frames that occur twice."""
+    # 1. images without labels and labels without image
     lonely = [frame.image for frame in found if frame.labels is not None and not frame.labels.exists()]
-    if layout.targets.endswith("_labelTrainIds.png") and found and len(lonely) == len(found):
-        return find("train_ids_missing", lonely, root=root)
     blind = [frame.labels for frame in found if not frame.image.exists()]
     _, following = sides(layout, split)
     if following and layout.lead == "images" and not layout.only:
         known = {frame.labels for frame in (*found, *left_out)}
         blind += [path for _, path in listed(following, root) if path not in known]
-    return [
-        *find("no_labels", lonely, expected=following or layout.targets),
-        *find("no_image", blind, expected=layout.images),
-    ]
+    if layout.targets.endswith("_labelTrainIds.png") and found and len(lonely) == len(found):
+        findings = find("train_ids_missing", lonely, root=root)
+    else:
+        findings = find("no_labels", lonely, expected=following or layout.targets)
+        findings += find("no_image", blind, expected=layout.images)
 
-
-def _strays(layout: Layout, root: Path, split: str) -> list[Finding]:
+    # 2. files among the data that do not belong there
     folders = {side.rsplit("/", 1)[0] for side in sides(layout, split) if "/" in side}
     globs = [re.sub(r"\{\w+\}", "*", folder) + "/*" for folder in folders]
-    found = [path for pattern in globs for path in root.glob(pattern) if _STRAY.search(path.name)]
-    return find("stray_files", found)
+    findings += find("stray_files", (f for pattern in globs for f in root.glob(pattern) if _STRAY.search(f.name)))
 
-
-def _elsewhere(layout: Layout, root: Path, split: str, found: Frames) -> list[Finding]:
-    """Find frames of this split that another split or another folder has too."""
-    own = Counter(frame.image_id for frame in found)
-    folder = layout.folders.get(split, split)
-    others = [name for name in layout.splits if layout.folders.get(name, name) != folder and "{split}" in layout.images]
-    leak = [f.image for name in others for f in list_frames(layout, root, name) if f.image_id in own]
-    twice = [frame.image for frame in found if own[frame.image_id] > 1]
-    return [*find("same_id", twice), *find("wrong_split", leak, split=split)]
+    # 3. frames that another folder or another split has too
+    counts = Counter(frame.image_id for frame in found)
+    findings += find("same_id", (frame.image for frame in found if counts[frame.image_id] > 1))
+    own = layout.folders.get(split, split)
+    others = [name for name in layout.splits if layout.folders.get(name, name) != own and "{split}" in layout.images]
+    leak = (f.image for name in others for f in list_frames(layout, root, name) if f.image_id in counts)
+    return findings + find("wrong_split", leak, split=split)
