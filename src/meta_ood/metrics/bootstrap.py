@@ -1,7 +1,5 @@
 """Resampling of whole scenes: the pixels and frames of one scene are not independent (decision 0044)."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

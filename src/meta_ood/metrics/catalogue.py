@@ -4,8 +4,6 @@ A cell is one network, variant and evaluation set. Tables, comparisons, charts a
 names, order and formats from :data:`METRICS`.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Literal
 

@@ -123,13 +123,10 @@ def overlaps_of(component_size: Integers, segment_size: Integers, pairs: Integer
 
 def of_table(table: SegmentTable, kept: Flags | None = None) -> Overlaps:
     """Return sIoU and PPV of a table's segments, or of those ``kept (S,) bool`` by meta classification."""
-    if kept is None:
-        return overlaps_of(table.component_size, table.segment_size, table.overlaps)
-    # overlaps of kept segments, under the numbers that these have among the kept ones
-    number = np.cumsum(kept) - 1
-    pairs = table.overlaps[kept[table.overlaps[:, 0]]].copy()
-    pairs[:, 0] = number[pairs[:, 0]]
-    return overlaps_of(table.component_size, table.segment_size[kept], pairs)
+    kept = np.ones(len(table.segment_size), bool) if kept is None else kept
+    pairs = table.overlaps[kept[table.overlaps[:, 0]]]
+    overlaps = overlaps_of(table.component_size, table.segment_size, pairs)
+    return Overlaps(overlaps.siou, overlaps.ppv[kept])
 
 
 def of_mask(predicted: Flags, target: LabelMap, min_segment: int = 0, min_component: int = 0) -> Overlaps:

@@ -1,9 +1,8 @@
 """Closed-set metrics: IoU and mean IoU of a confusion matrix, calibration error of confidences."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
@@ -30,11 +29,9 @@ def confusion_matrix(predicted: LabelMap, target: LabelMap, classes: int) -> Int
     if predicted.shape != target.shape:
         raise ValueError(f"predicted {predicted.shape} and target {target.shape} differ in shape")
     valid = target < classes
-    if not valid.any():
-        return np.zeros((classes, classes), np.int64)
     chosen = predicted[valid]
-    if int(chosen.max()) >= classes:
-        raise ValueError(f"predicted class {int(chosen.max())}; expected below {classes}")
+    if chosen.max(initial=0) >= classes:
+        raise ValueError(f"predicted class {chosen.max()}; expected below {classes}")
     # one number for each pair of target and prediction
     index = target[valid].astype(np.int64) * classes + chosen
     return np.bincount(index, minlength=classes * classes).reshape(classes, classes)
@@ -42,7 +39,6 @@ def confusion_matrix(predicted: LabelMap, target: LabelMap, classes: int) -> Int
 
 def class_iou(confusion: Integers) -> Floats:
     """Return the IoU of each class, ``(C,)``; NaN where a class is neither true nor predicted."""
-    # true and predicted, over true or predicted
     hits = np.diagonal(confusion).astype(np.float64)
     union = confusion.sum(0) + confusion.sum(1) - hits
     with np.errstate(invalid="ignore"):
@@ -54,10 +50,6 @@ def mean_iou(confusion: Integers) -> float:
 
     A class that is only predicted has IoU 0 but is no class of the set; it counts by the pixels that the others lose to
     it (decision 0042).
-
-    Examples:
-        >>> mean_iou(np.array([[1, 1], [0, 0]]))
-        0.5
     """
     present = confusion.sum(1) > 0
     return float(class_iou(confusion)[present].mean()) if present.any() else math.nan
@@ -76,17 +68,15 @@ class Reliability:
     correct: Integers
     confidence: Integers
 
-    def __add__(self, other: Reliability) -> Reliability:
+    def __add__(self, other: Self) -> Self:
         """Return the counts of both."""
-        return Reliability(self.pixels + other.pixels, self.correct + other.correct, self.confidence + other.confidence)
+        return type(self)(self.pixels + other.pixels, self.correct + other.correct, self.confidence + other.confidence)
 
     @property
     def error(self) -> float:
         """Expected calibration error: Σ share · |accuracy - mean confidence|; NaN without pixel."""
         total = self.pixels.sum()
-        if not total:
-            return math.nan
-        return float(np.abs(self.correct - self.confidence / _UNIT).sum() / total)
+        return float(np.abs(self.correct - self.confidence / _UNIT).sum() / total) if total else math.nan
 
     def curve(self) -> tuple[Floats, Floats, Integers]:
         """Return mean confidence, accuracy and pixels of the bins that hold a pixel."""
@@ -100,10 +90,6 @@ def calibration_bin(probability: npt.NDArray[np.floating], bins: int) -> npt.NDA
 
     All calibration errors use it. An edge belongs to the bin below, as in Guo et al. (2017) and in scikit-learn's
     ``calibration_curve``.
-
-    Examples:
-        >>> calibration_bin(np.array([0, 0.1, 0.5, 0.7, 1]), 10)
-        array([0, 0, 4, 6, 9])
     """
     return np.searchsorted(np.arange(1, bins) / bins, probability, side="left")
 

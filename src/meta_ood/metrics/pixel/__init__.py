@@ -3,10 +3,12 @@
 from meta_ood.metrics.pixel.curves import (
     ImageCurve,
     Sweep,
+    ThinCounts,
     best_f1_threshold,
     f1_at,
     fpr_at_tpr,
     pr_curve,
+    resampled_metrics,
     roc_curve,
     score_distribution,
 )
@@ -20,7 +22,6 @@ from meta_ood.metrics.pixel.protocols import (
     smiyc_threshold,
     with_counts,
 )
-from meta_ood.metrics.pixel.thin import ThinCounts, resampled_metrics
 
 __all__ = [
     "PER_IMAGE",

@@ -1,23 +1,28 @@
-"""Curves, areas and thresholds of counted scores.
+"""Curves, areas and thresholds of counted scores; of single images and of resampled scenes, too.
 
 They are exact where each cell holds one score. In a coarse cell, which covers several scores, the pixels are taken as
 evenly mixed, and the areas come with a bound of the error.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
 
+from meta_ood.data.labels import IN, NEUTRAL, OOD, LabelMap
 from meta_ood.metrics import Flags, Floats, Integers
-from meta_ood.metrics.pixel.keys import Keys, key_scores
+from meta_ood.metrics.pixel.keys import Keys, key_scores, order_keys
 
 TPR = 0.95
 """True positive rate at which FPR95 is read."""
 QUANTILES = 384
 """Edges per class and image in SegmentMeIfYouCan's curve (768 in all)."""
+DROPPED = 13
+"""Bits dropped from a key: 1024 cells an octave, a cell is 0.07 to 0.14 % of its score wide."""
 
 
 @dataclass(frozen=True)
@@ -49,11 +54,10 @@ class Sweep:
 def auroc_of(s: Sweep) -> tuple[float, float]:
     """Return the area under the ROC curve, ties half, and its error bound."""
     # pairs of a positive and a negative with the higher score; pairs within a cell count half
-    above = s.fp - s.cell_fp
     pairs = s.tp[-1] * s.fp[-1]
-    wrong = float(np.sum(s.cell_tp * (above + s.cell_fp / 2)))
-    open_pairs = float(np.sum((s.cell_tp * s.cell_fp)[s.coarse]))
-    return float(1 - wrong / pairs), float(open_pairs / 2 / pairs)
+    wrong = np.sum(s.cell_tp * (s.fp - s.cell_fp / 2))
+    undecided = np.sum((s.cell_tp * s.cell_fp)[s.coarse])
+    return float(1 - wrong / pairs), float(undecided / 2 / pairs)
 
 
 def auprc_of(s: Sweep) -> tuple[float, float]:
@@ -95,6 +99,11 @@ def fpr_at_tpr(s: Sweep, tpr: float = TPR) -> tuple[float, float]:
     return float(value / total), float(error / total)
 
 
+def rates(s: Sweep) -> dict[str, tuple[float, float]]:
+    """Return ``auroc``, ``auprc`` and ``fpr95``, each with its error bound."""
+    return {"auroc": auroc_of(s), "auprc": auprc_of(s), "fpr95": fpr_at_tpr(s)}
+
+
 def f1_at(s: Sweep, threshold: float, strict: bool = False) -> float:
     """Return the pixel F1 of ``score >= float32(threshold)``, or of ``score > threshold``."""
     value, side = (threshold, "left") if strict else (float(np.float32(threshold)), "right")
@@ -111,11 +120,7 @@ def roc_curve(s: Sweep, points: int = 1000) -> tuple[Floats, Floats, Floats]:
     """Return ``(fpr, tpr, threshold)``, thinned to about `points` points; the first is (0, 0)."""
     fpr, tpr = s.fp / s.fp[-1], s.tp / s.tp[-1]
     keep = _thin(fpr, tpr, points)
-    return (
-        np.concatenate([[0.0], fpr[keep]]),
-        np.concatenate([[0.0], tpr[keep]]),
-        np.concatenate([[np.inf], s.thresholds[keep]]),
-    )
+    return np.append(0.0, fpr[keep]), np.append(0.0, tpr[keep]), np.append(np.inf, s.thresholds[keep])
 
 
 def pr_curve(s: Sweep, points: int = 1000) -> tuple[Floats, Floats, Floats]:
@@ -126,10 +131,7 @@ def pr_curve(s: Sweep, points: int = 1000) -> tuple[Floats, Floats, Floats]:
 
 
 def _thin(x: Floats, y: Floats, points: int) -> Integers:
-    """Return at most `points` indices with both ends.
-
-    They are even in arc length, so that steep and flat parts both keep their shape.
-    """
+    """Return at most `points` indices with both ends, even in arc length: steep and flat parts keep their shape."""
     if x.size <= points:
         return np.arange(x.size)
     length = np.concatenate([[0.0], np.cumsum(np.abs(np.diff(x)) + np.abs(np.diff(y)))])
@@ -138,20 +140,15 @@ def _thin(x: Floats, y: Floats, points: int) -> Integers:
 
 
 def score_distribution(s: Sweep, bins: int = 100) -> tuple[Floats, Integers, Integers]:
-    """Return ``(centre, negatives, positives)`` over equal bins between the extreme scores.
-
-    Infinite scores count in the outermost bins.
-    """
+    """Return ``(centre, negatives, positives)`` in equal bins of the finite range; its ends hold infinite scores."""
     finite = s.thresholds[np.isfinite(s.thresholds)]
     if not finite.size:
         return np.empty(0), np.empty(0, np.int64), np.empty(0, np.int64)
     low, high = float(finite[-1]), float(finite[0])
     width = (high - low) / bins or 1.0
-    index = ((np.clip(s.thresholds, low, high) - low) / width).astype(np.int64)
-    index = np.minimum(index, bins - 1)
-    centres: Floats = low + width * (np.arange(bins, dtype=np.float64) + 0.5)
+    index = np.minimum((np.clip(s.thresholds, low, high) - low) / width, bins - 1).astype(np.int64)
     below, above = (np.bincount(index, cell, bins).astype(np.int64) for cell in (s.cell_fp, s.cell_tp))
-    return centres, below, above
+    return np.asarray(low + width * (np.arange(bins) + 0.5), np.float64), below, above
 
 
 @dataclass(frozen=True)
@@ -182,47 +179,96 @@ def image_curve(image_id: str, negative: Keys, positive: Keys) -> ImageCurve:
     """Evaluate one image, given the sorted keys of its pixels (:func:`.keys.order_keys`)."""
     auroc = auprc = fpr95 = math.nan
     if positive.size and negative.size:
-        # the curve changes in a way that counts only where there is a positive: one point for each
-        # distinct positive score, from the highest down
+        # one point for each distinct positive score, from the highest down: others change no value
         values, counts = np.unique(positive, return_counts=True)
         values, counts = values[::-1], counts[::-1].astype(np.float64)
         above = negative.size - np.searchsorted(negative, values, side="right")
         fp = negative.size - np.searchsorted(negative, values, side="left")
         tp = np.cumsum(counts)
-        pairs = float(positive.size) * float(negative.size)
-        auroc = float(1 - np.sum(counts * (above + fp) / 2) / pairs)
+        auroc = float(1 - np.sum(counts * (above + fp) / 2) / (positive.size * negative.size))
         auprc = float(np.sum(counts * (tp / (tp + fp))) / positive.size)
-        fpr95 = float(fp[np.searchsorted(tp / positive.size, 0.95)] / negative.size)
-    bins = _quantile_bins(key_scores(negative), key_scores(positive))
+        fpr95 = float(fp[np.searchsorted(tp / positive.size, TPR)] / negative.size)
+    bins = _quantile_bins([key_scores(positive), key_scores(negative)])
     return ImageCurve(image_id, positive.size, negative.size, auroc, auprc, fpr95, *bins)
 
 
-def _quantile_bins(
-    negative: npt.NDArray[np.float32], positive: npt.NDArray[np.float32]
-) -> tuple[Floats, Integers, Integers]:
-    """Count both classes between the quantiles of both, and a margin around the whole range."""
-    parts = [part for part in (positive, negative) if part.size]
+def _quantile_bins(both: list[npt.NDArray[np.float32]]) -> tuple[Floats, Integers, Integers]:
+    """Return bins between the quantiles of both classes: falling lower edges, and the pixels of each class in them."""
+    parts = [part for part in both if part.size]
     ends = np.array([part[i] for part in parts for i in (0, -1)], np.float64)
     if not parts or not np.isfinite(ends).all():
         return np.empty(0), np.empty(0, np.int64), np.empty(0, np.int64)
     # edges: the quantiles of each class, and the range widened by 1 %, at least 0.01, as in the benchmark
-    low, high = ends.min(), ends.max()
-    margin = max((high - low) * 1e-2, 1e-2)
-    edges = [np.array([low - margin, high + margin])]
-    edges += [_quantiles(part, min(QUANTILES, part.size)) for part in parts]
-    bins = np.unique(np.concatenate(edges))
-    counts = []
-    for part in (positive, negative):
-        below = np.searchsorted(part, bins[:-1], side="left")
-        counts.append(np.diff(np.append(below, part.size))[::-1].astype(np.int64))
-    return bins[-2::-1].copy(), counts[0], counts[1]
+    margin = max((ends.max() - ends.min()) * 1e-2, 1e-2)
+    edges = [_quantiles(part, min(QUANTILES, part.size)) for part in parts]
+    bins = np.unique(np.concatenate([*edges, [ends.min() - margin, ends.max() + margin]]))[:-1]
+    # pixels from each edge up to the next; the last edge lies above all pixels
+    below = (np.append(np.searchsorted(part, bins), part.size) for part in both)
+    positives, negatives = (np.diff(counts)[::-1].astype(np.int64) for counts in below)
+    return bins[::-1].copy(), positives, negatives
 
 
 def _quantiles(rising: npt.NDArray[np.float32], count: int) -> Floats:
-    """Return `count` evenly spaced linear quantiles of sorted values, as NumPy rounds them."""
+    """Return `count` evenly spaced linear quantiles of sorted values, as NumPy rounds them (its own sorts again)."""
     place = np.linspace(0, 1, count) * (rising.size - 1)
-    low = np.floor(place).astype(np.int64)
+    low = place.astype(np.int64)
     share = place - low
-    a = rising[low].astype(np.float64)
-    b = rising[np.minimum(low + 1, rising.size - 1)].astype(np.float64)
+    a, b = (rising[np.minimum(i, rising.size - 1)].astype(np.float64) for i in (low, low + 1))
     return np.asarray(np.where(share < 0.5, a + (b - a) * share, b - (b - a) * (1 - share)))
+
+
+@dataclass(frozen=True)
+class ThinCounts:
+    """Pixels per coarse cell of score, a few kB a scene: enough to resample scenes. Adds up in any order.
+
+    Attributes:
+        cells: ``(n,) int64`` rising: key without its last :data:`DROPPED` bits.
+        counts: ``(2, n) int64``: negatives and positives.
+    """
+
+    cells: Integers
+    counts: Integers
+
+    @classmethod
+    def of(cls, score: npt.NDArray[np.float32], target: LabelMap) -> Self:
+        """Count one map: ``(H, W)`` scores without NaN where they are evaluated, and its target."""
+        positive = target == OOD
+        evaluated = positive | (target < NEUTRAL) | (target == IN)
+        keys = (order_keys(score[evaluated]) >> np.uint32(DROPPED)).astype(np.int64)
+        # one array from the lowest to the highest cell for each kind of pixel
+        low = int(keys.min(initial=1 << 32))
+        span = max(int(keys.max(initial=0)) - low + 1, 0)
+        counts = np.bincount(keys - low + span * positive[evaluated], minlength=2 * span).reshape(2, span)
+        cells = np.flatnonzero(counts.any(0))
+        return cls(cells + low, counts[:, cells])
+
+    def __add__(self, other: Self) -> Self:
+        """Return the pixels of both."""
+        cells = np.union1d(self.cells, other.cells)
+        counts = np.zeros((2, cells.size), np.int64)
+        for part in (self, other):
+            counts[:, np.searchsorted(cells, part.cells)] += part.counts
+        return type(self)(cells, counts)
+
+
+def resampled_metrics(scenes: Sequence[ThinCounts], weights: Integers) -> dict[str, Floats]:
+    """Return ``auroc``, ``auprc`` and ``fpr95``, ``(B,)`` each, of B weighted sums of S scenes.
+
+    ``weights (B, S) int64`` say how often each scene counts. NaN without a positive or a negative pixel.
+    """
+    cells = np.unique(np.concatenate([scene.cells for scene in scenes]))
+    table = np.zeros((2, len(scenes), cells.size), np.int64)
+    for index, scene in enumerate(scenes):
+        table[:, index, np.searchsorted(cells, scene.cells)] = scene.counts
+    cells, table = cells[::-1], table[:, :, ::-1]  # a sweep goes from the highest score down
+    thresholds = key_scores((cells << DROPPED).astype(np.uint32)).astype(np.float64)
+    coarse = np.ones(cells.size, bool)
+    result = np.full((3, len(weights)), math.nan)
+    for index, weight in enumerate(weights):
+        # sums of integers, which BLAS does not touch: equal on every machine
+        fp, tp = ((weight @ part).astype(np.float64) for part in table)
+        used = fp + tp > 0
+        if fp.any() and tp.any():
+            s = Sweep(thresholds[used], tp[used], fp[used], coarse[used])
+            result[:, index] = [value for value, _ in rates(s).values()]
+    return dict(zip(("auroc", "auprc", "fpr95"), result, strict=True))

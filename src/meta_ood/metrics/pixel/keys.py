@@ -74,16 +74,14 @@ def _lost_pairs(score: npt.NDArray[Any], target: LabelMap) -> tuple[float, float
 
     First of all pairs, then of those of an OoD and another pixel, which is twice the largest error of AUROC.
     """
-    # pairs of equal scores are counted by their multiplicities, OoD pixels first
+    # pairs of equal scores, before and after rounding, are counted by multiplicities; OoD pixels come first
     positive = score[target == OOD]
     evaluated = np.concatenate([positive, score[(target < NEUTRAL) | (target == IN)]])
-    pairs = [evaluated.size**2, positive.size * (evaluated.size - positive.size)]
-    equal = []  # pairs of equal scores, before and after rounding
+    equal = []
     for values in (evaluated, evaluated.astype(np.float32)):
-        _, index = np.unique(values, return_inverse=True)
-        distinct = int(index.max(initial=0)) + 1
-        ood = np.bincount(index[: positive.size], minlength=distinct).astype(np.float64)
-        known = np.bincount(index[positive.size :], minlength=distinct).astype(np.float64)
-        equal.append((((ood + known) ** 2).sum(), (ood * known).sum()))
+        _, index, counts = np.unique(values, return_inverse=True, return_counts=True)
+        ood = np.bincount(index[: positive.size], minlength=counts.size).astype(np.float64)
+        equal.append(((counts.astype(np.float64) ** 2).sum(), (ood * (counts - ood)).sum()))
+    pairs = [evaluated.size**2, positive.size * (evaluated.size - positive.size)]
     lost = np.subtract(equal[1], equal[0]) / np.maximum(pairs, 1)
     return float(lost[0]), float(lost[1])

@@ -9,7 +9,7 @@ import numpy as np
 
 from meta_ood.data.registry import lookup
 from meta_ood.metrics import Floats
-from meta_ood.metrics.pixel.curves import TPR, ImageCurve, Sweep, auprc_of, auroc_of, fpr_at_tpr
+from meta_ood.metrics.pixel.curves import TPR, ImageCurve, Sweep, best_f1_threshold, rates
 from meta_ood.metrics.pixel.histogram import ScoreHistogram, sweep
 
 logger = logging.getLogger(__name__)
@@ -57,7 +57,7 @@ def exact(histogram: ScoreHistogram, curve: Sweep) -> Values:
 
     Protocol ``fishyscapes`` is the same: the pixel metrics of Fishyscapes' benchmark (``bdlb``).
     """
-    found = {"auroc": auroc_of(curve), "auprc": auprc_of(curve), "fpr95": fpr_at_tpr(curve)}
+    found = rates(curve)
     errors = {f"{name}_error": error for name, (_, error) in found.items()}
     return {name: value for name, (value, _) in found.items()} | errors
 
@@ -119,22 +119,13 @@ def published_metrics(negatives: Floats, positives: Floats) -> Values:
 def smiyc(histogram: ScoreHistogram, curve: Sweep) -> Values:
     """Evaluate as SegmentMeIfYouCan does: each image adds its pixels at its own 768 edges.
 
-    Bins count at their lower edge; AP is the step sum over the merged curve, FPR95 is read at the first TPR >= 0.95.
     Needs the images' curves; infinite scores have no quantiles and no value.
     """
-    merged = _smiyc_curve(histogram)
+    merged = _smiyc_sweep(histogram)
     if merged is None:
         logger.warning("protocol smiyc needs finite scores: the metrics are NaN")
         return {}
-    _, tp, fp = merged
-    tp, fp = np.concatenate([[0.0], tp]), np.concatenate([[0.0], fp])
-    tpr, fpr = tp / tp[-1], fp / fp[-1]
-    precision = tp / np.maximum(tp + fp, 1)
-    return {
-        "auroc": float(np.trapezoid(tpr, fpr)),
-        "auprc": float(np.sum(np.diff(tpr) * precision[1:])),
-        "fpr95": float(fpr[int(np.searchsorted(tpr, TPR))]),
-    }
+    return {name: value for name, (value, _) in rates(merged).items()}
 
 
 def smiyc_threshold(histogram: ScoreHistogram) -> float:
@@ -143,25 +134,20 @@ def smiyc_threshold(histogram: ScoreHistogram) -> float:
     It is the lower edge of the bin with the best F1 on the curve merged from the images' quantiles, the highest one of
     several: an oracle. NaN without a positive pixel or with infinite scores.
     """
-    merged = _smiyc_curve(histogram)
-    if merged is None or not histogram.positives:
-        return math.nan
-    levels, tp, fp = merged
-    return float(levels[int(np.argmax(2 * tp / (tp + fp + histogram.positives)))])
+    merged = _smiyc_sweep(histogram) if histogram.positives else None
+    return best_f1_threshold(merged) if merged else math.nan
 
 
-def _smiyc_curve(histogram: ScoreHistogram) -> tuple[Floats, Floats, Floats] | None:
-    """Return falling thresholds with the true and false positives at each; None if undefined."""
+def _smiyc_sweep(histogram: ScoreHistogram) -> Sweep | None:
+    """Return the sweep over the bins of all images, those with equal edges together; None with infinite scores."""
     images = _images(histogram, "smiyc")
     if any((i.positives or i.negatives) and not i.thresholds.size for i in images):
         return None
-    # the bins of all images by falling threshold, those of equal thresholds together
-    thresholds = np.concatenate([image.thresholds for image in images])
-    order = np.argsort(-thresholds, kind="stable")
-    tp = np.cumsum(np.concatenate([image.tp for image in images])[order].astype(np.float64))
-    fp = np.cumsum(np.concatenate([image.fp for image in images])[order].astype(np.float64))
-    last = np.flatnonzero(np.append(np.diff(thresholds[order]) != 0, True))
-    return thresholds[order][last], tp[last], fp[last]
+    edges, index = np.unique(np.concatenate([i.thresholds for i in images]), return_inverse=True)
+    bins = [np.concatenate(parts) for parts in zip(*((i.tp, i.fp) for i in images), strict=True)]
+    tp, fp = (np.bincount(index, pixels)[::-1].astype(np.float64) for pixels in bins)
+    # a bin counts as one score, its lower edge, as in the benchmark
+    return Sweep(edges[::-1], tp, fp, np.zeros(edges.size, bool))
 
 
 def per_image_mean(histogram: ScoreHistogram, curve: Sweep) -> Values:
@@ -196,18 +182,14 @@ PROTOCOLS: dict[str, Callable[[ScoreHistogram, Sweep], Values]] = {
 
 
 def pixel_metrics(histogram: ScoreHistogram, protocol: str = "exact", curve: Sweep | None = None) -> PixelMetrics:
-    """Evaluate a score.
+    """Return the metrics of the counted pixels under a protocol.
+
+    Without a positive or without a negative pixel all are NaN, with a warning in the log.
 
     Args:
         histogram: The evaluated pixels.
-        protocol: Key of :data:`PROTOCOLS`.
+        protocol: Key of :data:`PROTOCOLS`; another one is a ``ValueError``.
         curve: Sweep of this histogram, if it is there already.
-
-    Returns:
-        The metrics; all NaN, with a warning in the log, without a positive or without a negative pixel.
-
-    Raises:
-        ValueError: If the protocol is unknown.
     """
     evaluate = lookup("protocol", PROTOCOLS, protocol)
     if histogram.positives and histogram.negatives:
