@@ -42,10 +42,9 @@ class ClassStatistics(NamedTuple):
     deviation: Floats  # 1 for such a class
 
     def standardise(self, maps: PixelMaps) -> FloatMap:
-        """Return the negated largest logit, standardised by its class: ``(H, W) float32``.
+        """Return the negated standardised max logit (Jung et al. 2021): ``(H, W) float32``.
 
-        Standardised max logit (Jung et al. 2021), with the statistics of the evaluated set itself; no target is used
-        (decision 0045).
+        The statistics are those of the evaluated set itself; no target is used (decision 0045).
         """
         mean, deviation = (v.astype(np.float32) for v in (self.mean, self.deviation))
         return (mean[maps.arg_max] - maps.max_logit) / deviation[maps.arg_max]
@@ -59,6 +58,7 @@ class SetCounts:
         histograms: Score name -> pixels.
         thin: Scene -> pixels of the main score, for resampling.
         confusion: Scene -> ``(C, C) int64``.
+        overlaps: Name of a cut -> image -> sIoU and PPV of its components and segments.
         reliability: How often the arg max is right at each confidence.
         curve: Sweep of the main score over the whole set; set by :func:`count_files`.
         components: Name -> component metrics of the main score; set by :func:`count_files`.
@@ -74,13 +74,10 @@ class SetCounts:
         """Start from nothing.
 
         Args:
-            scores: Keys of :data:`meta_ood.scores.SCORES`, or :data:`STANDARDISED`.
+            scores: Keys of :data:`meta_ood.scores.SCORES`, or :data:`STANDARDISED`; others are a ValueError.
             curves: Keep a curve of every image, for the protocols that need it.
             temperature: Divides the logits.
             track: Key of :data:`meta_ood.metrics.component.TRACKS`.
-
-        Raises:
-            ValueError: Unknown name.
         """
         known: dict[str, Score | None] = {**SCORES, STANDARDISED: None}  # None: counted in a second look
         found = {name: lookup("score", known, name) for name in scores}
@@ -97,15 +94,12 @@ class SetCounts:
         self.histograms = {name: ScoreHistogram() for name in scores}
         self.thin: dict[str, ThinCounts] = {}
         self.confusion: dict[str, Integers] = {}
-        # by image, so that sums of floats do not depend on the order of adding
-        self._class_sums: dict[str, Floats] = {}
-        self._overlaps: dict[str, dict[str, Overlaps]] = {}
+        # by image, so that sums of floats do not depend on the order of adding; (3, C) each
+        self._class_sums: dict[str, list[Floats]] = {}
+        self.overlaps: dict[str, dict[str, Overlaps]] = {}
 
     def add(self, prediction: Prediction, cuts: Mapping[str, Cut] | None = None) -> PixelMaps:
-        """Count one frame, with segments at thresholds that are known by now.
-
-        Returns:
-            The frame's pixel maps, of the logits divided by the temperature.
+        """Count one frame, with segments at known thresholds; return the pixel maps of the tempered logits.
 
         Raises:
             ValueError: Wrong target values or NaN; the frame is named.
@@ -125,14 +119,16 @@ class SetCounts:
         confusion = semantic.confusion_matrix(maps.arg_max, target, classes)
         reliability = semantic.reliability(maps.first, maps.arg_max, target, classes)
         with self._locks[""]:
-            is_known = scene in self.thin
-            self.thin[scene] = self.thin[scene] + thin if is_known else thin
-            self.confusion[scene] = self.confusion[scene] + confusion if is_known else confusion
+            self.thin[scene] = self.thin[scene] + thin if scene in self.thin else thin
+            self.confusion[scene] = self.confusion.get(scene, 0) + confusion
             is_first = not hasattr(self, "reliability")
             self.reliability = reliability if is_first else self.reliability + reliability
-            # 3. what the standardised max logit will need of the whole set
-            if self._is_standardised:
-                self._class_sums[prediction.image_id] = _class_sums(maps, classes)
+        # 3. what the standardised max logit will need of the whole set: sums of powers of the largest logits
+        if self._is_standardised:
+            index, logit = maps.arg_max.ravel(), maps.max_logit.ravel().astype(np.float64)
+            sums = [np.bincount(index, logit**power, classes).astype(np.float64) for power in range(3)]
+            with self._locks[""]:
+                self._class_sums[prediction.image_id] = sums
         return maps
 
     def add_again(
@@ -154,11 +150,6 @@ class SetCounts:
         variance = np.maximum(second / np.maximum(count, 1) - mean**2, 0)
         return ClassStatistics(mean, np.where(variance > 0, np.sqrt(variance), 1.0))
 
-    def overlaps(self, cut: str) -> Overlaps:
-        """Return sIoU and PPV at one of the cuts over all frames, in the order of their names."""
-        of_images = self._overlaps[cut]
-        return Overlaps.concatenate([of_images[image] for image in sorted(of_images)])
-
     def _add_score(self, name: str, values: FloatMap, prediction: Prediction) -> None:
         classes, image = prediction.logits.shape[0], prediction.image_id
         with self._locks[name]:
@@ -168,21 +159,14 @@ class SetCounts:
         for name, cut in cuts.items():
             found = of_mask(cut.mask(values, target), target, *self._sizes)
             with self._locks[""]:
-                self._overlaps.setdefault(name, {})[image] = found
-
-
-def _class_sums(maps: PixelMaps, classes: int) -> Floats:
-    """Return ``(3, C)``: pixels of each predicted class, sums and sums of squares of max logits."""
-    index, logit = maps.arg_max.ravel(), maps.max_logit.ravel().astype(np.float64)
-    powers = (np.ones_like(logit), logit, logit * logit)
-    return np.stack([np.bincount(index, power, classes) for power in powers])
+                self.overlaps.setdefault(name, {})[image] = found
 
 
 def tempered(prediction: Prediction, temperature: float) -> Prediction:
     """Return the prediction with its logits divided by `temperature`.
 
     Raises:
-        ValueError: If a given softmax, which has no logits, shall be tempered.
+        ValueError: If it is a given softmax, which has no logits.
     """
     if temperature == 1:
         return prediction
@@ -243,10 +227,11 @@ def count_files(
     histogram = counts.histograms[score]
     counts.curve = sweep(histogram)
     chosen: dict[str, Cut] = {}
-    if histogram.positives and threshold is None:
-        chosen["of_score"] = Cut.choose(histogram, counts.curve)
-    if histogram.positives and "smiyc" in settings.protocols:
-        chosen["smiyc"] = Cut.choose(histogram, counts.curve, smiyc=True)  # scores are finite here
+    if histogram.positives:
+        if threshold is None:
+            chosen["of_score"] = Cut.choose(histogram, counts.curve)
+        if "smiyc" in settings.protocols:
+            chosen["smiyc"] = Cut.choose(histogram, counts.curve, smiyc=True)  # scores are finite here
 
     # 3. a second look at each frame, where something was left
     statistics = counts.class_statistics() if STANDARDISED in counts.histograms else None
@@ -257,10 +242,13 @@ def count_files(
             counts.add_again(prediction, chosen, statistics)
 
         for_each(count_again, paths, "second look", workers)
-    cuts = known | chosen if histogram.positives else {}
-    counts.components = {"of_score": {}} | {
-        name: cut.values(settings.component_track, counts.overlaps(name)) for name, cut in cuts.items()
-    }
+
+    # 4. component metrics, of the frames in the order of their names
+    counts.components = {"of_score": {}}
+    for name, cut in (known | chosen).items() if histogram.positives else ():
+        parts = counts.overlaps[name]
+        whole = Overlaps.concatenate([parts[image] for image in sorted(parts)])
+        counts.components[name] = cut.values(settings.component_track, whole)
     return counts
 
 

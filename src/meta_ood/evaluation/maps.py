@@ -65,8 +65,7 @@ def pair_files(scores: Path, targets: Path, score_end: str = "", target_end: str
     maps = _by_name(scores, arrays.SUFFIXES, score_end)
     truths = _by_name(targets, (".png", ".npy", ".tif", ".tiff"), target_end)
     if missing := sorted(set(truths) - set(maps)):
-        some = ", ".join(missing[:5])
-        raise ValueError(f"{scores}: no score map for {len(missing)} targets: {some} …")
+        raise ValueError(f"{scores}: no score map for {len(missing)} targets: {', '.join(missing[:5])} …")
     if extra := sorted(set(maps) - set(truths)):
         logger.warning("%d score maps have no target: %s …", len(extra), ", ".join(extra[:5]))
     return [(name, maps[name], truths[name]) for name in sorted(truths)]
@@ -97,8 +96,7 @@ def evaluate_maps(
 
     Args:
         pairs: As :func:`pair_files` returns them.
-        protocols: Keys of :data:`meta_ood.metrics.pixel.PROTOCOLS`.
-        encoding: Key of :data:`ENCODINGS`.
+        protocols, encoding: Keys of :data:`meta_ood.metrics.pixel.PROTOCOLS` and :data:`ENCODINGS`.
         track: Key of :data:`meta_ood.metrics.component.TRACKS`, for component metrics.
         threshold: Of the score, for component metrics. None chooses one on this very set, an oracle: by
             SegmentMeIfYouCan's rule if ``smiyc`` is among the protocols, else the best pixel F1.

@@ -77,16 +77,13 @@ def _of_meta(meta: Path, name: str) -> Path:
 def measure(
     counts: SetCounts, table: SegmentTable, removed: Flags, protocols: Sequence[str], label_names: Mapping[int, str]
 ) -> dict[str, Any]:
-    """Return all metrics of one network, variant and dataset.
+    """Return all metrics of one network, variant and dataset, for metrics.json; NaN where undefined.
 
     Args:
         counts: Counts of all frames.
         table, removed: Segments of the set and what meta classification removes, ``(S,) bool``.
         protocols: Keys of :data:`meta_ood.metrics.pixel.PROTOCOLS`; ``exact`` is always there.
         label_names: Names of the label ids of components.
-
-    Returns:
-        Plain values for metrics.json; NaN where undefined.
     """
     # 1. pixels: each score is swept once for all protocols
     main = counts.histograms[counts.main]
@@ -172,20 +169,16 @@ def plain(value: Any) -> Any:
 
 
 def curve_tables(counts: SetCounts, table: SegmentTable, probability: Floats) -> dict[str, Curve]:
-    """Return the curves of the main score: file stem -> column -> values.
-
-    Without OoD pixels there is no ROC and no precision-recall curve: no rows.
-    """
+    """Return the curves of the main score, file stem -> column -> values: ROC and PR have no row without OoD pixels."""
     main = counts.histograms[counts.main]
-    both = bool(main.positives and main.negatives)
-    empty = (np.empty(0),) * 3
-    fpr, tpr, roc_threshold = pixel.roc_curve(counts.curve) if both else empty
-    recall, precision, pr_threshold = pixel.pr_curve(counts.curve) if both else empty
+    roc = precision_recall = (np.empty(0),) * 3
+    if main.positives and main.negatives:
+        roc, precision_recall = pixel.roc_curve(counts.curve), pixel.pr_curve(counts.curve)
     confidence, accuracy, pixels = counts.reliability.curve()
     centres, negatives, positives = pixel.score_distribution(counts.curve)
     return {
-        "roc": {"false_positive_rate": fpr, "true_positive_rate": tpr, "threshold": roc_threshold},
-        "pr": {"recall": recall, "precision": precision, "threshold": pr_threshold},
+        "roc": dict(zip(("false_positive_rate", "true_positive_rate", "threshold"), roc, strict=True)),
+        "pr": dict(zip(("recall", "precision", "threshold"), precision_recall, strict=True)),
         "histogram": {"score": centres, "in_distribution": negatives, "ood": positives},
         "trade_off": segment.trade_off(table, probability),
         "reliability": {"confidence": confidence, "accuracy": accuracy, "pixels": pixels},
