@@ -29,7 +29,7 @@ def detect(images: tuple[Path, ...], detector: Path, out: Path, device: str) -> 
     from meta_ood.detector.detector import UNLIKE, Detector
     from meta_ood.detector.images import detect_images, find_images
 
-    find_images(images)  # a wrong path is told before the network is loaded
+    find_images(images)  # reports a wrong path before the network is loaded
     counts = detect_images(images, Detector.load(detector, device), out)
     found = "{images} images, {segments} segments, {removed} of them removed as false alarms".format_map(counts)
     click.echo(f"{found}: {out}")

@@ -23,7 +23,7 @@ SETTINGS, WEIGHTS, CLASSIFIER = "detector.json", "weights.safetensors", "classif
 
 
 class Settings(BaseModel):
-    """The contents of ``detector.json``: what a detector is besides weights and meta classifier."""
+    """The contents of ``detector.json``: all settings of a detector; weights and meta classifier have their own files."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
@@ -39,7 +39,7 @@ class Settings(BaseModel):
 
 
 def write_folder(folder: Path, weights: Path, meta: Path | None, settings: Settings) -> None:
-    """Write a detector's folder; the files of another detector in it are replaced.
+    """Write a detector's folder; files of a detector that is there already are replaced.
 
     Args:
         folder: Where to.
@@ -47,7 +47,7 @@ def write_folder(folder: Path, weights: Path, meta: Path | None, settings: Setti
         meta: Folder of the meta classifier, as the stage `meta` writes it; None for no classifier.
         settings: Score, threshold, infer and meta_from.
 
-    ValueError if the weights are none of this package, or the meta classifier is that of another detector.
+    ValueError if `weights` was not written by this package, or the meta classifier was fitted for another detector.
     """
     settings = settings.model_copy(update=_weights_metadata(weights))
     parts = {WEIGHTS: weights}
@@ -95,7 +95,7 @@ def read_settings(folder: Path) -> Settings:
 
 
 def check_classifier(classifier: MetaClassifier, settings: Settings) -> None:
-    """Refuse a meta classifier that was fitted on the segments of another detector."""
+    """Refuse a meta classifier that was fitted on segments of a different network, score or threshold."""
     detector = settings.network, settings.variant, settings.class_names, settings.score, settings.threshold
     if found := classifier.differences(*detector):
         raise ValueError("; ".join(found))

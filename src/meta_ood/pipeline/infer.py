@@ -33,7 +33,7 @@ def run(
     net, made_of = checkpoint.load(weights, params.network_params(network).architecture)
     weights_sha256 = file_hash(weights)
     frames = sorted(read_frames(prepared, Path.cwd()), key=lambda frame: frame.image_id)
-    # predictions hold the targets too: other targets are another result
+    # predictions contain the targets, so changed targets make predictions of an earlier run useless
     labels = [path for frame in frames for path in (frame.target, frame.label_ids) if path]
     gathered = resume_folder(
         ("infer", network, variant, dataset, params.infer), (prepared / "frames.csv", weights), labels

@@ -34,10 +34,10 @@ def model() -> Any:
     from mlflow.pyfunc.model import PythonModel, PythonModelContext
 
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # MLflow's wish for type hints: see below
+        warnings.simplefilter("ignore")  # MLflow asks for type hints: see below
 
         class Served(PythonModel):
-            """Images in, answers out."""
+            """The model that the scoring server calls."""
 
             def load_context(self, context: PythonModelContext) -> None:
                 """Load the detector once, when the server starts."""
@@ -46,7 +46,7 @@ def model() -> Any:
 
             # without hints: MLflow would take them for the schema of a request
             def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
-                """Return one answer per image; a wrong request is told what is expected."""
+                """Return one answer per image; the error for a wrong request says what is expected."""
                 maps = bool((params or {}).get("maps", True))
                 try:
                     return list(server.answers(self.detector, model_input, self.limits, maps))
@@ -58,7 +58,7 @@ def model() -> Any:
 
 def pack(folder: Path, detector: Path) -> None:
     """Write a detector's folder as an MLflow model: a three-line program and a copy."""
-    # heavy, and not without warnings
+    # imported here: the import takes seconds and prints warnings
     from mlflow import pyfunc
     from mlflow.models import ModelSignature
     from mlflow.types import ParamSchema, ParamSpec, Schema
@@ -68,7 +68,7 @@ def pack(folder: Path, detector: Path) -> None:
     code.write_text(CODE, encoding="utf-8")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # MLflow's wish for an example of an image in numbers
+        warnings.simplefilter("ignore")  # MLflow asks for an example of the input
         pyfunc.save_model(
             str(folder),
             python_model=str(code),
