@@ -122,7 +122,7 @@ class Detector:
             architecture: Needed for networks of your own (``package.module:builder``): a file alone never decides what
                 code is imported.
 
-        Raises FileNotFoundError or ValueError if a file is missing, damaged or does not match detector.json; it is named.
+        Raises FileNotFoundError or ValueError if a file is missing, damaged or not that of detector.json; it is named.
         """
         folder = Path(folder)
         settings = read_settings(folder)

@@ -23,7 +23,7 @@ SETTINGS, WEIGHTS, CLASSIFIER = "detector.json", "weights.safetensors", "classif
 
 
 class Settings(BaseModel):
-    """The contents of ``detector.json``: all settings of a detector; weights and meta classifier have their own files."""
+    """The contents of ``detector.json``: a detector's settings, without its weights and meta classifier."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 

@@ -14,7 +14,7 @@ def run(
 
     Args:
         params: Sections infer, segments and detector.
-        network, variant, log, machine: Not used: the metadata of `weights` names network and variant, and nothing is computed.
+        network, variant, log, machine: Not used: `weights` names its network and variant, and nothing is computed.
         weights, meta: The network, and the folder of the meta classifier fitted on ``detector.meta_from``.
         detector: The folder to write.
     """
