@@ -55,11 +55,7 @@ def label_names(reader: str, options: Mapping[str, Any] | None = None) -> Mappin
 
 
 def read(reader: str, root: Path, split: str, options: Mapping[str, Any] | None = None) -> list[RawFrame]:
-    """List the frames of a raw dataset.
-
-    Args:
-        reader, options: A key of :data:`READERS` and its keyword arguments.
-        root, split: The dataset's folder, and which part of it.
+    """List the frames of a split of the raw dataset below `root`; `options` are the reader's keyword arguments.
 
     Raises:
         ValueError: If the reader or an option is unknown, or an image id occurs twice.
@@ -69,8 +65,6 @@ def read(reader: str, root: Path, split: str, options: Mapping[str, Any] | None 
     frames = list(READERS[reader](root, split, **(options or {})))
     first: dict[str, RawFrame] = {}
     for frame in frames:
-        if first.setdefault(frame.image_id, frame) is not frame:
-            raise ValueError(
-                f"{frame.image}: image id {frame.image_id!r} occurs twice, also {first[frame.image_id].image}"
-            )
+        if (other := first.setdefault(frame.image_id, frame)) is not frame:
+            raise ValueError(f"{frame.image}: image id {frame.image_id!r} occurs twice, also {other.image}")
     return frames

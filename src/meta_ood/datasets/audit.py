@@ -110,16 +110,13 @@ def table(found: Audit) -> list[tuple[str, ...]]:
 
 def write(found: Audit, folder: Path) -> None:
     """Write ``audit.json``, ``categories.csv`` and ``categories.png``."""
+    from matplotlib.figure import Figure  # takes half a second to import
+
     header, *rows = table(found)
     write_json(folder / "audit.json", vars(found) | {"categories": [*map(vars, found.categories)]})
     write_csv(folder / "categories.csv", header, rows)
-    _write_chart(found, folder / "categories.png")
 
-
-def _write_chart(found: Audit, path: Path) -> None:
-    """Draw images kept and dropped of the 40 most frequent categories as bars."""
-    from matplotlib.figure import Figure  # takes half a second to import
-
+    # bars of images kept and dropped of the 40 most frequent categories
     shown = found.categories[:40][::-1]  # the first one on top
     names, kept = [c.name for c in shown], [c.images_kept for c in shown]
     figure = Figure(figsize=(7.2, 1 + 0.2 * len(shown)), layout="constrained")
@@ -131,5 +128,5 @@ def _write_chart(found: Audit, path: Path) -> None:
     for label, category in zip(axes.get_yticklabels(), shown, strict=True):
         label.set_color("#b22222" if category in found.leaks else "black")
     axes.legend()
-    with replacing(path) as temporary:
+    with replacing(folder / "categories.png") as temporary:
         figure.savefig(temporary, format="png", dpi=100)

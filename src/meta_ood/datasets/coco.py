@@ -68,12 +68,12 @@ def coco(
         logger.warning("%s: %s", message, finding.advice)
 
     # 1. which categories exclude an image, and which make proxies
-    is_preset = isinstance(exclude, str)
     if isinstance(exclude, str):
-        exclude = one_of("coco", "exclude", exclude, EXCLUDES)
-        if missing := missing_categories(exclude, instances.categories):
+        preset = one_of("coco", "exclude", exclude, EXCLUDES)
+        if missing := missing_categories(preset, instances.categories):
             logger.warning("%s: no category %s", json_path, ", ".join(missing))
-    dropped = _numbers(instances.categories, "exclude", exclude, is_preset)
+        exclude = [name for name in preset if name not in missing]
+    dropped = _numbers(instances.categories, "exclude", exclude)
     kept = _numbers(instances.categories, "include", include) or set(instances.categories)
 
     # 2. the places of the annotations to draw, of images without an excluded category
@@ -97,11 +97,11 @@ def missing_categories(names: Sequence[str], categories: Mapping[int, str]) -> l
     return [name for name in names if _plain(name) not in known]
 
 
-def _numbers(categories: Mapping[int, str], option: str, names: Sequence[str], is_preset: bool = False) -> set[int]:
+def _numbers(categories: Mapping[int, str], option: str, names: Sequence[str]) -> set[int]:
     """Return the ids of the categories with these names; an unknown name lists the known ones."""
     if isinstance(names, str) or not all(isinstance(name, str) for name in names):
         raise ValueError(f"coco reader: option {option}: expected a list of names, got {names!r}")
-    if not is_preset and (missing := missing_categories(names, categories)):
+    if missing := missing_categories(names, categories):
         known = ", ".join(sorted(categories.values()))
         raise ValueError(f"coco reader: option {option}: no category {missing[0]!r}; known: {known}")
     wanted = {_plain(name) for name in names}

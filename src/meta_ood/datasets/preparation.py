@@ -21,8 +21,7 @@ JOURNAL = "progress.jsonl"
 def prepare_frame(raw: RawFrame, prepared: Path) -> Frame:
     """Write the frame's target (its image, where it is made, and its label ids) below `prepared`.
 
-    Raises:
-        ValueError: If the image or the target is damaged, or if the two differ in size; the file is named.
+    The first fault of the frame that is an error is raised as a ``ValueError``; the file is named.
     """
     found = inspect(raw)
     for code, (level, _, _) in KINDS.items():

@@ -72,12 +72,7 @@ class LayoutReader:
     layout: Callable[..., Layout]  # its keyword arguments are the reader's options
 
     def __call__(self, root: Path, split: str, **options: object) -> Iterator[RawFrame]:
-        """Yield the frames of a split.
-
-        Raises:
-            FileNotFoundError: If the root, a partner file or the whole split is missing; the file is named.
-            ValueError: If the split is unknown.
-        """
+        """Yield the frames of a split; a missing root, split or partner file is an error that names it."""
         layout = self.layout(**options)
         found = list_frames(layout, root, split)
         if not found:
@@ -91,11 +86,7 @@ class LayoutReader:
 
 
 def list_frames(layout: Layout, root: Path, split: str, *, left_out: bool = False) -> list[RawFrame]:
-    """List the frames of a split in path order, complete or not; or those that it leaves out.
-
-    Raises:
-        FileNotFoundError, ValueError: If the root is not there or the split is unknown.
-    """
+    """List the frames of a split in path order, complete or not; or those that it leaves out."""
     lookup(f"{layout.name} split", layout.splits, split)
     if not root.is_dir():
         raise FileNotFoundError(f"{layout.name}: {root} is no folder; expected {expected(layout, split)} in it")
@@ -166,11 +157,7 @@ def locate(template: str, root: Path, fields: Mapping[str, str]) -> Path:
 
 
 def read_target(path: Path, labels: Mapping[int, int]) -> LabelMap:
-    """Return a label image, translated by a table label id -> target value, as ``(H, W) uint8``.
-
-    Raises:
-        ValueError: If the file is no image of ids or holds an id that is not in the table; the file is named.
-    """
+    """Return a label image as ``(H, W) uint8``, its ids translated by a table label id -> target value."""
     # Pillow counts and looks up bytes several times faster than NumPy
     image = Image.fromarray(read_label_map(path))
     unknown = [k for k, count in enumerate(image.histogram()) if count and k not in labels]

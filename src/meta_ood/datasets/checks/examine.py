@@ -1,17 +1,23 @@
 """The checks of a dataset, by its entry in params or by a folder alone."""
 
-from collections.abc import Mapping, Sequence
+import re
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from meta_ood.data.labels import CITYSCAPES, OOD
 from meta_ood.datasets import READERS, check_options
 from meta_ood.datasets.checks.archives import check_archives
 from meta_ood.datasets.checks.coco import check_coco
-from meta_ood.datasets.checks.findings import Report, find
-from meta_ood.datasets.checks.layouts import check_layout
-from meta_ood.datasets.reader import LayoutReader, list_frames
+from meta_ood.datasets.checks.findings import Finding, Report, find
+from meta_ood.datasets.checks.frames import check_frames, most_common_sizes
+from meta_ood.datasets.reader import Layout, LayoutReader, RawFrame, expected, list_frames, listed, sides
 
 SAMPLE = 64  # frames that the fast mode decodes: some seconds, and most faults are systematic
+# names of files that downloads and other operating systems leave behind
+_STRAY = re.compile(r"(^\._|^Thumbs\.db$|^\.DS_Store$|\.(tmp|part|crdownload)$)")
 # reader -> options that change where its files lie
 _VARIANTS: dict[str, Sequence[Mapping[str, Any]]] = {
     "cityscapes": ({}, {"labels": "train_ids"}),
@@ -64,3 +70,97 @@ def recognise(root: Path) -> list[tuple[str, str, dict[str, Any]]]:
                 if first and first[0].is_complete:
                     found.append((reader, split, dict(options)))
     return found
+
+
+def check_layout(
+    layout: Layout, root: Path, split: str, sample: int, workers: int
+) -> tuple[dict[str, Any], list[Finding]]:
+    """Check one split; `sample` images are decoded, 0 = all. Return what was counted and what was found."""
+    # 1. which files are there, without opening them
+    found = list_frames(layout, root, split)
+    left_out = list_frames(layout, root, split, left_out=True)
+    findings = _check_names(layout, root, split, found, left_out)
+    if not found:
+        return {"frames": 0}, [*findings, *_nothing(layout, root, split)]
+    published = layout.splits[split]
+    if published and len(found) != published:
+        findings += find("count", frames=len(found), published=published)
+    findings += find("left_out", (frame.image for frame in left_out), split=split)
+
+    # 2. what the files hold
+    complete = [frame for frame in found if frame.is_complete]
+    checked, more = check_frames(layout.name, complete, sample, workers)
+    findings += more
+    if layout.size is not None:
+        width, height = layout.size
+        odd = [frame for frame in checked if frame.size not in (layout.size, (0, 0))]
+        others = ", ".join(most_common_sizes(odd))
+        findings += find("size", (frame.image for frame in odd), expected=f"{width}x{height}", others=others)
+    values = {value for frame in checked for value in frame.values}
+    sampled = "" if len(checked) == len(found) else f" in the {len(checked)} frames that were decoded"
+    findings += _values(layout, values, sampled) if values else []
+    facts = {
+        "frames": len(found),
+        "published": published,
+        "decoded": len(checked),
+        "scenes": len({frame.scene for frame in found}),
+        "sizes": most_common_sizes(checked),
+        "values": sorted(values),
+    }
+    return facts, findings
+
+
+def _values(layout: Layout, values: Collection[int], sampled: str) -> list[Finding]:
+    """Find classes that never occur, or that an evaluation set has no OoD."""
+    if OOD in layout.labels.values():
+        return [] if OOD in values else find("no_ood", where=sampled)
+    total, missing = len(CITYSCAPES.names), [n for k, n in enumerate(CITYSCAPES.names) if k not in values]
+    if not missing:
+        return []
+    found = find("classes", number=total - len(missing), total=total, missing=", ".join(missing), where=sampled)
+    # a sample may well lack a rare class
+    return [replace(one, level="note") for one in found] if sampled else found
+
+
+def _nothing(layout: Layout, root: Path, split: str) -> list[Finding]:
+    """Return why a split has no file at all."""
+    leading, _ = sides(layout, split)
+    first = leading.split("/")[0]
+    for place in (*sorted(path for path in root.iterdir() if path.is_dir()), root.parent):
+        if (place / first).is_dir() and "{" not in first and next(listed(leading, place), None):
+            return find("wrong_level", [place], split=split, place=place)
+    other = [name for name in layout.splits if name != split and list_frames(layout, root, name)]
+    if other:
+        return find("split_missing", split=split, other=", ".join(other), first=other[0])
+    return find("nothing_found", split=split, root=root, expected=expected(layout, split))
+
+
+def _check_names(
+    layout: Layout, root: Path, split: str, found: Sequence[RawFrame], left_out: Sequence[RawFrame]
+) -> list[Finding]:
+    """Find files without partner, files of another kind, and frames that occur twice."""
+    # 1. images without labels and labels without image
+    lonely = [frame.image for frame in found if frame.labels is not None and not frame.labels.exists()]
+    blind = [frame.labels for frame in found if not frame.image.exists()]
+    _, following = sides(layout, split)
+    if following and layout.lead == "images" and not layout.only:
+        known = {frame.labels for frame in (*found, *left_out)}
+        blind += [path for _, path in listed(following, root) if path not in known]
+    if layout.targets.endswith("_labelTrainIds.png") and found and len(lonely) == len(found):
+        findings = find("train_ids_missing", lonely, root=root)
+    else:
+        findings = find("no_labels", lonely, expected=following or layout.targets)
+        findings += find("no_image", blind, expected=layout.images)
+
+    # 2. files among the data that do not belong there
+    folders = {side.rsplit("/", 1)[0] for side in sides(layout, split) if "/" in side}
+    globs = [re.sub(r"\{\w+\}", "*", folder) + "/*" for folder in folders]
+    findings += find("stray_files", (f for pattern in globs for f in root.glob(pattern) if _STRAY.search(f.name)))
+
+    # 3. frames that another folder or another split has too
+    counts = Counter(frame.image_id for frame in found)
+    findings += find("same_id", (frame.image for frame in found if counts[frame.image_id] > 1))
+    own = layout.folders.get(split, split)
+    others = [name for name in layout.splits if layout.folders.get(name, name) != own and "{split}" in layout.images]
+    leak = (f.image for name in others for f in list_frames(layout, root, name) if f.image_id in counts)
+    return findings + find("wrong_split", leak, split=split)

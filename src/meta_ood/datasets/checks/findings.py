@@ -82,11 +82,7 @@ KINDS: dict[str, tuple[Level, str, str]] = {
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that is worth knowing.
-
-    An error means that `prepare` would stop or that results would be wrong, a warning that something is not as
-    published.
-    """
+    """An error (`prepare` would stop, or results would be wrong), a warning (not as published) or a note."""
 
     level: Level
     code: str  # a key of KINDS
