@@ -3,72 +3,42 @@
 They are imported when they are first used, so that ``import meta_ood`` itself is quick and needs no torch.
 """
 
-from __future__ import annotations
-
 import importlib
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 
-if TYPE_CHECKING:
-    from meta_ood.data.labels import IGNORE, IN, NEUTRAL, OOD
-    from meta_ood.data.predictions import Prediction
-    from meta_ood.datasets import READERS, read
-    from meta_ood.detector.detector import Detector
-    from meta_ood.meta_classification import MetaClassifier, fit, out_of_fold
-    from meta_ood.metrics.pixel import ScoreHistogram, pixel_metrics
-    from meta_ood.metrics.segment import segment_errors
-    from meta_ood.models import MODELS, build
-    from meta_ood.scores import SCORES
-    from meta_ood.segments import SegmentTable, measure_segments
-    from meta_ood.training.losses import LOSSES
+# isort: off
+if TYPE_CHECKING:  # what type checkers see; `as` says that a name is exported
+    from meta_ood.data.labels import IGNORE as IGNORE, IN as IN, NEUTRAL as NEUTRAL, OOD as OOD
+    from meta_ood.data.predictions import Prediction as Prediction
+    from meta_ood.datasets import READERS as READERS, read as read
+    from meta_ood.detector.detector import Detector as Detector
+    from meta_ood.meta_classification import MetaClassifier as MetaClassifier, fit as fit, out_of_fold as out_of_fold
+    from meta_ood.metrics.pixel import ScoreHistogram as ScoreHistogram, pixel_metrics as pixel_metrics
+    from meta_ood.metrics.segment import segment_errors as segment_errors
+    from meta_ood.models import MODELS as MODELS, build as build
+    from meta_ood.scores import SCORES as SCORES
+    from meta_ood.segments import SegmentTable as SegmentTable, measure_segments as measure_segments
+    from meta_ood.training.losses import LOSSES as LOSSES
+# isort: on
 
-_MODULES = {
-    "Detector": "detector.detector",
-    "IGNORE": "data.labels",
-    "IN": "data.labels",
-    "LOSSES": "training.losses",
-    "MODELS": "models",
-    "MetaClassifier": "meta_classification",
-    "NEUTRAL": "data.labels",
-    "OOD": "data.labels",
-    "Prediction": "data.predictions",
-    "READERS": "datasets",
-    "SCORES": "scores",
-    "ScoreHistogram": "metrics.pixel",
-    "SegmentTable": "segments",
-    "build": "models",
-    "fit": "meta_classification",
-    "measure_segments": "segments",
-    "out_of_fold": "meta_classification",
-    "pixel_metrics": "metrics.pixel",
-    "read": "datasets",
-    "segment_errors": "metrics.segment",
+_NAMES = {
+    "data.labels": ("IGNORE", "IN", "NEUTRAL", "OOD"),
+    "data.predictions": ("Prediction",),
+    "datasets": ("READERS", "read"),
+    "detector.detector": ("Detector",),
+    "meta_classification": ("MetaClassifier", "fit", "out_of_fold"),
+    "metrics.pixel": ("ScoreHistogram", "pixel_metrics"),
+    "metrics.segment": ("segment_errors",),
+    "models": ("MODELS", "build"),
+    "scores": ("SCORES",),
+    "segments": ("SegmentTable", "measure_segments"),
+    "training.losses": ("LOSSES",),
 }
-"""Name -> the module that defines it, below ``meta_ood``."""
-
-__all__ = [
-    "IGNORE",
-    "IN",
-    "LOSSES",
-    "MODELS",
-    "NEUTRAL",
-    "OOD",
-    "READERS",
-    "SCORES",
-    "Detector",
-    "MetaClassifier",
-    "Prediction",
-    "ScoreHistogram",
-    "SegmentTable",
-    "build",
-    "fit",
-    "measure_segments",
-    "out_of_fold",
-    "pixel_metrics",
-    "read",
-    "segment_errors",
-]
+"""Module below ``meta_ood`` -> the public names that it defines."""
+_MODULES = {name: module for module, names in _NAMES.items() for name in names}
+__all__ = sorted(_MODULES)
 
 
 def __getattr__(name: str) -> Any:

@@ -124,7 +124,7 @@ def test_is_current_looks_at_inputs_and_params(work):
     evaluate = locked[f"evaluate@{PLACE.replace('/', '-')}"]
     assert evaluate.keys == CELL
     assert evaluate.deps == {}
-    values = lockfile.flat(config.read_yaml(Path("params.yaml")))
+    values = config.flat(config.read_yaml(Path("params.yaml")))
     assert lockfile.is_current(evaluate, locked, values)
     assert not lockfile.is_current(evaluate, locked, values | {"evaluate.bootstrap": -1})
     owner = lockfile.owner(locked, f"data/evaluate/{PLACE}/metrics.json")

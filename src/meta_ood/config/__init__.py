@@ -20,4 +20,4 @@ from meta_ood.config.schema import (
     SynthesizeParams,
     TrainParams,
 )
-from meta_ood.config.stages import SECTIONS, describe, stage_values
+from meta_ood.config.stages import SECTIONS, describe, flat, stage_values

@@ -45,21 +45,28 @@ def stage_values(params: Params, stage: str, network: str = "", variant: str = "
     values: dict[str, Any] = {}
     for section in SECTIONS[stage]:
         if section == "datasets.<dataset>":
-            values |= _flat(f"datasets.{dataset}", params.dataset_params(dataset))
+            values[f"datasets.{dataset}"] = params.dataset_params(dataset)
         elif section == "network.<network>":
             # its own pretrain and train sections are in those sections already
             own = params.network_params(network).model_dump(include={"architecture", "options", "weights"})
-            values |= _flat(f"network.{network}", own)
+            values[f"network.{network}"] = own
         elif section in ("pretrain", "train"):
-            values |= _flat(section, getattr(params, f"{section}_of")(network))
+            values[section] = getattr(params, f"{section}_of")(network)
         else:
-            values |= _flat(section, getattr(params, section))
-    return values
+            values[section] = getattr(params, section)
+    return {key: value for key, value in flat(values).items() if value != {}}
 
 
-def _flat(key: str, value: Any) -> dict[str, Any]:
-    if isinstance(value, BaseModel):
-        value = dict(value)
-    if not isinstance(value, Mapping):
-        return {key: value}
-    return {k: v for name in value for k, v in _flat(f"{key}.{name}", value[name]).items()}
+def flat(values: Any, key: str = "") -> dict[str, Any]:
+    """Return nested mappings and sections as dotted keys; empty ones and lists are values.
+
+    Examples:
+        >>> flat({"a": {"b": 1, "c": {}}, "d": [2], "e.f": 3})
+        {'a.b': 1, 'a.c': {}, 'd': [2], 'e.f': 3}
+    """
+    if isinstance(values, BaseModel):
+        values = dict(values)
+    if not isinstance(values, Mapping) or not values:
+        return {key: values} if key else {}
+    prefix = f"{key}." if key else ""
+    return {k: v for name, value in values.items() for k, v in flat(value, f"{prefix}{name}").items()}

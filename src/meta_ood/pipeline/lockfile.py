@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from meta_ood.config import read_yaml
+from meta_ood.config import flat, read_yaml
 from meta_ood.data.files import file_hash, read_json, write_bytes
 from meta_ood.pipeline.paths import STAGES
 
@@ -120,21 +120,6 @@ def input_hashes(paths: Mapping[str, Path], locked: Mapping[str, LockedStage] | 
         else:
             hashes[name] = file_hash(path, "md5") if path.is_file() else "unversioned"
     return hashes
-
-
-def flat(values: Any, key: str = "") -> dict[str, Any]:
-    """Return nested mappings as dotted keys; empty ones and lists are values.
-
-    Examples:
-        >>> flat({"a": {"b": 1, "c": {}}, "d": [2], "e.f": 3})
-        {'a.b': 1, 'a.c': {}, 'd': [2], 'e.f': 3}
-    """
-    if not isinstance(values, Mapping) or not values:
-        return {key: values} if key else {}
-    found: dict[str, Any] = {}
-    for name, value in values.items():
-        found |= flat(value, f"{key}.{name}" if key else str(name))
-    return found
 
 
 def repair() -> list[str]:

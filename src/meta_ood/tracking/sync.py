@@ -30,7 +30,7 @@ def sync(root: Path, params_file: Path = Path("params.yaml"), parent: str = "") 
     """
     locked = lockfile.read()
     params = config.load(params_file)
-    values_now = lockfile.flat(config.read_yaml(params_file))
+    values_now = config.flat(config.read_yaml(params_file))
     client = store.open_store(root)
     store.end_dead_runs(client, root)
     git, experiment = description.git_tags(), description.dvc_tags()
