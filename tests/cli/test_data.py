@@ -118,6 +118,15 @@ def test_train_ids_are_generated_once_and_are_those_of_the_reader(here):
         assert (first.target() == second.target()).all()
 
 
+def test_proxies_that_the_options_leave_out_altogether_are_an_error(here):
+    options = "datasets.coco.options={min_side: 9999, background: ignore}"
+    result = CliRunner().invoke(cli.main, ["prepare", "--dataset", "coco", "--set", options])
+    assert result.exit_code == 2
+    assert "datasets.coco: no frame is left of split 'train2017' below data/raw/demo/coco" in result.output
+    assert "'min_side': 9999" in result.output
+    assert not (here / "data/prepare/coco/frames.csv").exists()
+
+
 def test_audit_of_the_proxies(here):
     result = call("audit-proxies")
     assert result.exit_code == 0, result.output

@@ -89,8 +89,9 @@ def content(path: Path) -> str:
     return hashlib.md5(path.read_bytes()).hexdigest()
 
 
-def test_training_twice_writes_the_same_bytes(prepared):
+def test_training_twice_writes_the_same_bytes(prepared, caplog):
     first, second = run_pretrain(prepared, "a"), run_pretrain(prepared, "b")
+    assert "pretrain.crop: 32 is larger than the frames (24 x 32): crops are padded with void" in caplog.messages
     assert content(first) == content(second)
     assert Path("a.json").read_text() == Path("b.json").read_text()
     assert content(first) != content(run_pretrain(prepared, "c", "seed=1"))
@@ -99,6 +100,15 @@ def test_training_twice_writes_the_same_bytes(prepared):
     assert content(trained[0]) == content(trained[1]) != content(first)
     assert {"train/loss", "validation/miou", "validation/proxy_auroc"} <= set(seen)
     assert checkpoint.load(trained[0])[1]["variant"] == "ood_trained"
+    assert "train.crop: 32 is larger than the frames (24 x 32): crops are padded with void" in caplog.messages
+    assert not states()
+
+
+def test_a_missing_target_is_named_before_any_training(prepared):
+    gone = frames.read_frames(prepared / "streets", prepared)[2].target
+    gone.unlink()
+    with pytest.raises(FileNotFoundError, match=rf"{gone.name}, which .*frames.csv names, is missing: run `prepare`"):
+        run_pretrain(prepared, "a")
     assert not states()
 
 

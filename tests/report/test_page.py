@@ -154,18 +154,13 @@ def test_same_inputs_give_the_same_bytes(evaluation, tmp_path):
         assert first.read_bytes() == second.read_bytes()
 
 
-def test_missing_evaluations_are_named(tmp_path, caplog):
+def test_missing_evaluations_are_refused_and_named(tmp_path):
     folder = tmp_path / "evaluate"
     key = (NETWORKS[0], "baseline", DATASETS[0])
     write_cell(folder.joinpath(*key), *key)
-    text = write_report(folder, tmp_path / "r")
-    assert f"{NETWORKS[0]} / ood_trained / {DATASETS[0]}" in text
-    assert f"{NETWORKS[0]} / baseline / {DATASETS[0]}" not in text
-    assert len(caplog.records) == 11
-
-
-def test_report_without_any_evaluation(tmp_path):
-    assert "There are no results yet." in write_report(tmp_path / "no", tmp_path)
+    with pytest.raises(FileNotFoundError, match=f"lacks 11 of 12 .*{NETWORKS[0]}/ood_trained/{DATASETS[0]}: run dvc"):
+        write_report(folder, tmp_path / "r")
+    assert not (tmp_path / "r").exists()
 
 
 def test_csv_holds_fractions_of_every_evaluation(evaluation, written):

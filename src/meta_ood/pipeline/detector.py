@@ -10,18 +10,9 @@ from meta_ood.detector.folder import Settings, write_folder
 def run(
     params: Params, *, network: str, variant: str, weights: Path, meta: Path, detector: Path, log: Log, machine: Machine
 ) -> None:
-    """Write the folder that ``Detector.load`` reads, see :mod:`meta_ood.detector.folder`.
-
-    Args:
-        params: Sections infer, segments and detector.
-        network, variant, log, machine: Not used: `weights` names its network and variant, and nothing is computed.
-        weights, meta: The network, and the folder of the meta classifier fitted on ``detector.meta_from``.
-        detector: The folder to write.
-    """
+    """Write the folder that ``Detector.load`` reads, with the meta classifier fitted on ``detector.meta_from``."""
+    own = params.segments  # the weights file names its network and variant
     settings = Settings(
-        score=params.segments.score,
-        threshold=params.segments.threshold,
-        infer=params.infer,
-        meta_from=params.detector.meta_from,
+        score=own.score, threshold=own.threshold, infer=params.infer, meta_from=params.detector.meta_from
     )
     write_folder(detector, weights, meta, settings)

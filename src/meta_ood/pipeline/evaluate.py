@@ -82,16 +82,9 @@ def run(
     found = measure(counts, table, removed, settings.protocols, read_label_names(prepared))
     resampled = replicates(counts, table, removed, found, count=settings.bootstrap, seed=params.seed)
     found["intervals"] = {name: interval(column) for name, column in resampled.items()}
-    values = plain(
-        {
-            "network": network,
-            "variant": variant,
-            "dataset": dataset,
-            "split": params.dataset_params(dataset).split,
-            "weights": folder.weights_sha256,
-            **found,
-        }
-    )
+    about = {"network": network, "variant": variant, "dataset": dataset}
+    about |= {"split": params.dataset_params(dataset).split, "weights": folder.weights_sha256}
+    values = plain(about | found)
 
     # 4. files
     tables = curve_tables(counts, table, probability)

@@ -11,8 +11,6 @@ from meta_ood.meta_classification.cross_validation import cross_validate
 from meta_ood.meta_classification.explanation import explain
 from meta_ood.segments import table_file
 
-_COLUMNS = ("segment", "image_id", "scene", "probability", "removed", "estimated_iou")
-
 _log = logging.getLogger(__name__)
 
 
@@ -46,17 +44,14 @@ def run(
     # 2. what decides, by the logistic regression
     explained = explain(table, params.meta.folds, params.meta.bootstrap, params.seed, class_names)
     # 3. the files
-    rows = zip(
-        range(len(table.image)),
-        (table.image_ids[image] for image in table.image),
-        (table.scenes[image] for image in table.image),
-        (f"{value:.9f}" for value in found.probability),
-        found.removed.astype(int),
-        (f"{value:.9f}" for value in found.estimated_iou),
-        strict=True,
-    )
+    decisions = zip(table.image, found.probability, found.removed, found.estimated_iou, strict=True)
+    rows = [
+        (segment, table.image_ids[image], table.scenes[image], f"{probability:.9f}", int(removed), f"{iou:.9f}")
+        for segment, (image, probability, removed, iou) in enumerate(decisions)
+    ]
     classifier.write(meta / "classifier.json")
-    files.write_csv(meta / "probabilities.csv", _COLUMNS, rows)
+    columns = ("segment", "image_id", "scene", "probability", "removed", "estimated_iou")
+    files.write_csv(meta / "probabilities.csv", columns, rows)
     files.write_json(meta / "explanation.json", explained)
     files.write_json(meta / "metrics.json", found.metrics)
     log({f"meta/{k}": v for k, v in found.metrics.items() if isinstance(v, int | float)}, 0)

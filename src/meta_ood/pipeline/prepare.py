@@ -10,14 +10,10 @@ from meta_ood.datasets.preparation import prepare_frames, remove_left_overs
 
 
 def run(params: Params, *, dataset: str, root: Path, prepared: Path, log: Log, machine: Machine) -> None:
-    """Prepare one dataset.
+    """Write ``frames.csv`` and ``targets/*.png`` of the raw dataset `root`, which is only read.
 
-    Args:
-        params: Uses the entry ``datasets.{dataset}``.
-        dataset: Its name.
-        root: The raw dataset, only read.
-        prepared: Folder for ``frames.csv`` and ``targets/*.png``; where the dataset's own label ids hold more than the
-            targets, also ``label_ids/*.png`` and their names, ``labels.csv``.
+    Where the dataset's own label ids hold more than the targets, also ``label_ids/*.png`` and their names,
+    ``labels.csv``.
 
     Raises:
         FileNotFoundError, ValueError: If the raw dataset is not as its reader expects; the file is named.

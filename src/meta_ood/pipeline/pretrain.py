@@ -21,7 +21,7 @@ from meta_ood.training.losses import cross_entropy
 from meta_ood.training.transforms import Augmentation
 from meta_ood.training.validation import Validation, evaluate_once
 
-logger = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 
 def run(
@@ -38,16 +38,10 @@ def run(
     """Write the weights of the baseline, and its metrics on the validation frames."""
     own, settings = params.network_params(network), params.pretrain_of(network)
     num_classes = len(CITYSCAPES.names)
-    about: dict[str, Any] = {
-        "name": network,
-        "architecture": own.architecture,
-        "options": own.options,
-        "num_classes": num_classes,
-        "variant": "baseline",
-    }
-    root = Path.cwd()
-    frames = read_frames(training, root)
-    validated = Validation(SegmentationDataset(read_frames(validation, root)))
+    about: dict[str, Any] = {"name": network, "architecture": own.architecture, "options": own.options}
+    about |= {"num_classes": num_classes, "variant": "baseline"}
+    frames = read_complete(training)
+    validated = Validation(SegmentationDataset(read_complete(validation)))
     resume = resume_folder(
         ("pretrain", own.architecture, own.options, own.weights, settings, params.seed),
         (training / "frames.csv", validation / "frames.csv"),
@@ -64,10 +58,9 @@ def run(
         net = models.build(own.architecture, num_classes, **own.options)
     if backbone := own.weights.get("backbone"):
         published.load_backbone(net, Path(backbone))
-    augmentation = Augmentation(settings.crop, settings.scale_jitter, settings.colour_jitter)
     found = fit(
         net,
-        SegmentationDataset(frames, augmentation),
+        SegmentationDataset(frames, Augmentation(settings.crop, settings.scale_jitter, settings.colour_jitter)),
         lambda epoch: mix_proxies(len(frames), 0, 0.0, seed=params.seed, epoch=epoch),
         lambda logits, target, counts, done: cross_entropy(logits, target, counts=counts),
         settings,
@@ -86,10 +79,17 @@ def run(
         delete_checkpoint(resume)
 
 
+def read_complete(folder: Path) -> list[Frame]:
+    """Return the frames of a prepared dataset; a missing target is an error now, not hours later."""
+    frames = read_frames(folder, Path.cwd())
+    for frame in frames:
+        if not frame.target.is_file():
+            raise FileNotFoundError(f"{frame.target}, which {folder}/frames.csv names, is missing: run `prepare` again")
+    return frames
+
+
 def warn_of_padding(key: str, crop: int, frames: Sequence[Frame]) -> None:
     """Warn if crops are larger than the first frame: they are padded with void."""
     height, width = image_size(frames[0].image)
     if crop > min(height, width):
-        logger.warning(
-            "%s: %d is larger than the frames (%d x %d): crops are padded with void", *(key, crop, height, width)
-        )
+        _log.warning("%s: %d is larger than the frames (%d x %d): crops are padded with void", key, crop, height, width)

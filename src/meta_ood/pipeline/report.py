@@ -1,6 +1,5 @@
 """Stage `report`: all evaluations as one page, and as a table in CSV, Markdown and text."""
 
-import logging
 from pathlib import Path
 
 from meta_ood.config import Params
@@ -11,23 +10,26 @@ from meta_ood.report.page import provenance, report_page, results_tables
 from meta_ood.report.published import match_published, read_published
 from meta_ood.report.results import read_results
 
-logger = logging.getLogger(__name__)
-
 
 def run(params: Params, *, evaluation: Path, report: Path, log: Log, machine: Machine, experiments: str = "") -> None:
-    """Write ``index.html`` and ``results.csv``, ``.md`` and ``.txt``.
+    """Write ``index.html`` and ``results.csv``, ``.md`` and ``.txt``; the same inputs give the same bytes.
 
     Args:
-        params: Names networks, variants and datasets; the page lists evaluations that are missing.
+        params: Names networks, variants and datasets.
         evaluation: Folder with ``<network>/<variant>/<dataset>/{metrics.json, curves/, pictures/}``.
-        report: Folder to write; same inputs, same bytes.
-        log, machine: Not used: the report has no curve and no heavy work.
+        report: Folder to write.
+        log, machine: Not used.
         experiments: What ``dvc exp show --csv`` prints, for a section over seeds; the pipeline gives none.
+
+    Raises:
+        FileNotFoundError: If an evaluation that params.yaml names is missing.
     """
     # 1. what was evaluated, and what is published of the same networks and datasets
     results = read_results(evaluation, params.networks, params.variants, params.evaluation_sets)
-    for key in results.missing:
-        logger.warning("no metrics.json for %s", "/".join(key))
+    if results.missing:
+        missing = f"{len(results.missing)} of {len(results.keys)} evaluations, such as {'/'.join(results.missing[0])}"
+        remedy = "run dvc repro, or leave them out with --set networks, variants or evaluation_sets"
+        raise FileNotFoundError(f"{evaluation} lacks {missing}: {remedy}")
     published = match_published(results, params.network, params.datasets, read_published())
     settings = read_experiments(experiments) if experiments else []
     # 2. the page, and the tables

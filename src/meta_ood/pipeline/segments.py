@@ -14,8 +14,7 @@ from meta_ood.data.frames import read_frames
 from meta_ood.scores.maps import Workspace
 from meta_ood.segments import SegmentTable, measure_segments, table_file
 
-BATCH = 64
-"""Frames per file in the resume folder: at most so many are measured again after a kill."""
+BATCH = 64  # frames per file in the resume folder: at most so many are measured again after a kill
 
 
 def run(
@@ -54,13 +53,8 @@ def run(
             table_file.write_table(parts[-1], SegmentTable.concatenate(tables), {})
     # 2. one table of all
     table = SegmentTable.concatenate([table_file.read_table(part) for part in parts])
-    origin = {
-        "network": network,
-        "variant": variant,
-        "dataset": dataset,
-        "weights_sha256": frames.weights_sha256,
-        "class_names": list(frames.class_names),
-    }
+    origin: dict[str, object] = {"network": network, "variant": variant, "dataset": dataset}
+    origin |= {"weights_sha256": frames.weights_sha256, "class_names": list(frames.class_names)}
     table_file.write_table(segments, table, origin)
     shutil.rmtree(gathered)
     log({f"segments/{name}": float(count) for name, count in table.counts().items()}, 0)

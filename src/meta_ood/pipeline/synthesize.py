@@ -11,19 +11,13 @@ from meta_ood.demo import write
 def run(
     params: Params, *, cityscapes: Path, coco: Path, lost_and_found: Path, fishyscapes: Path, log: Log, machine: Machine
 ) -> None:
-    """Draw the demo world; the same seed gives the same bytes.
-
-    Args:
-        params: Uses ``seed`` and ``synthesize``.
-        cityscapes, coco, lost_and_found, fishyscapes: Roots to write to; what they hold is replaced.
-    """
+    """Draw the demo world; the same seed gives the same bytes. What the roots hold is replaced."""
     own = params.synthesize
     size = own.height, own.width
     for root in (cityscapes, coco, lost_and_found, fishyscapes):
         if root.exists():
             shutil.rmtree(root)
-    total = own.cityscapes_train + own.cityscapes_val + own.coco
-    total += own.lost_and_found + own.fishyscapes
+    total = own.cityscapes_train + own.cityscapes_val + own.coco + own.lost_and_found + own.fishyscapes
     with progress((), "synthesize", total) as bar:
         for split, count in (("train", own.cityscapes_train), ("val", own.cityscapes_val)):
             for index in range(count):

@@ -5,10 +5,9 @@ from pathlib import Path
 from meta_ood.config import Params
 from meta_ood.data.context import Log, Machine
 from meta_ood.data.files import resume_folder, write_json
-from meta_ood.data.frames import read_frames
 from meta_ood.inference import is_first_process
 from meta_ood.models import checkpoint, published
-from meta_ood.pipeline.pretrain import warn_of_padding
+from meta_ood.pipeline.pretrain import read_complete, warn_of_padding
 from meta_ood.training.checkpoints import delete_checkpoint
 from meta_ood.training.loader import SegmentationDataset, hold_out, mix_proxies
 from meta_ood.training.loop import fit
@@ -35,31 +34,26 @@ def run(
     net, made_of = checkpoint.load(baseline, own.architecture)
     num_classes = int(made_of["num_classes"])
     same = {key: made_of[key] for key in ("architecture", "options", "num_classes")}
-    root = Path.cwd()
     # 1. imported weights are taken as they are
     if given := own.weights.get("ood_trained"):
         if is_first_process():
             net = published.adopt(Path(given), weights, name=network, variant="ood_trained", **same)
-            validated = Validation(SegmentationDataset(read_frames(validation, root)))
+            validated = Validation(SegmentationDataset(read_complete(validation)))
             write_json(metrics, evaluate_once(net, validated, num_classes, machine))
         return
     # 2. otherwise training on street frames and proxies
-    streets = read_frames(training, root)
-    learned, held_out = hold_out(read_frames(proxies, root), settings.proxy_holdout, seed=params.seed)
-    if not learned:
-        raise ValueError(
-            f"{proxies}: no proxy is left for training, train.proxy_holdout "
-            f"({settings.proxy_holdout}) takes all {len(held_out)}"
-        )
+    streets = read_complete(training)
+    learned, held_out = hold_out(read_complete(proxies), settings.proxy_holdout, seed=params.seed)
     warn_of_padding("train.crop", settings.crop, streets)
-    augmentation = Augmentation(settings.crop, settings.scale_jitter, settings.colour_jitter)
     resume = resume_folder(
         ("train", network, settings, params.seed, params.dataset_params(params.roles.proxies)),
         (*(folder / "frames.csv" for folder in (training, validation, proxies)), baseline),
     )
     found = fit(
         net,
-        SegmentationDataset([*streets, *learned], augmentation),
+        SegmentationDataset(
+            [*streets, *learned], Augmentation(settings.crop, settings.scale_jitter, settings.colour_jitter)
+        ),
         lambda epoch: mix_proxies(
             len(streets),
             len(learned),
@@ -75,7 +69,7 @@ def run(
         seed=params.seed,
         machine=machine,
         log=log,
-        validation=Validation(SegmentationDataset([*read_frames(validation, root), *held_out]), bool(held_out)),
+        validation=Validation(SegmentationDataset([*read_complete(validation), *held_out]), bool(held_out)),
         resume=resume,
         reset_optimizer=settings.reset_optimizer,
         what=f"train {network}",
