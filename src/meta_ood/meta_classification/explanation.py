@@ -1,4 +1,4 @@
-"""Explanations: feature groups, contributions to a decision, coefficients, the LARS path."""
+"""Explanations of decisions: contributions of features, coefficients, the LARS path, groups of features."""
 
 import re
 from collections.abc import Sequence
@@ -73,7 +73,7 @@ def coefficient_intervals(table: SegmentTable, samples: int, seed: int = 0) -> t
     """Return ``(F,)`` lower and upper ends of the weights' 95 % bootstrap intervals; NaN if undefined.
 
     Whole images are drawn, since segments of an image are alike; the scaling is that of all segments, so that the
-    weights are comparable. Samples with one kind of segment only are drawn again.
+    weights are comparable. Samples in which all segments are of one class are drawn again.
     """
     false = false_positives(table)
     features = np.asarray(table.features, np.float64)
@@ -83,7 +83,7 @@ def coefficient_intervals(table: SegmentTable, samples: int, seed: int = 0) -> t
     images = [np.flatnonzero(table.image == i) for i in np.unique(table.image)]
     generator = np.random.default_rng(seed)
     drawn: list[Floats] = []
-    for _ in range(20 * samples):  # enough unless one of the kinds is found in one image only
+    for _ in range(20 * samples):  # enough unless one of the classes is found in one image only
         if len(drawn) == samples:
             break
         chosen = generator.integers(len(images), size=len(images))
@@ -174,7 +174,7 @@ def explain(
     """Return the contents of ``explanation.json``: plain values about the logistic regression.
 
     ``degenerate`` columns, ``coefficients`` (strongest first, with intervals unless `samples` is 0), ``path`` (order of
-    entry, AUROC by number of features) and ``groups`` (ablations); only the first if all segments are of one kind.
+    entry, AUROC by number of features) and ``groups`` (ablations); only the first if all segments are of one class.
     Where segments are left out one by one, path and groups leave images out.
     """
     names = table.feature_names

@@ -47,7 +47,7 @@ def leave_one_out(scaled: Floats, false: Flags, *, penalty: float = 1.0, rescale
     """Return ``(S,)`` log odds of each segment by the logistic regression fitted on all others.
 
     NaN for a segment without which a classifier must be fitted anew. `scaled` ``(S, F)`` is finite, each column with
-    mean 0 and variance 1 over all S (or all 0); `false` ``(S,)`` has both kinds. With `rescale` the mean and the
+    mean 0 and variance 1 over all S (or all 0); `false` ``(S,)`` holds both classes. With `rescale` the mean and the
     standard deviation are those of the S - 1 others, without they stay as given (published).
     """
     common = _CommonFit(scaled, false, penalty, rescale)
@@ -59,9 +59,8 @@ def leave_one_out(scaled: Floats, false: Flags, *, penalty: float = 1.0, rescale
             rows = rows[(common.variance[rows] >= 1e-6).all(axis=1)]
         log_odds[rows] = _corrected_log_odds(common, rows)
 
-    # One thread per block, as many as the BLAS may use (the cores, or OMP_NUM_THREADS), each with a single-threaded
-    # BLAS: a third of the time is exponentials, which the BLAS does not share out, and so the number of threads does
-    # not change the result.
+    # As many threads as the BLAS may use (OMP_NUM_THREADS), each with a single-threaded BLAS: a third of the time is
+    # exponentials, which the BLAS does not share out, and so the number of threads does not change the result.
     libraries = ThreadpoolController().select(user_api="blas")
     threads = max((library["num_threads"] for library in libraries.info()), default=1)
     with ThreadPoolExecutor(threads) as pool, libraries.limit(limits=1):

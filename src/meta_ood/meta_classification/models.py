@@ -65,17 +65,17 @@ def solver(penalty: float, **options: Any) -> LogisticRegression:
     """Return the unfitted estimator of the published logistic regression, for :func:`with_ones`.
 
     It minimises ``penalty / 2 |w|^2 + sum log(1 + exp(-s (x w)))`` with s = +1 for a false positive, -1 otherwise, and
-    w including the bias. The published code's liblinear with C = 1 / penalty minimises the same function but stops at a
-    tolerance of 1e-4. ValueError if `penalty`, which makes the minimum unique and finite, is not above 0.
+    w including the bias. The published code's liblinear minimises the same function but stops at a tolerance of 1e-4.
     """
     settings = {"solver": "newton-cholesky", "tol": 1e-14, "max_iter": 200} | options
-    return LogisticRegression(C=1 / _positive(penalty), fit_intercept=False, **settings)
+    return LogisticRegression(C=_inverse(penalty), fit_intercept=False, **settings)
 
 
-def _positive(penalty: float) -> float:
+def _inverse(penalty: float) -> float:
+    """Return scikit-learn's C; ValueError unless the penalty makes the minimum unique and finite."""
     if not penalty > 0:
         raise ValueError(f"penalty is {penalty}; expected a number above 0")
-    return penalty
+    return 1 / penalty
 
 
 def logistic_regression(scaled: Floats, false: Flags, *, penalty: float = 1.0) -> LinearModel:
@@ -88,7 +88,7 @@ def sparse_logistic_regression(scaled: Floats, false: Flags, *, penalty: float =
     """Fit a logistic regression with an L1 penalty on all weights but the bias."""
     # liblinear penalises the bias too, divided by `intercept_scaling`: as good as not at all
     settings = {"solver": "liblinear", "l1_ratio": 1, "intercept_scaling": 1e4, "tol": 1e-8, "max_iter": 2000}
-    estimator = LogisticRegression(C=1 / _positive(penalty), random_state=0, **settings)
+    estimator = LogisticRegression(C=_inverse(penalty), random_state=0, **settings)
     _fit_quietly(estimator, scaled, false)  # the tolerance is near what float64 allows: the weights are good
     return LinearModel(estimator.coef_[0], float(estimator.intercept_[0]))
 

@@ -11,18 +11,18 @@ from meta_ood.metrics.semantic import calibration_bin
 
 
 def auroc(probability: Floats, false: Flags) -> float:
-    """Return the area under the ROC curve, false ones positive; NaN with one kind only."""
-    one_kind = false.all() or not false.any()
-    return math.nan if one_kind else float(roc_auc_score(false, probability))
+    """Return the area under the ROC curve, with false segments as positives; NaN if all are of one class."""
+    one_class = false.all() or not false.any()
+    return math.nan if one_class else float(roc_auc_score(false, probability))
 
 
 def auprc(probability: Floats, false: Flags) -> float:
-    """Return average precision, false ones positive; NaN without one."""
+    """Return average precision, with false segments as positives; NaN if there is none."""
     return float(average_precision_score(false, probability)) if false.any() else math.nan
 
 
 def brier(probability: Floats, false: Flags) -> float:
-    """Return the mean squared error of the probabilities, in [0, 1]; NaN without segments."""
+    """Return the mean squared error of the probabilities, in [0, 1]; NaN if there is no segment."""
     return float(brier_score_loss(false, probability)) if len(false) else math.nan
 
 
