@@ -11,7 +11,8 @@ from demo_world import small_params
 from meta_ood.data.context import Machine, no_log
 from meta_ood.data.frames import read_frames, read_label_names
 from meta_ood.data.labels import IGNORE, OOD
-from meta_ood.datasets import pool, preparation, read
+from meta_ood.datasets import preparation, read
+from meta_ood.datasets.checks import frames as frame_checks
 from meta_ood.pipeline import prepare
 
 
@@ -89,7 +90,7 @@ def test_a_lost_file_of_label_ids_is_written_again(demo, tmp_path, monkeypatch):
 
 
 def test_result_does_not_depend_on_the_number_of_workers(demo, tmp_path, monkeypatch):
-    monkeypatch.setattr(pool, "POOL_FROM", 2)
+    monkeypatch.setattr(frame_checks, "POOL_FROM", 2)
     for workers in (1, 2):
         run(demo, tmp_path / str(workers), "coco", workers)
     assert contents(tmp_path / "1") == contents(tmp_path / "2")

@@ -76,12 +76,7 @@ class Instances:
 
 
 def read_instances(path: Path) -> Instances:
-    """Read a json in COCO's format.
-
-    Raises:
-        FileNotFoundError: If it is not there.
-        ValueError: If it is cut off, no json, or not in COCO's format; file and place are named.
-    """
+    """Read a json in COCO's format; if it is missing, cut off or not in that format, the error names file and place."""
     if not path.is_file():
         raise FileNotFoundError(f"COCO: {path} is missing: the annotations of the images")
     images: list[ListedImage] = []
@@ -102,10 +97,8 @@ def read_instances(path: Path) -> Instances:
             else:
                 rows.extend((_whole(value, "image_id"), _whole(value, "category_id"), start, length))
         except (KeyError, TypeError, ValueError, OverflowError) as error:
-            raise ValueError(
-                f"{path}: an element of {key!r} is not as in COCO's format, at byte {start}: "
-                f"{type(error).__name__}: {error}"
-            ) from None
+            fault = f"an element of {key!r} is not as in COCO's format, at byte {start}"
+            raise ValueError(f"{path}: {fault}: {type(error).__name__}: {error}") from None
     return Instances(path, images, categories, np.array(rows, np.int64).reshape(-1, 4))
 
 
@@ -118,11 +111,7 @@ def _whole(element: Json, name: str) -> int:
 
 
 def read_spans(path: Path, spans: Iterable[Span]) -> Iterator[Json]:
-    """Read single elements of a json.
-
-    Raises:
-        ValueError: If the file has changed since the spans were found.
-    """
+    """Yield single elements of a json; a ``ValueError`` if the file has changed since the spans were found."""
     with path.open("rb") as file:
         for start, length in spans:
             file.seek(start)

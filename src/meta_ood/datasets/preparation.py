@@ -10,8 +10,7 @@ from meta_ood.data.files import file_hash, write_text
 from meta_ood.data.frames import Frame
 from meta_ood.data.images import write_image
 from meta_ood.datasets.checks.findings import KINDS
-from meta_ood.datasets.checks.frames import inspect
-from meta_ood.datasets.pool import ordered_map
+from meta_ood.datasets.checks.frames import inspect, ordered_map
 from meta_ood.datasets.reader import RawFrame
 
 # by this file an interrupted run is continued: the settings, then one line per frame

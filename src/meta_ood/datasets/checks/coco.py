@@ -29,10 +29,9 @@ def check_coco(
         return {}, find("nothing_found", split=split, root=root, expected=f"a folder {split}")
     try:
         instances = read_instances(json_path)
-    except FileNotFoundError as error:
-        return {}, find("json_missing", [json_path], error=error)
-    except ValueError as error:
-        return {}, find("json_broken", [json_path], error=error)
+    except (FileNotFoundError, ValueError) as error:
+        code = "json_missing" if isinstance(error, FileNotFoundError) else "json_broken"
+        return {}, find(code, [json_path], error=error)
     findings = instances.findings()
 
     # 1. every annotation, also those of images that are left out
@@ -62,11 +61,6 @@ def check_coco(
         for _, name, height, width in present
     ]
     checked, more = check_frames("COCO", frames, sample, workers)
-    facts = {
-        "frames": len(frames),
-        "published": published,
-        "decoded": len(checked),
-        "annotations": len(instances.annotations),
-        "categories": len(instances.categories),
-    }
+    facts = {"frames": len(frames), "published": published, "decoded": len(checked)}
+    facts |= {"annotations": len(instances.annotations), "categories": len(instances.categories)}
     return facts, findings + more

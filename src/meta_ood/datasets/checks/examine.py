@@ -28,13 +28,9 @@ _VARIANTS: dict[str, Sequence[Mapping[str, Any]]] = {
 def examine(
     name: str, reader: str, root: Path, split: str, options: Mapping[str, Any], full: bool = False, workers: int = 1
 ) -> Report:
-    """Check one split of a raw dataset; nothing is written.
+    """Check one split of a raw dataset, given as an entry under ``datasets`` in params; nothing is written.
 
-    Args:
-        name: The dataset's name in the report.
-        reader, root, split, options: As an entry under ``datasets`` in params; what is unknown is a ``ValueError``.
-        full: Decode every file and read the archives, instead of a sample.
-        workers: Processes.
+    `full` decodes every file and reads the archives, instead of a sample. What is unknown is a ``ValueError``.
     """
     check_options(reader, options)
     if not root.is_dir():
@@ -99,15 +95,9 @@ def check_layout(
     values = {value for frame in checked for value in frame.values}
     sampled = "" if len(checked) == len(found) else f" in the {len(checked)} frames that were decoded"
     findings += _values(layout, values, sampled) if values else []
-    facts = {
-        "frames": len(found),
-        "published": published,
-        "decoded": len(checked),
-        "scenes": len({frame.scene for frame in found}),
-        "sizes": most_common_sizes(checked),
-        "values": sorted(values),
-    }
-    return facts, findings
+    facts = {"frames": len(found), "published": published, "decoded": len(checked)}
+    scenes = len({frame.scene for frame in found})
+    return facts | {"scenes": scenes, "sizes": most_common_sizes(checked), "values": sorted(values)}, findings
 
 
 def _values(layout: Layout, values: Collection[int], sampled: str) -> list[Finding]:

@@ -4,8 +4,10 @@
 """
 
 import hashlib
+import multiprocessing
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
@@ -17,10 +19,12 @@ from meta_ood.data.images import RgbImage, decode_image, image_header
 from meta_ood.data.labels import IGNORE, LabelMap
 from meta_ood.datasets.checks.findings import KINDS, Finding, find
 from meta_ood.datasets.lost_and_found import train_ids_that_differ
-from meta_ood.datasets.pool import ordered_map
 from meta_ood.datasets.reader import RawFrame
 
 T = TypeVar("T")
+Item = TypeVar("Item")
+
+POOL_FROM = 256  # items; for fewer, starting processes costs more than it saves
 
 # part of the message of data.images or of the target's reader -> kind of finding; the first that fits counts
 _IMAGE_FAULTS = {"8 bits per channel": "image_mode", "not an image": "image_unreadable", "": "image_truncated"}
@@ -84,6 +88,19 @@ def inspect(raw: RawFrame) -> Inspected:
     # 3. the image that is made of the two files
     pixels = attempt(raw.pixels, {"": "overlay"}) if raw.pixels and size != (0, 0) else None
     return Inspected(raw.image, size, md5, values, target, label_ids, pixels, problems)
+
+
+def ordered_map(work: Callable[[Item], T], items: Sequence[Item], workers: int) -> Iterator[T]:
+    """Yield ``work(item)`` for each item, in order; with several workers `work` must be one that can be pickled."""
+    if workers <= 1 or len(items) < POOL_FROM:
+        yield from map(work, items)
+        return
+    # a forked child would inherit the locks of threads that it does not have
+    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
+        try:
+            yield from pool.map(work, items, chunksize=16)
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
 def check_frame(raw: RawFrame) -> Inspected:
