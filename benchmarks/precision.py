@@ -4,8 +4,8 @@
     python benchmarks/precision.py data/prepare/lost_and_found --filled dualgcnnet_r50 --frames 8
 
 For every weights file: the change of the entropy, of AUROC, AUPRC and FPR95, and of the segments. ``--filled`` takes
-published architectures at their full size, with the weight fill of METHOD.md G3: random weights, so that AUROC says
-nothing but its change does. Their logits are spread to a standard deviation of 3, about that of trained networks, lest
+published architectures at their full size with random weights, see `fill`: their AUROC says nothing, but its change
+does. Their logits are spread to a standard deviation of 3, about that of trained networks, lest
 every pixel have the same entropy; the threshold of the segments is the entropy that a tenth of the pixels reach.
 
 A CPU has no TF32 and may have no bfloat16. They are then emulated: every convolution and matrix product gets operands
@@ -119,7 +119,7 @@ def share_kept(plain: list[np.ndarray], other: list[np.ndarray], threshold: floa
 
 
 def filled(architecture: str) -> nn.Module:
-    """Build a published network with the weight fill of METHOD.md G3."""
+    """Build a published network with the random weights of :func:`fill`."""
     with torch.device("meta"):
         network = models.build(architecture, 19)
     network.load_state_dict(

@@ -4,7 +4,7 @@
 
 Medians of warm calls, wall clock and, in brackets, processor time of all threads: on a busy machine the latter is the
 fairer figure. Frames are made up: sure everywhere but in round blobs, which are the segments; some of them lie on true
-components. "published" is what the authors' code took on a machine of the same kind (METHOD.md T): mask, components and
+components. "published" is what the authors' code took on a machine of the same kind: mask, components and
 true components, from HDF5.
 """
 
