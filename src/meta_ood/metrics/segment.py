@@ -81,8 +81,7 @@ def missed(table: SegmentTable, kept: Flags) -> Flags:
 def segment_errors(table: SegmentTable, removed: Flags) -> SegmentErrors:
     """Count false and missed segments of a table from which meta classification removes ``removed (S,) bool``.
 
-    Raises:
-        ValueError: If `removed` has another length than the table.
+    Another length than the table's is a ``ValueError``.
     """
     false = table.is_false
     if removed.shape != false.shape:
@@ -106,14 +105,11 @@ def trade_off(table: SegmentTable, probability: Floats) -> dict[str, Floats | In
 
     Args:
         table: Segments, components, overlaps.
-        probability: ``(S,)`` probability of being false, in [0, 1].
+        probability: ``(S,)`` probability of being false, in [0, 1]; another length is a ``ValueError``.
 
     Returns:
         ``operating_point`` (rising; a segment is removed if its probability is above), and at each ``false_positives``,
         ``false_negatives`` and ``true_segments_removed``: one point per distinct probability and one below all.
-
-    Raises:
-        ValueError: If the length differs from the table's.
     """
     false = table.is_false
     if probability.shape != false.shape:
@@ -156,11 +152,7 @@ def found_by(
     else:
         index = np.searchsorted(edges, values, side="right") - 1
         names = [f"{low:g}-{high:g}" for low, high in itertools.pairwise(edges)]
+    flags = {"components": np.ones(found.size, bool), "found": found, "found_after_meta": kept}
     return {
-        name: {
-            "components": int((index == group).sum()),
-            "found": int(found[index == group].sum()),
-            "found_after_meta": int(kept[index == group].sum()),
-        }
-        for group, name in enumerate(names)
+        name: {key: int(flag[index == group].sum()) for key, flag in flags.items()} for group, name in enumerate(names)
     }

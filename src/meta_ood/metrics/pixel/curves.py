@@ -157,55 +157,47 @@ class ImageCurve:
 
     Attributes:
         image_id: Its name: curves are sorted by name, so that sums do not depend on the order of adding.
-        positives, negatives: Evaluated pixels.
-        auroc, auprc, fpr95: Exact; NaN without a positive or without a negative pixel.
-        thresholds: ``(n,) float64`` falling: lower edges of the image's own bins. Empty where a score is infinite: then
-            there are no quantiles.
-        tp, fp: ``(n,) int64`` positives and negatives in each bin.
+        values: Exact ``auroc``, ``auprc`` and ``fpr95``; empty without a positive or without a negative pixel.
+        bins: Pixels in the image's own quantile bins; None with an infinite score: then there are no quantiles.
     """
 
     image_id: str
-    positives: int
-    negatives: int
-    auroc: float
-    auprc: float
-    fpr95: float
-    thresholds: Floats
-    tp: Integers
-    fp: Integers
+    values: dict[str, float]
+    bins: Sweep | None
 
 
 def image_curve(image_id: str, negative: Keys, positive: Keys) -> ImageCurve:
     """Evaluate one image, given the sorted keys of its pixels (:func:`.keys.order_keys`)."""
-    auroc = auprc = fpr95 = math.nan
+    values = {}
     if positive.size and negative.size:
         # one point for each distinct positive score, from the highest down: others change no value
-        values, counts = np.unique(positive, return_counts=True)
-        values, counts = values[::-1], counts[::-1].astype(np.float64)
-        above = negative.size - np.searchsorted(negative, values, side="right")
-        fp = negative.size - np.searchsorted(negative, values, side="left")
+        scores, counts = np.unique(positive, return_counts=True)
+        scores, counts = scores[::-1], counts[::-1].astype(np.float64)
+        above = negative.size - np.searchsorted(negative, scores, side="right")
+        fp = negative.size - np.searchsorted(negative, scores, side="left")
         tp = np.cumsum(counts)
-        auroc = float(1 - np.sum(counts * (above + fp) / 2) / (positive.size * negative.size))
-        auprc = float(np.sum(counts * (tp / (tp + fp))) / positive.size)
-        fpr95 = float(fp[np.searchsorted(tp / positive.size, TPR)] / negative.size)
-    bins = _quantile_bins([key_scores(positive), key_scores(negative)])
-    return ImageCurve(image_id, positive.size, negative.size, auroc, auprc, fpr95, *bins)
+        values["auroc"] = float(1 - np.sum(counts * (above + fp) / 2) / (positive.size * negative.size))
+        values["auprc"] = float(np.sum(counts * (tp / (tp + fp))) / positive.size)
+        values["fpr95"] = float(fp[np.searchsorted(tp / positive.size, TPR)] / negative.size)
+    return ImageCurve(image_id, values, _quantile_bins([key_scores(positive), key_scores(negative)]))
 
 
-def _quantile_bins(both: list[npt.NDArray[np.float32]]) -> tuple[Floats, Integers, Integers]:
-    """Return bins between the quantiles of both classes: falling lower edges, and the pixels of each class in them."""
+def _quantile_bins(both: list[npt.NDArray[np.float32]]) -> Sweep | None:
+    """Return the sweep over bins between the quantiles of both classes, each at its lower edge, as in the benchmark."""
     parts = [part for part in both if part.size]
+    if not parts:
+        return Sweep(np.empty(0), np.empty(0), np.empty(0), np.empty(0, bool))
     ends = np.array([part[i] for part in parts for i in (0, -1)], np.float64)
-    if not parts or not np.isfinite(ends).all():
-        return np.empty(0), np.empty(0, np.int64), np.empty(0, np.int64)
-    # edges: the quantiles of each class, and the range widened by 1 %, at least 0.01, as in the benchmark
+    if not np.isfinite(ends).all():
+        return None
+    # edges: the quantiles of each class, and the range widened by 1 %, at least 0.01
     margin = max((ends.max() - ends.min()) * 1e-2, 1e-2)
     edges = [_quantiles(part, min(QUANTILES, part.size)) for part in parts]
     bins = np.unique(np.concatenate([*edges, [ends.min() - margin, ends.max() + margin]]))[:-1]
     # pixels from each edge up to the next; the last edge lies above all pixels
     below = (np.append(np.searchsorted(part, bins), part.size) for part in both)
-    positives, negatives = (np.diff(counts)[::-1].astype(np.int64) for counts in below)
-    return bins[::-1].copy(), positives, negatives
+    tp, fp = (np.diff(counts)[::-1].astype(np.float64) for counts in below)
+    return Sweep(bins[::-1].copy(), tp, fp, np.zeros(bins.size, bool))
 
 
 def _quantiles(rising: npt.NDArray[np.float32], count: int) -> Floats:

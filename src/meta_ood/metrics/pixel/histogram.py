@@ -85,7 +85,7 @@ class ScoreHistogram:
         """Count one more map in place and return the histogram.
 
         Parameters and errors as in :meth:`of`; `name` is the image's, `curve` keeps the image's own curve for the
-        protocols that treat images one by one (9 kB an image).
+        protocols that treat images one by one (19 kB an image).
         """
         # 1. keys of the evaluated pixels; nothing is changed before all checks are passed
         bits = np.ascontiguousarray(checked_scores(score, target, name)).ravel().view(np.int32)

@@ -14,9 +14,6 @@ from meta_ood.metrics.pixel.histogram import ScoreHistogram, sweep
 
 logger = logging.getLogger(__name__)
 
-BINS = 100
-"""Bins of the published protocol."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class PixelMetrics:
@@ -74,11 +71,10 @@ def published(histogram: ScoreHistogram, curve: Sweep) -> Values:
         logger.warning("protocol published needs scores in [0, 1]: the metrics are NaN")
         return {}
     # edges in float64, as in the published code: the float32 nearest to 0.29 lies below 0.29
-    edges = np.linspace(0, 1, BINS + 1)
-    place = np.searchsorted(edges, scores, side="right") - 1
-    place[scores == edges[-1]] = BINS - 1
-    inside = (place >= 0) & (place < BINS)
-    counted = (np.bincount(place[inside], cell[inside], BINS) for cell in (curve.cell_fp, curve.cell_tp))
+    place = np.searchsorted(np.linspace(0, 1, 101), scores, side="right") - 1
+    place[scores == 1] = 99
+    inside = (place >= 0) & (place < 100)
+    counted = (np.bincount(place[inside], cell[inside], 100) for cell in (curve.cell_fp, curve.cell_tp))
     negatives, positives = (c.astype(np.float64) for c in counted)
     lost = histogram.negatives + histogram.positives - int(negatives.sum() + positives.sum())
     if lost:
@@ -141,13 +137,14 @@ def smiyc_threshold(histogram: ScoreHistogram) -> float:
 def _smiyc_sweep(histogram: ScoreHistogram) -> Sweep | None:
     """Return the sweep over the bins of all images, those with equal edges together; None with infinite scores."""
     images = _images(histogram, "smiyc")
-    if any((i.positives or i.negatives) and not i.thresholds.size for i in images):
+    bins = [image.bins for image in images if image.bins]
+    if len(bins) < len(images):
         return None
-    edges, index = np.unique(np.concatenate([i.thresholds for i in images]), return_inverse=True)
-    bins = [np.concatenate(parts) for parts in zip(*((i.tp, i.fp) for i in images), strict=True)]
-    tp, fp = (np.bincount(index, pixels)[::-1].astype(np.float64) for pixels in bins)
-    # a bin counts as one score, its lower edge, as in the benchmark
-    return Sweep(edges[::-1], tp, fp, np.zeros(edges.size, bool))
+    edges, index = np.unique(np.concatenate([one.thresholds for one in bins]), return_inverse=True)
+    tp, fp = np.zeros((2, edges.size))
+    np.add.at(tp, index, np.concatenate([one.cell_tp for one in bins]))
+    np.add.at(fp, index, np.concatenate([one.cell_fp for one in bins]))
+    return Sweep(edges[::-1], tp[::-1], fp[::-1], np.zeros(edges.size, bool))
 
 
 def per_image_mean(histogram: ScoreHistogram, curve: Sweep) -> Values:
@@ -155,11 +152,10 @@ def per_image_mean(histogram: ScoreHistogram, curve: Sweep) -> Values:
 
     ``frames`` counts only those: images without OoD, where false alarms cost most, are left out.
     """
-    images = [i for i in _images(histogram, "per_image_mean") if i.positives and i.negatives]
-    if not images:
+    values = [image.values for image in _images(histogram, "per_image_mean") if image.values]
+    if not values:
         return {}
-    means = {name: math.fsum(getattr(i, name) for i in images) / len(images) for name in ("auroc", "auprc", "fpr95")}
-    return {**means, "frames": len(images)}
+    return {name: math.fsum(one[name] for one in values) / len(values) for name in values[0]} | {"frames": len(values)}
 
 
 def _images(histogram: ScoreHistogram, protocol: str) -> list[ImageCurve]:
