@@ -1,8 +1,4 @@
-"""Raw datasets: one small module for each, and their readers by name.
-
-:mod:`.reader` lists and reads what is a path template and a label table, :mod:`.coco` the rest; :mod:`.preparation`
-writes their frames in the pipeline's encoding, :mod:`.checks` finds what is wrong with them before that.
-"""
+"""Raw datasets: one small module for each, and their readers by name."""
 
 import inspect
 from collections.abc import Callable, Iterator, Mapping

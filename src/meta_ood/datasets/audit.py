@@ -62,12 +62,7 @@ class Audit:
 
 
 def audit(root: Path, split: str, options: Mapping[str, Any], sample: int = 500) -> Audit:
-    """Count what the COCO reader keeps and drops under its options.
-
-    Args:
-        root, split, options: As an entry under ``datasets`` whose reader is ``coco``.
-        sample: Number of proxies whose pixels are counted, evenly spread; 0 = all.
-    """
+    """Count what the COCO reader keeps and drops; pixels only on `sample` proxies, evenly spread, 0 = all."""
     # 1. images and annotations' shares of them by (category, whether the image is kept)
     frames = read("coco", root, split, options)
     kept = {frame.image.name for frame in frames}

@@ -10,10 +10,9 @@ from meta_ood.data.images import RgbImage, read_image
 from meta_ood.data.labels import IGNORE, IN, OOD
 from meta_ood.datasets.reader import Layout, one_of
 
-_LABELS = {0: IN, 1: OOD, 255: IGNORE}
-# pairs of files whose ids begin with a number, or do not
+# what all have in common; ids may begin with a number, which is not part of the scene
 _PAIRS: dict[str, Any] = {
-    "labels": _LABELS,
+    "labels": {0: IN, 1: OOD, 255: IGNORE},
     "splits": {"Static": 30, "LostAndFound": 100},
     "lead": "targets",
     "scene": r"^(?:\d{4}_)?(?P<scene>.+)_\d{6}_\d{6}$",
@@ -38,9 +37,7 @@ def fishyscapes_lost_and_found() -> Layout:
         name="Fishyscapes L&F",
         images="leftImg8bit/*/*/{id}_leftImg8bit.png",
         targets="fishyscapes_lostandfound/{number}_{id}_labels.png",
-        labels=_LABELS,
-        splits={"val": 100},
-        lead="targets",
+        **_PAIRS | {"splits": {"val": 100}},
     )
 
 
@@ -55,10 +52,8 @@ def fishyscapes_static(*, version: str = "v3") -> Layout:
         name=f"Fishyscapes Static {version}",
         images="leftImg8bit/val/*/{id}_leftImg8bit.png",
         targets=f"{folder}/{{number}}_{{id}}_labels.png",
-        labels=_LABELS,
-        splits={"val": 30},
-        lead="targets",
         compose=overlaid,
+        **_PAIRS | {"splits": {"val": 30}},
     )
 
 

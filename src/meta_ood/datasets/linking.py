@@ -17,14 +17,8 @@ NEEDS_IMAGES = {"fishyscapes_lost_and_found": "LostAndFound", "fishyscapes_stati
 def link(name: str, source: Path, raw: Path, images: Path | None = None) -> Path:
     """Link a dataset's root below `raw`, and return the link; nothing is copied, nothing of it is changed.
 
-    Args:
-        name, raw: The link below ``data/raw``, usually the reader's name.
-        source: The dataset's root, wherever it is.
-        images: The root whose ``leftImg8bit`` the labels in `source` belong to (see :data:`NEEDS_IMAGES`): then a
-            folder of links is made.
-
-    Raises:
-        FileNotFoundError, ValueError: If a folder is missing, or something else than a link is in the way.
+    With `images`, the root whose ``leftImg8bit`` the labels in `source` belong to (see :data:`NEEDS_IMAGES`), a folder
+    of links is made. A missing folder, or something else than a link in the way, is an error.
     """
     if not source.is_dir():
         raise FileNotFoundError(f"{source} is no folder")
@@ -66,10 +60,7 @@ def _symlink(link_path: Path, source: Path) -> None:
 
 
 def enter(text: str, name: str, reader: str, root: str, split: str, options: Mapping[str, Any]) -> str:
-    """Return the text of a params file with an entry under ``datasets``, or another root for the entry that is there.
-
-    Comments and all else stay.
-    """
+    """Return a params file's text with an entry under ``datasets``, or with another root in the one that is there."""
     yaml = YAML()  # keeps comments, quotes and the order of keys
     yaml.indent(mapping=2, sequence=4, offset=2)
     yaml.preserve_quotes = True
