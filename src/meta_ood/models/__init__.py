@@ -1,6 +1,6 @@
 """Networks: ``(N, 3, H, W)`` images in [0, 1] -> ``(N, C, h, w)`` logits at their own stride."""
 
-import importlib
+import pkgutil
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -29,13 +29,12 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
 def build(name: str, num_classes: int, **options: Any) -> nn.Module:
     """Return a network of C classes with fresh weights.
 
+    It maps ``(N, 3, H, W)`` images in [0, 1] to ``(N, C, h, w)`` logits, and has the attributes ``align_corners`` (how
+    its logits are up-sampled) and ``output_stride`` (H / h).
+
     Args:
         name: A key of :data:`MODELS`, or ``package.module:builder`` for a network of your own.
         num_classes, **options: Arguments of the builder.
-
-    Returns:
-        A module that maps ``(N, 3, H, W)`` images in [0, 1] to ``(N, C, h, w)`` logits, with the attributes
-        ``align_corners`` (how its logits are up-sampled) and ``output_stride`` (H / h).
 
     Raises:
         ValueError: If the name or an option is unknown, or the builder returns something else.
@@ -57,11 +56,9 @@ def build(name: str, num_classes: int, **options: Any) -> nn.Module:
 
 
 def _imported(name: str) -> Callable[..., Any]:
-    module_name, _, attribute = name.partition(":")
     try:
-        builder: Callable[..., Any] = getattr(importlib.import_module(module_name), attribute)
+        builder: Callable[..., Any] = pkgutil.resolve_name(name)
     except (ImportError, AttributeError, ValueError) as error:
-        raise ValueError(
-            f"architecture {name}: expected package.module:builder, installed or on PYTHONPATH: {error}"
-        ) from None
+        expected = "expected package.module:builder, installed or on PYTHONPATH"
+        raise ValueError(f"architecture {name}: {expected}: {error}") from None
     return builder

@@ -118,19 +118,15 @@ def _check(path: Path, metadata: Mapping[str, Any]) -> None:
 
 
 def load(path: Path, architecture: str | None = None) -> tuple[nn.Module, dict[str, Any]]:
-    """Return the network that a file describes, with its weights.
+    """Return the network that a file of :func:`save` describes, in training mode, and the metadata.
 
     Args:
-        path: A file of :func:`save`.
+        path: The file.
         architecture: The value of params.yaml, with which the file must agree. It is required for
             ``package.module:builder``, because a file alone never decides what code is imported.
 
-    Returns:
-        The network, in training mode, and the metadata.
-
     Raises:
-        CheckpointError: If the file is missing, damaged, of another architecture, or its keys or shapes are not exactly
-            those of the network.
+        CheckpointError: If the file is missing, damaged, of another architecture, or does not fit the network exactly.
     """
     metadata = read_metadata(path)
     own = metadata["architecture"]

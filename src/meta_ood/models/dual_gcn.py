@@ -33,9 +33,7 @@ class SpatialGCN(nn.Module):
 
     def forward(self, s: Tensor) -> Tensor:
         """Map ``(N, P, h, w)`` to ``(N, P, h, w)``."""
-        k = self.node_k(s).flatten(2)  # (N, P/2, n)
-        v = self.node_v(s).flatten(2)
-        q = self.node_q(s).flatten(2)
+        k, v, q = (node(s).flatten(2) for node in (self.node_k, self.node_v, self.node_q))  # (N, P/2, n)
         attention = (q @ v.transpose(1, 2)).softmax(-1)  # (N, P/2, P/2)
         t = attention.transpose(1, 2) @ k  # (N, P/2, n)
         t = self.bn_wg(self.conv_wg(t)).unflatten(2, s.shape[2:])  # (N, P/2, h, w)
@@ -62,8 +60,8 @@ class DualGCN(nn.Module):
         self.bn3 = nn.BatchNorm2d(planes)
         self.local = nn.Sequential()
         for _ in range(3):  # depthwise, each halves the map
-            conv = nn.Conv2d(planes, planes, 3, stride=2, padding=1, groups=planes, bias=False)
-            self.local.extend([conv, nn.BatchNorm2d(planes)])
+            self.local.append(nn.Conv2d(planes, planes, 3, stride=2, padding=1, groups=planes, bias=False))
+            self.local.append(nn.BatchNorm2d(planes))
         self.gcn_local_attention = SpatialGCN(planes)
         self.final = nn.Sequential(nn.Conv2d(2 * planes, planes, 1, bias=False), nn.BatchNorm2d(planes))
 
@@ -154,16 +152,8 @@ class DualGCNNet(ResNet):
 
 
 # Stride 4, few channels: a step on the demo's crops takes a fraction of a second on one core.
-MINI: dict[str, Any] = {
-    "blocks": (1, 1, 1, 1),
-    "stem_width": 12,
-    "planes": (12, 16, 24, 32),
-    "strides": (1, 1, 1, 1),
-    "dilations": (1, 2, 2, 4),
-    "multi_grid": (1,),
-    "head_planes": 64,
-    "auxiliary": False,
-}
+MINI: dict[str, Any] = {"blocks": (1, 1, 1, 1), "stem_width": 12, "planes": (12, 16, 24, 32), "strides": (1, 1, 1, 1)}
+MINI |= {"dilations": (1, 2, 2, 4), "multi_grid": (1,), "head_planes": 64, "auxiliary": False}
 
 
 def dualgcn_mini(num_classes: int, **options: Any) -> DualGCNNet:

@@ -9,8 +9,6 @@ from torch import Tensor
 
 from meta_ood.models.torch_files import CheckpointError, Contents
 
-_SHOWN = 6  # names per line of a report
-
 
 @dataclass(frozen=True)
 class MatchReport:
@@ -51,8 +49,7 @@ def match(
     """Compare what a file holds with what a network expects.
 
     Args:
-        source: The file's path, for the report.
-        contents: Its state dict. One prefix of all names (``module.``, ``model.``, ...) is removed.
+        source, contents: The file's path, for the report, and its state dict, without a prefix that all names have.
         expected: The network's state dict, or the part of it that the file must hold; may be on the meta device.
         drop: How names begin that the file may hold and the network does not need.
 
@@ -129,5 +126,5 @@ def _class_hint(expected: Mapping[str, Tensor], found: Mapping[str, Tensor], wro
 
 
 def _shorten(keys: Sequence[str]) -> str:
-    shown = ", ".join(key[:100] for key in keys[:_SHOWN])
-    return f"{shown}, ... {len(keys) - _SHOWN} more" if len(keys) > _SHOWN else shown
+    shown = ", ".join(key[:100] for key in keys[:6])
+    return f"{shown}, ... {len(keys) - 6} more" if len(keys) > 6 else shown

@@ -21,14 +21,10 @@ from meta_ood.models.torch_files import CheckpointError, Contents
 def import_published(
     path: Path, architecture: str, num_classes: int, options: Mapping[str, Any] | None = None
 ) -> tuple[nn.Module, MatchReport]:
-    """Return a network with the weights of a file of any known format.
+    """Return the network of these :func:`meta_ood.models.build` arguments, with weights from a file, and the report.
 
     Args:
-        path: A safetensors file, ours or not, or a file of ``torch.save``.
-        architecture, num_classes, options: Arguments of :func:`meta_ood.models.build`.
-
-    Returns:
-        The network and the report; every entry of the state dict came from the file.
+        path: A safetensors file, ours or not, or a file of ``torch.save``; every entry of the state dict is in it.
 
     Raises:
         CheckpointError: If the file cannot be read, or anything is missing, unexpected or of another shape.
@@ -72,9 +68,6 @@ def import_weights(source: Path, destination: Path, *, origin: str = "", **about
         origin: The source in the user's words: a URL, a paper. It is stored with the file's name, sha256
             and format. A file of ours keeps the origin that it has.
         **about: Metadata for :func:`meta_ood.models.checkpoint.save`, but ``num_classes``.
-
-    Raises:
-        CheckpointError: See :func:`import_published`.
     """
     names = list(about["class_names"])
     network, report = import_published(source, about["architecture"], len(names), about["options"])
@@ -93,16 +86,11 @@ def import_weights(source: Path, destination: Path, *, origin: str = "", **about
 
 
 def adopt(source: Path, destination: Path, *, name: str, architecture: str, **expected: Any) -> nn.Module:
-    """Copy imported weights to where a network's weights belong, if params.yaml describes them; return the network.
-
-    Args:
-        source: A file of :func:`import_weights`; its metadata, with the origin, is copied too.
-        destination: Path of the network's weights.
-        name, architecture, expected: The network in params.yaml; ``options``, ``num_classes`` and ``variant`` must be
-            those of the file.
+    """Copy weights of :func:`import_weights`, with their metadata, to where a network's weights belong; return it.
 
     Raises:
-        CheckpointError: If the file cannot be used or is of another network; nothing is written then.
+        CheckpointError: If the file cannot be used, or its metadata is not `architecture` and `expected`, the values of
+            params.yaml; nothing is written then.
     """
     network, metadata = checkpoint.load(source, architecture)
     for key, value in json.loads(json.dumps(expected)).items():  # tuples are lists in the file

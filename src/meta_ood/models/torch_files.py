@@ -99,12 +99,7 @@ class _Storages:
 
 
 def read(path: Path) -> Contents:
-    """Return the state dict of a file of ``torch.save``, zip or the older layout.
-
-    Raises:
-        CheckpointError: If the file is missing, damaged, compressed, asks for anything but tensors and plain values, or
-            holds no state dict.
-    """
+    """Return the state dict of a file of ``torch.save``, zip or older; CheckpointError for any other file."""
     if not path.is_file():
         raise CheckpointError(f"{path}: no such weights file")
     try:
@@ -121,11 +116,7 @@ def read(path: Path) -> Contents:
 
 
 def unwrap(path: Path, loaded: object, kind: str) -> Contents:
-    """Return the state dict that `loaded` is, or holds below a name of :data:`WRAPPERS`; `kind` of file is for reports.
-
-    Raises:
-        CheckpointError: If there is no state dict, or an entry of it is not a tensor; the entry is named.
-    """
+    """Return the state dict that `loaded` is, or holds below a name of :data:`WRAPPERS`; all entries are tensors."""
     if not isinstance(loaded, Mapping) or not loaded:
         raise CheckpointError(f"{path}: holds {type(loaded).__name__}, expected a state dict")
     wrapper = next((key for key in WRAPPERS if isinstance(loaded.get(key), Mapping)), None)
@@ -136,10 +127,8 @@ def unwrap(path: Path, loaded: object, kind: str) -> Contents:
         raise CheckpointError(f"{path}: {where} is empty")
     for key, value in entries.items():
         if not isinstance(key, str) or not isinstance(value, Tensor):
-            raise CheckpointError(
-                f"{path}: {where}: entry {key!r:.100} is {type(value).__name__}, expected a name "
-                f"and a tensor; known wrappers: {', '.join(WRAPPERS)}"
-            )
+            found, known = f"entry {key!r:.100} is {type(value).__name__}", ", ".join(WRAPPERS)
+            raise CheckpointError(f"{path}: {where}: {found}, expected a name and a tensor; known wrappers: {known}")
     return Contents(dict(entries), f"{kind}, {where}", ignored)
 
 

@@ -178,18 +178,21 @@ class _Trainer:
     def take_step(self, group: list[Batch], objective: Objective, num_classes: int, stop: bool) -> bool:
         """Update the weights with one group of batches; return whether a process has to stop."""
         done = self.state.step / self.steps
-        rate = learning_rate(self.params, self.state.step, self.steps)
         for options in self.optimizer.param_groups:
-            options["lr"] = rate
-        # 1. the pixels that the loss is a mean over: those of all batches and processes
-        counts, stopping = _total_counts(self.fabric, group, num_classes, stop)
+            options["lr"] = learning_rate(self.params, self.state.step, self.steps)
+        # 1. the pixels that the loss is a mean over, those of all batches and processes; and who has to stop
+        own = count(torch.cat([batch.targets for batch in group]), num_classes)
+        sums = torch.tensor([own.pixels, own.inside, own.ood, float(stop)], dtype=torch.float64)
+        if self.fabric.world_size > 1:
+            sums = _sum(self.fabric, sums.to(self.fabric.device))
+        *numbers, stopping = sums.tolist()
+        counts = PixelCounts(*numbers)
         # 2. gradients, summed over the batches
         train_mode(self.network, self.params.batch_norm)
         self.stepper.zero_grad()
         terms = torch.zeros(2, device=self.fabric.device)  # the loss, and its in-distribution term
         for number, batch in enumerate(group, start=1):
-            images = to_unit_range(batch.images.to(self.fabric.device))
-            images = images.contiguous(memory_format=torch.channels_last)
+            images = to_unit_range(batch.images.to(self.fabric.device)).contiguous(memory_format=torch.channels_last)
             targets = batch.targets.to(self.fabric.device)  # (N, H, W)
             # processes exchange gradients once, after the last batch
             with self.fabric.no_backward_sync(self.wrapped, enabled=number < len(group)):
@@ -217,7 +220,7 @@ class _Trainer:
             update_ema(self.ema, self.network, self.params.ema)
         self.state.step += 1
         self.state.recent.append([loss, inside, loss - inside])
-        return stopping
+        return bool(stopping > 0)
 
     def validate(self, validation: Validation, num_classes: int, log: Log) -> None:
         """Validate the weights that would be kept now; remember them if they are the best."""
@@ -305,16 +308,6 @@ def _epoch_steps(params: OptimisationParams, frames: int, processes: int) -> int
             f"an epoch has {frames} frames, fewer than one step takes: {together} (batch_size x accumulate)"
         )
     return frames // together
-
-
-def _total_counts(fabric: Fabric, group: list[Batch], num_classes: int, stop: bool) -> tuple[PixelCounts, bool]:
-    """Count the pixels of a step over all batches and processes; share the request to stop."""
-    counts = count(torch.cat([batch.targets for batch in group]), num_classes)
-    sums = torch.tensor([counts.pixels, counts.inside, counts.ood, float(stop)], dtype=torch.float64)
-    if fabric.world_size > 1:
-        sums = _sum(fabric, sums.to(fabric.device)).cpu()
-    pixels, inside, ood, stopping = sums.tolist()
-    return PixelCounts(pixels, inside, ood), stopping > 0
 
 
 def _sum(fabric: Fabric, values: Tensor) -> Tensor:

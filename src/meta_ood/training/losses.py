@@ -153,18 +153,12 @@ LOSSES: Mapping[str, Callable[..., Tensor]] = {
 
 
 def ood_objective(params: TrainParams) -> Objective:
-    """Return the objective of OoD training: the chosen loss, with a λ that may rise from 0 (``ood_weight_ramp``).
-
-    Raises:
-        ValueError: If the loss or one of its options is unknown.
-    """
+    """Return the chosen loss, with a λ that may rise from 0 (``ood_weight_ramp``); ValueError for an unknown option."""
     loss = lookup("loss", LOSSES, params.loss)
     known = set(inspect.signature(loss).parameters) - {"logits", "target", "ood_weight", "counts"}
     if unknown := sorted(set(params.loss_options) - known):
-        raise ValueError(
-            f"train.loss_options: {', '.join(unknown)} unknown to {params.loss}; "
-            f"known: {', '.join(sorted(known)) or 'none'}"
-        )
+        names = ", ".join(sorted(known)) or "none"
+        raise ValueError(f"train.loss_options: {', '.join(unknown)} unknown to {params.loss}; known: {names}")
 
     def objective(logits: Tensor, target: Tensor, counts: PixelCounts, done: float) -> Tensor:
         risen = min(1.0, done / params.ood_weight_ramp) if params.ood_weight_ramp else 1.0

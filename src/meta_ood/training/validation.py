@@ -76,7 +76,9 @@ def validate(
         pairs = targets[known].long() * num_classes + logits.argmax(1)[known]
         confusion += torch.bincount(pairs, minlength=len(confusion))
         # 3. the entropy's bin at OoD and at known pixels
-        bins = (_entropy(logits) * BINS).long().clamp_(0, BINS - 1)
+        log_p = torch.log_softmax(logits, 1)
+        entropy = -(log_p.exp() * log_p).sum(1) / torch.log(torch.tensor(float(num_classes)))  # of [0, 1]
+        bins = (entropy * BINS).long().clamp_(0, BINS - 1)
         for row, chosen in zip(entropies, (targets == OOD, known), strict=True):
             row += torch.bincount(bins[chosen], minlength=BINS)
     network.train(training)
@@ -89,9 +91,3 @@ def evaluate_once(network: nn.Module, validation: Validation, num_classes: int, 
     confusion, _ = validate(network.to(device), dataset, range(len(dataset)), num_classes, device=device)
     network.cpu()
     return {"miou": validation_metrics(confusion, None)["miou"]}
-
-
-def _entropy(logits: Tensor) -> Tensor:
-    """Return the entropy of the softmax over the classes, divided by its maximum log C."""
-    log_p = torch.log_softmax(logits, 1)
-    return -(log_p.exp() * log_p).sum(1) / torch.log(torch.tensor(float(logits.shape[1])))
