@@ -39,18 +39,6 @@ def expected(schema: Mapping[str, Any]) -> str:
     return text + "".join(f", {word} {schema[key]}" for key, word in bounds.items() if key in schema)
 
 
-# words of pydantic's messages -> ours
-_PLAIN = {
-    "Input should be ": "",
-    "a valid tuple": "a list",
-    "a valid boolean": "true or false",
-    "a valid integer": "an integer",
-    "valid ": "",
-    "greater than or equal to": "at least",
-    "less than or equal to": "at most",
-}
-
-
 def _line(mistake: Any, model: type[BaseModel], key: str) -> str:
     place, kind, value, text = (mistake[name] for name in ("loc", "type", "input", "msg"))
     name = ".".join(str(part) for part in (key, *place) if part not in ("", "[key]")) or "the file"
@@ -69,8 +57,11 @@ def _line(mistake: Any, model: type[BaseModel], key: str) -> str:
         known = re.findall(r"'([^']*)'", mistake["ctx"]["expected"])
         renamed = "; it is called backbone now" if value == "trunk" else ""  # since version 0.2
         return f"{name}: {value!r} is unknown; {known_names(value, known)}{renamed}"
-    # the others: pydantic's own words
-    for word, ours in _PLAIN.items():
+    # the others: pydantic's own words, plainer
+    plain = {"Input should be ": "", "a valid tuple": "a list", "a valid boolean": "true or false"}
+    plain |= {"a valid integer": "an integer", "valid ": ""}
+    plain |= {"greater than or equal to": "at least", "less than or equal to": "at most"}
+    for word, ours in plain.items():
         text = text.replace(word, ours)
     if kind == "string_pattern_mismatch":
         text = "a name of letters, digits, '_', '-' and '.' that begins with a letter or digit"

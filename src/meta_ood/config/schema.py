@@ -197,8 +197,8 @@ class EvaluateParams(Section):
 
     def threshold_of(self, network: str, variant: str) -> float | None:
         """Return the given threshold of a network and variant, None if there is none."""
-        of_network: dict[Any, float] = self.component_thresholds.get(network, {})
-        return of_network.get(variant, self.component_threshold)
+        given: dict[Any, float] = self.component_thresholds.get(network, {})
+        return given.get(variant, self.component_threshold)
 
 
 class DetectorParams(Section):
@@ -268,17 +268,15 @@ class Params(Section):
             known = getattr(self, section)
             if name not in known:
                 raise ValueError(f"{key}: {name!r} is not defined in {section}; {known_names(name, known)}")
-        # 2. thresholds; the other scores have no bounds
+        # 2. thresholds of the scores that lie in [0, 1]; the others have no bounds
         score = self.segments.score
-        for key, value in (
-            ("segments.threshold", self.segments.threshold),
-            ("evaluate.component_threshold", evaluate.component_threshold),
-            *(
-                (f"evaluate.component_thresholds.{network}.{variant}", value)
-                for network, variants in evaluate.component_thresholds.items()
-                for variant, value in variants.items()
-            ),
-        ):
+        thresholds = {
+            "segments.threshold": self.segments.threshold,
+            "evaluate.component_threshold": evaluate.component_threshold,
+        }
+        for network, variants in evaluate.component_thresholds.items():
+            thresholds |= {f"evaluate.component_thresholds.{network}.{key}": value for key, value in variants.items()}
+        for key, value in thresholds.items():
             if score in ("entropy", "max_softmax", "margin") and value is not None and not 0 <= value <= 1:
                 raise ValueError(f"{key}: got {value}, expected 0 to 1, the range of {score}")
         # 3. what a network has of its own, with the section that it goes into

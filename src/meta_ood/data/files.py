@@ -138,12 +138,7 @@ def read_text(path: Path) -> str:
 
 
 def read_json(path: Path) -> Any:
-    """Return the value of a JSON file.
-
-    Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If it is not UTF-8, no JSON, or nested too deeply; the file is named.
-    """
+    """Return the value of a JSON file; what is no UTF-8, no JSON or too deep is a ValueError that names the file."""
 
     def refuse(name: str) -> float:  # NaN and infinity, which JSON does not have
         raise ValueError(f"{name} is not a number")
@@ -207,11 +202,7 @@ def resume_folder(parts: Iterable[object], files: Iterable[Path] = (), many: Ite
 
 
 def replace_folder(finished: Path, target: Path) -> None:
-    """Move a folder to `target`, whose old contents are removed.
-
-    Raises:
-        OSError: If the old contents cannot be removed; `finished` stays where it is.
-    """
+    """Move a folder to `target`; if its old contents cannot be removed, that is an OSError and nothing is moved."""
     if target.is_symlink():
         target.unlink()  # the folder behind the link does not belong to this command
     elif target.exists():
@@ -225,11 +216,7 @@ def replace_folder(finished: Path, target: Path) -> None:
 
 @contextmanager
 def running(what: str, lock: Path) -> Iterator[None]:
-    """Hold the file `lock` while `what` runs; it ends with the process, however that ends.
-
-    Raises:
-        BlockingIOError: If another process holds it; says which one, and since when.
-    """
+    """Hold the file `lock` while `what` runs; if another process does, a BlockingIOError names it and since when."""
     try:
         lock.parent.mkdir(parents=True, exist_ok=True)
         file = lock.open("a+", encoding="utf-8")
