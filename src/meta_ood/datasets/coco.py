@@ -79,11 +79,10 @@ def coco(
     # 2. the places of the annotations to draw, of images without an excluded category
     excluded, spans = set(instances.spans(dropped)), instances.spans(kept - dropped)
     for image in present:
-        size = image.height, image.width
-        if image.id in excluded or min(size) < min_side:
-            continue
-        path = folder / image.file_name
-        yield RawFrame(path.stem, path, path.stem, partial(read_target, json_path, spans.get(image.id, ()), size, fill))
+        path, size = folder / image.file_name, (image.height, image.width)
+        if image.id not in excluded and min(size) >= min_side:
+            target = partial(read_target, json_path, spans.get(image.id, ()), size, fill)
+            yield RawFrame(path.stem, path, path.stem, target)
 
 
 def _plain(name: str) -> str:
@@ -134,10 +133,8 @@ def read_target(path: Path, spans: Iterable[Span], size: tuple[int, int], backgr
         segmentation: Any = annotation.get("segmentation")
         if fault := segmentation_fault(segmentation, height, width):
             raise ValueError(f"{path}, annotation {annotation.get('id')}: {fault}")
-        if isinstance(segmentation, dict) and isinstance(segmentation["counts"], str):
-            drawn: Any = segmentation
-        else:
-            drawn = mask.frPyObjects(segmentation, height, width)
+        is_text = isinstance(segmentation, dict) and isinstance(segmentation["counts"], str)
+        drawn: Any = segmentation if is_text else mask.frPyObjects(segmentation, height, width)
         runs += drawn if isinstance(drawn, list) else [drawn]
     target = np.full(size, background, np.uint8)
     if runs:

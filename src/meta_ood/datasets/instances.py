@@ -38,10 +38,7 @@ class ListedImage(NamedTuple):
 
 @dataclass(frozen=True)
 class Instances:
-    """The images and categories of a json in COCO's format, and the place of each annotation.
-
-    Annotations may name ids that are not in the json's lists, see :meth:`findings`.
-    """
+    """The images and categories of a json in COCO's format, and the place of each annotation."""
 
     path: Path
     images: Sequence[ListedImage]  # in the order of the file

@@ -41,9 +41,8 @@ def prepare_frame(raw: RawFrame, prepared: Path) -> Frame:
 
 def _frame(raw: RawFrame, image: Path, md5: str, prepared: Path) -> Frame:
     """Return the frame with the files that belong to it."""
-    name = f"{raw.image_id}.png"
-    ids = None if raw.label_ids is None else prepared / "label_ids" / name
-    return Frame(raw.image_id, image, md5, prepared / "targets" / name, raw.scene, ids)
+    target, ids = (prepared / folder / f"{raw.image_id}.png" for folder in ("targets", "label_ids"))
+    return Frame(raw.image_id, image, md5, target, raw.scene, ids if raw.label_ids else None)
 
 
 def prepare_frames(

@@ -106,16 +106,11 @@ def list_frames(layout: Layout, root: Path, split: str, *, left_out: bool = Fals
         # where files are numbered, the number is part of the frame's name
         image_id = "_".join(fields[key] for key in ("number", "id") if key in fields)
         match = re.search(layout.scene, name)
-        frame = RawFrame(
-            image_id,
-            image,
-            scene=match["scene"] if match else fields.get("folder", name),
-            target=partial(read_target, labels, layout.labels) if labels else partial(void_target, image),
-            pixels=partial(layout.compose, image, labels) if labels and layout.compose else None,
-            label_ids=partial(read_label_map, labels) if labels and layout.names else None,
-            labels=labels,
-        )
-        found.append(frame)
+        scene = match["scene"] if match else fields.get("folder", name)
+        target = partial(read_target, labels, layout.labels) if labels else partial(void_target, image)
+        pixels = partial(layout.compose, image, labels) if labels and layout.compose else None
+        label_ids = partial(read_label_map, labels) if labels and layout.names else None
+        found.append(RawFrame(image_id, image, scene, target, pixels, label_ids, labels))
     return found
 
 

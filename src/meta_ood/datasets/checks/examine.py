@@ -88,8 +88,7 @@ def check_layout(
     findings += find("left_out", (frame.image for frame in left_out), split=split)
 
     # 2. what the files hold
-    complete = [frame for frame in found if frame.is_complete]
-    checked, more = check_frames(layout.name, complete, sample, workers)
+    checked, more = check_frames(layout.name, [frame for frame in found if frame.is_complete], sample, workers)
     findings += more
     if layout.size is not None:
         width, height = layout.size

@@ -106,16 +106,15 @@ def ordered_map(work: Callable[[Item], T], items: Sequence[Item], workers: int) 
 def check_frame(raw: RawFrame) -> Inspected:
     """Inspect a frame for :func:`check_frames`; the arrays are not kept."""
     found, labels = inspect(raw), raw.labels
-    if labels is None:  # then the target is made up
-        found.problems.pop("labels_empty", None)
-        found = replace(found, values=())
+    if labels is None:
+        found.problems.pop("labels_empty", None)  # the target is made up
     elif labels.name.endswith(("_gtCoarse_labelIds.png", "_gtCoarse_labelTrainIds.png")):
         try:
             if ids := train_ids_that_differ(labels):
                 found.problems["labels_disagree"] = f"label ids {ids} have other train ids than in the table"
         except ValueError as error:
             found.problems["labels_disagree"] = str(error)
-    return replace(found, target=None, label_ids=None, pixels=None)
+    return replace(found, values=found.values if labels else (), target=None, label_ids=None, pixels=None)
 
 
 def check_frames(
