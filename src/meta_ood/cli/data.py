@@ -70,14 +70,12 @@ def _examine(name: str, params_file: Path, full: bool, workers: int) -> list[Rep
 def _show(report: Report) -> None:
     verdict = click.style("passed", "green") if report.passed else click.style("FAILED", "red")
     click.echo(f"{click.style(report.name, bold=True)}  {report.root}  [{report.split}]  {verdict}")
-    facts = []
-    for key, value in report.facts.items():
+    facts = {key: value for key, value in report.facts.items() if value and key != "values"}
+    for key, value in facts.items():
         if isinstance(value, dict):
-            value = ", ".join(f"{name} ({count})" for name, count in value.items())
-        if value and key != "values":
-            facts.append(f"{key} {value}")
+            facts[key] = ", ".join(f"{name} ({count})" for name, count in value.items())
     if facts:
-        click.echo(f"  {'; '.join(facts)}")
+        click.echo("  " + "; ".join(f"{key} {value}" for key, value in facts.items()))
     for finding in report.findings:
         level = click.style(f"{finding.level:<7}", _COLOURS[finding.level])
         click.echo(f"  {level} {textwrap.fill(finding.text, 92, subsequent_indent=' ' * 10)}")
@@ -116,8 +114,7 @@ def link(
     place = free[0].relative_to(RAW).as_posix() if len(roots) == len(free) == 1 else reader
     target = linking.link(place, root, RAW, images)
     linking.show_to_git(target, RAW)
-    click.echo(f"{target} -> {root}")
-    click.echo(f"For `dvc exp run --temp` and `--queue`: git add {RAW / '.gitignore'} {target}")
+    click.echo(f"{target} -> {root}\nFor `dvc exp run --temp` and `--queue`: git add {RAW / '.gitignore'} {target}")
     # 3. the entries: those that are there, or one per split that is found
     found = [(split, own) for r, split, own in recognise(target) if r == reader]
     wanted = {key: (entry.split, entry.options) for key, entry in entries.items()}
@@ -184,8 +181,10 @@ def audit_proxies(name: str | None, params_file: Path, sample: int, out: Path | 
     found = audit.audit(Path(own.root), own.split, own.options, sample)
     header, *rows = audit.table(found)[:31]
     click.echo(text_table(header, rows))
-    click.echo(f"\n{found.kept} of {found.images} images are proxies, {found.empty} of them empty;")
-    click.echo(f"{found.unannotated:.1%} of their pixels have no annotation (measured on {found.measured}).")
+    click.echo(
+        f"\n{found.kept} of {found.images} images are proxies, {found.empty} of them empty;\n"
+        f"{found.unannotated:.1%} of their pixels have no annotation (measured on {found.measured})."
+    )
     if found.leaks:
         leaks = ", ".join(category.name for category in found.leaks)
         click.echo(

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -58,29 +59,15 @@ def import_(
     own = params.network_params(network)
     stored = out / network / f"{variant}.safetensors"
     # 1. everything fits, or an error that lists what does not
-    report = published.import_weights(
-        file,
-        stored,
-        name=network,
-        architecture=own.architecture,
-        options=own.options,
-        class_names=CITYSCAPES.names,
-        variant=variant,
-        origin=origin,
-    )
+    made: dict[str, Any] = {"architecture": own.architecture, "options": own.options, "class_names": CITYSCAPES.names}
+    report = published.import_weights(file, stored, name=network, variant=variant, origin=origin, **made)
     click.echo("\n".join(report.lines()))
     # 2. a version in the registry
-    with tracking.run(
-        "import",
-        keys={"network": network, "variant": variant},
-        params={"architecture": own.architecture, "origin": origin},
-        inputs={"file": file},
-        experiment=params.tracking.experiment,
-        enabled=track,
-    ) as run:
+    keys, values = {"network": network, "variant": variant}, {"architecture": own.architecture, "origin": origin}
+    where: dict[str, Any] = {"inputs": {"file": file}, "experiment": params.tracking.experiment, "enabled": track}
+    with tracking.run("import", keys=keys, params=values, **where) as run:
         run.outputs({"weights": stored})
-    click.echo(f"stored      {stored}")
-    click.echo(f"use it      network.{network}.weights: {{{variant}: {stored}}}")
+    click.echo(f"stored      {stored}\nuse it      network.{network}.weights: {{{variant}: {stored}}}")
 
 
 @weights.command()

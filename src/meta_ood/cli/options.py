@@ -27,8 +27,7 @@ EXPERIMENTS = click.Path(exists=True, dir_okay=False, allow_dash=True, path_type
 network = click.option("--network", required=True, help="Name of the network in the params file.")
 variant = click.option("--variant", required=True, help="baseline or ood_trained.")
 dataset = click.option("--dataset", required=True, help="Name of the dataset in the params file.")
-KEYS: dict[str, Option[Any]] = {"network": network, "variant": variant, "dataset": dataset}
-"""Key of a stage instance -> its option."""
+KEYS: dict[str, Option[Any]] = {"network": network, "variant": variant, "dataset": dataset}  # of a stage's instance
 
 params_file = click.option("--params", "params_file", type=FILE, default=Path("params.yaml"), help="The params file.")
 overrides = click.option(

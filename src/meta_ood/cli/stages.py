@@ -29,9 +29,7 @@ def stage_command(stage: str, text: str) -> click.Command:
 
     def callback(device: str, workers: int, experiments: Path | None = None, **given: Any) -> None:
         if experiments and given["out"].resolve() == layout.DATA.resolve():
-            raise click.UsageError(
-                f"--experiments needs --out other than {layout.DATA}: what DVC owns holds the results of one run"
-            )
+            raise click.UsageError("--experiments needs --out other than data: what DVC owns holds results of one run")
         keys = {key: given.pop(key) for key in layout.STAGES[stage]}
         more = {"experiments": read_text(experiments)} if experiments else {}
         run_stage(stage, keys, machine=Machine(device, workers), more=more, **given)
@@ -61,10 +59,7 @@ def run_stage(
     track: bool = True,
     more: Mapping[str, Any] | None = None,
 ) -> None:
-    """Run one instance of a stage, tracked.
-
-    Args:
-        more: Arguments of the stage's function beyond its keys and paths.
+    """Run one instance of a stage, tracked; `more` are arguments of its function beyond keys and paths.
 
     Raises:
         ConfigError: If the params file, an override or a key is wrong.
@@ -80,30 +75,21 @@ def run_stage(
     # 2. inputs
     for name, path in paths.inputs.items():
         if not path.exists():
-            raise FileNotFoundError(
-                f"{path}, the {name} of stage {stage}, does not exist: "
-                f"run the stages before it (dvc repro), or see data/README.md for raw datasets"
-            )
+            remedy = "run the stages before it (dvc repro), or see data/README.md for raw datasets"
+            raise FileNotFoundError(f"{path}, the {name} of stage {stage}, does not exist: {remedy}")
     for path in paths.outputs.values():
         path.parent.mkdir(parents=True, exist_ok=True)
     # 3. the stage itself
+    recorded: dict[str, Any] = {"setting": layout.setting_of(params, stage, **keys), "enabled": track}
+    recorded["experiment"] = params.tracking.experiment
     started, instance = time.monotonic(), " ".join([stage, *keys.values()])
     with (
         _alone(instance, out.resolve(), values),
-        tracking.run(
-            stage,
-            keys=keys,
-            params=values,
-            inputs=paths.inputs,
-            setting=layout.setting_of(params, stage, **keys),
-            experiment=params.tracking.experiment,
-            enabled=track,
-        ) as run,
+        tracking.run(stage, keys=keys, params=values, inputs=paths.inputs, **recorded) as run,
     ):
         module: Any = importlib.import_module(f"meta_ood.pipeline.{stage}")
-        module.run(
-            params, **keys, **paths.inputs, **paths.outputs, **(more or {}), log=run.log, machine=machine or Machine()
-        )
+        given = {**keys, **paths.inputs, **paths.outputs, **(more or {})}
+        module.run(params, **given, log=run.log, machine=machine or Machine())
         run.outputs(paths.outputs)
     # 4. what came out, and where it lies
     made = ", ".join(_size(path) for path in paths.outputs.values())

@@ -86,8 +86,7 @@ def promote(network: str, variant: str, force: bool, params_file: Path, override
     folder = stage_paths("detector", params, network, variant).outputs["detector"]  # refuses unknown names
     # 1. the gate, from the evaluations
     result = gate.check(params, network, variant)
-    for line in result.lines:
-        click.echo(line)
+    click.echo("\n".join(result.lines))
     if not (result.passed or force):
         click.echo(f"{network} {variant} is not promoted")
         raise SystemExit(3)

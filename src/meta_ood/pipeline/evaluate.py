@@ -42,13 +42,11 @@ def run(
     log: Log,
     machine: Machine,
 ) -> None:
-    """Evaluate one network and variant on one dataset.
+    """Write metrics.json, its headlines in summary.json, a CSV file per curve, and pictures of some frames.
 
-    Writes metrics.json, its headlines in summary.json, a CSV file per curve, and pictures of some frames.
     `machine.workers` threads count the frames; the result does not depend on their number.
     """
-    settings, score = params.evaluate, params.segments.score
-
+    settings = params.evaluate
     # 1. inputs that belong together
     frames = {frame.image_id: frame for frame in read_frames(prepared, Path.cwd())}
     folder = open_predictions(predictions, frames)
@@ -58,8 +56,7 @@ def run(
     probability, removed = read_removed(meta, table)
     calibration = read_calibration(meta)
 
-    # 2. one look at each frame, which also draws the chosen ones; see evaluation.counting for when
-    #    a second one is needed
+    # 2. one look at each frame, which also draws the chosen ones; evaluation.counting says when it needs a second one
     chosen = {table.image_ids[i]: i for i in choose_pictures(table, settings.pictures)}
     is_plain = settings.temperature == 1  # segments are those of the logits as they are
 
@@ -71,7 +68,7 @@ def run(
     pictures.mkdir(parents=True, exist_ok=True)
     counts = count_files(
         folder.paths,
-        score,
+        params.segments.score,
         settings,
         threshold=settings.threshold_of(network, variant),
         workers=machine.workers,

@@ -27,17 +27,15 @@ def run(
 ) -> None:
     """Write ``predictions/<image_id>.h5`` for every frame of the dataset `prepared`.
 
-    They are written into the resume folder until all are there. Under torchrun the processes share
-    the frames.
+    They are written into the resume folder until all are there. Under torchrun the processes share the frames.
     """
     net, made_of = checkpoint.load(weights, params.network_params(network).architecture)
     weights_sha256 = file_hash(weights)
     frames = sorted(read_frames(prepared, Path.cwd()), key=lambda frame: frame.image_id)
     # predictions contain the targets, so changed targets make predictions of an earlier run useless
     labels = [path for frame in frames for path in (frame.target, frame.label_ids) if path]
-    gathered = resume_folder(
-        ("infer", network, variant, dataset, params.infer), (prepared / "frames.csv", weights), labels
-    )
+    own = ("infer", network, variant, dataset, params.infer)
+    gathered = resume_folder(own, (prepared / "frames.csv", weights), labels)
     gathered.mkdir(parents=True, exist_ok=True)
 
     def write(prediction: Prediction) -> None:

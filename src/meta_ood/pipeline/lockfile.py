@@ -20,22 +20,15 @@ _MD5 = re.compile(r"[0-9a-f]{32}(\.dir)?")
 
 @dataclass(frozen=True)
 class LockedStage:
-    """One instance of a stage, as DVC ran it last.
+    """One instance of a stage, as DVC ran it last."""
 
-    Attributes:
-        name: DVC's name, ``infer@network-variant-dataset``.
-        stage, command, keys: Read from the command; `stage` is "" for a stage that is not ours.
-        deps, outs: Path -> md5; of the deps only the data, not the code.
-        params: Flat dotted keys of params.yaml and the values at that time.
-    """
-
-    name: str
-    stage: str
+    name: str  # DVC's: infer@network-variant-dataset
+    stage: str  # "" if it is not ours
     command: str
     keys: dict[str, str]
-    deps: dict[str, str]
-    outs: dict[str, str]
-    params: dict[str, Any]
+    deps: dict[str, str]  # path -> md5, without code
+    outs: dict[str, str]  # path -> md5
+    params: dict[str, Any]  # dotted key of params.yaml -> value at that time
 
 
 def read(path: Path = LOCK) -> dict[str, LockedStage]:
@@ -49,8 +42,7 @@ def read(path: Path = LOCK) -> dict[str, LockedStage]:
     try:
         if not path.read_bytes().endswith(b"\n"):
             raise ValueError("no end of line")
-        entries = read_yaml(path)["stages"].items()
-        return {name: _locked_stage(name, entry) for name, entry in entries}
+        return {name: _locked_stage(name, entry) for name, entry in read_yaml(path)["stages"].items()}
     except (KeyError, TypeError, AttributeError, ValueError):
         raise ValueError(
             f"{path} is empty or cut off: dvc was killed while it wrote the file. Run meta-ood "
@@ -101,10 +93,7 @@ def input_hashes(paths: Mapping[str, Path], locked: Mapping[str, LockedStage] | 
     """Return name -> hash of a stage's inputs, ``unversioned`` where DVC knows none.
 
     A single file that DVC does not know yet is hashed here, which gives the same md5; a folder above several outputs
-    gets a hash of theirs.
-
-    Args:
-        locked: Default: dvc.lock of the working directory, where a queued experiment has its own.
+    gets a hash of theirs. `locked` is by default dvc.lock of the working directory, which a queued experiment has too.
     """
     known = outputs(read() if locked is None else locked)
     hashes = {}
