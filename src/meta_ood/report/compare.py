@@ -135,12 +135,12 @@ def protocols_text(root: Path) -> str:
     protocols = list(found[0].section("protocols"))
     rows = []
     for one in found:
-        cells = []
+        row = [one.dataset, one.network, one.variant]
         for protocol in protocols:
             place = ("protocols", protocol, str(one.metrics["score"]))
             values = (one.value(*place, key) for key in ("auroc", "auprc", "fpr95"))
-            cells.append(" / ".join("–" if v is None else f"{100 * v:.2f}" for v in values))
-        rows.append([one.dataset, one.network, one.variant, *cells])
+            row.append(" / ".join("–" if v is None else f"{100 * v:.2f}" for v in values))
+        rows.append(row)
     return markdown_table(["dataset", "network", "variant", *protocols], sorted(rows))
 
 
@@ -172,7 +172,7 @@ def _short(value: float) -> str:
     return f"{value:.4f}" if abs(value) < 1 or value != int(value) else f"{value:.0f}"
 
 
-# --- settings over seeds
+_Parameters = tuple[tuple[str, str], ...]  # sorted (name, value)
 
 
 class Repetition(NamedTuple):
@@ -197,7 +197,7 @@ class Spread(NamedTuple):
 class Setting:
     """Evaluations that differ in nothing but the seed."""
 
-    parameters: tuple[tuple[str, str], ...]  # those that differ between settings
+    parameters: _Parameters  # those that differ between settings
     values: Mapping[Key, Mapping[str, Sequence[float]]]  # metric -> one value per seed
 
     @property
@@ -222,11 +222,11 @@ class Setting:
 def group_by_setting(repetitions: Iterable[Repetition]) -> list[Setting]:
     """Group evaluations that differ in nothing but the seed.
 
-    Of evaluations with the same key, parameters and seed the first counts. Parameters that are
-    equal in all evaluations of each key do not name a setting.
+    Of evaluations with the same key, parameters and seed the first counts. Parameters that are equal in all evaluations
+    of each key do not name a setting.
     """
     # 1. each evaluation once
-    distinct: dict[tuple[Key, tuple[tuple[str, str], ...]], Repetition] = {}
+    distinct: dict[tuple[Key, _Parameters], Repetition] = {}
     for one in repetitions:
         distinct.setdefault((one.key, tuple(sorted(one.parameters.items()))), one)
     # 2. the parameters that vary within some key
@@ -236,7 +236,7 @@ def group_by_setting(repetitions: Iterable[Repetition]) -> list[Setting]:
             texts.setdefault((one.key, name), set()).add(text)
     varying = {name for (_, name), found in texts.items() if len(found) > 1} - {"seed"}
     # 3. values of equal settings side by side
-    groups: dict[tuple[tuple[str, str], ...], dict[Key, dict[str, list[float]]]] = {}
+    groups: dict[_Parameters, dict[Key, dict[str, list[float]]]] = {}
     for one in distinct.values():
         setting = tuple((k, v) for k, v in one.parameters.items() if k in varying)
         metrics = groups.setdefault(setting, {}).setdefault(one.key, {})
@@ -262,7 +262,7 @@ def read_experiments(text: str) -> list[Setting]:
     columns = list(rows[0]) if rows else []
     # the file was metrics.json in version 0.1
     column = re.compile(rf"evaluate/([^/]+)/([^/]+)/([^/]+)/\w+\.json:({'|'.join(METRICS)})$")
-    of_metrics = {c: match.groups() for c in columns if (match := column.search(c))}
+    of_metrics = {c: ((match[1], match[2], match[3]), match[4]) for c in columns if (match := column.search(c))}
     if not of_metrics:
         place = "data/evaluate/NETWORK/VARIANT/DATASET/summary.json:auprc"
         raise ValueError(f"no column like {place}; expected what 'dvc exp show --csv' prints")
@@ -270,13 +270,11 @@ def read_experiments(text: str) -> list[Setting]:
     repetitions = []
     # the workspace last: of equal evaluations the first counts
     for row in sorted(rows, key=lambda row: row.get("rev") == "workspace"):
-        metrics: dict[Key, dict[str, float | None]] = {}
-        for title, (network, variant, dataset, name) in of_metrics.items():
-            if row[title]:
-                metrics.setdefault((network, variant, dataset), {})[name] = float(row[title])
-        for key, values in metrics.items():
+        for key in dict.fromkeys(key for key, _ in of_metrics.values()):
+            values = {name: float(row[c]) for c, (k, name) in of_metrics.items() if k == key and row[c]}
             used = [c for c in parameters if key[1] != "baseline" or not c.startswith("train.")]
-            repetitions.append(Repetition(key, {c: row[c] or "" for c in used}, values))
+            if values:
+                repetitions.append(Repetition(key, {c: row[c] or "" for c in used}, values))
     return group_by_setting(repetitions)
 
 
@@ -298,9 +296,6 @@ def all_keys(settings: Sequence[Setting]) -> list[Key]:
     """Return the keys of all settings, sorted by dataset, network and variant."""
     found = {key for setting in settings for key in setting.values}
     return sorted(found, key=lambda key: (key[2], *key[:2]))
-
-
-# --- gain against cost
 
 
 class TradeOffPoint(NamedTuple):

@@ -13,15 +13,14 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
-from meta_ood import __version__
+from meta_ood import __version__, report
 from meta_ood.config import Params
-from meta_ood.data import labels
+from meta_ood.data import labels, text_table
 from meta_ood.data.files import csv_text
-from meta_ood.data.text_table import markdown_table, text_table
 from meta_ood.evaluation import overlays
 from meta_ood.evaluation.uncertainty import FEW
 from meta_ood.metrics.catalogue import METRICS
-from meta_ood.report import breakdowns, compare, pictures, plots, published
+from meta_ood.report import breakdowns, compare, pictures, plots
 from meta_ood.report.compare import Setting
 from meta_ood.report.headline import summarise
 from meta_ood.report.published import BesidePublished
@@ -47,10 +46,9 @@ def report_page(
     `provenance` stands in the footer; nothing in it may differ between two runs on the same inputs.
     `settings` are evaluations with other seeds or parameters, for the section over seeds.
     """
-    # 1. what belongs together: variants of a network in pairs, one evaluation for what a dataset is
+    # 1. what belongs together: variants of a network in pairs, the first evaluation for what a dataset is
     pairs = results.pairs
-    of_dataset = {one.dataset: one for one in reversed(results.ordered)}
-    datasets = [of_dataset[name] for name in results.datasets if name in of_dataset]
+    datasets = list({one.dataset: one for one in reversed(results.ordered)}.values())[::-1]
     # 2. changes with their intervals; errors of segments after meta classification only
     keys = [key for key in _PRINTED if f"{key}_after_meta" not in METRICS]
     changes = [(pair[1], [compare.difference(key, pair) for key in keys]) for pair in pairs]
@@ -68,11 +66,7 @@ def report_page(
         trade_offs=_with_plots(settings),
         few_scenes=[f"{one.dataset} ({n:.0f})" for one in datasets if (n := one.value("scenes")) and n < FEW],
         scenes=pictures.scenes(results),
-        curves=[
-            (group[0], found)
-            for i, group in enumerate(results.groups)
-            if (found := plots.curve_plots(group, f"curves-{i}"))
-        ],
+        curves=[(group[0], plots.curve_plots(group, f"curves-{i}")) for i, group in enumerate(results.groups)],
         cost=plots.cost_plots(results, "cost"),
         breakdowns=breakdowns.breakdowns(results),
         sizes=breakdowns.object_groups(pairs, "size"),
@@ -151,22 +145,13 @@ _TEMPLATES = Environment(
     trim_blocks=True,
     lstrip_blocks=True,
 )
+# modules whose functions and constants the templates use
 _TEMPLATES.globals |= {
     "METRICS": METRICS,
-    "SIGNS": {"better": "✓", "worse": "✗", "unchanged": "="},
-    "COLOURS": plots.COLOURS,
-    "OTHER_COLOUR": plots.OTHER,
-    "all_keys": compare.all_keys,
-    "data_uri": pictures.data_uri,
-    "difference": compare.difference,
     "labels": labels,
-    "markdown_table": markdown_table,
     "overlays": overlays,
-    "published_results": published,
-    "size_text": breakdowns.size_text,
+    "report": report,
     "text_table": text_table,
-    "thousands": breakdowns.thousands,
-    "tone": lambda metric, first, last: compare.Difference(metric, first, last).tone,
 }
 _TEMPLATES.filters["without_repeats"] = _without_repeats
 # arrows and units stay on one line with their numbers

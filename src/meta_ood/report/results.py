@@ -15,10 +15,8 @@ import numpy.typing as npt
 from meta_ood.data.files import read_json
 
 Floats = npt.NDArray[np.float64]
-Columns = Mapping[str, Floats]
-"""A curve: column name -> ``(N,)``."""
-Key = tuple[str, str, str]
-"""Network, variant, dataset."""
+Columns = Mapping[str, Floats]  # a curve: column name -> ``(N,)``
+Key = tuple[str, str, str]  # network, variant, dataset
 
 
 @dataclass(frozen=True)
@@ -60,8 +58,7 @@ class Evaluation:
         return self.value("components") != 0
 
 
-Pair = tuple[Evaluation, Evaluation]
-"""Baseline and OoD-trained variant of one network on one dataset."""
+Pair = tuple[Evaluation, Evaluation]  # baseline and OoD-trained variant of one network on one dataset
 
 
 @dataclass(frozen=True)
