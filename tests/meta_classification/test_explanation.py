@@ -37,7 +37,17 @@ def test_every_feature_has_words_of_its_own():
     assert len(set(words)) == 75
     assert not set(words) & set(feature_names(19))
     assert "mean probability of 'thing 8'" in words
+    assert describe_feature("ndist1", ["road", "train"]) == "share of neighbouring pixels that are 'train'"
+    assert describe_feature("cprob7") == "mean probability of 'class 7'"
+    assert describe_feature("E_var_bd") == "variance of the entropy on the boundary"
     assert describe_feature("mine") == "mine"
+
+
+def test_reasons_are_the_strongest_contributions():
+    names = ["S", "E", "D", "V", "mean_x"]
+    found = reasons(np.array([0.1, -2.0, 0.0, 0.3, 0.2]), np.array([7.0, 0.5, 1.0, 2.0, 3.0]), names)
+    assert found[0] == {"feature": "E", "description": "mean entropy", "value": 0.5, "log_odds": -2.0}
+    assert [reason["feature"] for reason in found] == ["E", "V", "mean_x"]
 
 
 def test_contributions_add_up_to_the_log_odds():
