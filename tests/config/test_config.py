@@ -88,6 +88,7 @@ def test_the_known_names_are_those_of_the_registries() -> None:
         ("segments", "--set segments: expected key=value"),
         ("nowhere.x=1", "--set nowhere: no such section"),
         ("seed.x=1", "--set seed.x: seed is not a section"),
+        ("train.epochs=[", "--set train.epochs: not YAML that can be read: "),
     ],
 )
 def test_errors_name_file_key_value_and_expectation(override: str, message: str) -> None:
@@ -122,6 +123,8 @@ def test_an_architecture_may_be_a_builder_of_somebody() -> None:
         ("seed: 0\ntrain:\n  crop: 1\n  a: 2\n  crop: 3", "'crop' occurs twice, in lines 3 and 5"),
         ("a: &a [*a]", "contains itself"),
         ("a: &a {b: *a}", "contains itself"),
+        ("{a: 1, a: 1}", "'a' occurs twice, in lines 1 and 1"),
+        ("a: *a", "undefined alias"),
         (BOMB, "more than"),
         ("x: " + 3000 * "[" + 3000 * "]", "nested|depth|level"),
         ("a: 2020-13-45", "month"),

@@ -70,7 +70,7 @@ def test_claimed_sizes_are_refused_before_memory_is_asked_for(tmp_path):
         archive.writestr("value.npy", huge)
     with h5py.File(tmp_path / "huge.h5", "w") as file:
         file.create_dataset("value", (1_000_000, 1_000_000), np.float32, chunks=(8, 8))
-    Image.new("1", (30_000, 30_000)).save(tmp_path / "huge.png")
+    Image.new("1", (9_500, 9_500)).save(tmp_path / "huge.png")
     message = f"at most {MAX_PIXELS}|exceeds limit|claims"
     for path in tmp_path.iterdir():
         with pytest.raises(ValueError, match=rf"{path.name}: .*({message})"):
@@ -78,7 +78,7 @@ def test_claimed_sizes_are_refused_before_memory_is_asked_for(tmp_path):
 
 
 def test_a_zip_bomb_is_refused(tmp_path):
-    content = npy_header("(20000, 20000)") + bytes(10**8)
+    content = npy_header("(20000, 20000)") + bytes(10**6)
     with zipfile.ZipFile(tmp_path / "bomb.npz", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("value.npy", content)
     with pytest.raises(ValueError, match="at most"):

@@ -32,8 +32,7 @@ class _Loader(_Base):  # type: ignore[misc]
             if first.setdefault(key.value, key) is not key:
                 lines = f"{first[key.value].start_mark.line + 1} and {key.start_mark.line + 1}"
                 raise ConfigError(f"the key {key.value!r} occurs twice, in lines {lines}")
-        values: dict[Hashable, Any] = super().construct_mapping(node, deep)
-        return values
+        return dict(super().construct_mapping(node, deep))
 
 
 _Loader.add_implicit_resolver(
