@@ -22,26 +22,3 @@ from meta_ood.metrics.pixel.protocols import (
     smiyc_threshold,
     with_counts,
 )
-
-__all__ = [
-    "PER_IMAGE",
-    "PROTOCOLS",
-    "ImageCurve",
-    "PixelMetrics",
-    "ScoreHistogram",
-    "Sweep",
-    "ThinCounts",
-    "best_f1_threshold",
-    "f1_at",
-    "fpr_at_tpr",
-    "key_scores",
-    "merge",
-    "pixel_metrics",
-    "pr_curve",
-    "resampled_metrics",
-    "roc_curve",
-    "score_distribution",
-    "smiyc_threshold",
-    "sweep",
-    "with_counts",
-]
