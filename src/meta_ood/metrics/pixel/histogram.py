@@ -28,6 +28,7 @@ from meta_ood.metrics.pixel.keys import Keys, checked_scores, key_scores
 CELLS = 1 << 22
 """Default budget of counters: 32 MB for each of the two kinds of pixels."""
 PAGES = 1 << 16
+_COUNTS = ("frames", "negatives", "positives", "neutral", "ignored")
 _PENDING = 1 << 20  # keys without a row that wait to be sorted together
 
 
@@ -91,19 +92,16 @@ class ScoreHistogram:
         bits = np.ascontiguousarray(checked_scores(score, target, name)).ravel().view(np.int32)
         labels = np.ascontiguousarray(target).ravel()
         keys = np.empty(bits.size, np.uint32), np.empty(bits.size, np.uint32)
-        negatives, positives, neutral, ignored, wrong, missing = _kernel.order(bits, labels, _roles(classes), *keys)
+        *counted, wrong, missing = _kernel.order(bits, labels, _roles(classes), *keys)
         if wrong:
             values = sorted(set(np.unique(labels).tolist()) & set(range(classes or NEUTRAL, NEUTRAL)))
             known = f"0..{(classes or NEUTRAL) - 1}, NEUTRAL 252, IN 253, OOD 254, IGNORE 255"
             raise ValueError(f"{name}: the target has the values {values}; known: {known}")
         if missing:
             raise ValueError(f"{name}: {missing} evaluated pixels have the score NaN")
-        self.frames += 1
-        self.negatives += negatives
-        self.positives += positives
-        self.neutral += neutral
-        self.ignored += ignored
-        evaluated = keys[0][:negatives], keys[1][:positives]
+        for count, pixels in zip(_COUNTS, (1, *counted), strict=True):
+            setattr(self, count, getattr(self, count) + pixels)
+        evaluated = keys[0][: counted[0]], keys[1][: counted[1]]
 
         # 2. the image's own curve needs them sorted
         if curve:
@@ -123,7 +121,7 @@ class ScoreHistogram:
         """Add the pixels of `other`."""
         if other.cells != self.cells:
             raise ValueError(f"histograms of {self.cells} and {other.cells} cells do not add up")
-        for name in ("frames", "positives", "negatives", "neutral", "ignored", "images"):
+        for name in (*_COUNTS, "images"):
             setattr(self, name, getattr(self, name) + getattr(other, name))
         self._settle()
         other._settle()
@@ -142,8 +140,7 @@ class ScoreHistogram:
         """Compare counts and cells bit by bit."""
         if not isinstance(other, ScoreHistogram):
             return NotImplemented
-        names = ("cells", "frames", "positives", "negatives", "neutral", "ignored", "exact", "_shift")
-        if any(getattr(self, name) != getattr(other, name) for name in names):
+        if any(getattr(self, name) != getattr(other, name) for name in ("cells", *_COUNTS, "exact", "_shift")):
             return False
         mine: tuple[npt.NDArray[Any], ...] = self.counts()
         theirs: tuple[npt.NDArray[Any], ...] = other.counts()
