@@ -93,14 +93,13 @@ class WideResNet38(nn.Module):
                 raise ValueError(f"{name}: expected one entry for each of {', '.join(MODULES)}, got {values!r}")
         self.mod1 = nn.Sequential(OrderedDict(conv1=_conv3(3, stem_width, stem_stride, 1)))
         width = stem_width
-        for name, own, count, stride, dilation, dropout in zip(
-            MODULES, widths, blocks, strides, dilations, dropouts, strict=True
-        ):
+        for module, name in enumerate(MODULES):
             layers = nn.Sequential()
-            for index in range(count):
-                block = ResidualBlock(width, own, stride if index == 0 else 1, dilation, dropout)
+            for index in range(blocks[module]):
+                stride = strides[module] if index == 0 else 1
+                block = ResidualBlock(width, widths[module], stride, dilations[module], dropouts[module])
                 layers.add_module(f"block{index + 1}", block)
-                width = own[-1]
+                width = widths[module][-1]
             self.add_module(name, layers)
         self.pool2 = nn.MaxPool2d(3, stride=2, padding=1)
         self.pool3 = nn.MaxPool2d(3, stride=2, padding=1)

@@ -14,9 +14,8 @@ from meta_ood.inference.batches import Batch, Sample, read, read_ahead
 from meta_ood.training.transforms import paste
 
 Transform = Callable[[Tensor, Tensor, np.random.Generator], tuple[Tensor, Tensor]]
-
+# (n, 2), a row per sample: the frame's index, and the index of the proxy to paste or -1
 EpochPlan = npt.NDArray[np.int64]
-"""``(n, 2)``, a row per sample: the frame's index, and the index of the proxy to paste or -1."""
 
 
 @dataclass
@@ -35,13 +34,13 @@ class SegmentationDataset(Dataset[Sample]):
 
     def __getitem__(self, index: int) -> Sample:
         """Return frame `index` as it is on disk; ValueError if it is damaged."""
-        sample = self._kept.get(index)
-        if sample is None:
-            sample = read(self.frames[index])
-            size = sample.image.numel() + sample.target.numel()
-            if self._used + size <= self.cache:
-                self._kept[index] = sample
-                self._used += size
+        if index in self._kept:
+            return self._kept[index]
+        sample = read(self.frames[index])
+        size = sample.image.numel() + sample.target.numel()
+        if self._used + size <= self.cache:
+            self._kept[index] = sample
+            self._used += size
         return sample
 
     def draw(self, index: int, pasted: int, seed: Sequence[int]) -> Sample:

@@ -83,14 +83,12 @@ def fit(
         machine: Device and loader threads; no effect on the result beyond rounding.
         log: Receives the curves.
         validation: Validated every ``validate_every`` epochs and at the end.
-        resume: Folder for checkpoints; one that is found there is continued at the exact sample. The caller deletes it
-            after the weights are saved.
+        resume: Folder for checkpoints; one that is found there is continued at the exact sample. The caller deletes it.
         reset_optimizer: Reset the optimizer's state at the start of every epoch, as published.
         what: Title of the progress bar.
 
     Returns:
-        ``steps``, ``loss`` (mean of the last steps), and of the weights that were kept ``step``, ``miou`` and
-        ``proxy_auroc``; equal runs return equal values.
+        ``steps``, ``loss`` (mean of the last steps), and ``step``, ``miou``, ``proxy_auroc`` of the weights to keep.
 
     Raises:
         DivergedError: If the loss is not finite; names the step, the images and the last checkpoint.

@@ -149,7 +149,7 @@ LOSSES: Mapping[str, Callable[..., Tensor]] = {
     "unknown_class": unknown_class,
     "cross_entropy": cross_entropy,
 }
-"""Name in params.yaml -> loss. ``cross_entropy`` ignores proxies: what more training alone does."""
+"""Name in params.yaml -> loss. ``cross_entropy`` ignores proxies: the effect of more training alone."""
 
 
 def ood_objective(params: TrainParams) -> Objective:

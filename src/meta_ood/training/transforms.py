@@ -71,12 +71,9 @@ def paste(
     edge is blended over about two pixels, and the object's brightness moves up to halfway to that of the place.
 
     Args:
-        image, target: ``(3, H, W) uint8`` and ``(H, W) uint8``, not changed.
+        image, target: ``(3, H, W) uint8`` and ``(H, W) uint8``, not changed; returned anew with the object as OOD.
         proxy, proxy_target: The same of a proxy of any size; without OoD pixels nothing is pasted.
         generator: Source of all draws.
-
-    Returns:
-        New image and target of the same size; the object's pixels are OOD.
     """
     # 1. a connected region of the proxy's OoD pixels
     draws = generator.random(5)
