@@ -28,28 +28,15 @@ STAGES: dict[str, str] = {
 }
 """Stage -> what it does; the order is that of the pipeline."""
 
-COMMANDS: dict[str, tuple[str, str]] = {
-    "code": ("stages", "Digests of the stages' code, which DVC depends on."),
-    "compare": ("compare", "Evaluations side by side, with intervals."),
-    "detect": ("detect", "OoD segments in your images."),
-    "serve": ("detect", "A detector behind HTTP."),
-    "evaluate-maps": ("detect", "Metrics of any score maps."),
-    "compare-meta": ("compare", "Meta classifiers in one table."),
-    "lineage": ("tracking", "Where a file, run or model comes from."),
-    "sync": ("tracking", "Record runs of stages that DVC ran or took from its cache."),
-    "ui": ("tracking", "Serve MLflow's pages; prints the address of the runs."),
-    "export": ("models", "Networks as ONNX or torch.export programs."),
-    "promote": ("tracking", "Make a network champion if it passes the gate."),
-    "repair": ("stages", "Repair dvc.lock after a kill or a full disk."),
-    "reproduce": ("tracking", "How to get a run's outputs again."),
-    "data": ("data", "Check, link and audit raw datasets; write miniatures."),
-    "submit": ("detect", "Score maps in the formats of benchmark servers."),
-    "networks": ("models", "Architectures, and what they cost."),
-    "pareto": ("compare", "Experiments side by side: detection, cost."),
-    "thresholds": ("compare", "Thresholds chosen on one set."),
-    "weights": ("models", "Import released weights; look at a file."),
+TOOLS: dict[str, str] = {
+    **dict.fromkeys(("detect", "serve", "evaluate-maps", "submit"), "detect"),
+    **dict.fromkeys(("compare", "compare-meta", "pareto", "thresholds"), "compare"),
+    **dict.fromkeys(("ui", "sync", "lineage", "reproduce", "promote"), "tracking"),
+    **dict.fromkeys(("networks", "weights", "export"), "models"),
+    **dict.fromkeys(("code", "repair"), "stages"),
+    "data": "data",
 }
-"""Tool -> (module of this package, what it does); the function is named like the tool."""
+"""Tool -> module of this package; the function is named like the tool."""
 
 
 class InputError(click.ClickException):
@@ -63,7 +50,7 @@ class LazyGroup(click.Group):
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Stages in pipeline order, then tools."""
-        return [*STAGES, *COMMANDS]
+        return [*STAGES, *TOOLS]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Import and return the command, None if there is no such one."""
@@ -72,19 +59,20 @@ class LazyGroup(click.Group):
             from meta_ood.cli.stages import stage_command
 
             return stage_command(cmd_name, STAGES[cmd_name])
-        if cmd_name not in COMMANDS:
+        if cmd_name not in TOOLS:
             return None
-        module: Any = importlib.import_module(f"meta_ood.cli.{COMMANDS[cmd_name][0]}")
+        module: Any = importlib.import_module(f"meta_ood.cli.{TOOLS[cmd_name]}")
         return getattr(module, cmd_name.replace("-", "_"))  # type: ignore[no-any-return]
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """List stages with the parameter sections they read, then tools; import nothing heavy."""
+        """List stages with the parameter sections they read, then tools."""
         from meta_ood.config import SECTIONS
 
         with formatter.section("Stages (and the parameters that --set may change)"):
             formatter.write_dl([(name, f"{text}  [{', '.join(SECTIONS[name])}]") for name, text in STAGES.items()])
         with formatter.section("Tools"):
-            formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
+            commands = {name: self.get_command(ctx, name) for name in TOOLS}
+            formatter.write_dl([(name, tool.get_short_help_str(100)) for name, tool in commands.items() if tool])
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
         """Run a command; what a terminal's encoding lacks is printed as ``?``, not an error."""

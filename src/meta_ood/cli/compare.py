@@ -64,14 +64,8 @@ def _tracked() -> list[tuple[tuple[str, str, str], dict[str, str], dict[str, flo
 @click.argument("tables", nargs=-1, required=True, type=PATH)
 @click.option("--classifier", "classifiers", multiple=True, help="Only these classifiers; repeatable.")
 @click.option("--folds", multiple=True, help="Only these fold schemes; repeatable.")
-@click.option(
-    "--most-fits", type=click.IntRange(1), default=400, help="Leave out leave-one-out that would need more fits."
-)
-@click.option(
-    "--max-lost",
-    type=click.FloatRange(0, 1),
-    help="Fraction of true segments that may be lost, instead of removing at probability 0.5.",
-)
+@click.option("--most-fits", type=click.IntRange(1), default=400, help="Leave out schemes that need more fits.")
+@click.option("--max-lost", type=click.FloatRange(0, 1), help="Most true segments that may be lost, as a fraction.")
 @options.out_option(None, "Markdown file.", FILE)
 def compare_meta(
     tables: tuple[Path, ...], classifiers: Texts, folds: Texts, most_fits: int, max_lost: float | None, out: Path | None
@@ -119,9 +113,7 @@ def pareto(file: Path, out: Path, title: str) -> None:
 
 @click.command()
 @click.argument("dataset")
-@click.option(
-    "--evaluations", type=EXISTING_FOLDER, default=Path("data/evaluate"), help="Folder that the stage evaluate wrote."
-)
+@click.option("--evaluations", type=EXISTING_FOLDER, default=Path("data/evaluate"), help="What evaluate wrote.")
 def thresholds(dataset: str, evaluations: Path) -> None:
     """Print the best-F1 thresholds of DATASET, of every network and variant, for params.yaml.
 

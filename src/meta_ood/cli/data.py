@@ -13,7 +13,6 @@ from meta_ood.cli.options import EXISTING_FOLDER, FOLDER
 from meta_ood.data.files import replacing
 from meta_ood.data.registry import known_names
 from meta_ood.data.text_table import text_table
-from meta_ood.datasets.checks.findings import Report
 
 RAW = Path("data/raw")
 DEMO = RAW / "demo"
@@ -52,7 +51,7 @@ def check(names: tuple[str, ...], params_file: Path, full: bool, workers: int, a
         raise SystemExit(1)
 
 
-def _examine(name: str, params_file: Path, full: bool, workers: int) -> list[Report]:
+def _examine(name: str, params_file: Path, full: bool, workers: int) -> list[Any]:
     from meta_ood.datasets.checks.examine import examine, recognise
 
     # an entry of the params file, unless it is a folder
@@ -67,7 +66,8 @@ def _examine(name: str, params_file: Path, full: bool, workers: int) -> list[Rep
     raise ValueError(f"{root} looks like no dataset that is known; {hint}")
 
 
-def _show(report: Report) -> None:
+def _show(report: Any) -> None:
+    # a report of meta_ood.datasets.checks, which takes a second to import
     verdict = click.style("passed", "green") if report.passed else click.style("FAILED", "red")
     click.echo(f"{click.style(report.name, bold=True)}  {report.root}  [{report.split}]  {verdict}")
     facts = {key: value for key, value in report.facts.items() if value and key != "values"}

@@ -76,11 +76,7 @@ def serve(model: str, host: str, port: int) -> None:
 @click.option("--target-end", default="", help="The same of the targets: _labels_semantic, say.")
 @click.option("--track", default=None, help="Component metrics too: anomaly, obstacle or all.")
 @click.option("--threshold", type=float, help="Of the score, for component metrics; default: best F1, an oracle.")
-@click.option(
-    "--threshold-from",
-    type=EXISTING_FILE,
-    help="The same, as a call with --track and this --out FILE chose it on another set.",
-)
+@click.option("--threshold-from", type=EXISTING_FILE, help="The same: --out of a call with --track on another set.")
 @options.workers
 @options.out_option(None, "JSON file.", FILE)
 def evaluate_maps(
@@ -120,7 +116,7 @@ def evaluate_maps(
     pairs = maps.pair_files(scores, targets, score_end, target_end)
     found = maps.evaluate_maps(pairs, protocols, encoding=encoding, track=track, threshold=threshold, workers=workers)
     result = plain(found)
-    # Written before it is printed: a terminal that lacks a character must not lose the result.
+    # written before it is printed: a terminal that lacks a character must not lose the result.
     if out:
         write_json(out, result)
     click.echo(maps.maps_text(result))

@@ -81,16 +81,10 @@ def show(file: Path) -> None:
 
 @click.command()
 @click.argument("source", type=PATH)
-@click.option(
-    *("--format", "kind"), type=click.Choice(["onnx", "torch"]), default="onnx", help="ONNX, or a torch.export program."
-)
+@click.option("--format", "kind", type=click.Choice(["onnx", "torch"]), default="onnx", help="torch: torch.export.")
 @options.out_option("outputs/export", "Folder to write into.")
-@click.option(
-    "--size",
-    type=(int, int),
-    default=(512, 1024),  # half of a Cityscapes frame in each direction
-    help="Height and width at which latency is measured [px].",
-)
+# half of a Cityscapes frame in each direction
+@click.option("--size", type=(int, int), default=(512, 1024), help="Height and width at which latency is taken [px].")
 @click.option("--frames", type=options.FOLDER, help="A prepared dataset: are the same segments found in its frames?")
 @click.option("--count", default=20, help="How many of its frames.")
 def export(source: Path, kind: str, out: Path, size: tuple[int, int], frames: Path | None, count: int) -> None:

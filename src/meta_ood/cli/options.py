@@ -36,13 +36,8 @@ overrides = click.option(
 device = click.option(
     "--device", default="auto", type=click.Choice(["auto", "cpu", "cuda"]), help="Where networks run."
 )
-workers = click.option(
-    "--workers",
-    type=click.IntRange(1),
-    default=os.cpu_count() or 1,
-    show_default="number of cores",
-    help="Processes or threads for independent images.",
-)
+_cores = os.cpu_count() or 1
+workers = click.option("--workers", type=click.IntRange(1), default=_cores, help="Processes or threads for images.")
 track = click.option("--track/--no-track", default=True, help="Log to MLflow, or do not.")
 
 

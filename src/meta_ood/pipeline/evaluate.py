@@ -8,17 +8,9 @@ from meta_ood.data.context import Log, Machine
 from meta_ood.data.frames import read_frames, read_label_names
 from meta_ood.data.prediction_files import open_predictions
 from meta_ood.data.predictions import Prediction
+from meta_ood.evaluation import summary as results
 from meta_ood.evaluation.counting import count_files
 from meta_ood.evaluation.pictures import choose_pictures, write_pictures
-from meta_ood.evaluation.summary import (
-    curve_tables,
-    headlines,
-    measure,
-    plain,
-    read_calibration,
-    read_removed,
-    write_curve,
-)
 from meta_ood.evaluation.uncertainty import replicates
 from meta_ood.metrics.bootstrap import interval
 from meta_ood.scores import PixelMaps
@@ -53,8 +45,8 @@ def run(
     table = read_table(segments)
     if [path.stem for path in folder.paths] != list(table.image_ids):
         raise ValueError(f"{segments} is of other frames than {predictions}: run `segments` again")
-    probability, removed = read_removed(meta, table)
-    calibration = read_calibration(meta)
+    probability, removed = results.read_removed(meta, table)
+    calibration = results.read_calibration(meta)
 
     # 2. one look at each frame, which also draws the chosen ones; evaluation.counting says when it needs a second one
     chosen = {table.image_ids[i]: i for i in choose_pictures(table, settings.pictures)}
@@ -76,18 +68,18 @@ def run(
     )
 
     # 3. metrics, and their spread over resampled scenes
-    found = measure(counts, table, removed, settings.protocols, read_label_names(prepared))
+    found = results.measure(counts, table, removed, settings.protocols, read_label_names(prepared))
     resampled = replicates(counts, table, removed, found, count=settings.bootstrap, seed=params.seed)
     found["intervals"] = {name: interval(column) for name, column in resampled.items()}
     about = {"network": network, "variant": variant, "dataset": dataset}
     about |= {"split": params.dataset_params(dataset).split, "weights": folder.weights_sha256}
-    values = plain(about | found)
+    values = results.plain(about | found)
 
     # 4. files
-    tables = curve_tables(counts, table, probability)
+    tables = results.curve_tables(counts, table, probability)
     tables |= {"bootstrap": resampled, "meta_calibration": calibration}
     for stem, curve in tables.items():
-        write_curve(curves / f"{stem}.csv", curve)
+        results.write_curve(curves / f"{stem}.csv", curve)
     files.write_json(metrics, values)
-    files.write_json(summary, headlines(values))
+    files.write_json(summary, results.headlines(values))
     log({f"evaluate/{k}": float(v) for k, v in values.items() if isinstance(v, int | float)}, 0)
