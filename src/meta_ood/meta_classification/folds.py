@@ -47,8 +47,7 @@ def assign_folds(table: SegmentTable, folds: str) -> Integers:
     scene = np.unique(table.scenes, return_inverse=True)[1][image]
     groups = {"image": image, "scene": scene}.get(folds, np.arange(len(image)))
     _, first, inverse = np.unique(groups, return_index=True, return_inverse=True)
-    rank: Integers = np.argsort(np.argsort(first))
-    return rank[inverse]
+    return np.argsort(np.argsort(first))[inverse]
 
 
 def masks(fold: Integers) -> Iterator[Flags]:

@@ -114,8 +114,7 @@ class _CommonFit:
         # mean and variance of each column of the remaining rows, for each row left out
         n = len(scaled)
         self.mean = -scaled / max(n - 1, 1)
-        varies = scaled.any(axis=0)
-        self.variance = np.where(varies, (n - scaled**2) / max(n - 1, 1) - self.mean**2, 1.0)
+        self.variance = np.where(scaled.any(axis=0), (n - scaled**2) / max(n - 1, 1) - self.mean**2, 1.0)
 
     def gradient(self, rows: Integers, d: Floats, curved: Floats | float) -> Floats:
         """Return ``g(d)``, ``(D, B)``; `curved` is ``Uᵀ q``."""

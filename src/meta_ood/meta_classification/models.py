@@ -104,15 +104,9 @@ def gradient_boosted_trees(
     penalty: float = 1.0,
 ) -> EstimatorModel:
     """Fit histogram gradient boosting with `least_segments` in each leaf."""
-    estimator = HistGradientBoostingClassifier(
-        max_iter=trees,
-        max_leaf_nodes=leaves,
-        learning_rate=learning_rate,
-        min_samples_leaf=least_segments,
-        l2_regularization=penalty,
-        early_stopping=False,
-        random_state=0,
-    )
+    settings = {"max_iter": trees, "max_leaf_nodes": leaves, "learning_rate": learning_rate}
+    settings |= {"min_samples_leaf": least_segments, "l2_regularization": penalty}
+    estimator = HistGradientBoostingClassifier(early_stopping=False, random_state=0, **settings)
     return EstimatorModel(estimator.fit(scaled, false))
 
 
