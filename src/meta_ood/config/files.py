@@ -94,11 +94,7 @@ def read_yaml(path: Path) -> Any:
 
 
 def load(path: Path, overrides: Sequence[str] = ()) -> Params:
-    """Read and check a params file.
-
-    Args:
-        path: A YAML file with the schema of :class:`Params`.
-        overrides: ``key=value`` texts, dotted keys, YAML values: ``train.ood_weight=0.5``; the last one of a key wins.
+    """Read and check a params file; `overrides` are texts like ``train.ood_weight=0.5``, the last one of a key wins.
 
     Raises:
         ConfigError: Names the file and, in one line per mistake, the key, its value and what was expected.

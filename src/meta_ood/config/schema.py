@@ -270,10 +270,8 @@ class Params(Section):
                 raise ValueError(f"{key}: {name!r} is not defined in {section}; {known_names(name, known)}")
         # 2. thresholds of the scores that lie in [0, 1]; the others have no bounds
         score = self.segments.score
-        thresholds = {
-            "segments.threshold": self.segments.threshold,
-            "evaluate.component_threshold": evaluate.component_threshold,
-        }
+        thresholds = {"evaluate.component_threshold": evaluate.component_threshold}
+        thresholds |= {"segments.threshold": self.segments.threshold}
         for network, variants in evaluate.component_thresholds.items():
             thresholds |= {f"evaluate.component_thresholds.{network}.{key}": value for key, value in variants.items()}
         for key, value in thresholds.items():
