@@ -19,6 +19,8 @@ from meta_ood.datasets.coco import EXCLUDES, missing_categories, on_disk, places
 from meta_ood.datasets.instances import read_instances
 from meta_ood.datasets.reader import Layout, LayoutReader, RawFrame, expected, list_frames, listed, sides
 
+Result = tuple[dict[str, Any], list[Finding]]  # what was counted, and what was found
+
 SAMPLE = 64  # frames that the fast mode decodes: some seconds, and most faults are systematic
 # names of files that downloads and other operating systems leave behind
 _STRAY = re.compile(r"(^\._|^Thumbs\.db$|^\.DS_Store$|\.(tmp|part|crdownload)$)")
@@ -72,14 +74,12 @@ def recognise(root: Path) -> list[tuple[str, str, dict[str, Any]]]:
     return found
 
 
-def check_layout(
-    layout: Layout, root: Path, split: str, sample: int, workers: int
-) -> tuple[dict[str, Any], list[Finding]]:
-    """Check one split; `sample` images are decoded, 0 = all. Return what was counted and what was found."""
+def check_layout(layout: Layout, root: Path, split: str, sample: int, workers: int) -> Result:
+    """Check one split; `sample` images are decoded, 0 = all."""
     # 1. which files are there, without opening them
     found = list_frames(layout, root, split)
     left_out = list_frames(layout, root, split, left_out=True)
-    findings = _check_names(layout, root, split, found, left_out)
+    findings = _misfits(layout, root, split, found, left_out)
     if not found:
         return {"frames": 0}, [*findings, *_nothing(layout, root, split)]
     published = layout.splits[split]
@@ -128,9 +128,7 @@ def _nothing(layout: Layout, root: Path, split: str) -> list[Finding]:
     return find("nothing_found", split=split, root=root, expected=expected(layout, split))
 
 
-def _check_names(
-    layout: Layout, root: Path, split: str, found: Sequence[RawFrame], left_out: Sequence[RawFrame]
-) -> list[Finding]:
+def _misfits(layout: Layout, root: Path, split: str, found: list[RawFrame], left_out: list[RawFrame]) -> list[Finding]:
     """Find files without partner, files of another kind, and frames that occur twice."""
     # 1. images without labels and labels without image
     lonely = [frame.image for frame in found if frame.labels is not None and not frame.labels.exists()]
@@ -159,10 +157,8 @@ def _check_names(
     return findings + find("wrong_split", leak, split=split)
 
 
-def check_coco(
-    root: Path, split: str, options: Mapping[str, Any], sample: int, workers: int
-) -> tuple[dict[str, Any], list[Finding]]:
-    """Check one split; `sample` images are decoded, 0 = all. Return what was counted and what was found."""
+def check_coco(root: Path, split: str, options: Mapping[str, Any], sample: int, workers: int) -> Result:
+    """Check one split of COCO; `sample` images are decoded, 0 = all."""
     folder, json_path = places(root, split, **options)
     if not folder.is_dir():
         for place in (*sorted(path for path in root.iterdir() if path.is_dir()), root.parent):
