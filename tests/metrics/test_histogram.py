@@ -99,6 +99,16 @@ def test_short_memory_is_close() -> None:
     assert m.fpr95 == pytest.approx(fpr95, abs=1e-3)
 
 
+def test_rare_scores_of_a_wide_range_cost_the_others_no_resolution() -> None:
+    r = np.random.default_rng(0)
+    score = r.uniform(1, 8, (1, 200_000)).astype(np.float32)
+    score[0, ::50] = np.exp(r.normal(size=4000) * 15)  # about one in each page
+    target = np.where(r.random(score.shape) < 0.1, OOD, IN).astype(np.uint8)
+    histogram = ScoreHistogram.of(score, target, SMALL)
+    assert not histogram.exact
+    assert pixel_metrics(histogram).auroc_error < 1e-5  # it would be 8 times as large if each page had a row
+
+
 def exact_counts(score: np.ndarray, target: np.ndarray) -> dict[float, list[int]]:
     found: dict[float, list[int]] = {}
     for value, label in zip(score.ravel().tolist(), target.ravel().tolist(), strict=True):

@@ -196,7 +196,7 @@ class ScoreHistogram:
     def _fit(self) -> None:
         """Give crowded pages a row, and drop bits as long as there are more counters than the budget.
 
-        A page is crowded if its keys in the list, which take two counters each, cost more than a row. It stays crowded
+        A page is crowded if its keys in the list, each counted as two counters, cost more than a row. It stays crowded
         when keys are added or bits are dropped: therefore the order of adding does not matter.
         """
         while True:
