@@ -116,15 +116,13 @@ def evaluate_maps(
     if threshold is not None and not math.isfinite(threshold):
         raise ValueError(f"threshold {threshold}: expected a finite number")
     sizes = lookup("track", component.TRACKS, track) if track else None
-    curved = bool({*protocols} & {*PER_IMAGE})
-
     # 1. all pixels in one histogram: the order in which threads add does not matter
     total, lock = ScoreHistogram(), threading.Lock()
 
     def count(pair: tuple[str, Path, Path]) -> None:
         name, score, target = pair[0], read_array(pair[1]), read_target(pair[2], encoding)
         with lock:
-            total.add(score, target, name=name, curve=curved)
+            total.add(score, target, name=name, curve=any(p in PER_IMAGE for p in protocols))
 
     for_each(count, pairs, "pixels", workers)
     result: dict[str, Any] = {"protocols": {name: asdict(pixel_metrics(total, name)) for name in protocols}}

@@ -16,12 +16,9 @@ UNIT = ("entropy", "max_softmax", "margin")
 
 
 def choose_pictures(table: SegmentTable, count: int) -> list[int]:
-    """Choose frames for pictures: with OoD first, evenly spread, by the true components alone.
+    """Return rising indices of frames for pictures: with OoD first, evenly spread.
 
-    The same frames are chosen for every network and variant.
-
-    Returns:
-        Rising indices into ``table.image_ids``.
+    They depend on the true components alone, so that they are the same for every network and variant.
     """
     with_ood = set(table.component_image.tolist())
     chosen: list[int] = []

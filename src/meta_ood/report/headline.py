@@ -1,7 +1,7 @@
 """The top of the page: what OoD training changed, in sentences computed from the metrics.
 
-Every comparison is of the baseline with the OoD-trained network, both with meta classification,
-over the same datasets. Ordinary frames, those of datasets without OoD objects, stay apart.
+Every comparison is of the baseline with the OoD-trained network, both with meta classification, over the same datasets.
+Ordinary frames, those of datasets without OoD objects, stay apart.
 """
 
 from collections import Counter
@@ -51,9 +51,7 @@ def summarise(results: Results) -> Headline:
     ]
     sentences = [
         *(_directions(key, pairs) for key in ("auroc", "auprc", "fpr95", "miou")),
-        _of_meta_classification(
-            [after for _, after in with_objects] or [one for one in results.ordered if one.has_ood_objects]
-        ),
+        _of_meta_classification([o for _, o in with_objects] or [o for o in results.ordered if o.has_ood_objects]),
         _counts("OoD-trained against baseline, both with meta classification", (_FALSE, _MISSED), with_objects),
         _counts(f"On frames without OoD objects ({names})", (_FALSE,), ordinary),
     ]
@@ -137,10 +135,10 @@ def _counts(what: str, keys: Sequence[str], pairs: Sequence[Pair]) -> str:
 def _worse(pairs: Sequence[Pair]) -> list[str]:
     """Return one text per pair for all metrics that OoD training made worse, the surest first."""
     keys = ("auroc", "auprc", "fpr95", _FALSE, _MISSED, "miou", "calibration_error")
-    found = []
+    sure: list[str] = []
+    unsure: list[str] = []
     for pair in pairs:
-        changes = [d for key in keys if (d := difference(key, pair)) and d.tone == "worse"]
-        if changes:
-            text = f"{pair[1].network} on {pair[1].dataset}: {'; '.join(map(_text, changes))}"
-            found.append((all(d.could_be_chance for d in changes), text))
-    return [text for _, text in sorted(found, key=lambda entry: entry[0])]
+        if changes := [d for key in keys if (d := difference(key, pair)) and d.tone == "worse"]:
+            group = unsure if all(d.could_be_chance for d in changes) else sure
+            group.append(f"{pair[1].network} on {pair[1].dataset}: {'; '.join(map(_text, changes))}")
+    return sure + unsure

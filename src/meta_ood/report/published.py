@@ -9,17 +9,11 @@ from meta_ood.config import DatasetParams, NetworkParams
 from meta_ood.data.files import read_csv
 from meta_ood.report.results import Evaluation, Results
 
-MARKS = {
-    "A": "the authors' own",
-    "I": "an independent run",
-    "T": "a table of another paper",
-    "U": "a user's log",
-    "": "no source",
-}
-"""Evidence mark -> what it stands for."""
+# evidence mark -> what it stands for; a row without a source has none
+MARKS = {"A": "the authors' own", "I": "an independent run", "T": "a table of another paper", "U": "a user's log"}
 LEAD = (
     "Results of the same network, variant and dataset from other sources, in per cent: "
-    + ", ".join(f"[{mark}] {meaning}" for mark, meaning in MARKS.items() if mark)
+    + ", ".join(f"[{mark}] {meaning}" for mark, meaning in MARKS.items())
     + ". A question mark: no source was found."
 )
 _METRICS = ("auroc", "fpr95", "auprc", "miou")
@@ -40,7 +34,7 @@ class PublishedRow:
     fpr95: str
     auprc: str
     miou: str
-    mark: str  # a key of MARKS
+    mark: str  # a key of MARKS, or empty
     source: str  # with reservations
 
     def fits(self, network: NetworkParams, variant: str, dataset: DatasetParams) -> bool:
@@ -79,8 +73,8 @@ def read_published(path: Path | None = None) -> tuple[PublishedRow, ...]:
     path = path or Path(__file__).with_name("published.csv")
     rows = []
     for number, line in enumerate(read_csv(path, [f.name for f in fields(PublishedRow)]), start=2):
-        if line["mark"] not in MARKS or not line["frames"].isdigit():
-            marks = ", ".join(filter(None, MARKS))
+        if line["mark"] not in (*MARKS, "") or not line["frames"].isdigit():
+            marks = ", ".join(MARKS)
             raise ValueError(f"{path}, line {number}: expected a number of frames and a mark of {marks} or none")
         rows.append(PublishedRow(**{**line, "frames": int(line["frames"])}))  # type: ignore[arg-type]
     return tuple(rows)
