@@ -40,8 +40,7 @@ def label_map(labels: LabelMap) -> Picture:
     return np.asarray(_PALETTE[labels])
 
 
-def _palette() -> Picture:
-    """Return a colour per label value, ``(256, 3) uint8``."""
+def _palette() -> Picture:  # (256, 3) uint8: a colour per label value
     # multiples of the golden ratio modulo 1 lie far from each other: neighbouring ids differ
     hues = np.arange(256) * 0.618034 % 1
     table: Picture = np.rint(colormaps["hsv"](hues)[:, :3] * 255).astype(np.uint8)

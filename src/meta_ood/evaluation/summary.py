@@ -18,8 +18,7 @@ from meta_ood.segments import SegmentTable
 
 logger = logging.getLogger(__name__)
 
-Curve = Mapping[str, npt.NDArray[Any]]
-"""Column name -> values, all of one length."""
+Curve = Mapping[str, npt.NDArray[Any]]  # column name -> values, all of one length
 
 
 def read_removed(meta: Path, table: SegmentTable) -> tuple[Floats, Flags]:
@@ -187,5 +186,4 @@ def curve_tables(counts: SetCounts, table: SegmentTable, probability: Floats) ->
 
 def write_curve(path: Path, curve: Curve) -> None:
     """Write a CSV file atomically: a header and one row per index, numbers in 10 digits."""
-    rows = zip(*curve.values(), strict=True)
-    files.write_csv(path, list(curve), ([f"{value:.10g}" for value in row] for row in rows))
+    files.write_csv(path, list(curve), ([f"{v:.10g}" for v in row] for row in zip(*curve.values(), strict=True)))

@@ -12,8 +12,7 @@ from meta_ood.segments.table import SegmentTable
 
 logger = logging.getLogger(__name__)
 
-FEW = 10
-"""With fewer scenes than this, intervals are much too narrow: a warning says so."""
+FEW = 10  # with fewer scenes than this, intervals are much too narrow: a warning says so
 
 
 def replicates(
@@ -21,10 +20,8 @@ def replicates(
 ) -> dict[str, Floats]:
     """Return the metrics of resampled scenes.
 
-    Args:
-        counts, table, removed: As for :func:`meta_ood.evaluation.summary.measure`.
-        metrics: What that returned.
-        count, seed: Number of replicates and the seed of the draw.
+    The arguments are those of :func:`meta_ood.evaluation.summary.measure`, the metrics that it returned, and number of
+    replicates and seed of the draw.
 
     Returns:
         Metric name -> ``(count,)``; empty with fewer than two scenes or no replicate.
