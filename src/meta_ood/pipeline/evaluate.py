@@ -47,7 +47,6 @@ def run(
         raise ValueError(f"{segments} is of other frames than {predictions}: run `segments` again")
     probability, removed = results.read_removed(meta, table)
     calibration = results.read_calibration(meta)
-
     # 2. one look at each frame, which also draws the chosen ones; evaluation.counting says when it needs a second one
     chosen = {table.image_ids[i]: i for i in choose_pictures(table, settings.pictures)}
     is_plain = settings.temperature == 1  # segments are those of the logits as they are
@@ -66,7 +65,6 @@ def run(
         workers=machine.workers,
         visit=draw,
     )
-
     # 3. metrics, and their spread over resampled scenes
     found = results.measure(counts, table, removed, settings.protocols, read_label_names(prepared))
     resampled = replicates(counts, table, removed, found, count=settings.bootstrap, seed=params.seed)
@@ -74,7 +72,6 @@ def run(
     about = {"network": network, "variant": variant, "dataset": dataset}
     about |= {"split": params.dataset_params(dataset).split, "weights": folder.weights_sha256}
     values = results.plain(about | found)
-
     # 4. files
     tables = results.curve_tables(counts, table, probability)
     tables |= {"bootstrap": resampled, "meta_calibration": calibration}

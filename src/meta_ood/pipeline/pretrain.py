@@ -42,10 +42,8 @@ def run(
     about |= {"num_classes": num_classes, "variant": "baseline"}
     frames = read_complete(training)
     validated = Validation(SegmentationDataset(read_complete(validation)))
-    resume = resume_folder(
-        ("pretrain", own.architecture, own.options, own.weights, settings, params.seed),
-        (training / "frames.csv", validation / "frames.csv"),
-    )
+    decisive = ("pretrain", own.architecture, own.options, own.weights, settings, params.seed)
+    resume = resume_folder(decisive, (training / "frames.csv", validation / "frames.csv"))
     # 1. imported weights are taken as they are
     if given := own.weights.get("baseline"):
         if is_first_process():

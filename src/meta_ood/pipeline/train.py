@@ -45,10 +45,9 @@ def run(
     streets = read_complete(training)
     learned, held_out = hold_out(read_complete(proxies), settings.proxy_holdout, seed=params.seed)
     warn_of_padding("train.crop", settings.crop, streets)
-    resume = resume_folder(
-        ("train", network, settings, params.seed, params.dataset_params(params.roles.proxies)),
-        (*(folder / "frames.csv" for folder in (training, validation, proxies)), baseline),
-    )
+    decisive = ("train", network, settings, params.seed, params.dataset_params(params.roles.proxies))
+    files = [folder / "frames.csv" for folder in (training, validation, proxies)]
+    resume = resume_folder(decisive, [*files, baseline])
     found = fit(
         net,
         SegmentationDataset(
