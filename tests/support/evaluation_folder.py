@@ -5,9 +5,9 @@ import json
 import numpy as np
 from sklearn.metrics import auc, average_precision_score, precision_recall_curve, roc_curve
 
+from meta_ood.data import overlays
 from meta_ood.data.images import write_image
 from meta_ood.data.labels import IGNORE, IN, OOD
-from meta_ood.evaluation import overlays
 
 NETWORKS = ("deeplabv3plus_mini", "dualgcn_mini")
 VARIANTS = ("baseline", "ood_trained")

@@ -18,11 +18,11 @@ from torch import nn
 from meta_ood.data.context import Machine
 from meta_ood.data.images import read_image, to_rgb
 from meta_ood.data.labels import IN, LabelMap
+from meta_ood.data.overlays import Picture, segments_map
 from meta_ood.data.prediction_files import as_stored
 from meta_ood.data.predictions import FloatMap, Prediction
 from meta_ood.data.registry import lookup
 from meta_ood.detector.folder import CLASSIFIER, WEIGHTS, Settings, check_classifier, read_settings
-from meta_ood.evaluation.overlays import Picture, segments_map
 from meta_ood.inference import average_logits
 from meta_ood.meta_classification import MetaClassifier
 from meta_ood.meta_classification.explanation import contributions, reasons

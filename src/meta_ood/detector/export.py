@@ -19,8 +19,8 @@ import torch
 from torch import nn
 
 from meta_ood.data import files
+from meta_ood.data.overlays import Picture
 from meta_ood.detector.detector import Detector
-from meta_ood.evaluation.overlays import Picture
 
 Floats = npt.NDArray[np.float32]
 Runner = Callable[[Floats], Floats]  # from (1, 3, H, W) images to logits

@@ -12,8 +12,8 @@ import numpy as np
 from meta_ood.data import files
 from meta_ood.data.context import progress
 from meta_ood.data.images import read_image
+from meta_ood.data.overlays import encode_png
 from meta_ood.detector.detector import Detector
-from meta_ood.evaluation.overlays import encode_png
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".ppm", ".tif", ".tiff", ".webp")  # of the images in a folder
 

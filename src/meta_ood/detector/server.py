@@ -17,8 +17,8 @@ import numpy as np
 from PIL import Image
 
 from meta_ood.data.images import to_rgb
+from meta_ood.data.overlays import encode_png
 from meta_ood.detector.detector import Detection, Detector
-from meta_ood.evaluation.overlays import encode_png
 
 EXPECTED = "expected a PNG or JPEG file as base64 text, or an array (H, W, 3) of whole numbers in [0, 255]"
 _SMALLEST = 32  # [px] each way: the networks reduce height and width by up to 32

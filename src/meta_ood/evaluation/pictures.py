@@ -3,10 +3,10 @@
 from pathlib import Path
 
 from meta_ood.config import SegmentsParams
+from meta_ood.data import overlays
 from meta_ood.data.images import read_image, write_image
 from meta_ood.data.labels import IGNORE
 from meta_ood.data.predictions import Prediction
-from meta_ood.evaluation import overlays
 from meta_ood.metrics import Flags
 from meta_ood.scores import SCORES, PixelMaps, pixel_maps
 from meta_ood.segments import SegmentTable, label_map, predicted_ood

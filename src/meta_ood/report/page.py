@@ -15,9 +15,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescap
 
 from meta_ood import __version__, report
 from meta_ood.config import Params
-from meta_ood.data import labels, text_table
+from meta_ood.data import labels, overlays, text_table
 from meta_ood.data.files import csv_text
-from meta_ood.evaluation import overlays
 from meta_ood.evaluation.uncertainty import FEW
 from meta_ood.metrics.catalogue import METRICS
 from meta_ood.report import breakdowns, compare, pictures, plots

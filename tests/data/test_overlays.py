@@ -10,8 +10,8 @@ from hypothesis.extra import numpy as hnp
 from matplotlib import colormaps
 from PIL import Image
 
+from meta_ood.data import overlays
 from meta_ood.data.labels import CITYSCAPES, IGNORE, IN, NEUTRAL, OOD
-from meta_ood.evaluation import overlays
 
 
 def test_label_map_when_every_label_occurs():
