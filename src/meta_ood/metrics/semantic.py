@@ -10,8 +10,6 @@ import numpy.typing as npt
 from meta_ood.data.labels import LabelMap
 from meta_ood.metrics import Floats, Integers
 
-BINS = 15
-"""Bins of the expected calibration error, as in Guo et al. (2017)."""
 _UNIT = 1 << 30  # confidences are summed as integers, which add up in any order to the same bits
 
 
@@ -95,14 +93,14 @@ def calibration_bin(probability: npt.NDArray[np.floating], bins: int) -> npt.NDA
 
 
 def reliability(
-    confidence: npt.NDArray[np.float32], predicted: LabelMap, target: LabelMap, classes: int, bins: int = BINS
+    confidence: npt.NDArray[np.float32], predicted: LabelMap, target: LabelMap, classes: int, bins: int = 15
 ) -> Reliability:
     """Count by confidence how often the predicted class is right.
 
     Args:
         confidence: ``(H, W) float32`` in [0, 1]: the largest softmax.
         predicted, target: ``(H, W) uint8``; pixels without train id are left out.
-        classes, bins: C and number of equal bins.
+        classes, bins: C and number of equal bins: 15, as in Guo et al. (2017).
     """
     valid = target < classes
     sure = np.clip(confidence[valid].astype(np.float64), 0, 1)

@@ -19,8 +19,6 @@ from meta_ood.metrics.pixel.keys import Keys, key_scores, order_keys
 
 TPR = 0.95
 """True positive rate at which FPR95 is read."""
-QUANTILES = 384
-"""Edges per class and image in SegmentMeIfYouCan's curve (768 in all)."""
 DROPPED = 13
 """Bits dropped from a key: 1024 cells an octave, a cell is 0.07 to 0.14 % of its score wide."""
 
@@ -190,9 +188,9 @@ def _quantile_bins(both: list[npt.NDArray[np.float32]]) -> Sweep | None:
     ends = np.array([part[i] for part in parts for i in (0, -1)], np.float64)
     if not np.isfinite(ends).all():
         return None
-    # edges: the quantiles of each class, and the range widened by 1 %, at least 0.01
+    # edges: at most 384 quantiles of each class, and the range widened by 1 %, at least 0.01
     margin = max((ends.max() - ends.min()) * 1e-2, 1e-2)
-    edges = [_quantiles(part, min(QUANTILES, part.size)) for part in parts]
+    edges = [_quantiles(part, min(384, part.size)) for part in parts]
     bins = np.unique(np.concatenate([*edges, [ends.min() - margin, ends.max() + margin]]))[:-1]
     # pixels from each edge up to the next; the last edge lies above all pixels
     below = (np.append(np.searchsorted(part, bins), part.size) for part in both)
