@@ -207,16 +207,14 @@ class Setting:
 
     def spread(self, key: Key, metric: str) -> Spread | None:
         """Return mean and spread of a metric; None if no seed has it."""
-        values = self.values.get(key, {}).get(metric)
-        if not values:
-            return None
-        deviation = stdev(values) if len(values) > 1 else math.nan
-        return Spread(float(np.mean(values)), deviation, min(values), max(values), len(values))
+        if values := self.values.get(key, {}).get(metric):
+            deviation = stdev(values) if len(values) > 1 else math.nan
+            return Spread(fmean(values), deviation, min(values), max(values), len(values))
+        return None
 
     def mean(self, key: Key, metric: str) -> float | None:
         """Return the mean of a metric over seeds; None if no seed has it."""
-        found = self.spread(key, metric)
-        return None if found is None else found.mean
+        return found.mean if (found := self.spread(key, metric)) else None
 
 
 def group_by_setting(repetitions: Iterable[Repetition]) -> list[Setting]:

@@ -58,9 +58,6 @@ def compare(
             segments out without a fit each.
         max_lost: None removes at probability 0.5; otherwise the most true segments, as a fraction in [0, 1], that may
             be lost. The operating point is chosen without the tested fold or table.
-
-    Raises:
-        ValueError: Unknown names; tables with different features.
     """
     rows = []
     # 1. cross validation of each table

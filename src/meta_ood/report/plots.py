@@ -25,10 +25,9 @@ from matplotlib.text import Text
 from meta_ood.report.compare import TradeOff, difference
 from meta_ood.report.results import Evaluation, Results
 
+# variant -> colour that is readable on light and dark ground; the baseline is dashed too
 COLOURS = {"baseline": "#7486a8", "ood_trained": "#e06c00"}
-"""Variant -> colour that is readable on light and dark ground; the baseline is dashed too."""
-OTHER = "#1f9e77"
-"""Colour of any other variant."""
+OTHER = "#1f9e77"  # any other variant
 # colours of networks, after Okabe and Ito: distinguishable also for the colour-blind
 _NETWORKS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 # text and axes, and the grid, where no style sheet says otherwise
@@ -189,7 +188,6 @@ def pareto_plot(trade_off: TradeOff, name: str) -> Plot:
 
 
 def _style(name: str) -> AbstractContextManager[None]:
-    """Return the settings of a plot, for the same bytes from the same values."""
     # ids of clip paths and markers are hashes with the plot's name, so no two plots share one
     return matplotlib.rc_context(_STYLE | {"svg.hashsalt": name})
 

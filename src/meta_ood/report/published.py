@@ -65,11 +65,7 @@ class BesidePublished(NamedTuple):
 
 
 def read_published(path: Path | None = None) -> tuple[PublishedRow, ...]:
-    """Read published results from a CSV file; without `path` those of the package.
-
-    Raises:
-        ValueError: If a line is wrong; file and line are named.
-    """
+    """Read published results from a CSV file, without `path` those of the package; errors name file and line."""
     path = path or Path(__file__).with_name("published.csv")
     rows = []
     for number, line in enumerate(read_csv(path, [f.name for f in fields(PublishedRow)]), start=2):
