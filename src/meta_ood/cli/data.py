@@ -35,11 +35,9 @@ def data() -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print json.")
 def check(names: tuple[str, ...], params_file: Path, full: bool, workers: int, as_json: bool) -> None:
     """Exit with 1 if an error is found."""
-    reports = [
-        report
-        for name in names or tuple(config.load(params_file).datasets)
-        for report in _examine(name, params_file, full, workers)
-    ]
+    reports = []
+    for name in names or config.load(params_file).datasets:
+        reports += _examine(name, params_file, full, workers)
     if as_json:
         click.echo(json.dumps([report.to_json() for report in reports], indent=2))
     else:

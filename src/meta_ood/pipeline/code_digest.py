@@ -2,8 +2,7 @@
 
 DVC runs a stage again when one of its dependencies changes. A dependency on the source files would re-run trainings for
 a corrected comment. So the stage ``code`` writes one small text file per stage, and the stages depend on these: one
-line per module that the stage imports, directly or not, with a hash of its syntax tree without docstrings. Comments and
-formatting are not in the tree.
+line per module that the stage imports, directly or not, with a hash of its syntax tree without docstrings.
 
 Weights files are optional, which a dependency cannot be: there is one more file per network and variant, with the
 hashes of those that params.yaml names.
@@ -51,10 +50,7 @@ def stage_digest(stage: str) -> str:
 
 
 def weights_digests(weights: Mapping[Any, str]) -> dict[str, str]:
-    """Return for each variant one line per file that a network is given: its hash and its path.
-
-    Args:
-        weights: ``network.NAME.weights`` of params.yaml.
+    """Return for each variant one line per file in ``network.NAME.weights`` of params.yaml: its hash and its path.
 
     Raises:
         ValueError: If a file is not below data/weights, where DVC sees that it changes.

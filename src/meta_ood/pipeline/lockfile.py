@@ -128,14 +128,12 @@ def repair() -> list[str]:
             kept = "the committed one is in its place"
         lines.append(f"{LOCK} was cut off and is {LOCK}.damaged now; {kept}")
     # it only says which dvc processes run now; DVC cannot read it when it is empty
-    if RWLOCK.is_file() and not _is_json_object(RWLOCK):
-        RWLOCK.unlink()
-        lines.append(f"{RWLOCK} was cut off and is removed")
+    if RWLOCK.is_file():
+        try:
+            is_whole = isinstance(read_json(RWLOCK), dict)
+        except ValueError:
+            is_whole = False
+        if not is_whole:
+            RWLOCK.unlink()
+            lines.append(f"{RWLOCK} was cut off and is removed")
     return lines
-
-
-def _is_json_object(path: Path) -> bool:
-    try:
-        return isinstance(read_json(path), dict)
-    except ValueError:
-        return False

@@ -12,8 +12,7 @@ def run(
     params: Params, *, cityscapes: Path, coco: Path, lost_and_found: Path, fishyscapes: Path, log: Log, machine: Machine
 ) -> None:
     """Draw the demo world; the same seed gives the same bytes. What the roots hold is replaced."""
-    own = params.synthesize
-    size = own.height, own.width
+    own, size = params.synthesize, (params.synthesize.height, params.synthesize.width)
     for root in (cityscapes, coco, lost_and_found, fishyscapes):
         if root.exists():
             shutil.rmtree(root)
