@@ -62,7 +62,7 @@ def test_runs_files_inputs_and_models_reach_the_store(work):
     pictures.mkdir()
     (pictures / "a.png").write_bytes(b"png")
     metrics = Path("data/metrics.json")
-    metrics.write_text('{"scores": {"entropy": {"auroc": 0.75}}}', encoding="utf-8")
+    metrics.write_text('{"frames": 2, "ok": true, "scores": {"entropy": {"auroc": 0.75, "n": 9}}}', encoding="utf-8")
     keys, inputs = {"network": "mini"}, {"raw": Path("data/raw/x.txt")}
     for _ in range(2):  # the same weights twice: one version
         with track(keys=keys, params={"seed": 3}, inputs=inputs) as run:
@@ -84,7 +84,7 @@ def test_runs_files_inputs_and_models_reach_the_store(work):
     ]
     assert failed.data.tags["stage"] == "train"
     assert train.data.params == {"seed": "3"}
-    assert train.data.metrics["auroc/entropy"] == 0.75
+    assert train.data.metrics == {"train/loss": 1.0, "train/frames": 2.0, "auroc/entropy": 0.75}
     history = client.get_metric_history(train.info.run_id, "train/loss")
     assert [(m.step, m.value) for m in history] == [(0, 2.0), (1, 1.0)]
     (dataset,) = train.inputs.dataset_inputs

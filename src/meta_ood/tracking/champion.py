@@ -14,16 +14,14 @@ CHAMPION = "champion"
 
 
 def promote(root: Path, network: str, variant: str, detector: Path) -> ModelVersion:
-    """Register the folder that the stage `detector` wrote as one model, once, and make it champion.
+    """Register the folder that the stage `detector` wrote as one model, if it is not yet, and make it champion.
 
-    Raises:
-        ValueError: If its weights are not registered, or a file of the folder was replaced.
-        FileNotFoundError: If there is no such folder.
+    ValueError if its weights are not registered or a file of the folder was replaced; FileNotFoundError without it.
     """
     store = open_store(root)
     settings = read_settings(detector)
     hashes = registry.weight_tags(detector / WEIGHTS)
-    origin = registry.find(store, network, {**hashes, "variant": variant})
+    origin = next(iter(registry.find(store, network, {**hashes, "variant": variant})), None)
     if origin is None or origin.run_id is None:
         raise ValueError(f"{detector / WEIGHTS} is no registered version of {network}: meta-ood sync")
     tags = {
@@ -33,7 +31,7 @@ def promote(root: Path, network: str, variant: str, detector: Path) -> ModelVers
         "detector.sha256": file_hash(detector / SETTINGS),
         "meta.dataset": settings.meta_from,
     }
-    version = registry.find(store, network, tags)
+    version = next(iter(registry.find(store, network, tags)), None)
     if version is None:
         with tempfile.TemporaryDirectory() as folder:
             model = Path(folder, "model")

@@ -1,4 +1,4 @@
-"""What is known of a run before it does anything: name, tags, parameters, inputs. No mlflow."""
+"""Describe a run before it begins: name, tags, parameters, inputs. Imports no mlflow."""
 
 import hashlib
 import json
@@ -13,17 +13,10 @@ from typing import Any
 
 from meta_ood.pipeline.lockfile import LockedStage, input_hashes
 
-# DVC writes them while a pipeline runs, so they do not make the tree dirty.
-_NOT_CODE = ("dvc.lock", "**/dvc.lock", ".gitignore", "**/.gitignore")
-# Every store takes this many characters as a tag.
-_MAX_TAG = 5000
-# Stages whose results a seed changes much; the others only carry it.
-_WITH_SEED = ("synthesize", "pretrain", "train", "evaluate")
-
 
 @dataclass(frozen=True)
 class Input:
-    """What a stage read: its keyword, path and DVC hash."""
+    """An input of a stage: its keyword, path and DVC hash."""
 
     name: str
     path: str
@@ -32,7 +25,7 @@ class Input:
 
 @dataclass(frozen=True)
 class RunDescription:
-    """What is known of a run before it does anything."""
+    """Name, tags, parameters and inputs of a run, known before it begins."""
 
     stage: str
     keys: Mapping[str, str]  # network, variant and dataset, as far as the stage has them
@@ -58,11 +51,7 @@ def describe(
     run_id: str = "",
     parent: str = "",
 ) -> RunDescription:
-    """Return the description of a run, see :func:`meta_ood.tracking.run`.
-
-    `more_tags` are those beside the stage's and its setting's; `locked` is dvc.lock if it has been
-    read already.
-    """
+    """Return the description of a run, see :func:`meta_ood.tracking.run`; `locked` is dvc.lock if it has been read."""
     hashes = input_hashes(inputs, locked)
     # evaluations carry what they evaluate, so that AUPRC against ood_weight is a chart
     carried = {**setting, **params} if stage == "evaluate" else params
@@ -93,14 +82,17 @@ def run_name(stage: str, keys: Mapping[str, str], params: Mapping[str, Any]) -> 
     weight = params.get("train.ood_weight")
     first = f"λ={weight}" if weight is not None else keys.get("variant", "")
     words = [first, keys.get("dataset", ""), keys.get("network", "")]
-    words += [f"seed={params['seed']}"] if stage in _WITH_SEED and "seed" in params else []
+    # other stages have a seed too, but it hardly changes their results
+    if stage in ("synthesize", "pretrain", "train", "evaluate") and "seed" in params:
+        words.append(f"seed={params['seed']}")
     return " ".join(word for word in [*words, stage] if word)
 
 
 def git_tags() -> dict[str, str]:
     """Return ``git.sha`` and ``git.dirty`` of the working directory, or nothing without git."""
     command = ["git", "status", "--porcelain=v2", "--branch", "--untracked-files=no", "--", "."]
-    command += [f":(exclude,glob){pattern}" for pattern in _NOT_CODE]
+    # DVC writes these while a pipeline runs, so they do not make the tree dirty
+    command += [f":(exclude,glob)**/{name}" for name in ("dvc.lock", ".gitignore")]
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=20)
     except (OSError, subprocess.SubprocessError):
@@ -132,4 +124,4 @@ def setting_tags(stage: str, keys: Mapping[str, str], setting: Mapping[str, obje
     text = json.dumps(texts(setting), sort_keys=True)
     whole = json.dumps([stage, dict(keys), text], sort_keys=True)
     tags = {"group": hashlib.sha256(whole.encode()).hexdigest()[:12]}
-    return tags | ({"setting": text} if len(text) <= _MAX_TAG else {})
+    return tags | ({"setting": text} if len(text) <= 5000 else {})  # the longest tag that every store takes

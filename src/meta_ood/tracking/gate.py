@@ -9,8 +9,7 @@ from meta_ood.config import GateParams, Params
 from meta_ood.data.files import read_json
 from meta_ood.pipeline import paths as layout
 
-Metrics = Mapping[str, Any]
-"""Values of a metrics.json."""
+Metrics = Mapping[str, Any]  # values of a metrics.json
 
 
 @dataclass(frozen=True)
@@ -22,11 +21,7 @@ class GateResult:
 
 
 def check(params: Params, network: str, variant: str = "ood_trained") -> GateResult:
-    """Compare a variant of `network` with its baseline by the evaluations in data/.
-
-    Raises:
-        FileNotFoundError: If an evaluation is missing; names the stage that makes it.
-    """
+    """Compare a variant with the baseline by the evaluations in data/; FileNotFoundError if one is missing."""
     gate = params.tracking.champion
     cells = []
     for dataset, which in itertools.product((gate.dataset, gate.miou_dataset), (variant, "baseline")):
@@ -40,16 +35,7 @@ def check(params: Params, network: str, variant: str = "ood_trained") -> GateRes
 def compare(
     candidate: Metrics, baseline: Metrics, candidate_streets: Metrics, baseline_streets: Metrics, gate: GateParams
 ) -> GateResult:
-    """Compare a candidate with the baseline, on `gate.dataset` and (streets) on `gate.miou_dataset`.
-
-    Examples:
-        >>> good, bad = {"auprc": 0.6, "fpr95": 0.1}, {"auprc": 0.4, "fpr95": 0.2}
-        >>> streets = {"miou": 0.8}
-        >>> compare(good, bad, streets, streets, GateParams()).passed
-        True
-        >>> compare(bad, good, streets, streets, GateParams()).lines[0]
-        'no   AUPRC on lost_and_found: 0.6000 -> 0.4000, must rise by at least 0'
-    """
+    """Compare a candidate with the baseline, on `gate.dataset` and (streets) on `gate.miou_dataset`."""
     results = [
         _compare("auprc", candidate, baseline, gate.auprc_gain, 1, gate),
         _compare("fpr95", candidate, baseline, gate.fpr95_gain, -1, gate),

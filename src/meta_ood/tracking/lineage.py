@@ -14,13 +14,7 @@ from meta_ood.tracking import query
 from meta_ood.tracking.store import all_runs, open_store
 
 # Tag of a run -> its title in the text.
-_TITLES = {
-    "dvc.stage": "stage",
-    "dvc.exp.name": "exp",
-    "command": "by",
-    "weights.md5": "weights",
-    "recorded": "recorded",
-}
+_TAGS = {"dvc.stage": "stage", "dvc.exp.name": "exp", "command": "by", "weights.md5": "weights", "recorded": "recorded"}
 
 
 class Lineage:
@@ -33,11 +27,7 @@ class Lineage:
         self._printed: set[str] = set()
 
     def of(self, what: str) -> Iterator[str]:
-        """Yield the lines about a file, a run id or a model version.
-
-        Raises:
-            ValueError: If it is none of them.
-        """
+        """Yield the lines about a file, a run id or a model version; ValueError if `what` is none of them."""
         if Path(what).exists():
             yield from self._of_path(Path(what))
         elif re.fullmatch(r"[0-9a-f]{32}", what):
@@ -68,7 +58,7 @@ class Lineage:
         dirty = ", with changes that are in no commit" * (tags.get("git.dirty") == "true")
         yield f"{pad}  when    {begun:%Y-%m-%d %H:%M:%S} UTC"
         yield f"{pad}  git     {tags.get('git.sha', '?')}{dirty}"
-        for tag, title in _TITLES.items():
+        for tag, title in _TAGS.items():
             if tag in tags:
                 yield f"{pad}  {title:7} {tags[tag]}"
         params = " ".join(f"{name}={value}" for name, value in sorted(run.data.params.items()))
@@ -109,8 +99,7 @@ class Lineage:
     def _evaluations(self, version: ModelVersion) -> Iterator[str]:
         sha256 = version.tags.get("weights.sha256", "unknown")
         reports = list(all_runs(self.store, "tags.stage = 'report'"))  # newest first
-        same = f"tags.`weights.sha256` = '{sha256}' and tags.stage = 'evaluate'"
-        for run in all_runs(self.store, same):
+        for run in all_runs(self.store, f"tags.`weights.sha256` = '{sha256}' and tags.stage = 'evaluate'"):
             values = {name: run.data.metrics.get(f"evaluate/{name}") for name in query.MAIN_METRICS}
             text = " ".join(f"{name}={v:.4f}" for name, v in values.items() if v is not None)
             yield f"  evaluated on {run.data.tags['dataset']}: {text}  run {run.info.run_id}"

@@ -29,12 +29,7 @@ def database_of(uri: str) -> Path | None:
 
 
 def without_password(text: str) -> str:
-    """Return a text in which addresses have no name and password.
-
-    Examples:
-        >>> without_password("https://me:secret@mlflow.example.org/x: no answer")
-        'https://***@mlflow.example.org/x: no answer'
-    """
+    """Return `text` with ``***`` in place of the name and password of each address."""
     return re.sub(r"(?<=://)[^/\s]*@", "***@", text)
 
 

@@ -1,4 +1,4 @@
-"""What the store knows: runs by id, stage or hash. Reads; writes nothing."""
+"""Find runs and model versions in the store by id, stage or hash. Nothing is written."""
 
 import json
 import re
@@ -38,24 +38,15 @@ def evaluations(store: MlflowClient) -> list[tuple[tuple[str, str, str], dict[st
 
 
 def run_of(store: MlflowClient, run_id: str) -> Run:
-    """Return a run.
-
-    Raises:
-        ValueError: If there is no such run.
-    """
+    """Return a run; ValueError if there is no such run."""
     try:
         return store.get_run(run_id)
     except MlflowException:
-        place = without_password(store.tracking_uri)
-        raise ValueError(f"{run_id}: no such run in {place}") from None
+        raise ValueError(f"{run_id}: no such run in {without_password(store.tracking_uri)}") from None
 
 
 def version_of(store: MlflowClient, text: str) -> ModelVersion:
-    """Return a model version from ``models:/name@alias``, ``models:/name/3`` or without models:/.
-
-    Raises:
-        ValueError: If there is no such version.
-    """
+    """Return a model version from ``models:/name@alias``, ``models:/name/3`` or without models:/, else ValueError."""
     match = re.fullmatch(r"(?:models:/)?([^/@]+)(?:@([^/@]+)|/(\d+))", text)
     if match is None:
         raise ValueError(f"{text}: expected a file, a run id, NAME@ALIAS or NAME/VERSION")

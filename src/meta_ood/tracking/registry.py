@@ -1,8 +1,8 @@
 """The model registry: one registered model a network, versions found by the hash of their weights.
 
 A version is tagged with ``variant``, ``weights.md5`` (as in dvc.lock) and ``weights.sha256`` (as in predictions and
-metrics). What an evaluation finds is written on the version of its weights: metrics of its logged model, tags for the
-registry's table, and a line of its model card.
+metrics). The results of an evaluation go to the version of its weights: metrics of its logged model, tags for the
+registry's table, and a row of its model card.
 """
 
 import tempfile
@@ -12,27 +12,24 @@ from typing import Any
 
 from mlflow.entities import LoggedModelOutput, Metric, RunTag
 from mlflow.entities.model_registry import ModelVersion
-from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 from meta_ood.data.files import file_hash
 from meta_ood.tracking import card, query
 from meta_ood.tracking.description import RunDescription
-
-_ABOUT = "Weights and detectors of one network; each version has a model card as description."
+from meta_ood.tracking.store import created_once
 
 
 def register(store: MlflowClient, run_id: str, weights: Path, about: RunDescription) -> None:
-    """Register `weights` as a version of the model named after the network.
+    """Register `weights` as a version of the model named after the network, if they have none yet.
 
-    Weights that are registered already get no second version. The alias named after the variant moves to them if they
-    lie where the pipeline puts them and are not those of an experiment.
+    The alias named after the variant moves to them if they lie below data/ and are not those of an experiment.
     """
     network, variant = about.keys["network"], weights.stem
     hashes = weight_tags(weights)
     store.log_batch(run_id, tags=[RunTag(name, text) for name, text in hashes.items()])
     tags = {"variant": variant, **hashes}
-    version = find(store, network, tags)
+    version = next(iter(find(store, network, tags)), None)
     if version is None:
         text = card.new_card(network, variant, about, hashes)
         version = add(store, network, run_id, tags, {weights.name: weights}, text)
@@ -40,15 +37,9 @@ def register(store: MlflowClient, run_id: str, weights: Path, about: RunDescript
         store.set_registered_model_alias(network, variant, version.version)
 
 
-def find(store: MlflowClient, network: str, tags: dict[str, str]) -> ModelVersion | None:
-    """Return the newest version of `network` that has all `tags`, or None."""
-    found = [v for v in versions(store, network) if tags.items() <= v.tags.items()]
-    return found[0] if found else None
-
-
-def versions(store: MlflowClient, network: str) -> list[ModelVersion]:
-    """Return the versions of a registered model, newest first."""
-    found = list(store.search_model_versions(f"name = '{network}'"))
+def find(store: MlflowClient, network: str, tags: dict[str, str]) -> list[ModelVersion]:
+    """Return the versions of `network` that have all `tags`, newest first."""
+    found = [v for v in store.search_model_versions(f"name = '{network}'") if tags.items() <= v.tags.items()]
     return sorted(found, key=lambda version: -int(version.version))
 
 
@@ -56,11 +47,9 @@ def add(
     store: MlflowClient, network: str, run_id: str, tags: dict[str, str], files: dict[str, Path], text: str
 ) -> ModelVersion:
     """Make a version of `network` from `files` (name -> path) and the model card `text`."""
-    try:
-        store.create_registered_model(network, {"network": network}, _ABOUT)
-    except MlflowException as error:
-        if error.error_code != "RESOURCE_ALREADY_EXISTS":
-            raise
+    about = "Weights and detectors of one network; each version has a model card as description."
+    with created_once():
+        store.create_registered_model(network, {"network": network}, about)
     experiment = store.get_run(run_id).info.experiment_id
     model = store.create_logged_model(experiment, network, run_id, tags, model_type="weights")
     for name, path in files.items():
@@ -75,27 +64,22 @@ def add(
 
 
 def write_evaluation(store: MlflowClient, run_id: str, values: dict[str, Any], about: RunDescription) -> None:
-    """Write the metrics of an evaluation on the version of its weights, if that is registered."""
+    """Write the metrics of an evaluation to the versions of its weights, if there are any."""
     network, dataset = about.keys["network"], about.keys["dataset"]
     wanted = {"weights.sha256": values["weights"]}
     store.log_batch(run_id, tags=[RunTag(name, text) for name, text in wanted.items()])
     digest = next((entry.digest for entry in about.inputs if entry.name == "prepared"), "")[:36]
-    for version in versions(store, network):
-        if not wanted.items() <= version.tags.items():
-            continue
-        now, known = (
-            time.time_ns() // 1_000_000,
-            [n for n in query.MAIN_METRICS if isinstance(values.get(n), int | float)],
-        )
+    for version in find(store, network, wanted):
+        known = [n for n in query.MAIN_METRICS if isinstance(values.get(n), int | float)]
         data = (dataset, digest) if digest else (None, None)
+        now = time.time_ns() // 1_000_000
         metrics = [Metric(f"{dataset}/{n}", float(values[n]), now, 0, version.model_id, *data) for n in known]
-        if version.model_id:
-            store.log_batch(run_id, metrics=metrics)
         for metric in metrics:
             store.set_model_version_tag(network, version.version, metric.key.replace("/", "."), f"{metric.value:.4f}")
         text = card.with_evaluation(version.description or "", dataset, values, run_id)
         store.update_model_version(network, version.version, text)
         if version.model_id:
+            store.log_batch(run_id, metrics=metrics)
             _write_card(store, version.model_id, text)
 
 

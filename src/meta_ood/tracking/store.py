@@ -12,26 +12,20 @@ from contextlib import closing, contextmanager, suppress
 from hashlib import sha256
 from pathlib import Path
 
-from mlflow.entities import Experiment, Run
+from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 from meta_ood.data.files import replacing
 from meta_ood.tracking.location import TrackingError, database_of, short_reason, store_uri, without_password
 
-EXPERIMENT_NOTE = """\
-One run per stage. `tags.stage = "evaluate"` shows the results: group by `network` or `dataset`, or
-select the baseline and ood_trained runs of a dataset and compare. Charts under `evaluate/` compare
-variants, those under `auroc/`, `auprc/` and `fpr95/` compare scores. Evaluations carry the
-parameters of the training that they evaluate, so `train.ood_weight` can be an axis of a chart.
+_EXPERIMENT_NOTE = """\
+One run per stage. `tags.stage = "evaluate"` shows the results: group by `network` or `dataset`, or select the baseline
+and ood_trained runs of a dataset and compare. Charts under `evaluate/` compare variants, those under `auroc/`, `auprc/`
+and `fpr95/` compare scores. Evaluations carry the parameters of the training that they evaluate, so `train.ood_weight`
+can be an axis of a chart.
 """
-# The UI opens in the mode that it used last, which is that of chats unless the address says this.
-_UI_MODE = "workflowType=machine_learning"
-_RUNNING = Path(".meta_ood", "running")
-# The most runs that a store returns at once.
-_PAGE = 1000
-# Making a database takes 5 s; a process that waits longer than this waits for one that hangs.
-_LOCK_SECONDS = 120
+_RUNNING = Path(".meta_ood", "running")  # below the root: the files of RunningMark
 # Columns of MLflow's schema that hold absolute places of files.
 _PLACES = (
     ("experiments", "artifact_location"),
@@ -45,12 +39,11 @@ _PLACES = (
 def open_store(root: Path) -> MlflowClient:
     """Return a client for the store of the repository at `root`; a local one is made if missing.
 
-    Raises:
-        TrackingError: If the store cannot be used. The address is named without its password.
+    TrackingError if the store cannot be used; the message names its address without the password.
     """
     uri = store_uri(root)
     database = database_of(uri)
-    # MLflow reports on making its tables, urllib3 on each attempt, as if that needed attention
+    # MLflow logs every table that it makes, urllib3 every attempt
     levels = {"mlflow": "WARNING", "alembic": "WARNING", "urllib3": "ERROR", "mlflow.store.db.utils": "CRITICAL"}
     for name, level in levels.items():
         logging.getLogger(name).setLevel(level)
@@ -76,15 +69,11 @@ def open_store(root: Path) -> MlflowClient:
 
 @contextmanager
 def exclusive(path: Path) -> Iterator[None]:
-    """Hold the lock file `path`; the lock ends with this process, however that ends.
-
-    Raises:
-        TimeoutError: If another process holds it for minutes.
-    """
+    """Hold the lock file `path`; TimeoutError if another process holds it for two minutes."""
     path.parent.mkdir(exist_ok=True)
     with path.open("a") as file:
         _share(path)
-        end = time.monotonic() + _LOCK_SECONDS
+        end = time.monotonic() + 120  # making a database takes 5 s: after this time the other process hangs
         while True:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -97,7 +86,7 @@ def exclusive(path: Path) -> Iterator[None]:
 
 
 def _share(path: Path) -> None:
-    """Let a group write `path` that may write into its folder: a clone may belong to a group."""
+    """Let the group write `path` if it may write into its folder: a clone may belong to a group."""
     group = path.parent.stat().st_mode & (0o070 if path.is_dir() else 0o060)
     with suppress(PermissionError):  # of another user, who has done it
         path.chmod(path.stat().st_mode | group)
@@ -117,11 +106,7 @@ def short_waits() -> Iterator[None]:
 
 
 def _create(database: Path) -> None:
-    """Make a database that appears whole.
-
-    MLflow makes its tables in many steps. A process that is killed between them, or a second one that looks at the same
-    time, would leave a file that MLflow can neither use nor complete.
-    """
+    """Make the database if it is missing. It gets its name when it is complete: MLflow cannot use half of one."""
     if database.exists():
         return
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
@@ -140,8 +125,8 @@ def _correct_places(database: Path) -> None:
     """Make the places of files in a database follow their folder, if that was moved or copied.
 
     MLflow stores absolute places: new runs of a copied clone would write into the old one. Files lie beside the
-    database, so every place before ``/mlartifacts`` or ``/mlruns`` must be its folder. Where it is not, it is corrected
-    if the files did come along or are gone from there.
+    database, so what precedes ``/mlartifacts`` or ``/mlruns`` must be its folder. If it is another one, it is corrected
+    when the files are in this folder too, or no longer in the other.
     """
     folder = database.resolve().parent
     with closing(sqlite3.connect(database, timeout=20)) as connection, connection:
@@ -160,45 +145,42 @@ def _correct_places(database: Path) -> None:
 
 
 def experiment_id(store: MlflowClient, name: str) -> str:
-    """Return the id of experiment `name`, which is made if it is new.
-
-    Raises:
-        TrackingError: If the experiment was deleted.
-    """
-    found = store.get_experiment_by_name(name) or _new_experiment(store, name)
+    """Return the id of experiment `name`, which is made if it is new; TrackingError if it was deleted."""
+    found = store.get_experiment_by_name(name)
+    if found is None:
+        database = database_of(store.tracking_uri)
+        place = database.resolve().parent / "mlartifacts" if database else None
+        if place and not place.exists():
+            place.mkdir(exist_ok=True)
+            _share(place)
+        tags = {"mlflow.experimentKind": "custom_model_development", "mlflow.note.content": _EXPERIMENT_NOTE}
+        with created_once():
+            store.create_experiment(name, place.as_uri() if place else None, tags)
+        return experiment_id(store, name)
     if found.lifecycle_stage != "active":
         restore = f"mlflow experiments restore --experiment-id {found.experiment_id}"
         raise TrackingError(f"experiment {name} was deleted; {restore}, or set another tracking.experiment")
     return str(found.experiment_id)
 
 
-def _new_experiment(store: MlflowClient, name: str) -> Experiment:
-    database = database_of(store.tracking_uri)
-    place = (database.resolve().parent / "mlartifacts") if database else None
-    if place is not None and not place.exists():
-        place.mkdir(exist_ok=True)
-        _share(place)
-    tags = {"mlflow.experimentKind": "custom_model_development", "mlflow.note.content": EXPERIMENT_NOTE}
-    location = place.as_uri() if place else None
+@contextmanager
+def created_once() -> Iterator[None]:
+    """Ignore MLflow's error that an experiment or model exists: another process has created it just now."""
     try:
-        return store.get_experiment(store.create_experiment(name, location, tags))
-    except MlflowException:  # another process was faster
-        found = store.get_experiment_by_name(name)
-        if found is None:
+        yield
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
-        return found
 
 
 def ui_address(server: str, experiment: str) -> str:
     """Return the address at which MLflow's UI shows the runs of an experiment (its id)."""
-    return f"{server.rstrip('/')}/#/experiments/{experiment}/runs?{_UI_MODE}"
+    # without its last part the UI opens in the mode that it used last, at first that of chats
+    return f"{server.rstrip('/')}/#/experiments/{experiment}/runs?workflowType=machine_learning"
 
 
 class RunningMark:
-    """A locked file that says that the run tagged `process` = `token` is still being written.
-
-    The lock ends with the process, however that ends. So a free lock means that the run is dead.
-    """
+    """A file that stays locked while this process writes the run tagged `process` = `token`."""
 
     def __init__(self, uri: str, root: Path) -> None:
         self.token = f"{_short_hash(uri)}-{secrets.token_hex(8)}"
@@ -206,7 +188,7 @@ class RunningMark:
         for folder in (self._path.parent.parent, self._path.parent):
             folder.mkdir(exist_ok=True)
             _share(folder)
-        # locked before it has its name: nobody may take it for that of a dead run
+        # it gets its name when it is locked: end_dead_runs must not take it for that of a dead run
         hidden = self._path.with_name(f".{self.token}")
         self._file = hidden.open("x")
         fcntl.flock(self._file, fcntl.LOCK_EX)
@@ -227,16 +209,13 @@ def all_runs(store: MlflowClient, condition: str = "") -> Iterator[Run]:
     experiments = [e.experiment_id for e in store.search_experiments()]
     token: str | None = ""
     while token is not None:
-        page = store.search_runs(experiments, condition, max_results=_PAGE, page_token=token or None)
+        page = store.search_runs(experiments, condition, page_token=token or None)
         yield from page
         token = page.token
 
 
 def end_dead_runs(store: MlflowClient, root: Path) -> int:
-    """End runs whose process was killed as KILLED, and return how many there were.
-
-    Every process that opens the store does this, so no run stays RUNNING for longer than until then.
-    """
+    """Set runs whose process is gone to KILLED, and return how many there were."""
     ended = 0
     for path in (root / _RUNNING).glob(f"{_short_hash(store.tracking_uri)}-*"):
         with suppress(OSError), path.open("r+") as file:

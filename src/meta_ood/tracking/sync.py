@@ -11,29 +11,22 @@ from meta_ood.tracking import description, query, runs, store
 
 logger = logging.getLogger(__name__)
 
-_KEYS = ("network", "variant", "dataset")
-
 
 def sync(root: Path, params_file: Path = Path("params.yaml"), parent: str = "") -> int:
     """Record a run for each stage in dvc.lock that has none, and return how many there were.
 
-    A run belongs to a stage if it has its name, its inputs' hashes and its parameters. A recorded run has what the
-    outputs tell (metrics, pictures, models), the tag ``recorded`` and no curves. Stages that are out of date, or whose
-    outputs are not here, are left out. Doing it again records nothing.
+    A run belongs to a stage if it has its name, its inputs' hashes and its parameters. A recorded run has metrics,
+    pictures and models from the outputs, the tag ``recorded`` and no curves. Stages that are out of date, or whose
+    outputs are not here, are left out. New runs become children of the run `parent` of ``mlflow run .``, if any.
 
-    Args:
-        parent: The run of ``mlflow run .`` to which new runs belong, or "".
-
-    Raises:
-        TrackingError: If the store cannot be used.
-        ValueError: If dvc.lock is empty or cut off.
+    TrackingError if the store cannot be used, ValueError if dvc.lock is empty or cut off.
     """
     locked = lockfile.read()
     params = config.load(params_file)
     values_now = config.flat(config.read_yaml(params_file))
     client = store.open_store(root)
     store.end_dead_runs(client, root)
-    git, experiment = description.git_tags(), description.dvc_tags()
+    tags = description.git_tags() | description.dvc_tags() | {"recorded": "from dvc.lock"}
     recorded = 0
     with store.exclusive(root / ".meta_ood" / "sync.lock"):  # two at once would record the same stages twice
         for instance in locked.values():
@@ -42,9 +35,8 @@ def sync(root: Path, params_file: Path = Path("params.yaml"), parent: str = "") 
             if not lockfile.is_current(instance, locked, values_now):
                 logger.info("%s is out of date: not recorded", instance.name)
                 continue
-            network, variant, dataset = (instance.keys.get(key, "") for key in _KEYS)
-            paths = layout.stage_paths(instance.stage, params, network, variant, dataset)
-            values = config.stage_values(params, instance.stage, network, variant, dataset)
+            paths = layout.stage_paths(instance.stage, params, out=layout.DATA, **instance.keys)
+            values = config.stage_values(params, instance.stage, **instance.keys)
             if not all(path.exists() for path in paths.outputs.values()):
                 continue
             about = description.describe(
@@ -52,11 +44,9 @@ def sync(root: Path, params_file: Path = Path("params.yaml"), parent: str = "") 
                 instance.keys,
                 values,
                 paths.inputs,
-                setting=layout.setting_of(params, instance.stage, network, variant, dataset),
+                setting=layout.setting_of(params, instance.stage, **instance.keys),
                 experiment=params.tracking.experiment,
-                more_tags=git
-                | experiment
-                | {"dvc.stage": instance.name, "command": instance.command, "recorded": "from dvc.lock"},
+                more_tags={**tags, "dvc.stage": instance.name, "command": instance.command},
                 locked=locked,
                 parent=parent,
             )
