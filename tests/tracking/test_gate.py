@@ -1,9 +1,9 @@
-"""The gate of the registry: when a variant may be champion."""
+"""The gate of the registry: when a variant may be champion; and the table of the model card."""
 
 import pytest
 
 from meta_ood.config import GateParams
-from meta_ood.tracking import gate
+from meta_ood.tracking import card, gate
 
 GOOD = {"auprc": 0.6, "fpr95": 0.1, "intervals": {"auprc": [0.55, 0.65], "fpr95": [0.08, 0.12]}}
 BAD = {"auprc": 0.4, "fpr95": 0.3, "intervals": {"auprc": [0.35, 0.45], "fpr95": [0.2, 0.4]}}
@@ -27,3 +27,10 @@ def test_the_gate_says_why(new, old, miou, options, passes, said):
     result = gate.compare(new, old, {"miou": miou}, {"miou": 0.80}, GateParams(**options))
     assert result.passed is passes
     assert said in "\n".join(result.lines)
+
+
+def test_an_evaluation_takes_the_place_of_an_older_one_in_the_card():
+    text = f"# mini\n{card._HEADER}\n{card._RULE}\n"
+    for auroc, run in ((0.9, "r1"), (0.8, "r2")):
+        text = card.with_evaluation(text, "laf", {"auroc": auroc}, run)
+    assert text.splitlines()[3:] == ["| laf | – | 0.8000 | – | – | –, – | –, – | – | `r2` |"]

@@ -387,6 +387,13 @@ def compare(*arguments):
     return result.output
 
 
+def test_names_of_runs_begin_with_what_differs():
+    cell = {"network": "mini", "variant": "ood_trained", "dataset": "lost_and_found"}
+    name = description.run_name("evaluate", cell, {"train.ood_weight": 0.9, "seed": 0})
+    assert name == "λ=0.9 lost_and_found mini seed=0 evaluate"
+    assert description.run_name("meta", cell, {}) == "ood_trained lost_and_found mini meta"
+
+
 def test_a_setting_too_long_for_a_tag_is_still_a_group():
     tags = description.setting_tags("evaluate", {}, {"key": "x" * 6000})
     assert list(tags) == ["group"]

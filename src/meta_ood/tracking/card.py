@@ -26,14 +26,7 @@ def new_card(network: str, variant: str, run: RunDescription, hashes: Mapping[st
 
 
 def with_evaluation(text: str, dataset: str, values: Mapping[str, Any], run_id: str) -> str:
-    r"""Return a card with the row of `dataset` put in, or put in place of its older one.
-
-    Examples:
-        >>> card = f"# mini\n{_HEADER}\n{_RULE}\n"
-        >>> once = with_evaluation(card, "laf", {"auroc": 0.9}, "r1")
-        >>> with_evaluation(once, "laf", {"auroc": 0.8}, "r2").splitlines()[3]
-        '| laf | – | 0.8000 | – | – | –, – | –, – | – | `r2` |'
-    """
+    """Return a card with the row of `dataset` put in, or put in place of its older one."""
 
     def shown(name: str, digits: int = 4) -> str:
         value = values.get(name)

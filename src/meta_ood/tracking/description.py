@@ -70,15 +70,7 @@ def describe(
 
 
 def run_name(stage: str, keys: Mapping[str, str], params: Mapping[str, Any]) -> str:
-    """Return a run's name; what differs comes first, since the UI shows about 18 characters.
-
-    Examples:
-        >>> cell = {"network": "mini", "variant": "ood_trained", "dataset": "lost_and_found"}
-        >>> run_name("evaluate", cell, {"train.ood_weight": 0.9, "seed": 0})
-        'λ=0.9 lost_and_found mini seed=0 evaluate'
-        >>> run_name("meta", cell, {})
-        'ood_trained lost_and_found mini meta'
-    """
+    """Return a run's name, such as ``λ=0.9 lost_and_found mini seed=0 evaluate``; the UI shows about 18 characters."""
     weight = params.get("train.ood_weight")
     first = f"λ={weight}" if weight is not None else keys.get("variant", "")
     words = [first, keys.get("dataset", ""), keys.get("network", "")]

@@ -37,16 +37,16 @@ def compare(
 ) -> GateResult:
     """Compare a candidate with the baseline, on `gate.dataset` and (streets) on `gate.miou_dataset`."""
     results = [
-        _compare("auprc", candidate, baseline, gate.auprc_gain, 1, gate),
-        _compare("fpr95", candidate, baseline, gate.fpr95_gain, -1, gate),
-        _compare("miou", candidate_streets, baseline_streets, -gate.miou_loss, 1, gate),
+        _compare("AUPRC", candidate, baseline, gate.auprc_gain, 1, gate),
+        _compare("FPR95", candidate, baseline, gate.fpr95_gain, -1, gate),
+        _compare("mIoU", candidate_streets, baseline_streets, -gate.miou_loss, 1, gate),
     ]
     return GateResult(all(ok for ok, _ in results), tuple(line for _, line in results))
 
 
-def _compare(name: str, new: Metrics, old: Metrics, gain: float, sign: int, gate: GateParams) -> tuple[bool, str]:
+def _compare(title: str, new: Metrics, old: Metrics, gain: float, sign: int, gate: GateParams) -> tuple[bool, str]:
     """Return whether a metric changed by `gain` in the direction `sign`, and a line about it."""
-    title = {"auprc": "AUPRC", "fpr95": "FPR95", "miou": "mIoU"}[name]
+    name = title.lower()
     place = f"{title} on {gate.miou_dataset if name == 'miou' else gate.dataset}"
     after, before = new.get(name), old.get(name)
     if not isinstance(after, int | float) or not isinstance(before, int | float):

@@ -1,4 +1,4 @@
-"""The side of the stages: begin a run, log, say what came out, end. Nothing here stops a stage."""
+"""The context manager `run`, in which a stage records its run. No error of the store stops the stage."""
 
 from __future__ import annotations
 
@@ -20,25 +20,22 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-# Under DVC these write their runs themselves: a training lasts much longer than the 3 s that it
-# takes to import mlflow and to open the store, and its curves are worth watching. `report` begins
-# by recording the stages before it, so it has mlflow at hand.
+# Under DVC these write their runs themselves: a training lasts much longer than the 3 s that it takes to import mlflow
+# and to open the store, and its curves are worth watching. `report` imports it anyway, to record the stages before it.
 _LIVE = ("pretrain", "train", "report")
-# Curves reach the store about once a second.
-_WRITE_SECONDS = 1.0
-# A store that did not answer is asked again after this time, then after twice as long, …
-_RETRY_SECONDS = 30.0
+_WRITE_SECONDS = 1.0  # between two writes of curves
+_RETRY_SECONDS = 30.0  # until the first attempt after a failure; the time doubles with each failure
 
 
 class Recorder:
-    """What a stage's caller gets: a log for the stage, and `outputs` for what it wrote."""
+    """Logs numbers and outputs of a stage to its run, or does nothing if there is no run."""
 
     def __init__(self) -> None:
         self.run: OpenRun | None = None
         self._waiting: list[Metric] = []
         self._next_write = 0.0
         self._failures = 0
-        self._incomplete = ""
+        self._incomplete = False
 
     def log(self, values: Mapping[str, float], step: int) -> None:
         """Log numbers at a step; they are kept until the store has taken them."""
@@ -57,30 +54,26 @@ class Recorder:
         registered model named after the network; pictures, pages and curves are logged as files. DVC has the rest.
         """
         if self.run is not None:
-            run = self.run
             self._write()
-            if not self.attempt("the outputs", lambda: run.outputs(outputs)):
-                self._incomplete = "outputs"
+            self._incomplete |= not self.attempt("the outputs", self.run.outputs, outputs)
 
     def end(self, status: str) -> None:
         """Write what is left and end the run."""
         if self.run is None:
             return
-        run = self.run
         self._write()
         if self._incomplete:
             # `sync` looks at this tag and records the stage again
-            self.attempt("the tag incomplete", lambda: run.tag({"incomplete": self._incomplete}))
-        self.attempt("the end of the run", lambda: run.end(status))
+            self.attempt("the tag incomplete", self.run.tag, {"incomplete": "outputs"})
+        self.attempt("the end of the run", self.run.end, status)
 
     def _write(self) -> None:
         from meta_ood.tracking.store import short_waits
 
-        run, waiting = self.run, self._waiting
-        if run is None or not waiting:
+        if self.run is None or not self._waiting:
             return
-        with short_waits():  # a training must not wait for minutes for a store that is away
-            done = self.attempt(f"{len(waiting)} values of curves", lambda: run.log(waiting))
+        with short_waits():  # a training must not wait for minutes for a store that does not answer
+            done = self.attempt(f"{len(self._waiting)} values of curves", self.run.log, self._waiting)
         if done:
             self._waiting, self._failures, pause = [], 0, _WRITE_SECONDS
         else:
@@ -88,10 +81,10 @@ class Recorder:
             self._failures += 1
         self._next_write = time.monotonic() + pause
 
-    def attempt(self, what: str, action: Callable[[], object]) -> bool:
-        """Return whether `action` succeeded; a failure is a warning and nothing else."""
+    def attempt(self, what: str, action: Callable[..., object], *arguments: object) -> bool:
+        """Return whether ``action(*arguments)`` succeeded; a failure is logged as a warning."""
         try:
-            action()
+            action(*arguments)
         except Exception as error:  # whatever MLflow, SQLAlchemy, a driver or the disk raise
             logger.warning(
                 "MLflow: %s could not be recorded (%s); the stage goes on. Once the store works, `meta-ood sync` "
@@ -113,12 +106,12 @@ def run(
     experiment: str = "meta-ood",
     enabled: bool = True,
 ) -> Iterator[Recorder]:
-    """Record one stage as one MLflow run, whoever started it.
+    """Record one stage as one MLflow run.
 
-    Started by hand it is a new run; under ``mlflow run -e <stage>`` the run that exists; under DVC a run named after
-    what it does, below the run of ``mlflow run .`` if there is one. Under DVC only trainings and the report write their
-    runs here; ``meta-ood sync`` records the others, and the report calls it first. Ranks other than 0 of ``torchrun``
-    are not recorded. A recorded stage ends at SIGTERM as at Ctrl-C, its run as KILLED.
+    A stage started by hand makes a new run, one under ``mlflow run -e <stage>`` takes the run that exists, and one
+    under DVC makes a child of the run of ``mlflow run .``, if there is one. Under DVC only trainings and the report
+    write their runs here; ``meta-ood sync`` records the others, and the report calls it first. Ranks other than 0 of
+    ``torchrun`` are not recorded. A recorded stage ends at SIGTERM as at Ctrl-C, its run as KILLED.
 
     Args:
         keys: Network, variant and dataset, as far as the stage has them.
@@ -127,8 +120,7 @@ def run(
         setting: What it and the stages before it depend on, without the seed: groups runs over seeds.
         enabled: False switches tracking off, as does META_OOD_TRACKING=off.
 
-    Raises:
-        TrackingError: If META_OOD_TRACKING is neither on nor off.
+    TrackingError if META_OOD_TRACKING is neither on nor off.
     """
     inherited = os.environ.pop("MLFLOW_RUN_ID", None) or ""  # else it beats nesting in children
     mode = os.environ.get("META_OOD_TRACKING", "on")
@@ -177,11 +169,8 @@ def run(
 
 @contextmanager
 def _terminate_as_interrupt() -> Iterator[None]:
-    def interrupt(signum: int, frame: object) -> None:
-        raise KeyboardInterrupt
-
     try:
-        before = signal.signal(signal.SIGTERM, interrupt)
+        before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # raises KeyboardInterrupt
     except ValueError:  # not the main thread: the owner of the process handles its signals
         yield
         return

@@ -1,4 +1,4 @@
-"""From a run back to its outputs: the shell commands, or why there are none."""
+"""Shell commands that make the outputs of a run again."""
 
 import shlex
 import subprocess
@@ -14,7 +14,7 @@ from meta_ood.tracking.store import open_store
 
 @dataclass(frozen=True)
 class Script:
-    """The commands for bash that give a run's outputs again."""
+    """Commands for bash."""
 
     lines: tuple[str, ...]
     worktree: Path  # the folder that they make
@@ -22,13 +22,9 @@ class Script:
 
 
 def script(root: Path, run_id: str, into: Path | None = None) -> Script:
-    """Return the commands that give the outputs of a run again.
+    """Return commands that run the stage of a run again in a worktree of its commit, which shares DVC's cache.
 
-    They make a worktree of the run's commit (of the experiment's commit for ``dvc exp run``) that shares DVC's cache,
-    in which ``dvc repro`` runs the stage and what it needs.
-
-    Raises:
-        ValueError: If that is impossible, and why: no such run, no commit, changes that were in no commit.
+    ValueError says why that is impossible: no such run, no commit, changes that were in no commit.
     """
     run = query.run_of(open_store(root), run_id)
     tags = run.data.tags
@@ -54,8 +50,9 @@ def script(root: Path, run_id: str, into: Path | None = None) -> Script:
     if target.exists():
         raise ValueError(f"{target} exists: choose another folder with --into")
     # 3. the commands
-    again = f"dvc repro {shlex.quote(tags['dvc.stage'])}" if "dvc.stage" in tags else ""
-    if not again:
+    if "dvc.stage" in tags:
+        again = f"dvc repro {shlex.quote(tags['dvc.stage'])}"
+    else:
         again = tags.get("command", "")
         notes.append("the stage was not started by DVC: make its inputs with dvc repro first")
     folder, place = shlex.quote(str(top)), shlex.quote(str(target))
@@ -77,11 +74,7 @@ def script(root: Path, run_id: str, into: Path | None = None) -> Script:
 
 
 def execute(script: Script) -> str:
-    """Run the commands; return the result of comparing the weights.
-
-    Raises:
-        TrackingError: If a command fails.
-    """
+    """Run the commands and return the result of comparing the weights; TrackingError if a command fails."""
     clean = "unset ${!DVC_@} ${!MLFLOW_@}"
     done = subprocess.run(["bash", "-euc", "\n".join([clean, *script.lines])], check=False)
     if done.returncode:

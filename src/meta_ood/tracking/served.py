@@ -22,8 +22,7 @@ from meta_ood.tracking.served import model
 set_model(model())
 """
 
-FOLDER = "detector"
-"""Name of the model's artifact: the detector's folder."""
+FOLDER = "detector"  # name of the model's artifact, the detector's folder
 
 
 def model() -> Any:
@@ -84,15 +83,13 @@ def pack(folder: Path, detector: Path) -> None:
 def application(model: str) -> Any:
     """Return MLflow's scoring server of a detector as an ASGI application, with limits around it.
 
-    Args:
-        model: A detector's folder, or what MLflow calls a model URI, such as ``models:/deeplabv3plus_mini@champion``.
+    `model` is a detector's folder, or a model URI of MLflow such as ``models:/deeplabv3plus_mini@champion``.
     """
     from fastapi.responses import JSONResponse
     from mlflow.pyfunc import load_model, scoring_server
 
     def too_deep(request: Any, error: Exception) -> JSONResponse:
-        message = "the JSON is nested too deeply"
-        return JSONResponse({"error_code": "BAD_REQUEST", "message": message}, 400)
+        return JSONResponse({"error_code": "BAD_REQUEST", "message": "the JSON is nested too deeply"}, 400)
 
     if Path(model, SETTINGS).is_file():
         with tempfile.TemporaryDirectory() as folder:
