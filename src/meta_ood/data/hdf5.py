@@ -31,8 +31,8 @@ def replacing(path: Path) -> Iterator[h5py.File]:
 
 
 @contextmanager
-def opened(path: Path, kind: str, version: int | tuple[int, ...]) -> Iterator[h5py.File]:
-    """Yield an HDF5 file of ours, opened for reading.
+def opened(path: Path, kind: str, version: int | tuple[int, ...], texts_within: int = -1) -> Iterator[h5py.File]:
+    """Yield an HDF5 file of ours, opened for reading; its texts lie within the first bytes, by default anywhere.
 
     The file may come from others: arrays that are links, lie in other files or claim more memory than the file can hold
     are refused before any is read.
@@ -44,7 +44,8 @@ def opened(path: Path, kind: str, version: int | tuple[int, ...]) -> Iterator[h5
     versions = (version,) if isinstance(version, int) else version
     # the caller reads inside the `with` too: what it raises on values of wrong types names the file
     with files.readable(path, "damaged or not a file of ours"):
-        _check_heaps(path.read_bytes())
+        with path.open("rb") as begin:
+            _check_heaps(begin.read(texts_within), is_whole=path.stat().st_size <= texts_within or texts_within < 0)
         with h5py.File(path, "r") as file:
             found, number = file.attrs.get("format"), file.attrs.get("version")
             if not isinstance(found, str) or found != kind or number not in versions:
@@ -55,18 +56,18 @@ def opened(path: Path, kind: str, version: int | tuple[int, ...]) -> Iterator[h5
             yield file
 
 
-def _check_heaps(content: bytes) -> None:
+def _check_heaps(content: bytes, is_whole: bool) -> None:
     """Refuse a file whose heaps of texts do not advance: the library would read them for ever."""
     start = content.find(_HEAP)
     while start >= 0:
         end = start + int.from_bytes(content[start + 8 : start + 16], "little")
         place = start + 16
-        while place + 16 <= end:
+        while place + 16 <= (end if is_whole else min(end, len(content))):
             # an object: 2 bytes index (0 = free space), 6 bytes, 8 bytes size; then its data, in steps of 8 bytes
             index = int.from_bytes(content[place : place + 2], "little")
             size = int.from_bytes(content[place + 8 : place + 16], "little")
             step = size if index == 0 else 16 + -(-size // 8) * 8
-            if step < 16 or place + step > min(end, len(content)):
+            if step < 16 or place + step > (min(end, len(content)) if is_whole else end):
                 raise ValueError("a heap of texts is damaged")
             place += step
         start = content.find(_HEAP, start + 8)
