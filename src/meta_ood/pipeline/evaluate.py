@@ -57,14 +57,8 @@ def run(
             write_pictures(pictures, prediction, image, of_frame, params.segments, maps if is_plain else None)
 
     pictures.mkdir(parents=True, exist_ok=True)
-    counts = count_files(
-        folder.paths,
-        params.segments.score,
-        settings,
-        threshold=settings.threshold_of(network, variant),
-        workers=machine.workers,
-        visit=draw,
-    )
+    score, threshold = params.segments.score, settings.threshold_of(network, variant)
+    counts = count_files(folder.paths, score, settings, threshold=threshold, workers=machine.workers, visit=draw)
     # 3. metrics, and their spread over resampled scenes
     found = results.measure(counts, table, removed, settings.protocols, read_label_names(prepared))
     resampled = replicates(counts, table, removed, found, count=settings.bootstrap, seed=params.seed)

@@ -1,6 +1,7 @@
 """Stage `infer`: every frame of a dataset through a network, one HDF5 file per frame."""
 
 from pathlib import Path
+from typing import Any
 
 from meta_ood.config import Params
 from meta_ood.data import prediction_files
@@ -30,7 +31,6 @@ def run(
     They are written into the resume folder until all are there. Under torchrun the processes share the frames.
     """
     net, made_of = checkpoint.load(weights, params.network_params(network).architecture)
-    weights_sha256 = file_hash(weights)
     frames = sorted(read_frames(prepared, Path.cwd()), key=lambda frame: frame.image_id)
     # predictions contain the targets, so changed targets make predictions of an earlier run useless
     labels = [path for frame in frames for path in (frame.target, frame.label_ids) if path]
@@ -38,14 +38,11 @@ def run(
     gathered = resume_folder(own, (prepared / "frames.csv", weights), labels)
     gathered.mkdir(parents=True, exist_ok=True)
 
+    about: dict[str, Any] = {"class_names": made_of["class_names"], "network": f"{network}/{variant}"}
+    about["weights_sha256"] = file_hash(weights)
+
     def write(prediction: Prediction) -> None:
-        prediction_files.write_prediction(
-            gathered / f"{prediction.image_id}.h5",
-            prediction,
-            class_names=made_of["class_names"],
-            network=f"{network}/{variant}",
-            weights_sha256=weights_sha256,
-        )
+        prediction_files.write_prediction(gathered / f"{prediction.image_id}.h5", prediction, **about)
 
     with processes() as (rank, number):
         # 1. the frames of this process that no killed run has done
