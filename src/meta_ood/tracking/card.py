@@ -13,16 +13,15 @@ NAME = "model_card.md"
 _TEMPLATE = Path(__file__).with_name("model_card.md.j2")
 _HEADER = "| dataset | frames | AUROC | AUPRC | FPR95 | FP | FN | mIoU | run |"
 _RULE = "| --- | --- | --- | --- | --- | --- | --- | --- | --- |"
-_ORIGIN = ("git.sha", "git.dirty", "dvc.stage", "dvc.exp.name")
 
 
 def new_card(network: str, variant: str, run: RunDescription, hashes: Mapping[str, str]) -> str:
     """Return the card of weights that `run` made and that have these hashes (name -> digits)."""
-    origin = {name: run.tags[name] for name in _ORIGIN if name in run.tags} | dict(hashes)
+    shown = ("git.sha", "git.dirty", "dvc.stage", "dvc.exp.name")
+    origin = {name: run.tags[name] for name in shown if name in run.tags} | dict(hashes)
     template = Template(_TEMPLATE.read_text(encoding="utf-8"))  # Markdown: nothing to escape
     table = f"{_HEADER}\n{_RULE}"
-    values = {"network": network, "variant": variant, "table": table, "run": run, "origin": origin}
-    return str(template.render(values))
+    return str(template.render(network=network, variant=variant, table=table, run=run, origin=origin))
 
 
 def with_evaluation(text: str, dataset: str, values: Mapping[str, Any], run_id: str) -> str:

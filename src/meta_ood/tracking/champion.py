@@ -18,12 +18,14 @@ def promote(root: Path, network: str, variant: str, detector: Path) -> ModelVers
 
     ValueError if its weights are not registered or a file of the folder was replaced; FileNotFoundError without it.
     """
+    # 1. the version of its weights, which training has registered
     store = open_store(root)
     settings = read_settings(detector)
     hashes = registry.weight_tags(detector / WEIGHTS)
     origin = next(iter(registry.find(store, network, {**hashes, "variant": variant})), None)
     if origin is None or origin.run_id is None:
         raise ValueError(f"{detector / WEIGHTS} is no registered version of {network}: meta-ood sync")
+    # 2. the version of the detector, new if there is none with these hashes
     tags = {
         "variant": variant,
         **hashes,
@@ -39,6 +41,7 @@ def promote(root: Path, network: str, variant: str, detector: Path) -> ModelVers
             files = {p.relative_to(model).as_posix(): p for p in model.rglob("*") if p.is_file()}
             description = origin.description or ""
             version = registry.add(store, network, origin.run_id, tags, files, description)
+        # results of evaluations, so that the registry's table shows them for the champion too
         for name, value in origin.tags.items():
             if name not in tags:
                 store.set_model_version_tag(network, version.version, name, value)

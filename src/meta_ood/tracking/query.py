@@ -26,11 +26,10 @@ def evaluations(store: MlflowClient) -> list[tuple[tuple[str, str, str], dict[st
     """
     found = []
     for run in all_runs(store, "tags.stage = 'evaluate' and attributes.status = 'FINISHED'"):
-        given = run.data.tags
+        given, values = run.data.tags, run.data.metrics
         if "group" not in given:
             continue
         setting = json.loads(given["setting"]) if "setting" in given else {"group": given["group"]}
-        values = run.data.metrics
         metrics = {k.removeprefix("evaluate/"): v for k, v in values.items() if k.startswith("evaluate/")}
         cell = (given["network"], given["variant"], given["dataset"])
         found.append((cell, {**setting, "seed": run.data.params["seed"]}, metrics))

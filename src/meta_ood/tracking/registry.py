@@ -50,6 +50,7 @@ def add(
     about = "Weights and detectors of one network; each version has a model card as description."
     with created_once():
         store.create_registered_model(network, {"network": network}, about)
+    # the files belong to a logged model of the run; the version refers to it
     experiment = store.get_run(run_id).info.experiment_id
     model = store.create_logged_model(experiment, network, run_id, tags, model_type="weights")
     for name, path in files.items():
@@ -68,8 +69,9 @@ def write_evaluation(store: MlflowClient, run_id: str, values: dict[str, Any], a
     network, dataset = about.keys["network"], about.keys["dataset"]
     wanted = {"weights.sha256": values["weights"]}
     store.log_batch(run_id, tags=[RunTag(name, text) for name, text in wanted.items()])
+    # MLflow takes 36 characters of a digest: an md5 and ".dir"
     digest = next((entry.digest for entry in about.inputs if entry.name == "prepared"), "")[:36]
-    for version in find(store, network, wanted):
+    for version in find(store, network, wanted):  # the weights, and detectors that contain them
         known = [n for n in query.MAIN_METRICS if isinstance(values.get(n), int | float)]
         data = (dataset, digest) if digest else (None, None)
         now = time.time_ns() // 1_000_000

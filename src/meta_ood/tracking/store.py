@@ -111,7 +111,7 @@ def _create(database: Path) -> None:
         return
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
-    # what SQLite left beside the temporary file of a killed process; nobody else is here
+    # SQLite's journal of a process that was killed; the caller's lock keeps other processes out
     for left in database.parent.glob(f".{database.name}.*.tmp-journal"):
         left.unlink()
     with replacing(database) as temporary:
