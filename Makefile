@@ -48,7 +48,8 @@ demo: $(SETUP)  ## run the whole pipeline on the embedded demo data
 	echo "  report      open data/report/index.html in a browser" && \
 	echo "  runs        make ui, then open the address that it prints" && \
 	echo "  vary        $(VENV)/bin/dvc exp run -S train.ood_weight=0.5, then dvc exp show" && \
-	echo "  your data   docs/datasets.md"
+	echo "  your data   docs/datasets.md" && \
+	{ git diff --quiet dvc.lock || echo "  git         dvc.lock holds this machine's results now: git checkout dvc.lock before a pull"; }
 
 test: $(SETUP)  ## run all tests
 	@OMP_NUM_THREADS=1 python -m pytest -q -m "not services"
