@@ -57,7 +57,7 @@ def _line(mistake: Any, model: type[BaseModel], key: str) -> str:
         known = re.findall(r"'([^']*)'", mistake["ctx"]["expected"])
         renamed = "; it is called backbone now" if value == "trunk" else ""  # since version 0.2
         return f"{name}: {value!r} is unknown; {known_names(value, known)}{renamed}"
-    # the others: pydantic's own words, plainer
+    # the others: pydantic's message in plainer words
     plain = {"Input should be ": "", "a valid tuple": "a list", "a valid boolean": "true or false"}
     plain |= {"a valid integer": "an integer", "valid ": ""}
     plain |= {"greater than or equal to": "at least", "less than or equal to": "at most"}

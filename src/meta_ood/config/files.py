@@ -1,4 +1,4 @@
-"""params.yaml and other YAML files, read without surprises.
+"""params.yaml and other YAML files, read strictly.
 
 Differences to PyYAML's safe loader: a key may not occur twice, aliases may not expand to more than :data:`MOST_NODES`
 values nor contain themselves, and ``1e-5`` is a number, as it is for DVC.
@@ -47,7 +47,7 @@ def parse_yaml(text: str) -> Any:
         return yaml.load(text, Loader=_Loader)
     except ConfigError:
         raise
-    # PyYAML's constructors of tagged scalars, such as !!timestamp, raise whatever comes
+    # PyYAML's constructors of tagged scalars, such as !!timestamp, may raise any exception
     except (yaml.YAMLError, ValueError, TypeError, AttributeError, LookupError) as error:
         raise ConfigError(f"not YAML that can be read: {' '.join(str(error).split())}") from None
 

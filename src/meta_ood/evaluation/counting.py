@@ -1,6 +1,6 @@
 """Counts over the frames of an evaluated set.
 
-Each frame is read and up-sampled once. A second look is needed only for what depends on the whole set: component
+Each frame is read and up-sampled once. A second pass is needed only for what depends on the whole set: component
 metrics at a threshold that is chosen on this set, and the standardised max logit, which needs the mean and deviation of
 each class. It reads a file again unless the prediction was among the first 256 MB, which stay in memory.
 """
@@ -29,7 +29,7 @@ Item = TypeVar("Item")
 Found = TypeVar("Found")
 
 HELD = 1 << 28
-"""Bytes of predictions that stay in memory for the second look."""
+"""Bytes of predictions that stay in memory for the second pass."""
 STANDARDISED = "standardised_max_logit"
 """A score that needs the statistics of a whole set; the others are in ``scores.SCORES``."""
 _OF_STATISTICS = {"max_logit", "arg_max"}  # pixel maps that it is made of
@@ -79,7 +79,7 @@ class SetCounts:
             temperature: Divides the logits.
             track: Key of :data:`meta_ood.metrics.component.TRACKS`.
         """
-        known: dict[str, Score | None] = {**SCORES, STANDARDISED: None}  # None: counted in a second look
+        known: dict[str, Score | None] = {**SCORES, STANDARDISED: None}  # None: counted in a second pass
         found = {name: lookup("score", known, name) for name in scores}
         self._scores = {name: score for name, score in found.items() if score}
         self._is_standardised = STANDARDISED in found
@@ -233,7 +233,7 @@ def count_files(
         if "smiyc" in settings.protocols:
             chosen["smiyc"] = Cut.choose(histogram, counts.curve, smiyc=True)  # scores are finite here
 
-    # 3. a second look at each frame, where something was left
+    # 3. a second pass over the frames, where one is needed
     statistics = counts.class_statistics() if STANDARDISED in counts.histograms else None
     if chosen or statistics:
 

@@ -98,7 +98,7 @@ def evaluate_maps(
         pairs: As :func:`pair_files` returns them.
         protocols, encoding: Keys of :data:`meta_ood.metrics.pixel.PROTOCOLS` and :data:`ENCODINGS`.
         track: Key of :data:`meta_ood.metrics.component.TRACKS`, for component metrics.
-        threshold: Of the score, for component metrics. None chooses one on this very set, an oracle: by
+        threshold: Of the score, for component metrics. None chooses one on this set itself, which is optimistic: by
             SegmentMeIfYouCan's rule if ``smiyc`` is among the protocols, else the best pixel F1.
         workers: Threads; they change nothing.
 

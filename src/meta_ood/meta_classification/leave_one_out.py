@@ -146,7 +146,7 @@ class _CommonFit:
             part = slice(first, first + _ROWS)
             delta: npt.NDArray[np.floating] = u[part] @ direction
             np.maximum(largest, np.abs(delta).max(axis=0), out=largest)
-            # q = s (a / (1 + p a) - δ) with a = e^δ - 1: no cancellation but the wanted one.
+            # q = s (a / (1 + p a) - δ) with a = e^δ - 1: the only cancellation is the intended one.
             # The steps work in place, `grown` first, so their order matters.
             grown = np.expm1(np.minimum(delta, 80, out=delta))
             grown /= 1 + p[part] * grown

@@ -24,7 +24,7 @@ TRACKS: dict[str, tuple[int, int]] = {"anomaly": (500, 100), "obstacle": (50, 10
 """Track -> least size [px] of a predicted segment and of a true component.
 
 ``anomaly``: RoadAnomaly21, and Fishyscapes LostAndFound in the benchmark's own use; ``obstacle``: RoadObstacle21 and
-LostAndFound testNoKnown; ``all``: nothing is too small.
+LostAndFound testNoKnown; ``all``: no minimum size.
 """
 
 

@@ -15,7 +15,7 @@ IntArray = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class SegmentTable:
-    """Segments (predicted, S) and components (true, T) of N images; all metrics are algebra on it.
+    """Segments (predicted, S) and components (true, T) of N images; all segment metrics are computed from it.
 
     A *segment* is an 8-connected component of {score >= threshold} outside void; a *component* is an 8-connected
     component of the OoD target. Both stand image by image, within an image in raster order of their first pixel. Rows

@@ -117,7 +117,7 @@ def fit(
                     workers=machine.workers,
                 )
             group = [next(batches) for _ in range(params.accumulate)]
-            # 2. learn from them
+            # 2. a step of the optimizer on them
             if position == 0 and reset_optimizer:
                 trainer.optimizer.state.clear()
             # dropout: a seed of its own for each step and process
@@ -178,7 +178,8 @@ class _Trainer:
         done = self.state.step / self.steps
         for options in self.optimizer.param_groups:
             options["lr"] = learning_rate(self.params, self.state.step, self.steps)
-        # 1. the pixels that the loss is a mean over, those of all batches and processes; and who has to stop
+        # 1. the pixels that the loss is a mean over, those of all batches and processes; and whether a process was
+        #    asked to stop
         own = count(torch.cat([batch.targets for batch in group]), num_classes)
         sums = torch.tensor([own.pixels, own.inside, own.ood, float(stop)], dtype=torch.float64)
         if self.fabric.world_size > 1:

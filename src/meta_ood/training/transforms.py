@@ -27,7 +27,10 @@ class Augmentation:
     flip: float = 0.5  # probability of a horizontal flip
 
     def __call__(self, image: Tensor, target: Tensor, generator: np.random.Generator) -> tuple[Tensor, Tensor]:
-        """Return ``(3, H, W)`` and ``(H, W) uint8`` as ``(3, crop, crop)`` and ``(crop, crop)``, with equal draws."""
+        """Return ``(3, H, W)`` and ``(H, W) uint8`` as ``(3, crop, crop)`` and ``(crop, crop)``.
+
+        The number of draws does not depend on the image.
+        """
         draws = generator.random(7)  # all at once, so that options do not shift later draws
         enlarge = math.exp((2 * draws[0] - 1) * -math.log(1 - self.scale_jitter))
         window = max(1, round(self.crop / enlarge))  # [px] side of the part that is cut out

@@ -110,7 +110,7 @@ def f1_at(s: Sweep, threshold: float, strict: bool = False) -> float:
 
 
 def best_f1_threshold(s: Sweep) -> float:
-    """Return the threshold of the best pixel F1 *on this very set*, an oracle; `>=` is positive."""
+    """Return the threshold of the best pixel F1 chosen on this set itself, which is optimistic; `>=` is positive."""
     return float(s.thresholds[int(np.argmax(2 * s.tp / (s.tp[-1] + s.tp + s.fp)))])
 
 
