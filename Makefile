@@ -47,7 +47,7 @@ demo: $(SETUP)  ## run the whole pipeline on the embedded demo data
 	echo "The whole pipeline took $$((SECONDS - start)) s. Where to look next:" && \
 	echo "  report      open data/report/index.html in a browser" && \
 	echo "  runs        make ui, then open the address that it prints" && \
-	echo "  vary        $(VENV)/bin/dvc exp run -S train.ood_weight=0.5, then dvc exp show" && \
+	echo "  vary        $(VENV)/bin/dvc exp run -S train.ood_weight=0.5, then the line of README that compares experiments" && \
 	echo "  your data   docs/datasets.md" && \
 	{ git diff --quiet dvc.lock || echo "  git         dvc.lock holds this machine's results now: git checkout dvc.lock before a pull"; }
 
