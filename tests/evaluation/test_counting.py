@@ -12,6 +12,9 @@ from meta_ood.data.prediction_files import read_prediction, write_prediction
 from meta_ood.data.predictions import Prediction
 from meta_ood.evaluation.counting import STANDARDISED, SetCounts, count_files, tempered
 from meta_ood.metrics.pixel import pixel_metrics
+from meta_ood.metrics.pixel.protocols import published_metrics
+from meta_ood.scores import SCORES, Score
+from meta_ood.segments import label_map, measure_segments
 
 
 def prediction(seed: int = 0) -> Prediction:
@@ -85,3 +88,24 @@ def test_nothing_to_count() -> None:
         count_files([], "entropy", EvaluateParams())
     with pytest.raises(ValueError, match=r"unknown score 'nonsense'.*standardised_max_logit"):
         SetCounts(("nonsense",))
+
+
+def test_an_own_score_in_float64_is_binned_unrounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Everything but protocol published takes the float32 of it."""
+    formula = SCORES["entropy"].formula
+    own = Score(("entropy",), lambda maps: np.round(formula(maps).astype(np.float64), 2))
+    monkeypatch.setitem(SCORES, "own", own)
+    path = tmp_path / "f.h5"
+    write_prediction(path, prediction(), class_names="abc", network="n", weights_sha256="0")
+    found = count_files([path], "own", EvaluateParams(scores=["entropy"], protocols=["published"]), threshold=0.3)
+    stored = read_prediction(path)
+    score, is_ood = own.unrounded(stored), stored.target == OOD
+    counts = (np.histogram(score[label], 100, (0, 1))[0].astype(np.float64) for label in (~is_ood, is_ood))
+    expected = published_metrics(*counts)
+    m = pixel_metrics(found.histograms["own"], "published")
+    assert {name: getattr(m, name) for name in expected} == expected
+    narrow = score.astype(np.float32)
+    assert own(stored).dtype == np.float32
+    np.testing.assert_array_equal(found.curve.thresholds, np.unique(narrow)[::-1])
+    segments = measure_segments(stored, "own", 0.3).segment_score.size
+    assert segments == label_map(narrow >= np.float32(0.3)).max()

@@ -61,20 +61,30 @@ def test_published_loses_scores_that_round_beyond_one(caplog: pytest.LogCaptureF
     assert np.isnan(pixel_metrics(ScoreHistogram.of(score, target), "published").auroc)
 
 
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_published_bins_have_float64_edges(dtype: type) -> None:
-    """A float32 score k / 100 lies on the other side of the edge for half of all k."""
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.longdouble])
+@pytest.mark.parametrize("place", [0.0, 1e-12, -1e-12])
+def test_published_bins_scores_and_edges_in_float64(
+    dtype: type, place: float, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A float32 score k / 100 lies on the other side of the edge for half of all k; 1 + 1e-12 is lost."""
     r = np.random.default_rng(0)
-    score = (r.integers(0, 101, (40, 50)) / 100).astype(dtype)
-    target = np.where(r.random(score.shape) < 0.2, OOD, IN).astype(np.uint8)
-    # scores are counted as float32, whatever they come as
+    maps = [((r.integers(0, 101, (40, 50)) / 100 + place).astype(dtype), r.random((40, 50)) < 0.2) for _ in range(3)]
+    targets = [np.where(is_ood, OOD, IN).astype(np.uint8) for _, is_ood in maps]
     counts = [
-        np.histogram(score[target == label].astype(np.float32).astype(np.float64), 100, (0, 1))[0]
-        for label in (IN, OOD)
+        sum(np.histogram(score[is_ood == label].astype(np.float64), 100, (0, 1))[0] for score, is_ood in maps)
+        for label in (False, True)
     ]
-    expected = published_metrics(*(c.astype(np.float64) for c in counts))
-    m = pixel_metrics(ScoreHistogram.of(score, target), "published")
+    expected = published_metrics(*(np.float64(c) for c in counts))
+    # of frames one by one, and of the sum of two histograms
+    whole, parts = ScoreHistogram(), [ScoreHistogram(), ScoreHistogram()]
+    for index, ((score, _), target) in enumerate(zip(maps, targets, strict=True)):
+        whole.add(score, target)
+        parts[index % 2].add(score, target)
+    assert whole == parts[0] + parts[1]
+    m = pixel_metrics(whole, "published")
     assert {name: getattr(m, name) for name in expected} == expected
+    lost = 3 * 2000 - int(np.sum(counts))
+    assert lost == 0 or f"loses {lost} pixels" in caplog.text
 
 
 @pytest.mark.parametrize("wrong", [-0.01, 1.01])

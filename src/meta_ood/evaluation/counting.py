@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 
 from meta_ood.config import EvaluateParams
 from meta_ood.data.context import progress
@@ -110,11 +111,12 @@ class SetCounts:
         maps = pixel_maps(prediction, self._needs)
         # 1. every score; thin counts and components of the main one
         for name, score in self._scores.items():
-            values = score(maps)
+            values = score.unrounded(maps)
             self._add_score(name, values, prediction)
             if name == self.main:
-                thin = ThinCounts.of(values, target)
-                self._add_components(values, target, prediction.image_id, cuts or {})
+                narrow = values.astype(np.float32, copy=False)
+                thin = ThinCounts.of(narrow, target)
+                self._add_components(narrow, target, prediction.image_id, cuts or {})
         # 2. known classes
         confusion = semantic.confusion_matrix(maps.arg_max, target, classes)
         reliability = semantic.reliability(maps.first, maps.arg_max, target, classes)
@@ -150,7 +152,7 @@ class SetCounts:
         variance = np.maximum(second / np.maximum(count, 1) - mean**2, 0)
         return ClassStatistics(mean, np.where(variance > 0, np.sqrt(variance), 1.0))
 
-    def _add_score(self, name: str, values: FloatMap, prediction: Prediction) -> None:
+    def _add_score(self, name: str, values: npt.NDArray[np.floating], prediction: Prediction) -> None:
         classes, image = prediction.logits.shape[0], prediction.image_id
         with self._locks[name]:
             self.histograms[name].add(values, prediction.target, classes, image, self._curves)

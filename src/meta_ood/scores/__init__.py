@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from meta_ood.data.predictions import FloatMap, Prediction
 from meta_ood.data.registry import lookup
@@ -21,10 +22,14 @@ class Score:
     """A score map of a prediction, or of its pixel maps: ``(H, W) float32``."""
 
     needs: tuple[str, ...]  # names of the pixel maps that the formula uses
-    formula: Callable[[PixelMaps], FloatMap]
+    formula: Callable[[PixelMaps], npt.NDArray[np.floating]]
 
     def __call__(self, of: PixelMaps | Prediction) -> FloatMap:
         """Return the score map of a prediction or of its pixel maps; ValueError if a map that it needs is absent."""
+        return self.unrounded(of).astype(np.float32, copy=False)
+
+    def unrounded(self, of: PixelMaps | Prediction) -> npt.NDArray[np.floating]:
+        """Return the score map as the formula gives it: one that computes in float64 keeps it."""
         maps = pixel_maps(of, self.needs) if isinstance(of, Prediction) else of
         for name in self.needs:
             if not getattr(maps, name).size:

@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from meta_ood.data.labels import IGNORE, IN, NEUTRAL, OOD, LabelMap
-from meta_ood.metrics import Flags, Integers
+from meta_ood.metrics import Flags, Floats, Integers
 from meta_ood.metrics.pixel import _kernel
 from meta_ood.metrics.pixel.curves import ImageCurve, Sweep, image_curve
 from meta_ood.metrics.pixel.keys import Keys, checked_scores, key_scores
@@ -28,6 +28,8 @@ from meta_ood.metrics.pixel.keys import Keys, checked_scores, key_scores
 CELLS = 1 << 22
 """Default budget of counters: 32 MB for each of the two kinds of pixels."""
 PAGES = 1 << 16
+UNIT_BINS = 100
+"""Bins on [0, 1] of the published code."""
 _COUNTS = ("frames", "negatives", "positives", "neutral", "ignored")
 _PENDING = 1 << 20  # keys without a row that wait to be sorted together
 
@@ -42,6 +44,8 @@ class ScoreHistogram:
         cells: Budget of counters; at least ``cells / 2`` distinct scores are always held exactly.
         frames, positives, negatives, neutral, ignored: How many maps and pixels were added.
         images: Curves of the images added with ``curve=True``.
+        rebinned: ``(2, 100) int64``: :func:`unit_bins` of negatives and positives as they came, minus those of the
+            ``float32`` scores that are counted; zero but for pixels that rounding moves over an edge.
     """
 
     def __init__(self, cells: int = CELLS) -> None:
@@ -50,6 +54,7 @@ class ScoreHistogram:
         self.cells = cells
         self.frames = self.positives = self.negatives = self.neutral = self.ignored = 0
         self.images: list[ImageCurve] = []
+        self.rebinned = np.zeros((2, UNIT_BINS), np.int64)
         self._pending: tuple[list[Keys], list[Keys]] = ([], [])
         # the list: rising keys, and their counts (2, n) of negatives and positives
         self._keys, self._counts = np.empty(0, np.uint32), np.empty((2, 0), np.int64)
@@ -89,7 +94,8 @@ class ScoreHistogram:
         protocols that treat images one by one (19 kB an image).
         """
         # 1. keys of the evaluated pixels; nothing is changed before all checks are passed
-        bits = np.ascontiguousarray(checked_scores(score, target, name)).ravel().view(np.int32)
+        narrow = checked_scores(score, target, name)
+        bits = np.ascontiguousarray(narrow).ravel().view(np.int32)
         labels = np.ascontiguousarray(target).ravel()
         keys = np.empty(bits.size, np.uint32), np.empty(bits.size, np.uint32)
         *counted, wrong, missing = _kernel.order(bits, labels, _roles(classes), *keys)
@@ -102,6 +108,10 @@ class ScoreHistogram:
         for count, pixels in zip(_COUNTS, (1, *counted), strict=True):
             setattr(self, count, getattr(self, count) + pixels)
         evaluated = keys[0][: counted[0]], keys[1][: counted[1]]
+        if not np.can_cast(score.dtype, np.float32):
+            for role in (0, 1):  # negative, positive
+                pixels = _roles(classes)[target] == role
+                self.rebinned[role] += unit_bins(score[pixels]) - unit_bins(narrow[pixels])
 
         # 2. the image's own curve needs them sorted
         if curve:
@@ -121,7 +131,7 @@ class ScoreHistogram:
         """Add the pixels of `other`."""
         if other.cells != self.cells:
             raise ValueError(f"histograms of {self.cells} and {other.cells} cells do not add up")
-        for name in (*_COUNTS, "images"):
+        for name in (*_COUNTS, "images", "rebinned"):
             setattr(self, name, getattr(self, name) + getattr(other, name))
         self._settle()
         other._settle()
@@ -142,8 +152,8 @@ class ScoreHistogram:
             return NotImplemented
         if any(getattr(self, name) != getattr(other, name) for name in ("cells", *_COUNTS, "exact", "_shift")):
             return False
-        mine: tuple[npt.NDArray[Any], ...] = self.counts()
-        theirs: tuple[npt.NDArray[Any], ...] = other.counts()
+        mine: tuple[npt.NDArray[Any], ...] = (*self.counts(), self.rebinned)
+        theirs: tuple[npt.NDArray[Any], ...] = (*other.counts(), other.rebinned)
         return all(np.array_equal(a, b) for a, b in zip(mine, theirs, strict=True))
 
     __hash__ = None  # type: ignore[assignment]
@@ -235,6 +245,14 @@ class ScoreHistogram:
         """Add rows of an equal or finer shift; all `pages` have a row here too."""
         finer = _dropped_bits(self._shift) - _dropped_bits(shift)
         _kernel.add_rows(pages, starts, rows, finer, self._start_of, self._rows)
+
+
+def unit_bins(scores: npt.NDArray[Any], weights: Floats | None = None) -> Integers:
+    """Count scores ``(n,)`` in equal bins on [0, 1], ``(100,)``; others are left out.
+
+    Scores and edges are ``float64``, as in the published code: the ``float32`` nearest to 0.29 lies below 0.29.
+    """
+    return np.histogram(scores.astype(np.float64), UNIT_BINS, (0, 1), weights=weights)[0].astype(np.int64)
 
 
 def sweep(histogram: ScoreHistogram) -> Sweep:

@@ -10,7 +10,7 @@ import numpy as np
 from meta_ood.data.registry import lookup
 from meta_ood.metrics import Floats
 from meta_ood.metrics.pixel.curves import TPR, ImageCurve, Sweep, best_f1_threshold, rates
-from meta_ood.metrics.pixel.histogram import ScoreHistogram, sweep
+from meta_ood.metrics.pixel.histogram import ScoreHistogram, sweep, unit_bins
 
 logger = logging.getLogger(__name__)
 
@@ -70,9 +70,9 @@ def published(histogram: ScoreHistogram, curve: Sweep) -> Values:
     if scores[-1] < -1e-6 or scores[0] > 1 + 1e-6:  # a float32 probability rounds by less
         logger.warning("protocol published needs scores in [0, 1]: the metrics are NaN")
         return {}
-    # scores and edges in float64, as in the published code: the float32 nearest to 0.29 lies below 0.29
-    counted = (np.histogram(scores, 100, (0, 1), weights=cell)[0] for cell in (curve.cell_fp, curve.cell_tp))
-    negatives, positives = (c.astype(np.float64) for c in counted)
+    # what came in double precision is binned in double precision; a coarse cell must not go below zero
+    counted = np.stack([unit_bins(scores, cell) for cell in (curve.cell_fp, curve.cell_tp)])
+    negatives, positives = np.maximum(counted + histogram.rebinned, 0).astype(np.float64)
     lost = histogram.negatives + histogram.positives - int(negatives.sum() + positives.sum())
     if lost:
         logger.warning("protocol published loses %d pixels that round beyond [0, 1]", lost)
