@@ -49,7 +49,7 @@ Architecture = Literal[
     "torchvision/deeplabv3_resnet50", "torchvision/deeplabv3_resnet101", "torchvision/deeplabv3_mobilenet_v3_large",
 ]
 Reader = Literal[
-    "cityscapes", "coco", "lost_and_found", "road_anomaly", "road_anomaly21", "road_obstacle21",
+    "cityscapes", "coco", "folder", "lost_and_found", "road_anomaly", "road_anomaly21", "road_obstacle21",
     "fishyscapes", "fishyscapes_lost_and_found", "fishyscapes_processed", "fishyscapes_static",
 ]
 # fmt: on

@@ -14,6 +14,7 @@ from meta_ood.datasets.fishyscapes import (
     fishyscapes_processed,
     fishyscapes_static,
 )
+from meta_ood.datasets.folder import folder
 from meta_ood.datasets.lost_and_found import lost_and_found
 from meta_ood.datasets.reader import LayoutReader, RawFrame
 from meta_ood.datasets.road_anomaly import road_anomaly, road_anomaly21, road_obstacle21
@@ -25,6 +26,7 @@ READERS: dict[str, Callable[..., Iterator[RawFrame]]] = {
     "fishyscapes_lost_and_found": LayoutReader(fishyscapes_lost_and_found),
     "fishyscapes_processed": LayoutReader(fishyscapes_processed),
     "fishyscapes_static": LayoutReader(fishyscapes_static),
+    "folder": LayoutReader(folder),
     "lost_and_found": LayoutReader(lost_and_found),
     "road_anomaly": LayoutReader(road_anomaly),
     "road_anomaly21": LayoutReader(road_anomaly21),
@@ -34,14 +36,19 @@ READERS: dict[str, Callable[..., Iterator[RawFrame]]] = {
 
 
 def check_options(reader: str, options: Mapping[str, Any]) -> None:
-    """Raise a ``ValueError`` if the reader or the name of an option is unknown."""
+    """Raise a ``ValueError`` if the reader, the name of an option or a layout's option is wrong; no data is read."""
     function = lookup("reader", READERS, reader)
     described = function.layout if isinstance(function, LayoutReader) else function
     parameters = inspect.signature(described).parameters.values()
-    known = [parameter.name for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY]
+    known = {parameter.name: parameter for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY}
     for name in options:
         if name not in known:
             raise ValueError(f"{reader} reader: unknown option {name!r}; known: {', '.join(known) or 'none'}")
+    for name, parameter in known.items():
+        if parameter.default is parameter.empty and name not in options:
+            raise ValueError(f"{reader} reader: the option {name} is missing")
+    if isinstance(function, LayoutReader):
+        function.layout(**options)
 
 
 def label_names(reader: str, options: Mapping[str, Any] | None = None) -> Mapping[int, str]:

@@ -7,12 +7,12 @@ import numpy as np
 
 from meta_ood.data.arrays import read_npz_member
 from meta_ood.data.images import RgbImage, read_image
-from meta_ood.data.labels import IGNORE, IN, OOD
+from meta_ood.data.labels import BINARY
 from meta_ood.datasets.reader import Layout, one_of
 
 # what all have in common; ids may begin with a number, which is not part of the scene
 _PAIRS: dict[str, Any] = {
-    "labels": {0: IN, 1: OOD, 255: IGNORE},
+    "labels": BINARY,
     "splits": {"Static": 30, "LostAndFound": 100},
     "lead": "targets",
     "scene": r"^(?:\d{4}_)?(?P<scene>.+)_\d{6}_\d{6}$",

@@ -1,7 +1,7 @@
 """Raw frames, and the reader of datasets that are a path template and a label table."""
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from meta_ood.data.images import RgbImage, image_size, read_label_map
-from meta_ood.data.labels import IGNORE, LabelMap
+from meta_ood.data.labels import IGNORE, IN, LabelMap
 from meta_ood.data.registry import lookup
 
 T = TypeVar("T")
@@ -40,15 +40,15 @@ class Layout:
     """A dataset as data: where its files lie, what its labels mean, how many frames it has.
 
     `images` and `targets` are paths below the root. ``{split}`` is the split's folder, ``{number}`` stands for digits,
-    ``{id}``, ``{folder}`` and the like for any text without a slash. One side is listed, the other one follows by its
-    template and may hold ``*``.
+    ``{id}``, ``{folder}``, ``{scene}`` and the like for any text without a slash. One side is listed, the other one
+    follows by its template; either may hold ``*``.
     """
 
     name: str  # in messages
     images: str
-    targets: str  # empty for a dataset without labels
+    targets: str  # empty for ordinary frames without labels: in-distribution everywhere
     labels: Mapping[int, int]  # label id in the files -> target value
-    splits: Mapping[str, int]  # split -> number of frames as published, 0 where unknown
+    splits: Mapping[str, int]  # split -> number of frames as published, 0 where unknown; empty: any split
     size: tuple[int, int] | None = None  # width and height [px], if all images are alike
     lead: str = "images"  # the side that is listed, or "targets"
     folders: Mapping[str, str] = field(default_factory=dict)  # split -> folder, if not its name
@@ -59,7 +59,7 @@ class Layout:
     without: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     drop: tuple[str, ...] = ()
     unlabelled: tuple[str, ...] = ()  # splits whose labels are not public: their targets are void
-    # searched in the id; where it does not match, {folder} is the scene, else the id itself
+    # searched in the id; where it does not match, {scene} or {folder} is the scene, else the id itself
     scene: str = r"^(?P<scene>.+)_\d{6}_\d{6}$"
     compose: Callable[[Path, Path], RgbImage] | None = None  # makes the image from image file and target file
     names: Mapping[int, str] = field(default_factory=dict)  # label id -> name; if any, label ids are kept
@@ -77,17 +77,22 @@ class LayoutReader:
         found = list_frames(layout, root, split)
         if not found:
             wanted = expected(layout, split)
-            raise FileNotFoundError(f"{layout.name}: no file of split {split!r} below {root}; expected {wanted}")
+            others = in_words(unmatched(layout, root, split, ()), root)
+            raise FileNotFoundError(
+                f"{layout.name}: no file of split {split!r} below {root}; expected {wanted}{others}"
+            )
         for frame in found:
             for path, partner in ((frame.image, frame.labels), (frame.labels, frame.image)):
                 if path is not None and not path.exists():
-                    raise FileNotFoundError(f"{layout.name}: {path} is missing, the partner of {partner}")
+                    others = in_words(unmatched(layout, root, split, found, path), root)
+                    raise FileNotFoundError(f"{layout.name}: {path} is missing, the partner of {partner}{others}")
             yield frame
 
 
 def list_frames(layout: Layout, root: Path, split: str, *, left_out: bool = False) -> list[RawFrame]:
     """List the frames of a split in path order, complete or not; or those that it leaves out."""
-    lookup(f"{layout.name} split", layout.splits, split)
+    if layout.splits:
+        lookup(f"{layout.name} split", layout.splits, split)
     if not root.is_dir():
         raise FileNotFoundError(f"{layout.name}: {root} is no folder; expected {expected(layout, split)} in it")
     leading, following = sides(layout, split)
@@ -103,11 +108,13 @@ def list_frames(layout: Layout, root: Path, split: str, *, left_out: bool = Fals
         image, labels = path, locate(following, root, fields) if following else None
         if layout.lead == "targets" and labels is not None:
             image, labels = labels, path
-        # where files are numbered, the number is part of the frame's name
-        image_id = "_".join(fields[key] for key in ("number", "id") if key in fields)
         match = re.search(layout.scene, name)
-        scene = match["scene"] if match else fields.get("folder", name)
-        target = partial(read_target, labels, layout.labels) if labels else partial(void_target, image)
+        scene = match["scene"] if match else fields.get("scene", fields.get("folder", name))
+        # where files are numbered, the number is part of the frame's name; so is the scene, unless the name begins so
+        before = fields.get("number") or fields.get("scene", "")
+        image_id = name if name.startswith(before) and "number" not in fields else f"{before}_{name}"
+        without_labels = IGNORE if split in layout.unlabelled else IN
+        target = partial(read_target, labels, layout.labels) if labels else partial(flat_target, image, without_labels)
         pixels = partial(layout.compose, image, labels) if labels and layout.compose else None
         label_ids = partial(read_label_map, labels) if labels and layout.names else None
         found.append(RawFrame(image_id, image, scene, target, pixels, label_ids, labels))
@@ -125,6 +132,26 @@ def sides(layout: Layout, split: str) -> tuple[str, str]:
 def expected(layout: Layout, split: str) -> str:
     """Return where the files of a split are looked for, for messages."""
     return " and ".join(side for side in sides(layout, split) if side)
+
+
+def unmatched(
+    layout: Layout, root: Path, split: str, found: Iterable[RawFrame], beside: Path | None = None
+) -> list[Path]:
+    """List the files that belong to none of the frames `found`, sorted.
+
+    They lie beside the listed files, or beside the file `beside`; where there is none at all, anywhere below `root`.
+    """
+    known = {path for frame in found for path in (frame.image, frame.labels)}
+    folder = re.sub(r"\{\w+\}", "*", sides(layout, split)[0]).rpartition("/")[0]
+    files = beside.parent.glob("*") if beside else root.glob(f"{folder}/*" if folder else "*")
+    there = [path for path in files if path.is_file()] or [path for path in root.rglob("*") if path.is_file()]
+    return sorted(path for path in there if path not in known and not path.name.startswith("."))
+
+
+def in_words(files: Sequence[Path], root: Path) -> str:
+    """Return the number of files that belong to no frame and the first three, as the end of a message."""
+    names = ", ".join(path.relative_to(root).as_posix() for path in files[:3])
+    return f"; {len(files)} file(s) there belong to no frame, such as {names}" if files else ""
 
 
 def listed(template: str, root: Path) -> Iterator[tuple[dict[str, str], Path]]:
@@ -161,9 +188,9 @@ def read_target(path: Path, labels: Mapping[int, int]) -> LabelMap:
     return np.asarray(image.point([labels.get(value, IGNORE) for value in range(256)]), np.uint8)
 
 
-def void_target(image: Path) -> LabelMap:
-    """Return an all-void target for an image whose labels are not public."""
-    return np.full(image_size(image), IGNORE, np.uint8)
+def flat_target(image: Path, value: int) -> LabelMap:
+    """Return a target of one value, for an image without label map."""
+    return np.full(image_size(image), value, np.uint8)
 
 
 def one_of(reader: str, option: str, value: object, choices: Mapping[str, T]) -> T:

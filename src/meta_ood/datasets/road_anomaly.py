@@ -1,9 +1,8 @@
 """RoadAnomaly, and the two tracks of SegmentMeIfYouCan: RoadAnomaly21 and RoadObstacle21."""
 
-from meta_ood.data.labels import IGNORE, IN, OOD
+from meta_ood.data.labels import BINARY, IGNORE, IN, OOD
 from meta_ood.datasets.reader import Layout
 
-_SMIYC = {0: IN, 1: OOD, 255: IGNORE}
 _EACH_ITS_OWN = r"^(?P<scene>.+)$"
 
 
@@ -26,7 +25,7 @@ def road_anomaly21() -> Layout:
         name="RoadAnomaly21",
         images="images/{id}.jpg",
         targets="labels_masks/{id}_labels_semantic.png",
-        labels=_SMIYC,
+        labels=BINARY,
         splits={"val": 10, "test": 100},
         only={"val": "validation", "test": "(?!validation)"},
         unlabelled=("test",),
@@ -44,7 +43,7 @@ def road_obstacle21() -> Layout:
         name="RoadObstacle21",
         images="images/{id}.webp",
         targets="labels_masks/{id}_labels_semantic.png",
-        labels=_SMIYC,
+        labels=BINARY,
         splits={"val": 30, "valAll": 30, "test": 327, "night": 30, "snow": 55},
         folders={"valAll": "val"},
         only={

@@ -3,7 +3,7 @@
 import logging
 import math
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ import numpy as np
 from meta_ood.data import arrays, files
 from meta_ood.data.arrays import read_array
 from meta_ood.data.images import read_label_map
-from meta_ood.data.labels import IGNORE, IN, NEUTRAL, OOD, LabelMap
+from meta_ood.data.labels import BINARY, IGNORE, IN, NEUTRAL, OOD, LabelMap
 from meta_ood.data.registry import lookup
 from meta_ood.data.text_table import text_table
 from meta_ood.evaluation.counting import for_each
@@ -23,8 +23,8 @@ from meta_ood.metrics.pixel.keys import checked_scores
 
 logger = logging.getLogger(__name__)
 
-ENCODINGS: dict[str, dict[int, int]] = {
-    "binary": {0: IN, 1: OOD, 255: IGNORE},
+ENCODINGS: dict[str, Mapping[int, int]] = {
+    "binary": BINARY,
     "meta-ood": {**{i: i for i in range(NEUTRAL)}, **{v: v for v in (NEUTRAL, IN, OOD, IGNORE)}},
 }
 """Name -> target value in the files -> ours. ``binary``: Fishyscapes and SegmentMeIfYouCan."""

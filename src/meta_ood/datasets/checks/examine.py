@@ -17,7 +17,17 @@ from meta_ood.datasets.checks.findings import Finding, Report, find
 from meta_ood.datasets.checks.frames import check_frames, most_common_sizes
 from meta_ood.datasets.coco import EXCLUDES, missing_categories, on_disk, places, segmentation_fault
 from meta_ood.datasets.instances import read_instances
-from meta_ood.datasets.reader import Layout, LayoutReader, RawFrame, expected, list_frames, listed, sides
+from meta_ood.datasets.reader import (
+    Layout,
+    LayoutReader,
+    RawFrame,
+    expected,
+    in_words,
+    list_frames,
+    listed,
+    sides,
+    unmatched,
+)
 
 Result = tuple[dict[str, Any], list[Finding]]  # what was counted, and what was found
 
@@ -26,6 +36,7 @@ SAMPLE = 64  # frames that the fast mode decodes: some seconds, and most faults 
 _STRAY = re.compile(r"(^\._|^Thumbs\.db$|^\.DS_Store$|\.(tmp|part|crdownload)$)")
 # reader -> options that change where its files lie
 _VARIANTS: dict[str, Sequence[Mapping[str, Any]]] = {
+    "folder": (),  # its files lie where its options say
     "cityscapes": ({}, {"labels": "train_ids"}),
     "fishyscapes_static": ({"version": "v1"}, {"version": "v2"}, {"version": "v3"}),
 }
@@ -82,7 +93,7 @@ def check_layout(layout: Layout, root: Path, split: str, sample: int, workers: i
     findings = _misfits(layout, root, split, found, left_out)
     if not found:
         return {"frames": 0}, [*findings, *_nothing(layout, root, split)]
-    published = layout.splits[split]
+    published = layout.splits.get(split, 0)
     if published and len(found) != published:
         findings += find("count", frames=len(found), published=published)
     findings += find("left_out", (frame.image for frame in left_out), split=split)
@@ -125,7 +136,8 @@ def _nothing(layout: Layout, root: Path, split: str) -> list[Finding]:
     other = [name for name in layout.splits if name != split and list_frames(layout, root, name)]
     if other:
         return find("split_missing", split=split, other=", ".join(other), first=other[0])
-    return find("nothing_found", split=split, root=root, expected=expected(layout, split))
+    others = in_words(unmatched(layout, root, split, ()), root)
+    return find("nothing_found", split=split, root=root, expected=expected(layout, split) + others)
 
 
 def _misfits(layout: Layout, root: Path, split: str, found: list[RawFrame], left_out: list[RawFrame]) -> list[Finding]:
@@ -147,6 +159,8 @@ def _misfits(layout: Layout, root: Path, split: str, found: list[RawFrame], left
     folders = {side.rsplit("/", 1)[0] for side in sides(layout, split) if "/" in side}
     globs = [re.sub(r"\{\w+\}", "*", folder) + "/*" for folder in folders]
     findings += find("stray_files", (f for pattern in globs for f in root.glob(pattern) if _STRAY.search(f.name)))
+    if found and not layout.splits:  # published datasets have known files beside the images
+        findings += find("unmatched", set(unmatched(layout, root, split, found)) - {*blind}, images=layout.images)
 
     # 3. frames that another folder or another split has too
     counts = Counter(frame.image_id for frame in found)

@@ -19,6 +19,8 @@ KINDS: dict[str, tuple[Level, str, str]] = {
     "archive_present": ("note", "{count} known archive(s) lie here", ""),
     "stray_files": ("warning", "{count} file(s) of another kind lie among the data",
         "left-overs of a copy or of another system: delete them"),
+    "unmatched": ("warning", "{count} file(s) beside the images do not fit {images}",
+        "they are passed over: correct the option images if they are frames"),
     # pairs
     "no_labels": ("error", "{count} image(s) have no labels", "expected at {expected}"),
     "no_image": ("error", "{count} label file(s) have no image", "expected at {expected}"),
