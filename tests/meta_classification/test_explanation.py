@@ -115,7 +115,7 @@ def test_features_enter_by_their_worth():
     assert sorted(order) == [0, 1, 2, 3, 5]
 
 
-@pytest.mark.parametrize("case", ["A_laf", "B_fs", "wide", "signs"])
+@pytest.mark.parametrize("case", ["A_laf", "B_fs", "wide", "signs", "spanned"])
 def test_columns_that_entered_are_equally_correlated(case):
     rng = np.random.default_rng(7)
     if case == "wide":
@@ -124,22 +124,26 @@ def test_columns_that_entered_are_equally_correlated(case):
         scaled = rng.normal(size=(100, 5)) @ rng.normal(size=(5, 12))
         scaled += 0.3 * rng.normal(size=(100, 12))
         target = rng.normal(size=100) + scaled[:, 0]
+    elif case == "spanned":  # the second of two almost equal columns never enters, and the path goes on
+        scaled = np.repeat(rng.normal(size=(60, 8)), 2, axis=1) + 1e-5 * rng.normal(size=(60, 16))
+        target = rng.normal(size=60)
     else:
         table, _ = reference_table(case, "trained")
         scaled = Scaling.of(table.features)(table.features)
         target = (table.iou == 0).astype(float)
-    if case in ("wide", "signs"):
+    if case not in ("A_laf", "B_fs"):
         scaled = (scaled - scaled.mean(0)) / scaled.std(0)
     order, path = lars_path(scaled, target)
     assert len(set(order)) == len(order) == len(path)
     residual = target - target.mean()
+    slack = 1e-6 if case == "spanned" else 1e-9  # columns that never enter may be correlated a little more
     for step, coefficients in enumerate(path):
         correlation = np.abs(scaled.T @ (residual - scaled @ coefficients)) / len(target)
         active = correlation[order[: step + 1]]
         np.testing.assert_allclose(active, active[0], atol=1e-9)
-        assert correlation.max() <= active[0] + 1e-9
+        assert correlation.max() <= active[0] + slack
     # the path ends at the least squares fit, and begins as the (correct) lasso path does
-    np.testing.assert_allclose(correlation, 0, atol=1e-7)
+    np.testing.assert_allclose(correlation, 0, atol=max(slack, 1e-7))
     _, _, lasso = sklearn.linear_model.lars_path(scaled, residual, method="lasso", max_iter=2)
     np.testing.assert_allclose(path[:2], lasso.T[1:3], atol=1e-6)
     if case == "signs":

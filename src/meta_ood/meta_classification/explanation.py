@@ -109,16 +109,15 @@ def lars_path(scaled: Floats, target: Floats) -> tuple[list[int], Floats]:
     order: list[int] = []
     path = [np.zeros(len(gram))]
     while waiting:
-        # 1. the column most correlated with the residual enters, unless the others span it
+        # 1. the column most correlated with the residual enters, unless the others span it: then these go on
         entering = max(waiting, key=lambda k: abs(correlation[k]))
         waiting.remove(entering)
         if abs(correlation[entering]) <= 1e-10 * first:
             break
         spanned = gram[order, entering] @ np.linalg.solve(gram[np.ix_(order, order)], gram[order, entering])
-        independent = gram[entering, entering] - spanned
-        if independent <= 1e-9 * gram[entering, entering]:
-            continue
-        order.append(entering)
+        if gram[entering, entering] - spanned > 1e-9 * gram[entering, entering]:
+            order.append(entering)
+            path.append(path[-1].copy())
         # 2. the direction in which the correlations of all of them fall equally
         signs = np.sign(correlation[order])
         direction = np.linalg.solve(gram[np.ix_(order, order)], signs)
@@ -130,7 +129,6 @@ def lars_path(scaled: Floats, target: Floats) -> tuple[list[int], Floats]:
                 if (closing := 1 - sign * change[k]) > 1e-12:
                     length = min(length, max(largest - sign * correlation[k], 0.0) / closing)
         correlation = correlation - length * change
-        path.append(path[-1].copy())
         path[-1][order] += length * direction
     return order, np.array(path[1:]).reshape(len(order), len(gram))
 
