@@ -136,7 +136,7 @@ def test_columns_that_entered_are_equally_correlated(case):
     order, path = lars_path(scaled, target)
     assert len(set(order)) == len(order) == len(path)
     residual = target - target.mean()
-    slack = 1e-6 if case == "spanned" else 1e-9  # columns that never enter may be correlated a little more
+    slack = 1e-5 if case == "spanned" else 1e-9  # columns that never enter may be correlated a little more
     for step, coefficients in enumerate(path):
         correlation = np.abs(scaled.T @ (residual - scaled @ coefficients)) / len(target)
         active = correlation[order[: step + 1]]
