@@ -44,8 +44,8 @@ Options = Annotated[dict[str, Any], AfterValidator(_finite)]
 # The names of the registries, which lie in rooms above this one; tests/config compares them.
 # fmt: off
 Architecture = Literal[
-    "deeplabv3plus_wrn38", "dualgcnnet_r50", "dualgcnnet_r101", "deeplabv3plus_mini", "dualgcn_mini",
-    "torchvision/fcn_resnet50", "torchvision/fcn_resnet101", "torchvision/lraspp_mobilenet_v3_large",
+    "deeplabv3plus_wrn38", "dualgcnnet_r50", "dualgcnnet_r101", "deeplabv3plus_mini", "dualgcn_mini", "erfnet",
+    "espnetv2", "torchvision/fcn_resnet50", "torchvision/fcn_resnet101", "torchvision/lraspp_mobilenet_v3_large",
     "torchvision/deeplabv3_resnet50", "torchvision/deeplabv3_resnet101", "torchvision/deeplabv3_mobilenet_v3_large",
 ]
 Reader = Literal[

@@ -10,6 +10,8 @@ from torch import nn
 from meta_ood.data.registry import lookup
 from meta_ood.models.deeplabv3plus import DeepLabV3Plus, deeplabv3plus_mini
 from meta_ood.models.dual_gcn import DualGCNNet, dualgcn_mini, dualgcnnet_r101
+from meta_ood.models.erfnet import ERFNet
+from meta_ood.models.espnetv2 import ESPNetv2
 from meta_ood.models.pixels import Normalisation, upsample
 from meta_ood.models.torchvision_segmentation import STRIDES, TorchvisionSegmentation
 
@@ -21,6 +23,8 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
     "dualgcnnet_r101": dualgcnnet_r101,
     "deeplabv3plus_mini": deeplabv3plus_mini,
     "dualgcn_mini": dualgcn_mini,
+    "erfnet": ERFNet,
+    "espnetv2": ESPNetv2,
     **{f"torchvision/{name}": partial(TorchvisionSegmentation, name) for name in STRIDES},
 }
 """Architecture -> ``builder(num_classes, **options)``."""

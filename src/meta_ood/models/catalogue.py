@@ -19,6 +19,8 @@ PEAK_MEMORY_GB: dict[str, float] = {
     "dualgcnnet_r101": 2.2,
     "deeplabv3plus_mini": 0.9,
     "dualgcn_mini": 1.1,
+    "erfnet": 1.2,
+    "espnetv2": 1.5,
     "torchvision/fcn_resnet50": 2.0,
     "torchvision/fcn_resnet101": 2.1,
     "torchvision/deeplabv3_resnet50": 2.0,
