@@ -28,15 +28,21 @@ STAGES: dict[str, str] = {
 }
 """Stage -> what it does; the order is that of the pipeline."""
 
-TOOLS: dict[str, str] = {
-    **dict.fromkeys(("detect", "serve", "evaluate-maps", "submit"), "detect"),
-    **dict.fromkeys(("compare", "compare-meta", "pareto", "thresholds"), "compare"),
-    **dict.fromkeys(("ui", "sync", "lineage", "reproduce", "promote"), "tracking"),
-    **dict.fromkeys(("networks", "weights", "export"), "models"),
-    **dict.fromkeys(("code", "repair"), "stages"),
-    "data": "data",
+_GROUPS: dict[str, dict[str, str]] = {
+    "Apply a detector": {"detect": "detect", "serve": "detect", "export": "models"},
+    "Judge score maps of any method": {"evaluate-maps": "detect", "submit": "detect"},
+    "Compare": dict.fromkeys(("compare", "compare-meta", "pareto", "thresholds"), "compare"),
+    "Runs and models": dict.fromkeys(("ui", "sync", "lineage", "reproduce", "promote"), "tracking"),
+    "Set up and look after": {
+        "data": "data",
+        **dict.fromkeys(("networks", "weights"), "models"),
+        **dict.fromkeys(("code", "repair"), "stages"),
+        **dict.fromkeys(("doctor", "completion"), "environment"),
+    },
 }
-"""Tool -> module of this package; the function is named like the tool."""
+"""Purpose -> tool -> module of this package; the function is named like the tool."""
+
+TOOLS = {tool: module for group in _GROUPS.values() for tool, module in group.items()}
 
 
 class InputError(click.ClickException):
@@ -65,14 +71,15 @@ class LazyGroup(click.Group):
         return getattr(module, cmd_name.replace("-", "_"))  # type: ignore[no-any-return]
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """List stages with the parameter sections they read, then tools."""
+        """List stages with the parameter sections they read, then tools by purpose."""
         from meta_ood.config import SECTIONS
 
         with formatter.section("Stages (and the parameters that --set may change)"):
             formatter.write_dl([(name, f"{text}  [{', '.join(SECTIONS[name])}]") for name, text in STAGES.items()])
-        with formatter.section("Tools"):
-            commands = {name: self.get_command(ctx, name) for name in TOOLS}
-            formatter.write_dl([(name, tool.get_short_help_str(100)) for name, tool in commands.items() if tool])
+        for purpose, tools in _GROUPS.items():
+            with formatter.section(purpose):
+                commands = {name: self.get_command(ctx, name) for name in tools}
+                formatter.write_dl([(name, tool.get_short_help_str(100)) for name, tool in commands.items() if tool])
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
         """Run a command; what a terminal's encoding lacks is printed as ``?``, not an error."""
