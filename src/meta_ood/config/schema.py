@@ -35,6 +35,7 @@ NonNegative = Annotated[float, Field(ge=0)]
 Jitter = Annotated[float, Field(ge=0, le=0.9)]
 # The upper bound is that of a 32-bit integer, which counts become in NumPy and torch.
 Count = Annotated[int, Field(ge=0, le=2**31 - 1)]
+Side = Annotated[int, Field(ge=16, le=2**15)]  # of a crop [px]
 AtLeastOne = Annotated[int, Field(ge=1, le=2**31 - 1)]
 # YAML has lists, a frozen model has tuples: the only conversion that is not strict.
 Several = Annotated[tuple[T, ...], Field(strict=False)]
@@ -107,13 +108,14 @@ class OptimisationParams(Section):
 
     epochs: AtLeastOne
     batch_size: AtLeastOne
-    crop: Annotated[int, Field(ge=16, le=2**15)]
+    crop: Side | Annotated[tuple[Side, Side], Field(strict=False)]  # of a square; or height and width
     learning_rate: Positive
     optimizer: Literal["adam", "adamw", "sgd"] = "adam"
     weight_decay: NonNegative = 0.0
     schedule: Literal["constant", "cosine", "poly"] = "constant"
     scale_jitter: Jitter = 0.0
     colour_jitter: Jitter = 0.0
+    photometric: Annotated[float, Field(ge=0, le=3)] = 0.0  # strength of varied gamma, contrast, colours, blur, noise
     gradient_clip: NonNegative = 0.0
     accumulate: AtLeastOne = 1
     ema: Fraction = 0.0
@@ -136,7 +138,12 @@ class TrainParams(OptimisationParams):
     ood_weight_ramp: Fraction = 0.0  # share of the training over which λ rises from 0
     proxy_ratio: NonNegative = 0.1
     proxy_redraw: bool = True
-    proxy_style: Literal["whole", "pasted"] = "whole"
+    proxy_style: Literal["whole", "pasted", "on_road"] = "whole"
+    # on_road: probabilities that known objects are pasted into a crop with proxies, and into one without
+    known_objects: Fraction = 0.0
+    known_objects_clean: Fraction = 0.0
+    proxy_margin: Annotated[int, Field(ge=0, le=64)] = 0  # [px] at the edge of OoD regions that are left out
+    class_balance: Fraction = 0.0  # power of the class weights in the cross entropy; 0: all classes count alike
     proxy_holdout: Fraction = 0.1  # share of the proxies that are used for validation instead of training
     reset_optimizer: bool = False
 

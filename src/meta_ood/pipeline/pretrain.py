@@ -18,7 +18,7 @@ from meta_ood.training.checkpoints import delete_checkpoint
 from meta_ood.training.loader import SegmentationDataset, mix_proxies
 from meta_ood.training.loop import fit, seeded
 from meta_ood.training.losses import cross_entropy
-from meta_ood.training.transforms import Augmentation
+from meta_ood.training.transforms import Augmentation, sides
 from meta_ood.training.validation import Validation, evaluate_once
 
 _log = logging.getLogger(__name__)
@@ -58,7 +58,7 @@ def run(
         published.load_backbone(net, Path(backbone))
     found = fit(
         net,
-        SegmentationDataset(frames, Augmentation(settings.crop, settings.scale_jitter, settings.colour_jitter)),
+        SegmentationDataset(frames, Augmentation.of(settings)),
         lambda epoch: mix_proxies(len(frames), 0, 0.0, seed=params.seed, epoch=epoch),
         lambda logits, target, counts, done: cross_entropy(logits, target, counts=counts),
         settings,
@@ -86,8 +86,9 @@ def read_complete(folder: Path) -> list[Frame]:
     return frames
 
 
-def warn_of_padding(key: str, crop: int, frames: Sequence[Frame]) -> None:
+def warn_of_padding(key: str, crop: int | tuple[int, int], frames: Sequence[Frame]) -> None:
     """Warn if crops are larger than the first frame: they are padded with void."""
-    height, width = image_size(frames[0].image)
-    if crop > min(height, width):
-        _log.warning("%s: %d is larger than the frames (%d x %d): crops are padded with void", key, crop, height, width)
+    (height, width), (rows, columns) = image_size(frames[0].image), sides(crop)
+    if rows > height or columns > width:
+        size = f"{rows} x {columns}" if rows != columns else rows
+        _log.warning("%s: %s is larger than the frames (%d x %d): crops are padded with void", key, size, height, width)

@@ -9,9 +9,10 @@ from meta_ood.inference import is_first_process
 from meta_ood.models import checkpoint, published
 from meta_ood.pipeline.pretrain import read_complete, warn_of_padding
 from meta_ood.training.checkpoints import delete_checkpoint
-from meta_ood.training.loader import SegmentationDataset, hold_out, mix_proxies
+from meta_ood.training.loader import SegmentationDataset, count_classes, hold_out, mix_proxies
 from meta_ood.training.loop import fit
-from meta_ood.training.losses import ood_objective
+from meta_ood.training.losses import balanced, ood_objective
+from meta_ood.training.pasting import OnRoad
 from meta_ood.training.transforms import Augmentation
 from meta_ood.training.validation import Validation, evaluate_once
 
@@ -48,11 +49,16 @@ def run(
     decisive = ("train", network, settings, params.seed, params.dataset_params(params.roles.proxies))
     files = [folder / "frames.csv" for folder in (training, validation, proxies)]
     resume = resume_folder(decisive, [*files, baseline])
+    dataset = SegmentationDataset([*streets, *learned], Augmentation.of(settings))
+    if settings.proxy_style == "on_road":
+        indices = range(len(streets), len(dataset))
+        dataset.on_road = OnRoad.of(settings, streets, indices, seed=params.seed, workers=machine.workers)
+    class_weights = None
+    if settings.class_balance:
+        class_weights = balanced(count_classes(streets, num_classes, machine.workers), settings.class_balance)
     found = fit(
         net,
-        SegmentationDataset(
-            [*streets, *learned], Augmentation(settings.crop, settings.scale_jitter, settings.colour_jitter)
-        ),
+        dataset,
         lambda epoch: mix_proxies(
             len(streets),
             len(learned),
@@ -62,7 +68,7 @@ def run(
             redraw=settings.proxy_redraw,
             style=settings.proxy_style,
         ),
-        ood_objective(settings),
+        ood_objective(settings, class_weights),
         settings,
         num_classes=num_classes,
         seed=params.seed,

@@ -6,14 +6,18 @@ from itertools import islice
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from meta_ood.data.context import progress
 from meta_ood.data.frames import Frame
+from meta_ood.data.images import read_label_map
 from meta_ood.inference.batches import Batch, Sample, read, read_ahead
+from meta_ood.training.pasting import OnRoad, Pasting
 from meta_ood.training.transforms import paste
 
-Transform = Callable[[Tensor, Tensor, np.random.Generator], tuple[Tensor, Tensor]]
+Transform = Callable[[Tensor, Tensor, np.random.Generator, float, Pasting | None], tuple[Tensor, Tensor]]
 # (n, 2), a row per sample: the frame's index, and the index of the proxy to paste or -1
 EpochPlan = npt.NDArray[np.int64]
 
@@ -25,6 +29,7 @@ class SegmentationDataset(Dataset[Sample]):
     frames: Sequence[Frame]
     transform: Transform | None = None  # applied by `draw`; plain indexing gives the whole frame
     cache: int = 1 << 29  # bytes of decoded frames that are kept
+    on_road: OnRoad | None = None  # how objects are pasted into crops; None: by `paste`, into whole frames
     _kept: dict[int, Sample] = field(default_factory=dict, repr=False)
     _used: int = field(default=0, repr=False)
 
@@ -46,13 +51,16 @@ class SegmentationDataset(Dataset[Sample]):
     def draw(self, index: int, pasted: int, seed: Sequence[int]) -> Sample:
         """Return frame `index` with an object of proxy `pasted` (-1: none) in it, augmented by draws from `seed`."""
         sample = self[index]
-        image, target = sample.image, sample.target
+        image, target, pasting = sample.image, sample.target, None
         generator = np.random.default_rng(seed)
-        if pasted >= 0:
+        if self.on_road is not None:
+            chosen = self.on_road.choose(pasted, generator)
+            target, pasting = self.on_road.prepare(target, [self[proxy] for proxy in chosen])
+        elif pasted >= 0:
             proxy = self[pasted]
             image, target = paste(image, target, proxy.image, proxy.target, generator)
         if self.transform is not None:
-            image, target = self.transform(image, target, generator)
+            image, target = self.transform(image, target, generator, 1.0, pasting)
         return Sample(image, target, sample.image_id)
 
 
@@ -66,8 +74,8 @@ def mix_proxies(
         ratio: Proxies per street frame (published: 0.1). Above the number of proxies they repeat.
         seed, epoch: The plan depends on these alone.
         redraw: Draw new proxies in each epoch (published), or use those of epoch 0 in all.
-        style: ``whole``: proxies are samples (published). ``pasted``: an object of each proxy is pasted into a further
-            street frame, drawn at random.
+        style: ``whole``: proxies are samples (published). ``pasted``, ``on_road``: an object of each proxy is pasted
+            into a further street frame, drawn at random.
 
     Raises:
         ValueError: If proxies are wanted and there are none.
@@ -82,7 +90,7 @@ def mix_proxies(
     chosen = streets + np.concatenate([np.empty(0, np.int64), *rounds])[:wanted]
     # 2. all street frames, then the proxies or the street frames to paste them into
     added = (chosen, np.full(wanted, -1))
-    if style == "pasted":
+    if style != "whole":
         added = (generator.integers(0, streets, wanted), chosen)
     plan = np.concatenate([np.stack((np.arange(streets), np.full(streets, -1)), 1), np.stack(added, 1)])
     # 3. a new order in each epoch
@@ -95,6 +103,15 @@ def hold_out(frames: Sequence[Frame], fraction: float, *, seed: int) -> tuple[li
     held = set(order[: min(int(fraction * len(frames)), len(frames) - 1)].tolist())
     learned = [frame for index, frame in enumerate(frames) if index not in held]
     return learned, [frames[index] for index in sorted(held)]
+
+
+def count_classes(frames: Sequence[Frame], num_classes: int, workers: int) -> Tensor:
+    """Count the pixels of each class, ``(C,) int64``, in the targets of all frames."""
+    targets = read_ahead(lambda frame: read_label_map(frame.target), frames, workers, ahead=2 * workers)
+    counts = np.zeros(256, np.int64)
+    for target in progress(targets, "count classes", len(frames)):
+        counts += np.bincount(target.ravel(), minlength=256)
+    return torch.from_numpy(counts[:num_classes])
 
 
 def load_batches(

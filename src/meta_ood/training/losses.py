@@ -1,9 +1,10 @@
 """Training losses: what a network learns at in-distribution and at OoD pixels.
 
-Every loss has the signature ``loss(logits, target, ood_weight, counts=None, **options)``, for logits ``(N, C, H, W)``
-and targets ``(N, H, W) uint8``, returns a scalar, and gives void pixels neither cost nor gradient. ``counts`` are the
-pixels that a mean runs over: by default those of `target`; in training those of the whole batch, of which `target` may
-be the share of one process, so that shares add up.
+Every loss has the signature ``loss(logits, target, ood_weight, counts=None, class_weights=None, **options)``, for
+logits ``(N, C, H, W)`` and targets ``(N, H, W) uint8``, returns a scalar, and gives void pixels neither cost nor
+gradient. ``counts`` are the pixels that a mean runs over: by default those of `target`; in training those of the whole
+batch, of which `target` may be the share of one process, so that shares add up. ``class_weights``, ``(C,)``, are
+factors of the cross entropy at the known pixels of each class; what the sum is divided by stays the same.
 
 The cross entropies compute loss and gradient by hand, in :class:`_WeightedCrossEntropy`. Autograd would keep several
 tensors of the logits' size and pass over each of them in main memory. By hand it is one pass over pieces that stay in
@@ -55,6 +56,7 @@ def entropy_maximization(
     target: Tensor,
     ood_weight: float,
     counts: PixelCounts | None = None,
+    class_weights: Tensor | None = None,
     normalisation: str = "published",
 ) -> Tensor:
     r"""Cross entropy at known pixels, cross entropy to the uniform distribution at OoD pixels.
@@ -65,7 +67,7 @@ def entropy_maximization(
     (docs/method.md, section 2; Chan, Rottmann & Gottschalk, ICCV 2021, eq. 2-4.)
 
     Args:
-        logits, target, counts: See the module's text.
+        logits, target, counts, class_weights: See the module's text.
         ood_weight: λ in [0, 1].
         normalisation: ``published``: Z = C · all pixels, void ones included. ``pixels``: Z = pixels with a train id or
             OoD, so that the loss is C times as large or more and does not fall with void.
@@ -82,23 +84,35 @@ def entropy_maximization(
     else:
         raise ValueError(f"unknown normalisation {normalisation!r}; known: pixels, published")
     total = max(total, 1)
-    return _weighted(logits, target, (1 - ood_weight) / total, ood_weight / total)
+    return _weighted(logits, target, (1 - ood_weight) / total, ood_weight / total, class_weights)
 
 
-def cross_entropy(logits: Tensor, target: Tensor, ood_weight: float = 0.0, counts: PixelCounts | None = None) -> Tensor:
+def cross_entropy(
+    logits: Tensor,
+    target: Tensor,
+    ood_weight: float = 0.0,
+    counts: PixelCounts | None = None,
+    class_weights: Tensor | None = None,
+) -> Tensor:
     """Mean cross entropy over the pixels with a train id; OoD pixels count as void."""
     counts = counts or count(target, logits.shape[1])
-    return _weighted(logits, target, 1 / max(counts.inside, 1), 0.0)
+    return _weighted(logits, target, 1 / max(counts.inside, 1), 0.0, class_weights)
 
 
-def outlier_exposure(logits: Tensor, target: Tensor, ood_weight: float, counts: PixelCounts | None = None) -> Tensor:
+def outlier_exposure(
+    logits: Tensor,
+    target: Tensor,
+    ood_weight: float,
+    counts: PixelCounts | None = None,
+    class_weights: Tensor | None = None,
+) -> Tensor:
     """Mean cross entropy at known pixels plus λ times the mean cross entropy to uniform at OoD.
 
     The form of Hendrycks, Mazeika & Dietterich (ICLR 2019): each mean runs over its own pixels, and the first term
     keeps its weight whatever λ is.
     """
     counts = counts or count(target, logits.shape[1])
-    return _weighted(logits, target, 1 / max(counts.inside, 1), ood_weight / max(counts.ood, 1))
+    return _weighted(logits, target, 1 / max(counts.inside, 1), ood_weight / max(counts.ood, 1), class_weights)
 
 
 def energy_hinge(
@@ -106,6 +120,7 @@ def energy_hinge(
     target: Tensor,
     ood_weight: float,
     counts: PixelCounts | None = None,
+    class_weights: Tensor | None = None,
     margin_in: float = -12.0,
     margin_ood: float = -6.0,
 ) -> Tensor:
@@ -120,10 +135,16 @@ def energy_hinge(
     known = torch.where(target < logits.shape[1], (energy - margin_in).clamp(min=0) ** 2, zero)
     unknown = torch.where(target == OOD, (margin_ood - energy).clamp(min=0) ** 2, zero)
     hinges = known.sum() / max(counts.inside, 1) + unknown.sum() / max(counts.ood, 1)
-    return cross_entropy(logits, target, counts=counts) + ood_weight * hinges
+    return cross_entropy(logits, target, counts=counts, class_weights=class_weights) + ood_weight * hinges
 
 
-def unknown_class(logits: Tensor, target: Tensor, ood_weight: float, counts: PixelCounts | None = None) -> Tensor:
+def unknown_class(
+    logits: Tensor,
+    target: Tensor,
+    ood_weight: float,
+    counts: PixelCounts | None = None,
+    class_weights: Tensor | None = None,
+) -> Tensor:
     """Cross entropy with one more class, "unknown", for OoD pixels: a common baseline.
 
     A shift of all logits does not change the softmax, so that the further class may have the fixed logit 0: its
@@ -134,7 +155,8 @@ def unknown_class(logits: Tensor, target: Tensor, ood_weight: float, counts: Pix
     counts = counts or count(target, num_classes)
     extended = torch.cat([logits, torch.zeros_like(logits[:, :1])], 1)  # (N, C+1, H, W)
     weights = torch.zeros(256, dtype=_accumulator(logits), device=logits.device)
-    weights[:num_classes], weights[OOD] = 1 - ood_weight, ood_weight
+    weights[:num_classes] = (1 - ood_weight) * (1.0 if class_weights is None else class_weights.to(weights))
+    weights[OOD] = ood_weight
     labels = target.long()
     log_p = torch.log_softmax(extended, 1, dtype=_accumulator(logits))
     own = torch.where(labels < num_classes, labels, num_classes)
@@ -152,17 +174,34 @@ LOSSES: Mapping[str, Callable[..., Tensor]] = {
 """Name in params.yaml -> loss. ``cross_entropy`` ignores proxies: the effect of more training alone."""
 
 
-def ood_objective(params: TrainParams) -> Objective:
+def balanced(pixels: Tensor, power: float) -> Tensor:
+    r"""Return the weight ``(C,) float32`` of each class: larger for rarer classes.
+
+    .. math:: w_c = \left( \frac{v_c}{\sum_k f_k v_k} \right)^{power}, \qquad v_c = \frac{1}{\ln(1.02 + f_c)}
+
+    (Paszke et al., ENet, arXiv 1606.02147, section 5.2.) Before the power, their mean over all pixels is 1.
+
+    Args:
+        pixels: ``(C,)``, the number of pixels of each class in the training frames; f are their shares.
+        power: 0 gives 1 for every class, 1 ENet's weights.
+    """
+    shares = pixels.double() / pixels.sum().clamp(min=1)
+    weights = 1 / torch.log(1.02 + shares)
+    return ((weights / (weights * shares).sum()) ** power).float()
+
+
+def ood_objective(params: TrainParams, class_weights: Tensor | None = None) -> Objective:
     """Return the chosen loss, with a λ that may rise from 0 (``ood_weight_ramp``); ValueError for an unknown option."""
     loss = lookup("loss", LOSSES, params.loss)
-    known = set(inspect.signature(loss).parameters) - {"logits", "target", "ood_weight", "counts"}
+    known = set(inspect.signature(loss).parameters) - {"logits", "target", "ood_weight", "counts", "class_weights"}
     if unknown := sorted(set(params.loss_options) - known):
         names = ", ".join(sorted(known)) or "none"
         raise ValueError(f"train.loss_options: {', '.join(unknown)} unknown to {params.loss}; known: {names}")
 
     def objective(logits: Tensor, target: Tensor, counts: PixelCounts, done: float) -> Tensor:
         risen = min(1.0, done / params.ood_weight_ramp) if params.ood_weight_ramp else 1.0
-        return loss(logits, target, params.ood_weight * risen, counts=counts, **params.loss_options)
+        options = {"counts": counts, "class_weights": class_weights, **params.loss_options}
+        return loss(logits, target, params.ood_weight * risen, **options)
 
     return objective
 
@@ -171,11 +210,13 @@ def _accumulator(logits: Tensor) -> torch.dtype:
     return torch.float64 if logits.dtype == torch.float64 else torch.float32
 
 
-def _weighted(logits: Tensor, target: Tensor, inside: float, ood: float) -> Tensor:
-    """Return the sum of `inside` · (-log p_y) at known pixels and of `ood` · (-mean_c log p_c) at OoD pixels."""
+def _weighted(logits: Tensor, target: Tensor, inside: float, ood: float, class_weights: Tensor | None) -> Tensor:
+    """Return the sum of `inside` · w_y · (-log p_y) at known pixels and of `ood` · (-mean_c log p_c) at OoD pixels."""
     if logits.shape[0] != target.shape[0] or logits.shape[2:] != target.shape[1:]:
         raise ValueError(f"logits {tuple(logits.shape)} and target {tuple(target.shape)} do not belong together")
-    total: Tensor = _WeightedCrossEntropy.apply(logits, target, inside, ood)
+    if class_weights is not None:
+        class_weights = class_weights.to(logits.device, _accumulator(logits))
+    total: Tensor = _WeightedCrossEntropy.apply(logits, target, inside, ood, class_weights)
     return total
 
 
@@ -187,7 +228,9 @@ class _WeightedCrossEntropy(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, logits: Tensor, target: Tensor, inside: float, ood: float) -> Tensor:
+    def forward(
+        ctx: Any, logits: Tensor, target: Tensor, inside: float, ood: float, class_weights: Tensor | None
+    ) -> Tensor:
         """Compute the loss, and its gradient at once where one is wanted."""
         wanted = ctx.needs_input_grad[0]
         # channels-last stays as it is: each piece is then a transposed view
@@ -201,22 +244,24 @@ class _WeightedCrossEntropy(torch.autograd.Function):
             g = None if gradient is None else gradient[image].flatten(1)
             for start in range(0, t.numel(), size):
                 part = slice(start, start + size)
-                total += _piece(z[:, part], t[part], inside, ood, None if g is None else g[:, part])
+                total += _piece(z[:, part], t[part], inside, ood, class_weights, None if g is None else g[:, part])
         if gradient is not None:
             ctx.save_for_backward(gradient)
         return total
 
     @staticmethod
-    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None, None, None]:
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None, None, None, None]:
         """Scale the gradient that the forward pass left."""
         (gradient,) = ctx.saved_tensors
         # looking at the value is free on a CPU only; there the copy of the gradient is saved
         if upstream.device.type == "cpu" and float(upstream) == 1.0:
-            return gradient, None, None, None
-        return gradient * upstream.to(gradient.dtype), None, None, None
+            return gradient, None, None, None, None
+        return gradient * upstream.to(gradient.dtype), None, None, None, None
 
 
-def _piece(z: Tensor, t: Tensor, inside: float, ood: float, gradient: Tensor | None) -> Tensor:
+def _piece(
+    z: Tensor, t: Tensor, inside: float, ood: float, class_weights: Tensor | None, gradient: Tensor | None
+) -> Tensor:
     """Return the cost of (C, P) logits at (P,) targets; fill (C, P) `gradient` if there is one."""
     classes = len(z)
     z = z.to(_accumulator(z))
@@ -229,6 +274,8 @@ def _piece(z: Tensor, t: Tensor, inside: float, ood: float, gradient: Tensor | N
     lse = sums.log().add_(peak)
     # 2. the cost: lse - z_y at known pixels, lse - mean z at OoD pixels
     weight = known.to(z.dtype).mul_(inside)
+    if class_weights is not None:
+        weight.mul_(class_weights[own[0]])
     total = torch.dot(weight, lse - z.gather(0, own)[0])
     uniform = None
     if ood:

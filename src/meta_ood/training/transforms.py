@@ -1,61 +1,101 @@
 """Augmentations of an image together with its target, each with random draws of its own."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Self
 
 import numpy as np
 import torch
-from scipy.ndimage import find_objects, label
+from scipy.ndimage import find_objects, label, maximum_filter
 from torch import Tensor
 from torch.nn.functional import pad
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as joint
 
+from meta_ood.config import OptimisationParams
 from meta_ood.data.labels import IGNORE, OOD
+from meta_ood.training.pasting import Pasting
+from meta_ood.training.photometric import photometric
 
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Scale jitter, crop, flip and colour jitter, in this order.
+    """Scale jitter, crop, flip and changes of colours, in this order.
 
     An image that is smaller than the crop is padded, never stretched: black in the image, IGNORE in the target.
     """
 
-    crop: int  # side of the square that comes out [px]
+    crop: int | tuple[int, int]  # side of the square that comes out, or its height and width [px]
     scale_jitter: float = 0.0  # s: enlarged by a factor drawn log-uniformly from [1 - s, 1 / (1 - s)]
     colour_jitter: float = 0.0  # c: brightness, contrast and saturation are each times a factor from [1 - c, 1 + c]
     flip: float = 0.5  # probability of a horizontal flip
+    photometric: float = 0.0  # strength of the changes of :func:`photometric`
+    proxy_margin: int = 0  # OoD pixels that are no further than this from others become IGNORE [px]
 
-    def __call__(self, image: Tensor, target: Tensor, generator: np.random.Generator) -> tuple[Tensor, Tensor]:
-        """Return ``(3, H, W)`` and ``(H, W) uint8`` as ``(3, crop, crop)`` and ``(crop, crop)``.
+    @classmethod
+    def of(cls, settings: OptimisationParams) -> Self:
+        """Return the augmentation that the section `pretrain` or `train` describes."""
+        names = {field.name for field in fields(cls)} & set(type(settings).model_fields)
+        return cls(**{name: getattr(settings, name) for name in names})
 
-        The number of draws does not depend on the image.
+    def __call__(
+        self,
+        image: Tensor,
+        target: Tensor,
+        generator: np.random.Generator,
+        scale: float = 1.0,
+        pasting: Pasting | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Return ``(3, H, W)`` and ``(H, W) uint8`` as ``(3, height, width)`` and ``(height, width)`` of the crop.
+
+        The number of draws of the crop does not depend on the image.
+
+        Args:
+            image, target: Not changed.
+            generator: Source of all draws.
+            scale: Factor by which the image is enlarged besides the jitter.
+            pasting: Pastes objects into the crop, before its colours change.
         """
         draws = generator.random(7)  # all at once, so that options do not shift later draws
-        enlarge = math.exp((2 * draws[0] - 1) * -math.log(1 - self.scale_jitter))
-        window = max(1, round(self.crop / enlarge))  # [px] side of the part that is cut out
-        image, target = _cut(image, target, window, self.crop, draws[1], draws[2])
+        enlarge = scale * math.exp((2 * draws[0] - 1) * -math.log(1 - self.scale_jitter))
+        image, target = _cut(image, target, enlarge, sides(self.crop), draws[1], draws[2])
         if draws[3] < self.flip:
             image, target = image.flip(-1), target.flip(-1)
+        if pasting is not None:
+            image, target = image.clone(), target.clone()  # the crop may be a part of the image itself
+            pasting(image, target, generator)
         if self.colour_jitter:
             brightness, contrast, saturation = (1 + self.colour_jitter * (2 * draws[4:] - 1)).tolist()
             image = joint.adjust_contrast(joint.adjust_brightness(image, brightness), contrast)
             image = joint.adjust_saturation(image, saturation)
+        if self.photometric:
+            image = photometric(image, self.photometric, generator)
+        if self.proxy_margin:
+            other = torch.from_numpy(maximum_filter(target.numpy() != OOD, 2 * self.proxy_margin + 1))
+            target = target.masked_fill((target == OOD) & other, IGNORE)
         return image.contiguous(), target.contiguous()
 
 
-def _cut(image: Tensor, target: Tensor, window: int, crop: int, down: float, across: float) -> tuple[Tensor, Tensor]:
-    """Cut a square window at a relative position in [0, 1), resize it to `crop`, pad it if the image is smaller."""
+def sides(crop: int | tuple[int, int]) -> tuple[int, int]:
+    """Return height and width of a crop [px], of which a square has one number."""
+    return (crop, crop) if isinstance(crop, int) else crop
+
+
+def _cut(
+    image: Tensor, target: Tensor, enlarge: float, crop: tuple[int, int], down: float, across: float
+) -> tuple[Tensor, Tensor]:
+    """Cut a window at a relative position in [0, 1), resize it to `crop`, pad it if the image is smaller."""
+    window = tuple(max(1, round(side / enlarge)) for side in crop)  # [px] height and width of the part that is cut out
     height, width = target.shape
-    rows, columns = min(window, height), min(window, width)
+    rows, columns = min(window[0], height), min(window[1], width)
     top, left = int(down * (height - rows + 1)), int(across * (width - columns + 1))
     image = image[:, top : top + rows, left : left + columns]
     target = target[top : top + rows, left : left + columns]
     if window != crop:
-        size = [max(1, round(rows * crop / window)), max(1, round(columns * crop / window))]
+        size = [max(1, round(rows * crop[0] / window[0])), max(1, round(columns * crop[1] / window[1]))]
         image = joint.resize(image, size, InterpolationMode.BILINEAR, antialias=True)
         target = joint.resize(target[None], size, InterpolationMode.NEAREST_EXACT)[0]
-    below, right = crop - target.shape[0], crop - target.shape[1]
+    below, right = crop[0] - target.shape[0], crop[1] - target.shape[1]
     if below or right:  # the image lies at a drawn place within the padding
         above, before = int(down * (below + 1)), int(across * (right + 1))
         edges = (before, right - before, above, below - above)

@@ -1,0 +1,124 @@
+"""Objects cut out of images along their labels: unknown ones of proxies, known ones of labelled street frames."""
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from scipy.ndimage import find_objects, label
+
+from meta_ood.data.context import progress
+from meta_ood.data.frames import Frame
+from meta_ood.data.labels import CITYSCAPES, IGNORE, OOD, LabelMap
+from meta_ood.inference.batches import Sample, read, read_ahead
+
+# classes that are cut out together, of which the first must be there, and the least area in frames of 512 rows [px];
+# a rider stays on the motorcycle or bicycle, each pixel with its class
+_KINDS = tuple(
+    (tuple(CITYSCAPES.names.index(name) for name in names), area)
+    for names, area in (
+        (("traffic light",), 400),
+        (("traffic sign",), 400),
+        (("person",), 400),
+        (("rider", "motorcycle", "bicycle"), 600),
+        (("car",), 1500),  # smaller ones are hidden or far away
+        (("motorcycle",), 400),
+        (("bicycle",), 400),
+    )
+)
+# in frames of 512 rows [px]: a group of persons or a row of cars may be one region, which is larger
+_LEAST_SIDE, _MOST_ROWS, _MOST_COLUMNS = 12, 300, 400
+_FRAMES = 1000  # that are searched: enough for variety; minutes at 2048 x 1024
+_BYTES = 1 << 25  # of the cut-outs of a kind: 32 MiB, about 1,300 cars at 1024 x 512
+_LEAST_PROXY = 1 / 256  # part of its image that an unknown object covers: 1,200 px of COCO's 640 x 480
+
+
+class CutOut(NamedTuple):
+    """An object in its bounding box."""
+
+    image: npt.NDArray[np.uint8]  # (h, w, 3)
+    target: LabelMap  # (h, w): labels of the object's pixels, IGNORE around it
+
+
+def cut_proxy(proxy: Sample, generator: np.random.Generator) -> CutOut | None:
+    """Cut one connected region of OoD pixels out of a proxy; None if it has none.
+
+    It is drawn from the regions that cover at least 1/256 of the image; if there are none, it is the largest.
+    """
+    regions, number = label(proxy.target.numpy() == OOD)
+    if not number:
+        return None
+    areas = np.bincount(regions.ravel())[1:]
+    large = np.flatnonzero(areas >= _LEAST_PROXY * regions.size)
+    chosen = int(generator.choice(large)) if len(large) else int(areas.argmax())
+    where = find_objects(regions)[chosen]
+    return _cut(proxy, where, regions[where] == chosen + 1)
+
+
+def cut_known(frames: Sequence[Frame], *, seed: int, workers: int) -> list[list[CutOut]]:
+    """Cut known things out of labelled street frames: traffic lights and signs, persons, riders, cars and cycles.
+
+    A thing is a connected region of its class that touches no edge of the frame and is neither tiny nor huge.
+
+    Args:
+        frames: Those without labels give nothing. Of more than 1,000, so many are drawn.
+        seed: Decides which frames are searched, and in which order: of each kind the first 32 MiB are kept.
+        workers: Number of threads.
+
+    Returns:
+        For each kind of thing of which there are any, its cut-outs.
+
+    Raises:
+        ValueError: If there are none at all.
+    """
+    order = np.random.default_rng((seed, 4)).permutation(len(frames))[:_FRAMES]
+    found: list[list[CutOut]] = [[] for _ in _KINDS]
+    used = np.zeros(len(_KINDS), np.int64)  # bytes
+
+    def search(index: int) -> list[tuple[int, CutOut]]:
+        return list(_things(read(frames[index])))
+
+    searched = read_ahead(search, order.tolist(), workers, ahead=2 * workers)
+    for things in progress(searched, "cut out known objects", len(order)):
+        for kind, thing in things:
+            size = thing.image.nbytes + thing.target.nbytes
+            if used[kind] + size <= _BYTES:
+                found[kind].append(thing)
+                used[kind] += size
+    if not any(found):
+        raise ValueError("train.known_objects: the labelled training frames show no thing large enough to cut out")
+    return [things for things in found if things]
+
+
+def _things(frame: Sample) -> Iterator[tuple[int, CutOut]]:
+    """Yield the number of its kind and the cut-out of each known thing of a frame."""
+    target = frame.target.numpy()
+    height, width = target.shape
+    unit = height / 512  # sizes are those of frames with 512 rows
+    counts = np.bincount(target.ravel(), minlength=256)
+    for kind, (classes, least) in enumerate(_KINDS):
+        if not counts[classes[0]] or counts[list(classes)].sum() < least * unit**2:
+            continue
+        table = np.zeros(256, np.bool_)
+        table[list(classes)] = True
+        regions, _ = label(table[target])
+        for number, where in enumerate(find_objects(regions), start=1):
+            rows, columns = (part.stop - part.start for part in where)
+            # 1. by its box: neither tiny nor huge, and not cut off by the edge of the frame
+            if (
+                min(rows, columns) < _LEAST_SIDE * unit
+                or rows > _MOST_ROWS * unit
+                or columns > _MOST_COLUMNS * unit
+                or min(where[0].start, where[1].start, height - where[0].stop, width - where[1].stop) == 0
+            ):
+                continue
+            # 2. by its pixels
+            region = regions[where] == number
+            if region.sum() >= least * unit**2 and (target[where][region] == classes[0]).any():
+                yield kind, _cut(frame, where, region)
+
+
+def _cut(sample: Sample, where: tuple[slice, slice], region: npt.NDArray[np.bool_]) -> CutOut:
+    """Copy the bounding box of a region of a sample; `region` is its mask within the box."""
+    image = sample.image[:, *where].permute(1, 2, 0).contiguous().numpy()
+    return CutOut(image, np.where(region, sample.target.numpy()[where], np.uint8(IGNORE)))
