@@ -30,7 +30,7 @@ def test_readers_are_known_by_name():
 def test_cityscapes_label_ids_become_train_ids(tmp_path):
     put_pair(tmp_path, "ulm_000001_000019", [[7, 8, 33, 0, 9, 30]])
     put_pair(tmp_path, "aachen_000000_000019", [[26, 1, 2, 3, 4, 31]])
-    frames = read("cityscapes", tmp_path, "train")
+    frames = read("cityscapes", str(tmp_path), "train")
     assert [frame.image_id for frame in frames] == ["aachen_000000_000019", "ulm_000001_000019"]
     assert [frame.scene for frame in frames] == ["aachen", "ulm"]
     assert frames[1].target().tolist() == [[0, 1, 18, 255, 255, 255]]

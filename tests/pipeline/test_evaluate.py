@@ -69,7 +69,7 @@ def run(folder: Path, predictions: list[Prediction], workers: int = 1, **overrid
             p = 0.9 if table.segment_size[i] < 20 else 0.1
             print(f"{i},{table.image_ids[image]},{p},{int(p > 0.5)}", file=file)
     calibration = {"count": [2, 3], "predicted": [0.1, 0.9], "observed": [0.5, 1.0]}
-    (folder / "meta/metrics.json").write_text(json.dumps({"calibration": calibration}))
+    (folder / "meta/metrics.json").write_text(json.dumps({"calibration": calibration, "differing_decisions": 3}))
     return evaluate_again(folder, workers, **overrides)
 
 
@@ -108,6 +108,7 @@ def test_found_objects_stand_under_the_names_of_their_labels(tmp_path: Path) -> 
 def test_ood_set(tmp_path: Path) -> None:
     predictions = make_predictions(ood=True)
     values = run(tmp_path, predictions)
+    assert values["differing_decisions"] == 3
     stored = prediction_files.open_predictions(tmp_path / "infer")
     target = np.concatenate([p.target.ravel() for p in stored])
     evaluated = (target == IN) | (target == OOD)

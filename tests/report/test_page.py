@@ -19,7 +19,7 @@ from meta_ood.cli import main
 from meta_ood.data.context import Machine, no_log
 from meta_ood.pipeline import report
 from meta_ood.report.compare import read_experiments
-from meta_ood.report.page import pareto_page, report_page
+from meta_ood.report.page import pareto_page, report_page, results_tables
 from meta_ood.report.results import Evaluation, Results, read_results
 
 PARAMS = config.load(Path(__file__).parents[2] / "params.yaml")
@@ -192,7 +192,17 @@ def test_text_and_markdown_have_one_line_per_evaluation(written):
 def test_report_says_that_segments_are_judged_out_of_fold(written, name):
     text = re.sub(r"\s+", " ", (written / name).read_text(encoding="utf-8"))
     assert "classified out of fold" in text
-    assert "is fitted on all segments, so it decides differently" in text
+    assert "fitted on all segments of its set, so it decides differently about some of them" in text
+
+
+def test_report_counts_the_decisions_that_differ(written):
+    values = {"segments": 100, "differing_decisions": 7}
+    found = results_of({"baseline": values, "ood_trained": values | {"differing_decisions": 5}})
+    for text in [report_page("t", found, {}), *list(results_tables(found).values())[1:]]:
+        assert "decides differently about 12 of 200 segments" in re.sub(r"\s+", " ", text)
+    # cells that an earlier version evaluated count neither among the segments
+    old = results_of({"baseline": values, "ood_trained": {"segments": 50}})
+    assert old.differing_decisions == "7 of 100 segments"
 
 
 @pytest.mark.parametrize(

@@ -57,7 +57,7 @@ def label_names(reader: str, options: Mapping[str, Any] | None = None) -> Mappin
     return function.layout(**(options or {})).names if isinstance(function, LayoutReader) else {}
 
 
-def read(reader: str, root: Path, split: str, options: Mapping[str, Any] | None = None) -> list[RawFrame]:
+def read(reader: str, root: Path | str, split: str, options: Mapping[str, Any] | None = None) -> list[RawFrame]:
     """List the frames of a split of the raw dataset below `root`; `options` are the reader's keyword arguments.
 
     Raises:
@@ -65,7 +65,7 @@ def read(reader: str, root: Path, split: str, options: Mapping[str, Any] | None 
         FileNotFoundError: If something is missing; the file is named.
     """
     check_options(reader, options or {})
-    frames = list(READERS[reader](root, split, **(options or {})))
+    frames = list(READERS[reader](Path(root), split, **(options or {})))
     first: dict[str, RawFrame] = {}
     for frame in frames:
         if (other := first.setdefault(frame.image_id, frame)) is not frame:

@@ -67,6 +67,12 @@ def read_calibration(meta: Path) -> Curve:
     return {"predicted": predicted, "observed": observed, "segments": segments}
 
 
+def read_differing_decisions(meta: Path) -> int | None:
+    """Read how many segments `classifier.json` decides differently than out of fold; None before version 0.2."""
+    found = files.read_json(_of_meta(meta, "metrics.json")).get("differing_decisions")
+    return found if isinstance(found, int) else None
+
+
 def _of_meta(meta: Path, name: str) -> Path:
     if not (meta / name).is_file():
         raise FileNotFoundError(f"{meta / name} is missing: run `meta` first")

@@ -62,6 +62,7 @@ def run(
     # 3. metrics, and their spread over resampled scenes
     found = results.measure(counts, table, removed, settings.protocols, read_label_names(prepared))
     resampled = replicates(counts, table, removed, found, count=settings.bootstrap, seed=params.seed)
+    found["differing_decisions"] = results.read_differing_decisions(meta)
     found["intervals"] = {name: interval(column) for name, column in resampled.items()}
     about = {"network": network, "variant": variant, "dataset": dataset}
     about |= {"split": params.dataset_params(dataset).split, "weights": folder.weights_sha256}

@@ -86,6 +86,13 @@ class Results:
         return [self.evaluations[key] for key in self.keys if key in self.evaluations]
 
     @property
+    def differing_decisions(self) -> str:
+        """About how many segments out of fold and the detector's classifier decide differently, as words."""
+        known = [one for one in self.ordered if one.value("differing_decisions") is not None]
+        differing, segments = (sum(one.value(key) or 0 for one in known) for key in ("differing_decisions", "segments"))
+        return f"{differing:.0f} of {segments:.0f} segments" if known else "some of them"
+
+    @property
     def groups(self) -> list[list[Evaluation]]:
         """The variants of each network on each dataset."""
         # in that order they are neighbours
