@@ -102,3 +102,45 @@ def test_errors_name_files_that_did_not_fit(tmp_path):
 def test_wrong_options_are_found_before_any_file(options, message):
     with pytest.raises(ValueError, match=message):
         check_options("folder", options)
+
+
+MODULE = """
+from functools import partial
+import numpy as np
+from meta_ood.datasets.reader import Layout, LayoutReader, RawFrame
+
+def target():
+    return np.zeros((1, 4), np.uint8)
+
+def frames(root, split, *, scene="here"):
+    for path in sorted((root / split).glob("*.jpg")):
+        yield RawFrame(path.stem, path, scene, target)
+
+def names(root, split):
+    yield "a.jpg"
+
+own = LayoutReader(lambda *, kind="jpg": Layout("own", f"photos/{{id}}.{kind}", "", {}, {"all": 0}))
+number = 3
+"""
+
+
+def test_readers_of_ones_own(tmp_path, monkeypatch):
+    (tmp_path / "own_reader_for_test.py").write_text(MODULE)
+    monkeypatch.syspath_prepend(tmp_path)
+    put(tmp_path / "photos/a.jpg", np.zeros((1, 4, 3)))
+    module = "own_reader_for_test"
+    (frame,) = read(f"{module}:frames", tmp_path, "photos", {"scene": "there"})
+    assert (frame.image_id, frame.scene, frame.target().tolist()) == ("a", "there", [[0] * 4])
+    assert [frame.image_id for frame in read(f"{module}:own", tmp_path, "all")] == ["a"]
+    for reader, split in (("frames", "photos"), ("own", "all")):
+        report = examine("own", f"{module}:{reader}", tmp_path, split, {})
+        assert (report.passed, report.facts["frames"]) == (True, 1)
+    for reader, options, message in (
+        (f"{module}:frames", {"scenes": 1}, "unknown option 'scenes'; known: scene"),
+        (f"{module}:lost", {}, "reader own_reader_for_test:lost: expected package.module:name, .*no attribute 'lost'"),
+        ("no_such_module:lost", {}, "No module named 'no_such_module'"),
+        (f"{module}:number", {}, "expected a function of root, split and options, got int"),
+        (f"{module}:names", {}, "expected frames as RawFrame, got str"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            read(reader, tmp_path, "photos", options)

@@ -278,6 +278,35 @@ def test_given_weights_change_the_digest_of_their_stage_alone(tmp_path: Path, mo
         assert (status, "is not below data/weights" in output) == (2, True)
 
 
+def test_a_module_of_ones_own_is_in_the_digests_of_its_stages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(code_digest, "stage_digest", lambda stage: "")
+    own = Path("own_code_for_test.py")
+    own.write_text("from meta_ood.scores import Score\nscore = Score(('first',), lambda maps: maps.first)\n")
+    text = (ROOT / "params.yaml").read_text()
+    text = text.replace("  score: entropy\n", "  score: own_code_for_test:score\n")
+    Path("params.yaml").write_text(text.replace("architecture: dualgcn_mini", "architecture: own_nets.missing:net"))
+
+    def digests() -> dict[str, str]:
+        assert CliRunner().invoke(cli.main, ["code"]).exit_code == 0
+        return {path.stem: path.read_text() for path in Path("data/code").rglob("*.txt")}
+
+    first = digests()
+    assert {name for name, lines in first.items() if "own_code_for_test" in lines} == {"segments", "evaluate"}
+    assert first["infer"] == "missing  own_nets.missing\n"
+    assert {name for name, lines in first.items() if "own_nets" in lines} == {
+        "infer",
+        "dualgcn_mini-baseline",
+        "dualgcn_mini-ood_trained",
+    }
+    own.write_text("# a comment\n" + own.read_text())
+    assert digests() == first
+    own.write_text(own.read_text() + "score = Score(('second',), lambda maps: maps.second)\n")
+    second = digests()
+    assert {name for name in first if first[name] != second[name]} == {"segments", "evaluate"}
+
+
 def test_wrong_params_stop_the_pipeline_before_its_first_stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     text = (ROOT / "params.yaml").read_text()

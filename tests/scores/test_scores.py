@@ -6,6 +6,7 @@ from scipy.stats import entropy
 from meta_ood.data.predictions import Prediction
 from meta_ood.scores import SCORES, score_maps
 from meta_ood.scores.maps import pixel_maps
+from meta_ood.segments import measure_segments
 
 LOGITS = (3 * np.random.default_rng(0).standard_normal((19, 6, 9))).astype(np.float32)
 FRAME = Prediction("x", LOGITS, (6, 9), True, np.zeros((6, 9), np.uint8))
@@ -56,3 +57,35 @@ def test_scores_of_a_given_softmax() -> None:
 def test_an_unknown_score_lists_the_known_ones() -> None:
     with pytest.raises(ValueError, match="unknown score 'odin'; known: energy, entropy"):
         score_maps(FRAME, ["odin"])
+
+
+MODULE = """
+import numpy as np
+from meta_ood.scores import Score
+
+squared = Score(("first", "second"), lambda maps: np.square(1 - maps.first + maps.second), is_unit=True)
+flat = Score(("first",), lambda maps: maps.first[0])
+unknown = Score(("third",), lambda maps: maps.third)
+none = 3
+"""
+
+
+def test_scores_of_ones_own(tmp_path, monkeypatch):
+    (tmp_path / "own_score_for_test.py").write_text(MODULE)
+    monkeypatch.syspath_prepend(tmp_path)
+    module = "own_score_for_test"
+    name = f"{module}:squared"
+    found = score_maps(FRAME, [name, "margin"])
+    np.testing.assert_array_equal(found[name], np.square(found["margin"]))
+    table = measure_segments(FRAME, name, 0.25)
+    assert table.score == name
+    assert len(table.iou) > 0
+    assert measure_segments(FRAME, "margin", 0.5).segment_box.tolist() == table.segment_box.tolist()
+    for wrong, message in (
+        (f"{module}:lost", "expected package.module:name, .*no attribute 'lost'"),
+        (f"{module}:unknown", "expected a meta_ood.scores.Score of maps out of entropy, "),
+        (f"{module}:none", "expected a meta_ood.scores.Score"),
+        (f"{module}:flat", r"expected an array \(\d+, \d+\) of floats, got \(\d+,\) float32"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            score_maps(FRAME, [wrong])

@@ -8,6 +8,7 @@ import importlib
 import io
 import logging
 import sys
+from pathlib import Path
 from typing import Any
 
 import click
@@ -119,6 +120,9 @@ def main(verbose: bool, quiet: bool) -> None:
 
     Exit codes: 0 done, 1 a defect (traceback), 2 wrong input or usage, 130 interrupted.
     """
+    # modules of one's own that params.yaml names: `python -m meta_ood`, which DVC runs, finds them in this folder too
+    if (here := str(Path.cwd())) not in sys.path:
+        sys.path.append(here)
     level = logging.DEBUG if verbose else logging.WARNING if quiet else logging.INFO
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("%(levelname).1s %(name)s: %(message)s"))

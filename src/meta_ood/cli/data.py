@@ -102,7 +102,7 @@ def link(
     params = config.load(params_file)
     entries = {k: d for k, d in params.datasets.items() if name in (k, d.reader)}
     reader = next(iter(entries.values())).reader if entries else name
-    if reader not in READERS:
+    if not entries and reader not in READERS:
         raise ValueError(f"unknown dataset {name!r}; {known_names(name, {*READERS, *params.datasets})}")
     if reader in linking.NEEDS_IMAGES and images is None and not (root / "leftImg8bit").exists():
         raise ValueError(f"{reader} has labels only: give the root of {linking.NEEDS_IMAGES[reader]} as --images")

@@ -142,13 +142,13 @@ def submit(
     from meta_ood.data.context import progress
     from meta_ood.evaluation import submissions
     from meta_ood.pipeline.paths import stage_paths
-    from meta_ood.scores import SCORES
+    from meta_ood.scores import find_score
 
     params = config.load(params_file)
     paths = stage_paths("segments", params, network=network, variant=variant, dataset=dataset)
     name = score or params.segments.score
     options.check_names("benchmark", submissions.FORMATS, benchmark)
-    options.check_names("score", SCORES, name)
+    find_score(name)
     predictions = prediction_files.open_predictions(paths.inputs["predictions"])
     folder = to or Path("outputs/submissions", benchmark, network, variant, dataset)
     numbers = submissions.frame_numbers([path.stem for path in predictions.paths])

@@ -134,15 +134,18 @@ def code(params_file: Path, out: Path) -> None:
     """
     from meta_ood.data.files import write_text
     from meta_ood.pipeline.checks import check_options
-    from meta_ood.pipeline.code_digest import stage_digest, weights_digests
+    from meta_ood.pipeline.code_digest import own_modules, stage_digest, weights_digests
 
     params = config.load(params_file)
     check_options(params)
+    networks = [own.architecture for own in params.network.values()]
+    own_code = {"prepare": [own.reader for own in params.datasets.values()], "infer": networks}
+    own_code |= {"segments": [params.segments.score], "evaluate": [params.segments.score, *params.evaluate.scores]}
     for stage in layout.STAGES:
-        write_text(out / f"{stage}.txt", stage_digest(stage))
+        write_text(out / f"{stage}.txt", stage_digest(stage) + own_modules(own_code.get(stage, ())))
     for network, own in params.network.items():
         for variant, text in weights_digests(own.weights).items():
-            write_text(out / "weights" / f"{network}-{variant}.txt", text)
+            write_text(out / "weights" / f"{network}-{variant}.txt", text + own_modules([own.architecture]))
 
 
 @click.command()

@@ -3,7 +3,7 @@
 import math
 from typing import Annotated, Any, Literal, Self, TypeVar, get_args
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, WithJsonSchema, model_validator
 
 from meta_ood.config.errors import validated
 from meta_ood.data.registry import known_names, lookup
@@ -20,11 +20,21 @@ def _finite(value: Any) -> Any:
     return value
 
 
-def _architecture(name: str) -> str:
-    known = (*get_args(Architecture), "package.module:builder")
-    if ":" not in name and name not in known:
-        raise ValueError(f"{name!r} is unknown; {known_names(name, known)}")
-    return name
+def _with_own(names: Any) -> WithJsonSchema:
+    """Describe the names of a literal, and ``package.module:name`` for one of the user's own."""
+    return WithJsonSchema({"enum": [*get_args(names), "package.module:name"]})
+
+
+def _check_name(names: Any) -> AfterValidator:
+    """Accept the names of a literal, and ``package.module:name`` for one of the user's own."""
+    known = (*get_args(names), "package.module:name")
+
+    def check(name: str) -> str:
+        if ":" not in name and name not in known:
+            raise ValueError(f"{name!r} is unknown; {known_names(name, known)}")
+        return name
+
+    return AfterValidator(check)
 
 
 # Names become folder names and words of shell commands in dvc.yaml, hence no other characters.
@@ -57,6 +67,10 @@ Reader = Literal[
 Loss = Literal["entropy_maximization", "outlier_exposure", "energy_hinge", "unknown_class", "cross_entropy"]
 Score = Literal["entropy", "max_softmax", "max_logit", "energy", "margin"]
 ReportedScore = Literal[Score, "standardised_max_logit"]
+ReaderName = Annotated[str, _check_name(Reader), _with_own(Reader)]
+ArchitectureName = Annotated[str, _check_name(Architecture), _with_own(Architecture)]
+ScoreName = Annotated[str, _check_name(Score), _with_own(Score)]
+ReportedScoreName = Annotated[str, _check_name(ReportedScore), _with_own(ReportedScore)]
 Protocol = Literal["exact", "published", "fishyscapes", "smiyc", "per_image_mean"]
 Classifier = Literal["logistic_regression", "sparse_logistic_regression", "gradient_boosted_trees", "small_network"]
 Variant = Literal["baseline", "ood_trained"]
@@ -97,7 +111,7 @@ class SynthesizeParams(Section):
 class DatasetParams(Section):
     """One prepared dataset: a reader, its raw root, a split and the reader's options."""
 
-    reader: Reader
+    reader: ReaderName
     root: Annotated[str, Field(min_length=1)]
     split: str
     options: Options = {}
@@ -151,7 +165,7 @@ class TrainParams(OptimisationParams):
 class NetworkParams(Section):
     """One network: an architecture, its options, and what differs from the common sections."""
 
-    architecture: Annotated[str, AfterValidator(_architecture)]
+    architecture: ArchitectureName
     options: Options = {}
     pretrain: Options = {}
     train: Options = {}
@@ -173,7 +187,7 @@ class InferParams(Section):
 class SegmentsParams(Section):
     """The score and the threshold that make OoD segments."""
 
-    score: Score = "entropy"
+    score: ScoreName = "entropy"
     threshold: float = 0.7
 
 
@@ -191,7 +205,7 @@ class MetaParams(Section):
 class EvaluateParams(Section):
     """Reported scores and protocols, and the number of pictured frames."""
 
-    scores: Several[ReportedScore] = ("entropy",)
+    scores: Several[ReportedScoreName] = ("entropy",)
     protocols: Several[Protocol] = ("exact",)
     temperature: Positive = 1.0  # divides the logits before pixel scores and calibration; segments do not change
     bootstrap: Count = 200

@@ -1,8 +1,9 @@
 """Lookup of a name in a registry."""
 
 import difflib
+import pkgutil
 from collections.abc import Iterable, Mapping
-from typing import TypeVar
+from typing import Any, TypeVar
 
 T = TypeVar("T")
 
@@ -12,6 +13,21 @@ def lookup(kind: str, registry: Mapping[str, T], name: str) -> T:
     if name not in registry:
         raise ValueError(f"unknown {kind} {name!r}; {known_names(name, registry)}")
     return registry[name]
+
+
+def resolve(kind: str, registry: Mapping[str, T], name: str) -> T | Any:
+    """Return ``registry[name]``, or for ``package.module:name`` the object of that name; it is imported.
+
+    Raises:
+        ValueError: If the name is unknown, or there is no such module or no such name in it.
+    """
+    if ":" not in name:
+        return lookup(kind, registry, name)
+    try:
+        return pkgutil.resolve_name(name)
+    except (ImportError, AttributeError, ValueError) as error:
+        expected = "expected package.module:name, in this folder, installed or on PYTHONPATH"
+        raise ValueError(f"{kind} {name}: {expected}: {error}") from None
 
 
 def known_names(name: object, known: Iterable[str]) -> str:

@@ -21,7 +21,6 @@ from meta_ood.data.labels import IN, LabelMap
 from meta_ood.data.overlays import Picture, segments_map
 from meta_ood.data.prediction_files import as_stored
 from meta_ood.data.predictions import FloatMap, Prediction
-from meta_ood.data.registry import lookup
 from meta_ood.detector.folder import CLASSIFIER, WEIGHTS, Settings, check_classifier, read_settings
 from meta_ood.inference import average_logits
 from meta_ood.meta_classification import MetaClassifier
@@ -29,7 +28,7 @@ from meta_ood.meta_classification.explanation import contributions, reasons
 from meta_ood.meta_classification.features import describe_feature
 from meta_ood.models import checkpoint
 from meta_ood.models.device import device_of
-from meta_ood.scores import SCORES, pixel_maps
+from meta_ood.scores import find_score, pixel_maps
 from meta_ood.segments import SegmentTable, label_map, measure_segments, predicted_ood
 
 UNLIKE = 6.0  # standard deviations from the training segments' mean; once in a billion normal values
@@ -104,7 +103,7 @@ class Detector:
         self, network: nn.Module, settings: Settings, classifier: MetaClassifier | None = None, device: str = "auto"
     ) -> None:
         """Check that the parts belong together, else raise a ValueError; :meth:`load` reads them from a folder."""
-        lookup("score", SCORES, settings.score)
+        find_score(settings.score)
         if classifier is not None:
             check_classifier(classifier, settings)
         self._device = device_of(Machine(device, 1))
@@ -113,19 +112,23 @@ class Detector:
         self.classifier = classifier
 
     @classmethod
-    def load(cls, folder: Path | str, device: str = "auto", architecture: str | None = None) -> Self:
+    def load(
+        cls, folder: Path | str, device: str = "auto", architecture: str | None = None, score: str | None = None
+    ) -> Self:
         """Read a detector's folder, see :mod:`meta_ood.detector.folder`; nothing is unpickled.
 
         Args:
             folder: Such as ``data/detectors/NETWORK/VARIANT``, or one downloaded from the registry.
             device: ``auto``, ``cpu`` or ``cuda``.
-            architecture: Needed for networks of your own (``package.module:builder``): a file alone never decides what
-                code is imported.
+            architecture, score: Needed for networks and scores of your own (``package.module:name``): a file alone
+                never decides what code is imported.
 
         Raises FileNotFoundError or ValueError if a file is missing, damaged or not that of detector.json; it is named.
         """
         folder = Path(folder)
         settings = read_settings(folder)
+        if ":" in settings.score and settings.score != score:
+            raise ValueError(f"{folder}: its score is code of its own: load it with score={settings.score!r}")
         network, _ = checkpoint.load(folder / WEIGHTS, architecture)
         classifier = MetaClassifier.read(folder / CLASSIFIER) if CLASSIFIER in settings.files else None
         return cls(network, settings, classifier, device)
@@ -148,8 +151,9 @@ class Detector:
         """Return the segments of the logits of :meth:`predict`, with `image` for the overlay."""
         # 1. score and classes, in one pass over the logits
         name, threshold = self.settings.score, self.settings.threshold
-        maps = pixel_maps(prediction, {*SCORES[name].needs, "arg_max"})
-        score = SCORES[name](maps)
+        formula = find_score(name)
+        maps = pixel_maps(prediction, {*formula.needs, "arg_max"})
+        score = formula(maps)
         # 2. segments: `labels` and the rows of `table` are in the same order, that of their first pixels
         labels = label_map(predicted_ood(score, threshold))
         table = measure_segments(prediction, name, threshold, maps=maps)

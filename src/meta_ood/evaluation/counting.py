@@ -24,7 +24,7 @@ from meta_ood.data.registry import lookup
 from meta_ood.metrics import Floats, Integers, semantic
 from meta_ood.metrics.component import TRACKS, Cut, Overlaps, of_mask
 from meta_ood.metrics.pixel import PER_IMAGE, ScoreHistogram, Sweep, ThinCounts, sweep
-from meta_ood.scores import SCORES, PixelMaps, Score, pixel_maps
+from meta_ood.scores import PixelMaps, find_score, pixel_maps
 
 Item = TypeVar("Item")
 Found = TypeVar("Found")
@@ -32,7 +32,7 @@ Found = TypeVar("Found")
 HELD = 1 << 28
 """Bytes of predictions that stay in memory for the second pass."""
 STANDARDISED = "standardised_max_logit"
-"""A score that needs the statistics of a whole set; the others are in ``scores.SCORES``."""
+"""A score that needs the statistics of a whole set; the others are those of ``scores.find_score``."""
 _OF_STATISTICS = {"max_logit", "arg_max"}  # pixel maps that it is made of
 
 
@@ -75,15 +75,13 @@ class SetCounts:
         """Start from nothing.
 
         Args:
-            scores: Keys of :data:`meta_ood.scores.SCORES`, or :data:`STANDARDISED`; others are a ValueError.
+            scores: Names as in :func:`meta_ood.scores.find_score`, or :data:`STANDARDISED`; others are a ValueError.
             curves: Keep a curve of every image, for the protocols that need it.
             temperature: Divides the logits.
             track: Key of :data:`meta_ood.metrics.component.TRACKS`.
         """
-        known: dict[str, Score | None] = {**SCORES, STANDARDISED: None}  # None: counted in a second pass
-        found = {name: lookup("score", known, name) for name in scores}
-        self._scores = {name: score for name, score in found.items() if score}
-        self._is_standardised = STANDARDISED in found
+        self._scores = {name: find_score(name) for name in scores if name != STANDARDISED}
+        self._is_standardised = STANDARDISED in scores  # counted in a second pass
         self._temperature, self._curves = temperature, curves
         self._sizes = lookup("track", TRACKS, track)
         # maps that calibration and confusion need, those of the scores, and those of the statistics

@@ -8,11 +8,8 @@ from meta_ood.data.images import read_image, write_image
 from meta_ood.data.labels import IGNORE
 from meta_ood.data.predictions import Prediction
 from meta_ood.metrics import Flags
-from meta_ood.scores import SCORES, PixelMaps, pixel_maps
+from meta_ood.scores import PixelMaps, find_score, pixel_maps
 from meta_ood.segments import SegmentTable, label_map, predicted_ood
-
-UNIT = ("entropy", "max_softmax", "margin")
-"""Scores whose pictures span [0, 1]; the others span their own range."""
 
 
 def choose_pictures(table: SegmentTable, count: int) -> list[int]:
@@ -52,7 +49,7 @@ def write_pictures(
         ValueError: If the frame has another number of segments.
     """
     # 1. score, classes and segments, as the stage `segments` finds them
-    score = SCORES[segments.score]
+    score = find_score(segments.score)
     maps = maps or pixel_maps(prediction, {*score.needs, "arg_max"})
     score_map, target = score(maps), prediction.target
     labels = label_map(predicted_ood(score_map, segments.threshold, target))
@@ -62,7 +59,7 @@ def write_pictures(
     step = -(-target.shape[1] // 1024)
     small = (slice(None, None, step),) * 2
     valid = score_map[target != IGNORE] if (target != IGNORE).any() else score_map
-    low, high = (0.0, 1.0) if segments.score in UNIT else (float(valid.min()), float(valid.max()))
+    low, high = (0.0, 1.0) if score.is_unit else (float(valid.min()), float(valid.max()))
     # 3. colours; segments are drawn over the image
     photo = read_image(image)[small] if image.is_file() else None
     panels = {

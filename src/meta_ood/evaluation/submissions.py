@@ -11,7 +11,7 @@ import numpy.typing as npt
 from meta_ood.data import files, hdf5
 from meta_ood.data.predictions import Prediction
 from meta_ood.data.registry import lookup
-from meta_ood.scores import SCORES, pixel_maps
+from meta_ood.scores import find_score, pixel_maps
 
 FORMATS = {"fishyscapes": ".npy", "segment_me_if_you_can": ".hdf5"}
 """Benchmark -> ending of its files."""
@@ -25,13 +25,13 @@ def submit(prediction: Prediction, number: int, score: str, benchmark: str, fold
     - ``segment_me_if_you_can``: ``<image_id>.hdf5`` with one float16 array ``value``. Scores beyond float16 are clipped
       to its range; scores that differ by less than a thousandth of their size become equal.
 
-    `number` is that of :func:`frame_numbers`, `score` a key of :data:`meta_ood.scores.SCORES`; the folder is made.
+    `number` is that of :func:`frame_numbers`, `score` as in :func:`meta_ood.scores.find_score`; the folder is made.
 
     Raises:
         ValueError: Unknown benchmark or score; the known ones are listed.
     """
     lookup("benchmark", FORMATS, benchmark)
-    formula = lookup("score", SCORES, score)
+    formula = find_score(score)
     maps = pixel_maps(prediction, {*formula.needs, "arg_max"})
     values = formula(maps)
     if benchmark == "fishyscapes":

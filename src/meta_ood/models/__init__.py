@@ -1,13 +1,12 @@
 """Networks: ``(N, 3, H, W)`` images in [0, 1] -> ``(N, C, h, w)`` logits at their own stride."""
 
-import pkgutil
 from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 from torch import nn
 
-from meta_ood.data.registry import lookup
+from meta_ood.data.registry import resolve
 from meta_ood.models.deeplabv3plus import DeepLabV3Plus, deeplabv3plus_mini
 from meta_ood.models.dual_gcn import DualGCNNet, dualgcn_mini, dualgcnnet_r101
 from meta_ood.models.erfnet import ERFNet
@@ -43,7 +42,7 @@ def build(name: str, num_classes: int, **options: Any) -> nn.Module:
     Raises:
         ValueError: If the name or an option is unknown, or the builder returns something else.
     """
-    builder = _imported(name) if ":" in name else lookup("architecture", MODELS, name)
+    builder = resolve("architecture", MODELS, name)
     try:
         network = builder(num_classes, **options)
     except TypeError as error:
@@ -57,12 +56,3 @@ def build(name: str, num_classes: int, **options: Any) -> nn.Module:
             "set align_corners (bool: how its logits are up-sampled) and output_stride (int)"
         )
     return network
-
-
-def _imported(name: str) -> Callable[..., Any]:
-    try:
-        builder: Callable[..., Any] = pkgutil.resolve_name(name)
-    except (ImportError, AttributeError, ValueError) as error:
-        expected = "expected package.module:builder, installed or on PYTHONPATH"
-        raise ValueError(f"architecture {name}: {expected}: {error}") from None
-    return builder

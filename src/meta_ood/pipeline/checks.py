@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from meta_ood import datasets
 from meta_ood.config import Params
 from meta_ood.data.labels import CITYSCAPES
+from meta_ood.scores import find_score
 
 
 def check_options(params: Params) -> None:
@@ -13,6 +14,10 @@ def check_options(params: Params) -> None:
     for name, dataset in params.datasets.items():
         with _named(f"datasets.{name}.options"):
             datasets.check_options(dataset.reader, dataset.options)
+    for score in (params.segments.score, *params.evaluate.scores):
+        if ":" in score:  # one of the user's own
+            with _named("segments.score, evaluate.scores"):
+                find_score(score)
     # torch and scikit-learn take seconds to import: only for options, as no options are always right
     for name, network in params.network.items():
         if params.train_of(name).loss_options:

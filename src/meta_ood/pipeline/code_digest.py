@@ -5,14 +5,16 @@ a corrected comment. So the stage ``code`` writes one small text file per stage,
 line per module that the stage imports, directly or not, with a hash of its syntax tree without docstrings.
 
 Weights files are optional, which a dependency cannot be: there is one more file per network and variant, with the
-hashes of those that params.yaml names.
+hashes of those that params.yaml names. Modules of the user's own, ``package.module:name`` in params.yaml, have a line
+in the files of the stages that run them; that of a network is in its own files.
 """
 
 import ast
 import hashlib
+import importlib.util
 import itertools
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +68,26 @@ def weights_digests(weights: Mapping[Any, str]) -> dict[str, str]:
     # pretrain reads the first two, train the last; "none", as DVC warns of empty files
     read = {"baseline": ("baseline", "backbone"), "ood_trained": ("ood_trained",)}
     return {variant: "".join(lines.get(k, "") for k in kinds) or "none\n" for variant, kinds in read.items()}
+
+
+def own_modules(names: Iterable[str]) -> str:
+    """Return one line per module of the names that are ``package.module:name``: a hash of its code and its name.
+
+    Other modules that it imports are not followed.
+    """
+    modules = sorted({name.partition(":")[0] for name in names if ":" in name})
+    return "".join(f"{_own_hash(module)}  {module}\n" for module in modules)
+
+
+def _own_hash(module: str) -> str:
+    try:
+        spec = importlib.util.find_spec(module)
+    except ModuleNotFoundError:  # the package around it
+        spec = None
+    if spec is None or spec.origin is None or not Path(spec.origin).is_file():
+        return "missing"
+    path = Path(spec.origin)
+    return _code_hash(path) if path.suffix == ".py" else file_hash(path, "md5")
 
 
 def _module_file(name: str) -> Path:

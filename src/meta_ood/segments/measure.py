@@ -11,8 +11,7 @@ import numpy.typing as npt
 
 from meta_ood.data.labels import IGNORE, OOD, LabelMap
 from meta_ood.data.predictions import FloatMap, Prediction
-from meta_ood.data.registry import lookup
-from meta_ood.scores import SCORES, PixelMaps, pixel_maps
+from meta_ood.scores import PixelMaps, find_score, pixel_maps
 from meta_ood.scores.maps import Ints, Workspace, as_planes, entropy_scale, grid
 from meta_ood.segments import _kernel
 from meta_ood.segments.features import SCORE, SIZE, SUMS, feature_names, segment_features
@@ -47,7 +46,7 @@ def measure_segments(
 
     Args:
         prediction: One frame.
-        score, threshold: Key of :data:`meta_ood.scores.SCORES`, and its threshold, see :func:`predicted_ood`.
+        score, threshold: Name as in :func:`meta_ood.scores.find_score`, and its threshold, see :func:`predicted_ood`.
         workspace: Memory to use again from frame to frame.
         threads: How many threads share the pass over the pixels, where the compiler had OpenMP.
         maps: Pixel maps of this prediction, with ``arg_max`` and what the score needs; None computes them.
@@ -56,7 +55,7 @@ def measure_segments(
         ValueError: Unknown score; NaN or infinity in the prediction (the frame is named).
     """
     workspace = workspace or Workspace()
-    formula = lookup("score", SCORES, score)
+    formula = find_score(score)
 
     # 1. score and most probable class of each pixel, in one pass over the logits
     maps = maps or pixel_maps(prediction, {*formula.needs, "arg_max"}, workspace, threads)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from meta_ood.data.labels import CITYSCAPES, OOD
-from meta_ood.datasets import READERS, check_options
+from meta_ood.datasets import READERS, check_options, find_reader, read
 from meta_ood.datasets.checks.archives import check_archives
 from meta_ood.datasets.checks.findings import Finding, Report, find
 from meta_ood.datasets.checks.frames import check_frames, most_common_sizes
@@ -53,11 +53,15 @@ def examine(
     if not root.is_dir():
         return Report(name, str(root), split, {}, tuple(find("root_missing", root=root)))
     sample = 0 if full else SAMPLE
-    function = READERS[reader]
+    function = find_reader(reader)
     if isinstance(function, LayoutReader):
         facts, findings = check_layout(function.layout(**options), root, split, sample, workers)
-    else:
+    elif reader == "coco":
         facts, findings = check_coco(root, split, options, sample, workers)
+    else:  # a reader of the user's own: what it lists, it finds
+        frames = read(reader, root, split, options)
+        checked, findings = check_frames(reader, frames, sample, workers)
+        facts = {"frames": len(frames), "decoded": len(checked), "sizes": most_common_sizes(checked)}
     findings += check_archives(root, full)
     findings.sort(key=lambda finding: ("error", "warning", "note").index(finding.level))
     return Report(name, str(root), split, facts, tuple(findings))
