@@ -9,7 +9,7 @@ import pytest
 
 from meta_ood import config
 from meta_ood.data.context import Machine
-from meta_ood.meta_classification import MetaClassifier, out_of_fold
+from meta_ood.meta_classification import MetaClassifier, fit, out_of_fold
 from meta_ood.meta_classification.cross_validation import cross_validate_iou
 from meta_ood.pipeline import meta
 from meta_ood.segments import SegmentTable, table_file
@@ -29,21 +29,27 @@ def segment_table(seed: int = 0) -> SegmentTable:
 
 
 def run(folder, table, **settings):
-    table_file.write_table(folder / "segments.h5", table, {"class_names": ["road", "car"]})
-    settings = {"max_lost": None, **settings}
-    params = PARAMS.model_copy(update={"meta": PARAMS.meta.model_copy(update=settings)})
+    """Run the stage on one set "d"; return its folder and what was logged."""
+    out, logged = run_sets(folder, {"d": table}, **settings)
+    return out / "d", logged
+
+
+def run_sets(folder, tables, **settings):
+    for name, table in tables.items():
+        table_file.write_table(folder / "segments" / f"{name}.h5", table, {"class_names": ["road", "car"]})
+    settings = {"max_lost": None, "train_on": None, **settings}
+    own = {"meta": PARAMS.meta.model_copy(update=settings), "evaluation_sets": tuple(tables)}
     logged = {}
     meta.run(
-        params,
+        PARAMS.model_copy(update=own),
         network="n",
         variant="baseline",
-        dataset="d",
-        segments=folder / "segments.h5",
-        meta=folder / "out" / "meta",
+        segments=folder / "segments",
+        meta=folder / "meta",
         log=lambda values, step: logged.update(values),
         machine=Machine(),
     )
-    return folder / "out" / "meta", logged
+    return folder / "meta", logged
 
 
 def test_writes_the_out_of_fold_probabilities(tmp_path):
@@ -62,7 +68,7 @@ def test_writes_the_out_of_fold_probabilities(tmp_path):
     np.testing.assert_array_equal([int(r["removed"]) for r in rows], probability > 0.6)
     metrics = json.loads((out / "metrics.json").read_text())
     assert metrics["removed"] == sum(int(r["removed"]) for r in rows)
-    assert logged["meta/auroc"] == metrics["auroc"]
+    assert logged["meta/d/auroc"] == metrics["auroc"]
     explanation = json.loads((out / "explanation.json").read_text())
     assert {row["feature"] for row in explanation["coefficients"]} == set(table.feature_names)
     classifier = MetaClassifier.read(out / "classifier.json")
@@ -93,7 +99,7 @@ def test_only_false_segments_say_why_nothing_goes(tmp_path, caplog):
     metrics = json.loads((out / "metrics.json").read_text())
     assert metrics["removed"] == 0
     assert metrics["auroc"] is None
-    assert "meta/auroc" not in logged
+    assert "meta/d/auroc" not in logged
 
 
 @pytest.mark.parametrize("folds", ["published", "leave_one_out"])
@@ -110,3 +116,34 @@ def test_no_segment(tmp_path, folds):
     out, _ = run(tmp_path, empty, folds=folds)
     assert (out / "probabilities.csv").read_text().count("\n") == 1
     assert json.loads((out / "metrics.json").read_text())["segments"] == 0
+
+
+def test_one_classifier_for_several_sets(tmp_path):
+    tables = {"objects": segment_table(0), "ordinary": segment_table(1), "other": segment_table(2)}
+    tables["ordinary"].iou[:] = 0
+    scenes = tuple(f"t{name}" for name in tables["ordinary"].scenes)
+    tables["ordinary"] = dataclasses.replace(tables["ordinary"], scenes=scenes)
+    out, logged = run_sets(tmp_path, tables, train_on=("objects", "ordinary"))
+    pooled = SegmentTable.concatenate([tables["objects"], tables["ordinary"]])
+    # training sets are judged out of fold, others by the classifier fitted on all training segments
+    expected = [*np.split(out_of_fold(pooled, "scene").probability, [60]), fit(pooled).probability(tables["other"])]
+    for (name, table), probability in zip(tables.items(), expected, strict=True):
+        with (out / name / "probabilities.csv").open(newline="") as file:
+            rows = list(csv.DictReader(file))
+        np.testing.assert_allclose([float(row["probability"]) for row in rows], probability, atol=1e-9)
+        assert [row["scene"] for row in rows] == [table.scenes[i] for i in table.image]
+        metrics = json.loads((out / name / "metrics.json").read_text())
+        assert metrics["removed"] == (probability > 0.5).sum() == logged[f"meta/{name}/removed"]
+        assert metrics["false"] == (table.iou == 0).sum()
+        assert {path.name for path in (out / name).iterdir()} == {"probabilities.csv", "metrics.json"}
+    # false alarms of ordinary frames are removed now
+    assert json.loads((out / "ordinary" / "metrics.json").read_text())["removed"] > 20
+    classifier = MetaClassifier.read(out / "classifier.json")
+    np.testing.assert_allclose(classifier.weights, fit(pooled).weights)
+    assert classifier.segments == 120
+
+
+def test_without_any_training_set_nothing_is_fitted(tmp_path):
+    out, _ = run_sets(tmp_path, {"a": segment_table(0)}, train_on=())
+    assert MetaClassifier.read(out / "classifier.json").fit_failure == "no training segment"
+    assert json.loads((out / "a" / "metrics.json").read_text())["removed"] == 0

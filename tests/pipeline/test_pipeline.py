@@ -200,7 +200,7 @@ def test_stages_read_and_write_what_they_declare(
             )
         used = {section.split(".")[0] for section in config.SECTIONS[stage]}
         # the layout needs these for the paths, which DVC knows
-        assert sections <= used | {"datasets", "roles", "detector", "tracking"}, stage
+        assert sections <= used | {"datasets", "roles", "detector", "meta", "tracking"}, stage
         paths = layout.stage_paths(stage, params, **cell)
         # frames.csv lists raw images with their md5: through it they are declared
         inputs = [*paths.inputs.values(), *([layout.DEMO] if _has_frames(paths) else [])]

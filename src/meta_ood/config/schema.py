@@ -192,8 +192,10 @@ class SegmentsParams(Section):
 
 
 class MetaParams(Section):
-    """The meta classifier, its folds and its operating point."""
+    """The meta classifier, the sets that train it, its folds and its operating point."""
 
+    # null: each evaluation set has a classifier of its own (published); else one for all sets, fitted on these together
+    train_on: Several[Name] | None = None
     classifier: Classifier = "logistic_regression"
     classifier_options: Options = {}
     folds: Literal["scene", "image", "leave_one_out", "published"] = "scene"
@@ -223,7 +225,7 @@ class EvaluateParams(Section):
 
 
 class DetectorParams(Section):
-    """The evaluation set whose meta classifier goes into the detector."""
+    """The evaluation set whose meta classifier goes into the detector, where ``meta.train_on`` is null."""
 
     meta_from: Name
 
@@ -285,6 +287,7 @@ class Params(Section):
             *(("evaluation_sets", "datasets", name) for name in self.evaluation_sets),
             *((f"roles.{role}", "datasets", name) for role, name in self.roles),
             ("detector.meta_from", "evaluation_sets", self.detector.meta_from),
+            *(("meta.train_on", "evaluation_sets", name) for name in self.meta.train_on or ()),
         ):
             known = getattr(self, section)
             if name not in known:

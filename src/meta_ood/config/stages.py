@@ -15,9 +15,9 @@ SECTIONS: dict[str, tuple[str, ...]] = {
     "train": ("seed", "roles", "train", "network.<network>"),
     "infer": ("infer", "network.<network>"),
     "segments": ("segments",),
-    "meta": ("seed", "meta"),
+    "meta": ("seed", "evaluation_sets", "meta"),
     "evaluate": ("seed", "segments", "evaluate", "datasets.<dataset>"),
-    "detector": ("infer", "segments", "detector"),
+    "detector": ("infer", "segments", "meta", "detector"),
     "report": ("seed", "networks", "variants", "evaluation_sets", "datasets", "network", "segments", "report"),
 }
 """Stage -> the parts of params.yaml that its result depends on, as in dvc.yaml."""

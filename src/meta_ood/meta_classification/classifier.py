@@ -81,6 +81,15 @@ class MetaClassifier:
         probability: Floats = expit(self.model.log_odds(self.scaling(np.asarray(table.features, np.float64))))
         return probability
 
+    def severity(self, table: SegmentTable, probability: Floats | None = None) -> Floats:
+        """Return ``(S,)`` how surely the table's segments are objects: higher means that they are kept sooner.
+
+        1 - P(false), with `probability` or by :meth:`probability`; the segment's mean score if no model was fitted.
+        """
+        if self.fit_failure:
+            return np.asarray(table.segment_score, np.float64)
+        return 1 - (self.probability(table) if probability is None else probability)
+
     def differences(
         self, network: str, variant: str, class_names: Sequence[str], score: str, threshold: float
     ) -> list[str]:

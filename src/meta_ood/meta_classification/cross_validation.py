@@ -1,7 +1,7 @@
 """Cross validation of a table of segments: decisions, metrics, the fitted classifier, and estimates of the IoU."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -21,17 +21,26 @@ from meta_ood.segments import SegmentTable
 
 @dataclass(frozen=True)
 class CrossValidation:
-    """Out-of-fold decisions on the segments of a table, and the classifier fitted on all of them.
+    """Decisions on the segments of a table, and the classifier for new data.
 
-    The first three are those of classifiers fitted without the segment's fold.
+    Segments that the classifier was fitted on are judged by others, which were fitted without the segment's fold.
     """
 
-    probability: Floats  # (S,) of being a false positive
+    found: OutOfFold  # probabilities of being a false positive
     removed: Flags  # (S,) whether it is above the operating point
     estimated_iou: Floats  # (S,) NaN where there is no other fold
-    classifier: MetaClassifier  # fitted on all segments, for new data
+    classifier: MetaClassifier  # fitted on all training segments, for new data
     # contents of metrics.json; quality is that of the segments for whose folds a classifier was fitted
     metrics: dict[str, Any]
+
+    @property
+    def probability(self) -> Floats:
+        """``(S,)`` probabilities of being a false positive."""
+        return self.found.probability
+
+    def severity(self, table: SegmentTable) -> Floats:
+        """Return ``(S,)`` how surely each segment is an object, see :meth:`MetaClassifier.severity`."""
+        return self.classifier.severity(table, self.probability)
 
 
 def cross_validate(
@@ -60,11 +69,68 @@ def cross_validate(
     removed = found.probability > points
     # 2. the classifier for new data, and how often it decides differently
     fitted = fit(table, classifier, operating_point=operating_point, **options)
-    differing = (fitted.probability(table) > operating_point) != removed
-    fitted = replace(fitted, differing_decisions=int(differing.sum()))
+    differing = int(((fitted.probability(table) > operating_point) != removed).sum())
+    fitted = replace(fitted, differing_decisions=differing)
     # 3. metrics
     estimate = cross_validate_iou(table, folds)
-    metrics = {
+    metrics = _metrics(table, found, removed, estimate, differing)
+    metrics |= {"folds": folds, "classifier": classifier, "operating_point": operating_point}
+    return CrossValidation(found, removed, estimate, fitted, metrics)
+
+
+def pool(tables: Mapping[str, SegmentTable], train_on: Sequence[str]) -> SegmentTable:
+    """Return the tables of the sets in `train_on` as one; without any, a table without segments."""
+    nothing = next(iter(tables.values())).without_segments()
+    return SegmentTable.concatenate([nothing, *(tables[name] for name in train_on)])
+
+
+def judge_sets(
+    tables: Mapping[str, SegmentTable], train_on: Sequence[str], **settings: Any
+) -> tuple[CrossValidation, dict[str, CrossValidation]]:
+    """Judge several sets of segments with one meta classifier, fitted on those in `train_on` together.
+
+    A segment of a training set is judged out of fold; a scene that two sets share is one fold. The other sets are
+    judged by the classifier fitted on all of `train_on`. Without any training set no classifier is fitted.
+
+    `settings` are those of :func:`cross_validate`. Returns the cross validation of the training sets together, and the
+    results of each set.
+    """
+    pooled = pool(tables, train_on)
+    whole = cross_validate(pooled, **settings)
+    ends = np.cumsum([len(tables[name].image) for name in train_on])
+    rows_of = dict(zip(train_on, np.split(np.arange(len(pooled.image)), ends)[:-1], strict=True))
+    results = {}
+    for name, table in tables.items():
+        if name in train_on:
+            rows = rows_of[name]
+            found, removed, estimate = whole.found.rows(rows), whole.removed[rows], whole.estimated_iou[rows]
+        else:
+            found = OutOfFold(whole.classifier.probability(table), np.zeros(len(table.image), np.int64), {})
+            removed = found.probability > whole.classifier.operating_point
+            estimate = estimate_iou(pooled, table)
+        one = replace(whole, found=found, removed=removed, estimated_iou=estimate)
+        differing = (whole.classifier.probability(table) > whole.classifier.operating_point) != removed
+        metrics = whole.metrics | _metrics(table, found, removed, estimate, int(differing.sum()))
+        results[name] = replace(one, metrics=metrics)
+    return whole, results
+
+
+def at_threshold(one: CrossValidation, table: SegmentTable, threshold: float) -> CrossValidation:
+    """Return the results of a table where segments are kept whose severity is at least `threshold`."""
+    removed = one.severity(table) < threshold
+    # classifier.json alone, without the threshold of the detector, decides alike
+    point = min(max(1 - threshold, 0.0), 1.0)
+    differing = int(((one.classifier.severity(table) < threshold) != removed).sum())
+    classifier = replace(one.classifier, operating_point=point)
+    metrics = one.metrics | _metrics(table, one.found, removed, one.estimated_iou, differing)
+    metrics["operating_point"] = point
+    return replace(one, removed=removed, classifier=classifier, metrics=metrics)
+
+
+def _metrics(table: SegmentTable, found: OutOfFold, removed: Flags, estimate: Floats, differing: int) -> dict[str, Any]:
+    """Return what metrics.json says of the decisions on a table."""
+    false = false_positives(table)
+    return {
         "format": "meta-ood meta metrics, version 2",
         **_quality_metrics(found, false, removed),
         "segments": len(false),
@@ -72,17 +138,13 @@ def cross_validate(
         "removed": int(removed.sum()),
         "removed_false": int((removed & false).sum()),
         "lost_true": int((removed & ~false).sum()),
-        "folds": folds,
-        "number_of_folds": int(found.fold.max(initial=-1)) + 1,
-        "classifier": classifier,
-        "operating_point": operating_point,
-        "differing_decisions": fitted.differing_decisions,
+        "number_of_folds": len(np.unique(found.fold)),
+        "differing_decisions": differing,
         "kept_without_classifier": int((~found.has_classifier).sum()),
         "folds_without_classifier": len(found.fit_failures),
         "fit_failures": "; ".join(sorted(set(found.fit_failures.values()))),
         "regression": regression_quality(estimate, np.asarray(table.iou, np.float64)),
     }
-    return CrossValidation(found.probability, removed, estimate, fitted, metrics)
 
 
 def _quality_metrics(found: OutOfFold, false: Flags, removed: Flags) -> dict[str, Any]:
@@ -144,6 +206,15 @@ def cross_validate_iou(table: SegmentTable, folds: str = "scene", penalty: float
             model = Ridge(alpha=penalty).fit(scaling(features[~out]), iou[~out])
             estimate[out] = model.predict(scaling(features[out]))
     return estimate.clip(0, 1)
+
+
+def estimate_iou(train: SegmentTable, table: SegmentTable, penalty: float = 1.0) -> Floats:
+    """Return ``(S,)`` estimates in [0, 1] of the IoU of a table's segments, by ridge regression on those of another."""
+    if not len(train.image) or not len(table.image):
+        return np.full(len(table.image), np.nan)
+    scaling = Scaling.of(train.features)
+    model = Ridge(alpha=penalty).fit(scaling(train.features), train.iou)
+    return np.asarray(model.predict(scaling(table.features))).clip(0, 1)
 
 
 def _leave_one_out(scaled: Floats, iou: Floats, penalty: float) -> Floats:

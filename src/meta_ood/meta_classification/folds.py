@@ -39,6 +39,12 @@ class OutOfFold:
         """``(S,)``: for which segments' folds a classifier was fitted."""
         return ~np.isin(self.fold, list(self.fit_failures))
 
+    def rows(self, rows: Integers) -> "OutOfFold":
+        """Return the probabilities of some segments."""
+        fold = self.fold[rows]
+        failures = {number: text for number, text in self.fit_failures.items() if number in fold}
+        return OutOfFold(self.probability[rows], fold, failures)
+
 
 def assign_folds(table: SegmentTable, folds: str) -> Integers:
     """Return ``(S,)`` fold numbers from 0, by first appearance; ValueError if `folds` is not a name in ``FOLDS``."""

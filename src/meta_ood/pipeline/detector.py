@@ -10,9 +10,11 @@ from meta_ood.detector.folder import Settings, write_folder
 def run(
     params: Params, *, network: str, variant: str, weights: Path, meta: Path, detector: Path, log: Log, machine: Machine
 ) -> None:
-    """Write the folder that ``Detector.load`` reads, with the meta classifier fitted on ``detector.meta_from``."""
-    own = params.segments  # the weights file names its network and variant
-    settings = Settings(
-        score=own.score, threshold=own.threshold, infer=params.infer, meta_from=params.detector.meta_from
-    )
-    write_folder(detector, weights, meta, settings)
+    """Write the folder that ``Detector.load`` reads.
+
+    The meta classifier is that of ``meta.train_on``, or where each set has its own that of ``detector.meta_from``.
+    """
+    own, train_on = params.segments, params.meta.train_on  # the weights file names its network and variant
+    name = params.detector.meta_from if train_on is None else "+".join(train_on)
+    settings = Settings(score=own.score, threshold=own.threshold, infer=params.infer, meta_from=name)
+    write_folder(detector, weights, meta if train_on is not None else meta / name, settings)

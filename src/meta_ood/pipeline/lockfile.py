@@ -2,6 +2,7 @@
 
 import hashlib
 import itertools
+import json
 import re
 import shlex
 import subprocess
@@ -92,23 +93,34 @@ def is_current(instance: LockedStage, locked: Mapping[str, LockedStage], params:
 def input_hashes(paths: Mapping[str, Path], locked: Mapping[str, LockedStage] | None = None) -> dict[str, str]:
     """Return name -> hash of a stage's inputs, ``unversioned`` where DVC knows none.
 
-    A single file that DVC does not know yet is hashed here, which gives the same md5; a folder above several outputs
-    gets a hash of theirs. `locked` is by default dvc.lock of the working directory, which a queued experiment has too.
+    A file that DVC does not know yet, and a folder inside an output or above output files, are hashed here, which gives
+    the same md5; a folder above outputs that are folders gets a hash of theirs. `locked` is by default dvc.lock of the
+    working directory, which a queued experiment has too.
     """
-    known = outputs(read() if locked is None else locked)
+    locked = read() if locked is None else locked
+    known = outputs(locked)
     hashes = {}
     for name, path in paths.items():
         beside = path.with_name(f"{path.name}.dvc")
-        below = [f"{p} {md5}" for p, md5 in sorted(known.items()) if path in Path(p).parents]
+        below = {p: md5 for p, md5 in sorted(known.items()) if path in Path(p).parents}
         if path.as_posix() in known:
             hashes[name] = known[path.as_posix()]
-        elif below:
-            hashes[name] = hashlib.md5("\n".join(below).encode(), usedforsecurity=False).hexdigest()
+        elif below and any(md5.endswith(".dir") for md5 in below.values()):
+            hashes[name] = _md5("\n".join(f"{p} {md5}" for p, md5 in below.items()))
+        elif below or (owner(locked, path.as_posix()) and path.is_dir()):
+            inside = below or {p.as_posix(): file_hash(p, "md5") for p in sorted(path.rglob("*")) if p.is_file()}
+            # DVC's hash of a folder
+            entries = [{"md5": md5, "relpath": Path(p).relative_to(path).as_posix()} for p, md5 in inside.items()]
+            hashes[name] = f"{_md5(json.dumps(entries))}.dir"
         elif beside.is_file():
             hashes[name] = read_yaml(beside)["outs"][0].get("md5", "unversioned")
         else:
             hashes[name] = file_hash(path, "md5") if path.is_file() else "unversioned"
     return hashes
+
+
+def _md5(text: str) -> str:
+    return hashlib.md5(text.encode(), usedforsecurity=False).hexdigest()
 
 
 def repair() -> list[str]:

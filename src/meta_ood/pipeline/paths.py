@@ -17,7 +17,9 @@ STAGES: dict[str, tuple[str, ...]] = {
     "prepare": ("dataset",),
     "pretrain": ("network",),
     "train": ("network",),
-    **dict.fromkeys(("infer", "segments", "meta", "evaluate"), _CELL),
+    **dict.fromkeys(("infer", "segments"), _CELL),
+    "meta": ("network", "variant"),
+    "evaluate": _CELL,
     "detector": ("network", "variant"),
     "report": (),
 }
@@ -26,13 +28,13 @@ STAGES: dict[str, tuple[str, ...]] = {
 DATA = Path("data")
 DEMO = DATA / "raw" / "demo"
 
-# Name -> path. In braces: the instance's keys, its dataset's root, the datasets of the roles, detector.meta_from.
+# Name -> path. In braces: the instance's keys, its dataset's root, the datasets of the roles.
 _PREPARED = "data/prepare/{dataset}"
 _BASELINE, _TRAINED = "data/networks/{network}/baseline", "data/networks/{network}/ood_trained"
 _WEIGHTS = "data/networks/{network}/{variant}.safetensors"
 _PREDICTIONS = "data/infer/{network}/{variant}/{dataset}"
-_SEGMENTS = "data/segments/{network}/{variant}/{dataset}.h5"
-_META = "data/meta/{network}/{variant}/{dataset}"
+_SEGMENTS = "data/segments/{network}/{variant}"
+_META = "data/meta/{network}/{variant}"
 _EVALUATION = "data/evaluate/{network}/{variant}/{dataset}"
 _STREETS = {"training": "data/prepare/{training}", "validation": "data/prepare/{validation}"}
 
@@ -44,8 +46,11 @@ _INPUTS: dict[str, dict[str, str]] = {
     "infer": {"prepared": _PREPARED, "weights": _WEIGHTS},
     "segments": {"prepared": _PREPARED, "predictions": _PREDICTIONS},
     "meta": {"segments": _SEGMENTS},
-    "evaluate": {"prepared": _PREPARED, "predictions": _PREDICTIONS, "segments": _SEGMENTS, "meta": _META},
-    "detector": {"weights": _WEIGHTS, "meta": "data/meta/{network}/{variant}/{meta_from}"},
+    "evaluate": {
+        **{"prepared": _PREPARED, "predictions": _PREDICTIONS},
+        **{"segments": f"{_SEGMENTS}/{{dataset}}.h5", "meta": f"{_META}/{{dataset}}"},
+    },
+    "detector": {"weights": _WEIGHTS, "meta": _META},
     "report": {"evaluation": "data/evaluate"},
 }
 _OUTPUTS: dict[str, dict[str, str]] = {
@@ -54,7 +59,7 @@ _OUTPUTS: dict[str, dict[str, str]] = {
     "pretrain": {"weights": f"{_BASELINE}.safetensors", "metrics": f"{_BASELINE}.json"},
     "train": {"weights": f"{_TRAINED}.safetensors", "metrics": f"{_TRAINED}.json"},
     "infer": {"predictions": _PREDICTIONS},
-    "segments": {"segments": _SEGMENTS},
+    "segments": {"segments": f"{_SEGMENTS}/{{dataset}}.h5"},
     "meta": {"meta": _META},
     "evaluate": {
         **{name: f"{_EVALUATION}/{name}.json" for name in ("metrics", "summary")},
@@ -90,7 +95,7 @@ def stage_paths(
     if variant:
         lookup("variant", dict.fromkeys(VARIANTS), variant)
     names["root"] = params.dataset_params(dataset).root if dataset else ""
-    names |= {**dict(params.roles), "meta_from": params.detector.meta_from}
+    names |= dict(params.roles)
     inputs = {name: Path(path.format_map(names)) for name, path in _INPUTS[stage].items()}
     outputs = {name: out / Path(path.format_map(names)).relative_to(DATA) for name, path in _OUTPUTS[stage].items()}
     return StagePaths(inputs, outputs)
@@ -104,9 +109,15 @@ def setting_of(params: Params, stage: str, network: str = "", variant: str = "",
     """
     before = list(STAGES)[: list(STAGES).index(stage)] if network else []
     used = [params.roles.training, params.roles.validation]
-    if stage == "detector":
+    # the evaluation sets whose segments count: those judged, and those that train the meta classifier
+    judged: tuple[str, ...] = (dataset,)
+    if stage == "meta":
+        judged = params.evaluation_sets
+    elif stage == "detector":
         before.remove("evaluate")
-        dataset = params.detector.meta_from
+        judged = (params.detector.meta_from,) if params.meta.train_on is None else ()
+    if stage in ("meta", "evaluate", "detector"):
+        used += params.meta.train_on or ()
     if variant == "baseline" or stage == "pretrain":
         before = [name for name in before if name != "train"]
     else:
@@ -114,8 +125,10 @@ def setting_of(params: Params, stage: str, network: str = "", variant: str = "",
     values: dict[str, Any] = {}
     for name in before:
         # training has its own datasets
-        for data in filter(None, [*used, dataset]) if name == "prepare" else [dataset]:
+        for data in filter(None, [*used, *judged]) if name == "prepare" else [dataset]:
             values |= stage_values(params, name, network, variant, data)
     values |= stage_values(params, stage, network, variant, dataset)
+    if network:
+        values.pop("evaluation_sets", None)  # other cells of the matrix
     values.pop("seed", None)
     return values

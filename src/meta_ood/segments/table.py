@@ -115,6 +115,12 @@ class SegmentTable:
             raise ValueError(f"unknown feature {name!r}; known: {', '.join(self.feature_names)}")
         return self.features[:, self.feature_names.index(name)]
 
+    def without_segments(self) -> SegmentTable:
+        """Return a table of the same kind without images, segments and components."""
+        kept = {"feature_names": self.feature_names, "score": self.score, "threshold": self.threshold}
+        empty = {f.name: getattr(self, f.name)[:0] for f in fields(self) if f.name not in kept}
+        return SegmentTable(**empty, **kept)
+
     @staticmethod
     def concatenate(tables: Sequence[SegmentTable]) -> SegmentTable:
         """Put the tables of disjoint sets of images one after another.

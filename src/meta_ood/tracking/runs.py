@@ -87,7 +87,8 @@ class OpenRun:
                 folder = None if file == path else place.parent.as_posix()
                 self._store.log_artifact(self.id, str(file), folder)
                 if name == "metrics" or file.name == "metrics.json":
-                    self._metrics_file(file)
+                    # one of several sets: its name is part of the metrics' names
+                    self._metrics_file(file, place.parts[1:-1])
                 elif file.name == "index.html":
                     self._notes.append(f"The page is under Artifacts: `{place}`.")
                 elif file.name.endswith("_segments.png") and not self._picture:
@@ -96,9 +97,9 @@ class OpenRun:
                     self._notes.append(f"![segments kept and rejected](get-artifact?{query})")
                     self._notes.append("Orange: segments kept; blue, hatched: rejected; white outline: true objects.")
 
-    def _metrics_file(self, path: Path) -> None:
+    def _metrics_file(self, path: Path, folders: Sequence[str]) -> None:
         values = read_json(path)
-        found = _headlines(self._about.stage, values)
+        found = _headlines("/".join([self._about.stage, *folders]), values)
         # what the stage has logged itself keeps its step
         self.log(metrics_at({k: v for k, v in found.items() if self._last.get(k) != v}, 0))
         self.tag({"metrics.md5": file_hash(path, "md5")})
