@@ -85,6 +85,8 @@ def test_the_known_names_are_those_of_the_registries() -> None:
         ("meta.classifier=logistic", "meta.classifier: 'logistic' is unknown; *regression*"),
         ("meta.max_lost=3", "meta.max_lost: got 3, expected at most 1"),
         ("infer.scales=[1, 0]", "infer.scales.1: got 0, expected at least *"),
+        ("infer.size=[0, 1024]", "infer.size.0: got 0, expected at least 1"),
+        ("infer.size=[512]", "infer.size: got [512], expected [height, width]"),
         ("segments", "--set segments: expected key=value"),
         ("nowhere.x=1", "--set nowhere: no such section"),
         ("seed.x=1", "--set seed.x: seed is not a section"),

@@ -136,6 +136,35 @@ def test_scales_are_averaged_on_one_grid():
     assert only.shape == single.shape
 
 
+@pytest.mark.parametrize("tile", [0, 24])
+@pytest.mark.parametrize("frame", [(64, 96), (20, 30), (37, 81)])
+def test_a_given_size_is_what_the_network_sees(frame, tile):
+    class Spy(Strided):
+        def forward(self, image: Tensor) -> Tensor:
+            seen.append(tuple(image.shape[2:]))
+            return super().forward(image)
+
+    seen: list[tuple[int, int]] = []
+    images = torch.randint(0, 256, (1, 3, *frame), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    params = InferParams(size=(32, 48), scales=(1.0, 0.5), flip=True, tile=tile)
+    logits = average_logits(Spy(False), images, params)
+    assert set(seen) == ({(24, 24), (16, 24)} if tile else {(32, 48), (16, 24)})
+    assert logits.shape == (1, 3, 8, 12)
+    # Pillow resizes bytes as an independent oracle; it rounds to whole grey values
+    alone = average_logits(Pointwise(), images, InferParams(size=(32, 48)))
+    resized = Image.fromarray(images[0].permute(1, 2, 0).numpy()).resize((48, 32), Image.Resampling.BILINEAR)
+    expected = np.asarray(resized, np.float32).transpose(2, 0, 1) / 255 * 5 - 1
+    np.testing.assert_allclose(alone[0], expected, rtol=0, atol=1.1 * 5 / 255)
+
+
+def test_predictions_at_a_given_size_keep_the_size_of_the_frame(tmp_path):
+    frames = frames_of(tmp_path, [(8, 12), (10, 30), (40, 6)])
+    found = list(predict(Pointwise(), frames, InferParams(size=(16, 24), batch_size=2), CPU))
+    assert [p.size for p in found] == [(8, 12), (10, 30), (40, 6)]
+    assert {p.logits.shape for p in found} == {(3, 16, 24)}
+    assert [p.target.shape for p in found] == [p.size for p in found]
+
+
 def test_bfloat16_is_close():
     torch.manual_seed(0)
     network = nn.Conv2d(3, 4, 3, padding=1)

@@ -37,6 +37,12 @@ def _check_name(names: Any) -> AfterValidator:
     return AfterValidator(check)
 
 
+def _height_and_width(sides: tuple[int, ...]) -> tuple[int, ...]:
+    if len(sides) != 2:
+        raise ValueError(f"got {list(sides)}, expected [height, width]")
+    return sides
+
+
 # Names become folder names and words of shell commands in dvc.yaml, hence no other characters.
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$")]
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -178,6 +184,8 @@ class InferParams(Section):
     """From images to stored logits."""
 
     precision: Precision = "float32"
+    # (height, width) [px] at which the network sees every frame; null: as it is. Results have the frame's own size
+    size: Annotated[Several[AtLeastOne], AfterValidator(_height_and_width)] | None = None
     flip: bool = False
     scales: Several[Positive] = (1.0,)
     tile: Count = 0

@@ -43,14 +43,16 @@ def average_logits(network: nn.Module, images: Tensor, params: InferParams) -> T
     """Return logits ``(N, C, h, w)`` at the network's stride, averaged over scales and flips.
 
     Logits are averaged, not probabilities, so that scores of logits keep their meaning. With one scale and no tiles
-    they are on the network's own grid, else on one of ceil(H / stride) x ceil(W / stride).
+    they are on the network's own grid, else on one of ceil(H / stride) x ceil(W / stride); H and W are those of
+    ``params.size`` where it is given.
 
     Args:
         network: In eval mode.
         images: ``(N, 3, H, W) uint8`` on the network's device.
-        params: ``scales`` of the image, ``flip`` to add its mirror image, ``tile`` [px] for windows.
+        params: ``size`` (H, W) [px] to which images are resized, ``scales`` of that, ``flip`` to add the mirror image,
+            ``tile`` [px] for windows.
     """
-    height, width = images.shape[2:]
+    height, width = params.size or images.shape[2:]
     stride = int(getattr(network, "output_stride", 1))
     align: bool = getattr(network, "align_corners", True)
     grid = (-(-height // stride), -(-width // stride))
@@ -60,9 +62,9 @@ def average_logits(network: nn.Module, images: Tensor, params: InferParams) -> T
         for scale in params.scales:
             # 1. the image at this scale
             pixels = to_unit_range(images)
-            if scale != 1:
-                size = (round(height * scale), round(width * scale))
-                pixels = interpolate(pixels, size, mode="bilinear", antialias=scale < 1)
+            size = (round(height * scale), round(width * scale))
+            if size != pixels.shape[2:]:
+                pixels = interpolate(pixels, size, mode="bilinear", antialias=True)  # no effect where pixels get more
             for flip in (False, True) if params.flip else (False,):
                 # 2. the network, in windows if the image is larger than a tile
                 view = pixels.flip(-1) if flip else pixels
