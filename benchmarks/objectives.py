@@ -99,7 +99,8 @@ def measure(weights: Path, params: config.Params) -> dict[str, float]:
         for score, histogram in histograms.items():
             found = pixel_metrics(histogram)
             figures |= {f"{name}.{score}.{f}": float(getattr(found, f)) for f in FIGURES}
-    streets = SegmentationDataset(read_frames(PREPARED / params.roles.validation, Path.cwd()))
+    frames = [frame for own in params.roles.validation for frame in read_frames(PREPARED / own.dataset, Path.cwd())]
+    streets = SegmentationDataset(frames)
     known = int(made_of["num_classes"])
     figures["miou"] = evaluate_once(network, Validation(streets), known, machine)["miou"]
     return figures
@@ -118,7 +119,7 @@ def trained(network: str, baseline: Path, setting: Setting, seed: int) -> dict[s
         "train.validate_every=1000",
     ]
     params = config.load(Path("params.yaml"), overrides)
-    name, machine = params.roles.proxies, Machine("cpu", 1)
+    name, machine = params.roles.proxies[0].dataset, Machine("cpu", 1)
     with tempfile.TemporaryDirectory() as folder:
         proxies, weights = Path(folder, name), Path(folder, "ood_trained.safetensors")
         prepare.run(
@@ -132,9 +133,9 @@ def trained(network: str, baseline: Path, setting: Setting, seed: int) -> dict[s
         train.run(
             params,
             network=network,
-            training=PREPARED / params.roles.training,
-            validation=PREPARED / params.roles.validation,
-            proxies=proxies,
+            training=[PREPARED / own.dataset for own in params.roles.training],
+            validation=[PREPARED / own.dataset for own in params.roles.validation],
+            proxies=[proxies],
             baseline=baseline,
             weights=weights,
             metrics=weights.with_suffix(".json"),

@@ -60,6 +60,14 @@ def test_the_known_names_are_those_of_the_registries() -> None:
         ("networks=[nope]", "networks: 'nope' is not defined in network; known: deeplab*"),
         ("evaluation_sets=[mars]", "evaluation_sets: 'mars' is not defined in datasets; known: *"),
         ("roles.proxies=mars", "roles.proxies: 'mars' is not defined in datasets; known: *"),
+        ("roles.training=[coco, mars]", "roles.training: 'mars' is not defined in datasets; known: *"),
+        ("roles.training=[coco, coco]", "roles.training: expected one dataset or several different ones, got *"),
+        ("roles.training=[]", "roles.training: expected one dataset or several different ones, got []"),
+        ("roles.training=[coco, {dataset: cityscapes_val, weight: 1}]", "roles.training: expected a weight for each*"),
+        ("roles.training=[{dataset: coco, wight: 1}]", "roles.training.0.wight: unknown key; *did you mean weight?"),
+        ("roles.training=[{weight: 1}]", "roles.training.0.dataset: missing, expected a string"),
+        ("roles.training=[{dataset: coco, scale: 0}]", "roles.training.0.scale: got 0, expected at least 0.1"),
+        ("roles.proxies=3", "roles.proxies.0: got 3, expected a mapping"),
         ("variants=[trained]", "variants.0: 'trained' is unknown; *did you mean ood_trained?"),
         ("datasets.coco.reader=coc", "datasets.coco.reader: 'coc' is unknown; *mean coco?"),
         ("datasets.coco=3", "datasets.coco: got 3, expected a mapping"),
@@ -106,6 +114,21 @@ def test_errors_name_file_key_value_and_expectation(override: str, message: str)
 def test_numbers_are_written_as_in_yaml_1_2() -> None:
     params = config.load(PARAMS, ["train.learning_rate=1e-5", "train.weight_decay=0"])
     assert (params.train.learning_rate, params.train.weight_decay) == (1e-5, 0.0)
+
+
+def test_a_role_has_one_dataset_or_several() -> None:
+    for given, short in (
+        ("coco", "coco"),
+        ("[coco]", "coco"),
+        ("{dataset: coco}", "coco"),
+        ("[coco, cityscapes_val]", ["coco", "cityscapes_val"]),
+        ("[{dataset: coco, weight: 2}, {dataset: lost_and_found, weight: 1, scale: 1.5}]", None),
+    ):
+        params = config.load(PARAMS, [f"roles.training={given}"])
+        values = config.stage_values(params, "train", "dualgcn_mini")
+        expected = yaml.safe_load(given) if short is None else short
+        assert values["roles.training"] == expected
+        assert values["roles.proxies"] == "coco"
 
 
 def test_a_score_without_bounds_has_any_threshold() -> None:

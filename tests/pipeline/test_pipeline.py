@@ -44,7 +44,6 @@ ALL = instances(PARAMS.networks, PARAMS.evaluation_sets)
 def resolved(text: str, cell: dict[str, str]) -> str:
     """Fill in DVC's ${…} for one instance, independently of DVC."""
     values: dict[str, str] = {f"item.{key}": value for key, value in cell.items()}
-    values |= {f"roles.{role}": name for role, name in PARAMS.roles}
     values["detector.meta_from"] = PARAMS.detector.meta_from
     if "dataset" in cell:
         values |= {"key": cell["dataset"]}
@@ -63,7 +62,7 @@ def declared(stage: str, cell: dict[str, str], *fields: str) -> list[str]:
 
 def test_a_stage_has_one_name() -> None:
     names = list(layout.STAGES)
-    assert list(DVC) == ["code", *names]
+    assert [name for name in DVC if name not in ("code", "roles")] == names
     assert list(cli.STAGES) == names
     assert list(config.SECTIONS) == names
     assert {"main", "sweep"} | set(names) == set(MLPROJECT)
@@ -92,6 +91,11 @@ def test_dvc_declares_the_layout() -> None:
         assert f"data/code/{stage}.txt" in deps
         assert f"data/code/{stage}.txt" in DVC["code"]["outs"]
         data = [path for path in deps if not path.startswith("data/code/")]
+        for role, sets in PARAMS.roles:  # a role's file stands for its datasets
+            if (of_role := f"data/roles/{role}.txt") in data:
+                assert of_role in DVC["roles"]["outs"]
+                data.remove(of_role)
+                data += [f"data/prepare/{own.dataset}" for own in sets]
         assert sorted(data) == sorted({path.as_posix() for path in paths.inputs.values()})
         outs = declared(stage, cell, "outs", "metrics", "plots")
         assert sorted(outs) == sorted(path.as_posix() for path in paths.outputs.values())
@@ -102,7 +106,7 @@ def test_dvc_declares_the_params() -> None:
         found = {name.split(".")[0] for name in declared(stage, cell, "params")}
         expected = {section.split(".")[0] for section in config.SECTIONS[stage]}
         assert found <= expected
-        assert expected - found <= {"roles"}  # roles resolve to paths, which are declared
+        assert expected - found <= {"roles"}  # in the files of the stage `roles`
     # every section is checked before any stage
     assert set(DVC["code"]["params"]) == set(config.Params.model_fields)
 
@@ -114,6 +118,19 @@ def test_a_network_s_training_does_not_touch_its_baseline() -> None:
     for stage, variant in (("pretrain", "baseline"), ("train", "ood_trained")):
         given = [path for path in DVC[stage]["deps"] if path.startswith("data/code/weights/")]
         assert given == [f"data/code/weights/${{item.network}}-{variant}.txt"]
+
+
+def test_several_datasets_in_a_role_are_inputs_and_arguments() -> None:
+    several = "roles.training=[cityscapes_train, {dataset: lost_and_found, scale: 2}]"
+    params = config.load(ROOT / "params.yaml", [several])
+    paths = layout.stage_paths("train", params, "dualgcn_mini")
+    prepared = [Path("data/prepare/cityscapes_train"), Path("data/prepare/lost_and_found")]
+    assert [path for name, path in paths.inputs.items() if name.startswith("training/")] == prepared
+    assert paths.arguments["training"] == prepared
+    assert paths.arguments["proxies"] == [Path("data/prepare/coco")]
+    assert paths.arguments["baseline"] == paths.inputs["baseline"]
+    setting = layout.setting_of(params, "train", "dualgcn_mini")
+    assert {"datasets.lost_and_found.reader", "datasets.cityscapes_train.reader", "roles.training"} <= set(setting)
 
 
 # --- actual reads and writes -----------------------------------------------------------------
@@ -305,6 +322,39 @@ def test_a_module_of_ones_own_is_in_the_digests_of_its_stages(tmp_path: Path, mo
     own.write_text(own.read_text() + "score = Score(('second',), lambda maps: maps.second)\n")
     second = digests()
     assert {name for name in first if first[name] != second[name]} == {"segments", "evaluate"}
+
+
+def test_the_file_of_a_role_changes_with_its_own_datasets_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in PARAMS.datasets:
+        target = Path("data/prepare", name, "targets/0.png")
+        target.parent.mkdir(parents=True)
+        target.write_bytes(b"1")
+
+    def files(*roles: str) -> dict[str, str]:
+        text = (ROOT / "params.yaml").read_text()
+        for role in roles:
+            text = text.replace("  training: cityscapes_train\n", f"  training: {role}\n")
+        Path("params.yaml").write_text(text)
+        assert CliRunner().invoke(cli.main, ["roles"]).exit_code == 0
+        return {path.stem: path.read_text() for path in Path("data/roles").iterdir()}
+
+    def changed(old: dict[str, str], new: dict[str, str]) -> set[str]:
+        return {role for role in old if old[role] != new[role]}
+
+    first = files()
+    assert set(first) == {"training", "validation", "proxies"}
+    Path("data/prepare/lost_and_found/targets/0.png").write_bytes(b"2")
+    assert files() == first
+    Path("data/prepare/cityscapes_train/targets/0.png").write_bytes(b"2")
+    assert changed(first, second := files()) == {"training"}
+    third = files("[cityscapes_train, lost_and_found]")
+    assert changed(second, third) == {"training"}
+    assert changed(third, files("[{dataset: cityscapes_train, weight: 1}, {dataset: lost_and_found, weight: 2}]"))
+    Path("data/prepare/lost_and_found/targets/0.png").rename("data/prepare/lost_and_found/targets/1.png")
+    assert changed(third, files("[cityscapes_train, lost_and_found]")) == {"training"}
 
 
 def test_wrong_params_stop_the_pipeline_before_its_first_stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

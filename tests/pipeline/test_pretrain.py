@@ -47,8 +47,8 @@ def run(stage, params, folder, **paths):
     stage.run(
         params,
         network=NAME,
-        training=folder,
-        validation=folder,
+        training=[folder],
+        validation=[folder],
         weights=Path("out.safetensors"),
         metrics=Path("out.json"),
         log=no_log,
@@ -65,7 +65,7 @@ def test_given_weights_are_taken_with_their_origin(prepared, stage, variant):
     paths = {}
     if stage is train:
         store(Path("baseline.safetensors"), "baseline")
-        paths = {"proxies": prepared, "baseline": Path("baseline.safetensors")}
+        paths = {"proxies": [prepared], "baseline": Path("baseline.safetensors")}
     loaded, metadata = run(stage, params, prepared, **paths)
     for key, value in network.state_dict().items():
         assert torch.equal(value, loaded.state_dict()[key]), key

@@ -39,8 +39,8 @@ def run_pretrain(folder: Path, out: str, *overrides: str) -> Path:
     pretrain.run(
         load(PARAMS, [*SMALL, *overrides]),
         network=NAME,
-        training=folder / "streets",
-        validation=folder / "test",
+        training=[folder / "streets"],
+        validation=[folder / "test"],
         weights=weights,
         metrics=Path(f"{out}.json"),
         log=no_log,
@@ -54,9 +54,9 @@ def run_train(folder: Path, baseline: Path, out: str, log=no_log, *overrides: st
     train.run(
         load(PARAMS, [*SMALL, *overrides]),
         network=NAME,
-        training=folder / "streets",
-        validation=folder / "test",
-        proxies=folder / "proxies",
+        training=[folder / "streets"],
+        validation=[folder / "test"],
+        proxies=[folder / "proxies"],
         baseline=baseline,
         weights=weights,
         metrics=Path(f"{out}.json"),

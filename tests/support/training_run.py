@@ -204,8 +204,8 @@ def stage_of_two(rank: int, port: int, out: Path) -> None:
     pretrain.run(
         load(ROOT / "params.yaml", [f"pretrain.{k}" for k in SMALL]),
         network="dualgcn_mini",
-        training=out / "frames",
-        validation=out / "frames",
+        training=[out / "frames"],
+        validation=[out / "frames"],
         weights=out / "out" / "w.safetensors",
         metrics=out / "out" / "m.json",
         log=no_log,

@@ -7,7 +7,7 @@ from PIL import Image
 
 from meta_ood.data.frames import Frame
 from meta_ood.inference.batches import read
-from meta_ood.training.loader import SegmentationDataset, hold_out, load_batches, mix_proxies
+from meta_ood.training.loader import FrameSet, SegmentationDataset, hold_out, load_batches, mix_proxies, pool_of
 from meta_ood.training.transforms import Augmentation
 
 
@@ -91,6 +91,52 @@ def test_pasted_proxies_come_with_a_street():
     assert len(set(pasted.tolist())) == 15
     assert pasted.min() >= 30
     assert sorted(set(plan[plan[:, 1] < 0, 0].tolist())) == list(range(30))
+
+
+def test_sets_are_drawn_by_weight_and_no_frame_repeats_before_all_were_drawn():
+    pool = [(50, 3.0), (7, 1.0)]
+    drawn = []
+    for epoch in range(9):
+        plan = mix_proxies(pool, [(4, 1.0), (2, 2.0)], 0.6, seed=1, epoch=epoch, samples=20)
+        streets = np.sort(plan[plan[:, 0] < 57, 0])
+        assert len(streets) == 20
+        assert (streets < 50).sum() == 15
+        proxies = plan[plan[:, 0] >= 57, 0] - 57
+        assert np.bincount(proxies, minlength=6).tolist() == [1, 1, 1, 1, 4, 4]  # 12, of which 2 of 3 from the second
+        drawn.append(streets)
+    uses = np.bincount(np.concatenate(drawn), minlength=57)
+    assert set(uses[:50]) == {2, 3}  # 9 x 15 = 135 draws of 50 frames
+    assert set(uses[50:]) == {6, 7}  # 9 x 5 = 45 draws of 7 frames
+    assert not np.array_equal(drawn[0], drawn[1])
+
+
+def test_without_weights_all_frames_count_alike(frames):
+    sets = [FrameSet("a", frames[:3]), FrameSet("b", frames[3:])]
+    assert pool_of(sets) == [(11, 1.0)]
+    assert (mix_proxies(pool_of(sets), 5, 1.0, seed=3, epoch=2) == mix_proxies(11, 5, 1.0, seed=3, epoch=2)).all()
+    assert pool_of([FrameSet("a", frames[:3], 0.2), FrameSet("b", frames[3:], 0.8)]) == [(3, 0.2), (8, 0.8)]
+    # fewer samples than frames: the next epoch goes on where one ends
+    two = [mix_proxies(11, 0, 0, seed=0, epoch=epoch, samples=5)[:, 0] for epoch in (0, 1)]
+    assert len(set(np.concatenate(two))) == 10
+
+
+def test_pasted_proxies_come_with_streets_of_the_epoch():
+    plan = mix_proxies([(100, 1.0), (100, 0.5)], 10, 2.0, seed=0, epoch=0, samples=6, style="pasted")
+    streets = set(plan[plan[:, 1] < 0, 0])
+    assert len(streets) == 6
+    assert set(plan[plan[:, 1] >= 0, 0]) <= streets
+
+
+def test_a_sample_has_name_and_scale_of_its_set(frames):
+    scales: list[float] = []
+
+    def transform(image, target, generator, scale):
+        scales.append(scale)
+        return image, target
+
+    dataset = SegmentationDataset.of([FrameSet("a", frames[:2]), FrameSet("b", frames[2:], scale=1.7)], transform)
+    assert [dataset.draw(index, -1, (0,)).dataset for index in (0, 1, 2, 10)] == ["a", "a", "b", "b"]
+    assert scales == [1.0, 1.0, 1.7, 1.7]
 
 
 def test_hold_out_splits(frames):

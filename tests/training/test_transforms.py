@@ -123,3 +123,12 @@ def test_paste_follows_its_rules():
 def test_unit_range():
     values = to_unit_range(torch.arange(256, dtype=torch.uint8))
     torch.testing.assert_close(values, torch.linspace(0, 1, 256))
+
+
+def test_a_scale_enlarges_beside_the_jitter():
+    ramp = torch.arange(0, 200, 4, dtype=torch.uint8).repeat(3, 50, 1)  # 4 grey levels from column to column
+    target = torch.zeros(50, 50, dtype=torch.uint8)
+    for scale in (1.0, 2.0, 0.5):
+        image, _ = Augmentation(16, flip=0.0)(ramp, target, np.random.default_rng(0), scale)
+        steps = image[0, 0].float().diff()[2:-2]
+        assert steps.mean() == pytest.approx(4 / scale, abs=0.1)

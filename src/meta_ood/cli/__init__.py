@@ -37,7 +37,7 @@ _GROUPS: dict[str, dict[str, str]] = {
     "Set up and look after": {
         "data": "data",
         **dict.fromkeys(("networks", "weights"), "models"),
-        **dict.fromkeys(("code", "repair"), "stages"),
+        **dict.fromkeys(("code", "roles", "repair"), "stages"),
         **dict.fromkeys(("doctor", "completion"), "environment"),
     },
 }

@@ -166,13 +166,13 @@ def synthesize(kind: str, root: Path, split: str | None, count: int | None, heig
 @options.out_option(None, "Folder for audit.json, categories.csv and categories.png.")
 @options.track
 def audit_proxies(name: str | None, params_file: Path, sample: int, out: Path | None, track: bool) -> None:
-    """NAME is an entry in params; default: the one of roles.proxies."""
+    """NAME is an entry in params; default: the first of roles.proxies."""
     from meta_ood import tracking
     from meta_ood.datasets import audit
 
     # 1. the audit
     params = config.load(params_file)
-    name = name or params.roles.proxies
+    name = name or params.roles.proxies[0].dataset
     own = params.dataset_params(name)
     if own.reader != "coco":
         raise ValueError(f"datasets.{name}: the reader is {own.reader}; an audit needs coco")

@@ -1,4 +1,4 @@
-"""One command per stage, all made by the same function, and the helper stage `code`."""
+"""One command per stage, all made by the same function, and the helper stages `code` and `roles`."""
 
 import hashlib
 import importlib
@@ -88,7 +88,7 @@ def run_stage(
         tracking.run(stage, keys=keys, params=values, inputs=paths.inputs, **recorded) as run,
     ):
         module: Any = importlib.import_module(f"meta_ood.pipeline.{stage}")
-        given = {**keys, **paths.inputs, **paths.outputs, **(more or {})}
+        given = {**keys, **paths.arguments, **(more or {})}
         module.run(params, **given, log=run.log, machine=machine or Machine())
         run.outputs(paths.outputs)
     # 4. what came out, and where it lies
@@ -146,6 +146,21 @@ def code(params_file: Path, out: Path) -> None:
     for network, own in params.network.items():
         for variant, text in weights_digests(own.weights).items():
             write_text(out / "weights" / f"{network}-{variant}.txt", text + own_modules([own.architecture]))
+
+
+@click.command()
+@options.params_file
+@options.out_option("data/roles", "Folder to write.")
+def roles(params_file: Path, out: Path) -> None:
+    """For each role of training, write its datasets with a hash of what is prepared of them.
+
+    DVC runs this after `prepare`: trainings run again when one of their own datasets changes, and with no other.
+    """
+    from meta_ood.data.files import write_text
+    from meta_ood.pipeline.code_digest import role_digest
+
+    for role, sets in config.load(params_file).roles:
+        write_text(out / f"{role}.txt", role_digest(sets, layout.DATA / "prepare"))
 
 
 @click.command()

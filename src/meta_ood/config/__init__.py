@@ -16,6 +16,8 @@ from meta_ood.config.schema import (
     NetworkParams,
     OptimisationParams,
     Params,
+    RoleSet,
+    RolesParams,
     SegmentsParams,
     SynthesizeParams,
     TrainParams,

@@ -50,8 +50,9 @@ def _line(mistake: Any, model: type[BaseModel], key: str) -> str:
         return f"{name}: {text}" if place else text
     if kind in ("missing", "extra_forbidden"):
         section: Any = model
-        for part in place[:-1]:  # a field of a model, or a key of a dict[str, model]
-            section = section.model_fields[part].annotation if hasattr(section, "model_fields") else section.__args__[1]
+        for part in place[:-1]:  # a field of a model, a key of a dict[str, model], or an index of a tuple[model, ...]
+            inside = getattr(section, "__args__", ())
+            section = section.model_fields[part].annotation if not inside else inside[isinstance(part, str)]
         if kind == "missing":
             return f"{name}: missing, expected {expected(section.model_json_schema()['properties'][place[-1]])}"
         return f"{name}: unknown key; {known_names(place[-1], section.model_fields)}"

@@ -3,7 +3,17 @@
 import math
 from typing import Annotated, Any, Literal, Self, TypeVar, get_args
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, WithJsonSchema, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    StringConstraints,
+    WithJsonSchema,
+    model_validator,
+)
 
 from meta_ood.config.errors import validated
 from meta_ood.data.registry import known_names, lookup
@@ -93,12 +103,53 @@ class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
-class RolesParams(Section):
-    """Which prepared dataset plays which part in training."""
+class RoleSet(Section):
+    """One prepared dataset in a role."""
 
-    training: Name
-    validation: Name
-    proxies: Name
+    dataset: Name
+    weight: Positive | None = None  # share of the role's samples that are drawn from it; none: every frame counts alike
+    scale: Annotated[float, Field(ge=0.1, le=10)] = 1.0  # further enlarges its frames, for cameras with few pixels
+
+
+def _role_sets(given: Any) -> Any:
+    """Write a name, or a list of names and entries, as a list of entries."""
+    entries = given if isinstance(given, list | tuple) else [given]
+    return [{"dataset": entry} if isinstance(entry, str) else entry for entry in entries]
+
+
+def _checked_role(sets: tuple[RoleSet, ...]) -> tuple[RoleSet, ...]:
+    names = [entry.dataset for entry in sets]
+    if len(set(names)) != len(names) or not names:
+        raise ValueError(f"expected one dataset or several different ones, got {names}")
+    if len({entry.weight is None for entry in sets}) > 1:
+        missing = [entry.dataset for entry in sets if entry.weight is None]
+        raise ValueError(f"expected a weight for each dataset or for none; {missing} have none")
+    return sets
+
+
+def _shortest(sets: tuple[RoleSet, ...]) -> Any:
+    """Write a role as shortly as params.yaml may: so that a plain name stays one in tracking."""
+    entries = [entry.model_dump(exclude_defaults=True) for entry in sets]
+    short = [entry["dataset"] if len(entry) == 1 else entry for entry in entries]
+    return short[0] if isinstance(short[0], str) and len(short) == 1 else short
+
+
+_NAME_OR_ENTRY = {"anyOf": [{"type": "string"}, {"type": "object"}]}
+Role = Annotated[
+    Several[RoleSet],
+    BeforeValidator(_role_sets),
+    AfterValidator(_checked_role),
+    PlainSerializer(_shortest),
+    WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "array", "items": _NAME_OR_ENTRY}]}),
+]
+
+
+class RolesParams(Section):
+    """Which prepared datasets play which part in training."""
+
+    training: Role
+    validation: Role
+    proxies: Role
 
 
 class SynthesizeParams(Section):
@@ -140,6 +191,7 @@ class OptimisationParams(Section):
     accumulate: AtLeastOne = 1
     ema: Fraction = 0.0
     precision: Precision = "float32"
+    samples: Count = 0  # street samples in an epoch; 0: as many as there are frames
     checkpoint_every: AtLeastOne = 100
     validate_every: AtLeastOne = 1
     keep: Literal["last", "best"] = "last"
@@ -293,7 +345,7 @@ class Params(Section):
             *(("networks", "network", name) for name in self.networks),
             *(("evaluate.component_thresholds", "network", name) for name in evaluate.component_thresholds),
             *(("evaluation_sets", "datasets", name) for name in self.evaluation_sets),
-            *((f"roles.{role}", "datasets", name) for role, name in self.roles),
+            *((f"roles.{role}", "datasets", entry.dataset) for role, sets in self.roles for entry in sets),
             ("detector.meta_from", "evaluation_sets", self.detector.meta_from),
             *(("meta.train_on", "evaluation_sets", name) for name in self.meta.train_on or ()),
         ):

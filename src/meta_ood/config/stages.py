@@ -65,7 +65,7 @@ def flat(values: Any, key: str = "") -> dict[str, Any]:
         {'a.b': 1, 'a.c': {}, 'd': [2], 'e.f': 3}
     """
     if isinstance(values, BaseModel):
-        values = dict(values)
+        values = values.model_dump()
     if not isinstance(values, Mapping) or not values:
         return {key: values} if key else {}
     prefix = f"{key}." if key else ""

@@ -26,6 +26,7 @@ class Sample:
     target: Tensor  # (H, W) uint8
     image_id: str
     label_ids: LabelMap | None = None  # if the dataset has them and they were asked for
+    dataset: str = ""  # where several are told apart
 
 
 @dataclass(frozen=True)
@@ -36,12 +37,14 @@ class Batch:
     targets: Tensor  # (N, H, W) uint8
     image_ids: list[str]
     label_ids: list[LabelMap | None]
+    datasets: list[str]
 
     @classmethod
     def of(cls, samples: Sequence[Sample]) -> Self:
         """Return samples of one size, stacked."""
         images, targets = torch.stack([s.image for s in samples]), torch.stack([s.target for s in samples])
-        return cls(images, targets, [s.image_id for s in samples], [s.label_ids for s in samples])
+        names, label_ids = [s.image_id for s in samples], [s.label_ids for s in samples]
+        return cls(images, targets, names, label_ids, [s.dataset for s in samples])
 
 
 def to_unit_range(images: Tensor) -> Tensor:

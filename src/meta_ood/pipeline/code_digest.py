@@ -7,6 +7,9 @@ line per module that the stage imports, directly or not, with a hash of its synt
 Weights files are optional, which a dependency cannot be: there is one more file per network and variant, with the
 hashes of those that params.yaml names. Modules of the user's own, ``package.module:name`` in params.yaml, have a line
 in the files of the stages that run them; that of a network is in its own files.
+
+A role of training may have several datasets, and a template of dvc.yaml cannot list them. So the stage ``roles`` writes
+one file per role, on which trainings depend: it changes when one of the role's own datasets does, and with no other.
 """
 
 import ast
@@ -14,10 +17,11 @@ import hashlib
 import importlib.util
 import itertools
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from meta_ood.config import RoleSet
 from meta_ood.data.files import file_hash
 
 PACKAGE = Path(__file__).parents[1]
@@ -88,6 +92,19 @@ def _own_hash(module: str) -> str:
         return "missing"
     path = Path(spec.origin)
     return _code_hash(path) if path.suffix == ".py" else file_hash(path, "md5")
+
+
+def role_digest(role: Sequence[RoleSet], prepared: Path) -> str:
+    """Return one line per dataset of a role: a hash of what is prepared of it, its name, its weight and scale."""
+    lines = []
+    for own in role:
+        folder, whole = prepared / own.dataset, hashlib.md5(usedforsecurity=False)
+        if not folder.is_dir():
+            raise FileNotFoundError(f"{folder} is missing: run `prepare` for this dataset first")
+        for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+            whole.update(f"{path.relative_to(folder).as_posix()} {file_hash(path, 'md5')}\n".encode())
+        lines.append(f"{whole.hexdigest()}  {own.dataset}  weight {own.weight}  scale {own.scale}\n")
+    return "".join(lines)
 
 
 def _module_file(name: str) -> Path:

@@ -7,7 +7,7 @@ outs of dvc.yaml (``tests/pipeline/test_pipeline.py`` holds the three together).
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from meta_ood.config import VARIANTS, Params, stage_values
+from meta_ood.config import VARIANTS, Params, RolesParams, stage_values
 from meta_ood.data.registry import lookup
 
 _CELL = ("network", "variant", "dataset")
@@ -28,7 +28,7 @@ STAGES: dict[str, tuple[str, ...]] = {
 DATA = Path("data")
 DEMO = DATA / "raw" / "demo"
 
-# Name -> path. In braces: the instance's keys, its dataset's root, the datasets of the roles.
+# Name -> path. In braces: the instance's keys, its dataset's root, each dataset of a role.
 _PREPARED = "data/prepare/{dataset}"
 _BASELINE, _TRAINED = "data/networks/{network}/baseline", "data/networks/{network}/ood_trained"
 _WEIGHTS = "data/networks/{network}/{variant}.safetensors"
@@ -36,13 +36,13 @@ _PREDICTIONS = "data/infer/{network}/{variant}/{dataset}"
 _SEGMENTS = "data/segments/{network}/{variant}"
 _META = "data/meta/{network}/{variant}"
 _EVALUATION = "data/evaluate/{network}/{variant}/{dataset}"
-_STREETS = {"training": "data/prepare/{training}", "validation": "data/prepare/{validation}"}
+_STREETS = dict.fromkeys(("training", "validation"), "data/prepare/{role}")
 
 _INPUTS: dict[str, dict[str, str]] = {
     "synthesize": {},
     "prepare": {"root": "{root}"},
     "pretrain": _STREETS,
-    "train": {**_STREETS, "proxies": "data/prepare/{proxies}", "baseline": f"{_BASELINE}.safetensors"},
+    "train": {**_STREETS, "proxies": "data/prepare/{role}", "baseline": f"{_BASELINE}.safetensors"},
     "infer": {"prepared": _PREPARED, "weights": _WEIGHTS},
     "segments": {"prepared": _PREPARED, "predictions": _PREDICTIONS},
     "meta": {"segments": _SEGMENTS},
@@ -71,10 +71,23 @@ _OUTPUTS: dict[str, dict[str, str]] = {
 
 
 class StagePaths(NamedTuple):
-    """A stage's inputs and outputs by keyword, relative to the repository's root."""
+    """A stage's inputs and outputs by keyword, relative to the repository's root.
+
+    The inputs of a role with several datasets are ``training/NAME`` and so on, one after the other.
+    """
 
     inputs: dict[str, Path]
     outputs: dict[str, Path]
+
+    @property
+    def arguments(self) -> dict[str, Path | list[Path]]:
+        """What the stage's function takes: all paths, those of a role as a list."""
+        roles: dict[str, list[Path]] = {}
+        for name, path in self.inputs.items():
+            if (role := name.split("/")[0]) in RolesParams.model_fields:
+                roles.setdefault(role, []).append(path)
+        others = {name: path for name, path in self.inputs.items() if name.split("/")[0] not in roles}
+        return {**others, **roles, **self.outputs}
 
 
 def stage_paths(
@@ -95,8 +108,13 @@ def stage_paths(
     if variant:
         lookup("variant", dict.fromkeys(VARIANTS), variant)
     names["root"] = params.dataset_params(dataset).root if dataset else ""
-    names |= dict(params.roles)
-    inputs = {name: Path(path.format_map(names)) for name, path in _INPUTS[stage].items()}
+    inputs = {}
+    for name, path in _INPUTS[stage].items():
+        sets = getattr(params.roles, name, ())
+        for own in sets:
+            inputs[f"{name}/{own.dataset}" if len(sets) > 1 else name] = Path(path.format(role=own.dataset))
+        if not sets:
+            inputs[name] = Path(path.format_map(names))
     outputs = {name: out / Path(path.format_map(names)).relative_to(DATA) for name, path in _OUTPUTS[stage].items()}
     return StagePaths(inputs, outputs)
 
@@ -108,7 +126,7 @@ def setting_of(params: Params, stage: str, network: str = "", variant: str = "",
     the train section.
     """
     before = list(STAGES)[: list(STAGES).index(stage)] if network else []
-    used = [params.roles.training, params.roles.validation]
+    used = [own.dataset for own in (*params.roles.training, *params.roles.validation)]
     # the evaluation sets whose segments count: those judged, and those that train the meta classifier
     judged: tuple[str, ...] = (dataset,)
     if stage == "meta":
@@ -121,7 +139,7 @@ def setting_of(params: Params, stage: str, network: str = "", variant: str = "",
     if variant == "baseline" or stage == "pretrain":
         before = [name for name in before if name != "train"]
     else:
-        used.append(params.roles.proxies)
+        used += [own.dataset for own in params.roles.proxies]
     values: dict[str, Any] = {}
     for name in before:
         # training has its own datasets

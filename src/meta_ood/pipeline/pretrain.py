@@ -6,16 +6,16 @@ from pathlib import Path
 from typing import Any
 
 from meta_ood import models
-from meta_ood.config import Params
+from meta_ood.config import Params, RoleSet
 from meta_ood.data.context import Log, Machine
 from meta_ood.data.files import resume_folder, write_json
-from meta_ood.data.frames import Frame, read_frames
+from meta_ood.data.frames import read_frames
 from meta_ood.data.images import image_size
 from meta_ood.data.labels import CITYSCAPES
 from meta_ood.inference import is_first_process
 from meta_ood.models import checkpoint, published
 from meta_ood.training.checkpoints import delete_checkpoint
-from meta_ood.training.loader import SegmentationDataset, mix_proxies
+from meta_ood.training.loader import FrameSet, SegmentationDataset, mix_proxies, pool_of
 from meta_ood.training.loop import fit, seeded
 from meta_ood.training.losses import cross_entropy
 from meta_ood.training.transforms import Augmentation, sides
@@ -28,8 +28,8 @@ def run(
     params: Params,
     *,
     network: str,
-    training: Path,
-    validation: Path,
+    training: Sequence[Path],
+    validation: Sequence[Path],
     weights: Path,
     metrics: Path,
     log: Log,
@@ -40,10 +40,10 @@ def run(
     num_classes = len(CITYSCAPES.names)
     about: dict[str, Any] = {"name": network, "architecture": own.architecture, "options": own.options}
     about |= {"num_classes": num_classes, "variant": "baseline"}
-    frames = read_complete(training)
-    validated = Validation(SegmentationDataset(read_complete(validation)))
-    decisive = ("pretrain", own.architecture, own.options, own.weights, settings, params.seed)
-    resume = resume_folder(decisive, (training / "frames.csv", validation / "frames.csv"))
+    sets = read_sets(params.roles.training, training)
+    validated = Validation(SegmentationDataset.of(read_sets(params.roles.validation, validation)))
+    decisive = ("pretrain", own.architecture, own.options, own.weights, settings, params.seed, params.roles.training)
+    resume = resume_folder(decisive, [folder / "frames.csv" for folder in (*training, *validation)])
     # 1. imported weights are taken as they are
     if given := own.weights.get("baseline"):
         if is_first_process():
@@ -51,15 +51,15 @@ def run(
             write_json(metrics, evaluate_once(net, validated, num_classes, machine))
         return
     # 2. otherwise cross entropy, from scratch or from a pretrained backbone
-    warn_of_padding("pretrain.crop", settings.crop, frames)
+    warn_of_padding("pretrain.crop", settings.crop, sets)
     with seeded(params.seed):
         net = models.build(own.architecture, num_classes, **own.options)
     if backbone := own.weights.get("backbone"):
         published.load_backbone(net, Path(backbone))
     found = fit(
         net,
-        SegmentationDataset(frames, Augmentation.of(settings)),
-        lambda epoch: mix_proxies(len(frames), 0, 0.0, seed=params.seed, epoch=epoch),
+        SegmentationDataset.of(sets, Augmentation.of(settings)),
+        lambda epoch: mix_proxies(pool_of(sets), 0, 0.0, seed=params.seed, epoch=epoch, samples=settings.samples),
         lambda logits, target, counts, done: cross_entropy(logits, target, counts=counts),
         settings,
         num_classes=num_classes,
@@ -77,18 +77,25 @@ def run(
         delete_checkpoint(resume)
 
 
-def read_complete(folder: Path) -> list[Frame]:
-    """Return the frames of a prepared dataset; a missing target is an error now, not hours later."""
-    frames = read_frames(folder, Path.cwd())
-    for frame in frames:
-        if not frame.target.is_file():
-            raise FileNotFoundError(f"{frame.target}, which {folder}/frames.csv names, is missing: run `prepare` again")
-    return frames
+def read_sets(role: Sequence[RoleSet], folders: Sequence[Path]) -> list[FrameSet]:
+    """Return the prepared datasets of a role; a missing target is an error now, not hours later."""
+    sets = []
+    for own, folder in zip(role, folders, strict=True):
+        frames = read_frames(folder, Path.cwd())
+        for frame in frames:
+            if not frame.target.is_file():
+                gone = f"{frame.target}, which {folder}/frames.csv names"
+                raise FileNotFoundError(f"{gone}, is missing: run `prepare` again")
+        sets.append(FrameSet(own.dataset, frames, own.weight, own.scale))
+    return sets
 
 
-def warn_of_padding(key: str, crop: int | tuple[int, int], frames: Sequence[Frame]) -> None:
-    """Warn if crops are larger than the first frame: they are padded with void."""
-    (height, width), (rows, columns) = image_size(frames[0].image), sides(crop)
-    if rows > height or columns > width:
-        size = f"{rows} x {columns}" if rows != columns else rows
-        _log.warning("%s: %s is larger than the frames (%d x %d): crops are padded with void", key, size, height, width)
+def warn_of_padding(key: str, crop: int | tuple[int, int], sets: Sequence[FrameSet]) -> None:
+    """Warn if crops are larger than the first frame of a set, at its scale: they are padded with void."""
+    rows, columns = sides(crop)
+    size = f"{rows} x {columns}" if rows != columns else rows
+    for own in sets:
+        height, width = (round(side * own.scale) for side in image_size(own.frames[0].image))
+        if rows > height or columns > width:
+            larger = f"{size} is larger than the frames ({height} x {width})"
+            _log.warning("%s: %s: crops are padded with void", key, larger)

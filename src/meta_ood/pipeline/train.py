@@ -1,5 +1,7 @@
 """Stage `train`: OoD training of the baseline with proxies (docs/method.md)."""
 
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from meta_ood.config import Params
@@ -7,9 +9,9 @@ from meta_ood.data.context import Log, Machine
 from meta_ood.data.files import resume_folder, write_json
 from meta_ood.inference import is_first_process
 from meta_ood.models import checkpoint, published
-from meta_ood.pipeline.pretrain import read_complete, warn_of_padding
+from meta_ood.pipeline.pretrain import read_sets, warn_of_padding
 from meta_ood.training.checkpoints import delete_checkpoint
-from meta_ood.training.loader import SegmentationDataset, count_classes, hold_out, mix_proxies
+from meta_ood.training.loader import FrameSet, SegmentationDataset, count_classes, hold_out, mix_proxies, pool_of
 from meta_ood.training.loop import fit
 from meta_ood.training.losses import balanced, ood_objective
 from meta_ood.training.pasting import OnRoad
@@ -21,9 +23,9 @@ def run(
     params: Params,
     *,
     network: str,
-    training: Path,
-    validation: Path,
-    proxies: Path,
+    training: Sequence[Path],
+    validation: Sequence[Path],
+    proxies: Sequence[Path],
     baseline: Path,
     weights: Path,
     metrics: Path,
@@ -31,7 +33,7 @@ def run(
     machine: Machine,
 ) -> None:
     """Write the OoD-trained weights, and their metrics on streets and held-out proxies."""
-    own, settings = params.network_params(network), params.train_of(network)
+    own, settings, roles = params.network_params(network), params.train_of(network), params.roles
     net, made_of = checkpoint.load(baseline, own.architecture)
     num_classes = int(made_of["num_classes"])
     same = {key: made_of[key] for key in ("architecture", "options", "num_classes")}
@@ -39,32 +41,39 @@ def run(
     if given := own.weights.get("ood_trained"):
         if is_first_process():
             net = published.adopt(Path(given), weights, name=network, variant="ood_trained", **same)
-            validated = Validation(SegmentationDataset(read_complete(validation)))
+            validated = Validation(SegmentationDataset.of(read_sets(roles.validation, validation)))
             write_json(metrics, evaluate_once(net, validated, num_classes, machine))
         return
     # 2. otherwise training on street frames and proxies
-    streets = read_complete(training)
-    learned, held_out = hold_out(read_complete(proxies), settings.proxy_holdout, seed=params.seed)
+    streets, learned, held_out = read_sets(roles.training, training), [], []
+    for each in read_sets(roles.proxies, proxies):
+        kept, held = hold_out(each.frames, settings.proxy_holdout, seed=params.seed)
+        learned.append(replace(each, frames=kept))
+        held_out += held
     warn_of_padding("train.crop", settings.crop, streets)
-    decisive = ("train", network, settings, params.seed, params.dataset_params(params.roles.proxies))
-    files = [folder / "frames.csv" for folder in (training, validation, proxies)]
+    labels = [params.dataset_params(one.dataset) for one in (*roles.training, *roles.proxies)]
+    decisive = ("train", network, settings, params.seed, roles, labels)
+    files = [folder / "frames.csv" for folder in (*training, *validation, *proxies)]
     resume = resume_folder(decisive, [*files, baseline])
-    dataset = SegmentationDataset([*streets, *learned], Augmentation.of(settings))
+    dataset = SegmentationDataset.of([*streets, *learned], Augmentation.of(settings))
+    frames = [frame for own in streets for frame in own.frames]
     if settings.proxy_style == "on_road":
-        indices = range(len(streets), len(dataset))
-        dataset.on_road = OnRoad.of(settings, streets, indices, seed=params.seed, workers=machine.workers)
+        indices = range(len(frames), len(dataset))
+        dataset.on_road = OnRoad.of(settings, frames, indices, seed=params.seed, workers=machine.workers)
     class_weights = None
     if settings.class_balance:
-        class_weights = balanced(count_classes(streets, num_classes, machine.workers), settings.class_balance)
+        class_weights = balanced(count_classes(frames, num_classes, machine.workers), settings.class_balance)
+    looked_at = read_sets(roles.validation, validation) + ([FrameSet("proxies", held_out)] if held_out else [])
     found = fit(
         net,
         dataset,
         lambda epoch: mix_proxies(
-            len(streets),
-            len(learned),
+            pool_of(streets),
+            pool_of(learned),
             settings.proxy_ratio,
             seed=params.seed,
             epoch=epoch,
+            samples=settings.samples,
             redraw=settings.proxy_redraw,
             style=settings.proxy_style,
         ),
@@ -74,7 +83,7 @@ def run(
         seed=params.seed,
         machine=machine,
         log=log,
-        validation=Validation(SegmentationDataset([*read_complete(validation), *held_out]), bool(held_out)),
+        validation=Validation(SegmentationDataset.of(looked_at), bool(held_out)),
         resume=resume,
         reset_optimizer=settings.reset_optimizer,
         what=f"train {network}",

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -27,7 +28,7 @@ from meta_ood.training.checkpoints import load_checkpoint, save_checkpoint, stop
 from meta_ood.training.loader import EpochPlan, SegmentationDataset, load_batches
 from meta_ood.training.losses import Objective, PixelCounts, count
 from meta_ood.training.optimisation import learning_rate, make_optimizer, train_mode, update_ema
-from meta_ood.training.validation import Validation, validate, validation_metrics
+from meta_ood.training.validation import Validation, validate_all
 
 logger = logging.getLogger(__name__)
 
@@ -224,15 +225,19 @@ class _Trainer:
     def validate(self, validation: Validation, num_classes: int, log: Log) -> None:
         """Validate the weights that would be kept now; remember them if they are the best."""
         network = self.network if self.ema is None else self.ema
-        # each process takes its share of the frames, and counts add up
-        frames = range(self.fabric.global_rank, len(validation.dataset), self.fabric.world_size)
-        confusion, entropies = validate(network, validation.dataset, frames, num_classes, device=self.fabric.device)
-        confusion, entropies = _sum(self.fabric, confusion), _sum(self.fabric, entropies)
-        metrics = validation_metrics(confusion, entropies if validation.proxies else None)
+        metrics = validate_all(
+            network,
+            validation,
+            num_classes,
+            device=self.fabric.device,
+            part=(self.fabric.global_rank, self.fabric.world_size),
+            add_up=partial(_sum, self.fabric),
+        )
         if self.fabric.is_global_zero:
             log({f"validation/{name}": value for name, value in metrics.items()}, self.state.step)
         self.state.metrics = metrics
-        selection_metric = sum(metrics.values()) / len(metrics)
+        whole = [value for name, value in metrics.items() if "/" not in name]  # without those of each set
+        selection_metric = sum(whole) / len(whole)
         if not self.state.best or selection_metric > self.state.best["selection_metric"]:
             self.state.best = {**metrics, "selection_metric": selection_metric, "step": self.state.step}
             self.state.stale = 0

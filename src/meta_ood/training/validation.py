@@ -1,6 +1,6 @@
 """Quality of a network while it trains: mIoU of the known classes, AUROC of held-out proxies."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,6 +25,14 @@ class Validation:
 
     dataset: SegmentationDataset
     proxies: bool = False  # whether there are any
+
+    def parts(self) -> Iterator[tuple[str, range]]:
+        """Yield the frames of each street set with its name, where there are several; all others without a name."""
+        sets = self.dataset.sets[:-1] if self.proxies else self.dataset.sets
+        begin = 0
+        for own in sets if len(sets) > 1 else ():
+            yield own.name, range(begin, begin := begin + len(own.frames))
+        yield "", range(begin, len(self.dataset))
 
 
 def validation_metrics(confusion: Tensor, entropies: Tensor | None) -> dict[str, float]:
@@ -85,9 +93,34 @@ def validate(
     return confusion.reshape(num_classes, num_classes), entropies
 
 
+def validate_all(
+    network: nn.Module,
+    validation: Validation,
+    num_classes: int,
+    *,
+    device: torch.device,
+    part: tuple[int, int] = (0, 1),
+    add_up: Callable[[Tensor], Tensor] = lambda counts: counts,
+) -> dict[str, float]:
+    """Return :func:`validation_metrics` of all frames, and ``miou/NAME`` of each street set where there are several.
+
+    `part` is (rank, number of processes): each takes its share of the frames, and `add_up` sums over the processes.
+    """
+    rank, processes = part
+    whole, apart = [], {}
+    for name, frames in validation.parts():
+        own = [index for index in frames if index % processes == rank]
+        counts = [add_up(c) for c in validate(network, validation.dataset, own, num_classes, device=device)]
+        whole.append(counts)
+        if name:
+            apart[f"miou/{name}"] = validation_metrics(counts[0], None)["miou"]
+    confusion, entropies = (torch.stack(counts).sum(0) for counts in zip(*whole, strict=True))
+    return validation_metrics(confusion, entropies if validation.proxies else None) | apart
+
+
 def evaluate_once(network: nn.Module, validation: Validation, num_classes: int, machine: Machine) -> dict[str, float]:
-    """Return the mIoU of a network that is not trained here; it ends on the CPU."""
-    device, dataset = device_of(machine), validation.dataset
-    confusion, _ = validate(network.to(device), dataset, range(len(dataset)), num_classes, device=device)
+    """Return the metrics of a network that is not trained further; it ends on the CPU."""
+    device = device_of(machine)
+    metrics = validate_all(network.to(device), validation, num_classes, device=device)
     network.cpu()
-    return {"miou": validation_metrics(confusion, None)["miou"]}
+    return metrics
