@@ -130,7 +130,7 @@ def test_pasted_proxies_come_with_streets_of_the_epoch():
 def test_a_sample_has_name_and_scale_of_its_set(frames):
     scales: list[float] = []
 
-    def transform(image, target, generator, scale):
+    def transform(image, target, generator, scale, pasting):
         scales.append(scale)
         return image, target
 
