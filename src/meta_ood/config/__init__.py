@@ -7,6 +7,7 @@ keys and names, wrong types, values out of range.
 from meta_ood.config.errors import ConfigError
 from meta_ood.config.files import load, read_yaml
 from meta_ood.config.schema import (
+    IN_UNIT_RANGE,
     VARIANTS,
     DatasetParams,
     EvaluateParams,

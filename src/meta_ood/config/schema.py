@@ -91,6 +91,7 @@ Protocol = Literal["exact", "published", "fishyscapes", "smiyc", "per_image_mean
 Classifier = Literal["logistic_regression", "sparse_logistic_regression", "gradient_boosted_trees", "small_network"]
 Variant = Literal["baseline", "ood_trained"]
 VARIANTS: tuple[str, ...] = get_args(Variant)
+IN_UNIT_RANGE = ("entropy", "max_softmax", "margin")  # scores in [0, 1]; the others have no bounds
 # tf32: products of operands with 10 bits of mantissa, on NVIDIA GPUs (elsewhere the same as float32); bfloat16:
 # autocast. Weights and stored logits are always float32.
 Precision = Literal["float32", "tf32", "bfloat16"]
@@ -359,7 +360,7 @@ class Params(Section):
         for network, variants in evaluate.component_thresholds.items():
             thresholds |= {f"evaluate.component_thresholds.{network}.{key}": value for key, value in variants.items()}
         for key, value in thresholds.items():
-            if score in ("entropy", "max_softmax", "margin") and value is not None and not 0 <= value <= 1:
+            if score in IN_UNIT_RANGE and value is not None and not 0 <= value <= 1:
                 raise ValueError(f"{key}: got {value}, expected 0 to 1, the range of {score}")
         # 3. what a network has of its own, with the section that it goes into
         for name in self.network:

@@ -1,8 +1,9 @@
 """Counts over the frames of an evaluated set.
 
 Each frame is read and up-sampled once. A second pass is needed only for what depends on the whole set: component
-metrics at a threshold that is chosen on this set, and the standardised max logit, which needs the mean and deviation of
-each class. It reads a file again unless the prediction was among the first 256 MB, which stay in memory.
+metrics at a threshold that is chosen on this set, the standardised max logit, which needs the mean and deviation of
+each class, and thresholds spread over the range of a score without bounds. It reads a file again unless the prediction
+was among the first 256 MB, which stay in memory.
 """
 
 import threading
@@ -15,7 +16,7 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from meta_ood.config import EvaluateParams
+from meta_ood.config import IN_UNIT_RANGE, EvaluateParams
 from meta_ood.data.context import progress
 from meta_ood.data.labels import LabelMap
 from meta_ood.data.prediction_files import read_prediction
@@ -24,6 +25,7 @@ from meta_ood.data.registry import lookup
 from meta_ood.metrics import Floats, Integers, semantic
 from meta_ood.metrics.component import TRACKS, Cut, Overlaps, of_mask
 from meta_ood.metrics.pixel import PER_IMAGE, ScoreHistogram, Sweep, ThinCounts, sweep
+from meta_ood.metrics.thresholds import AtThresholds, spread
 from meta_ood.scores import PixelMaps, find_score, pixel_maps
 
 Item = TypeVar("Item")
@@ -61,6 +63,7 @@ class SetCounts:
         confusion: Scene -> ``(C, C) int64``.
         overlaps: Name of a cut -> image -> sIoU and PPV of its components and segments.
         reliability: How often the arg max is right at each confidence.
+        at_thresholds: Segments, objects and interior pixels at thresholds of the main score.
         curve: Sweep of the main score over the whole set; set by :func:`count_files`.
         components: Name -> component metrics of the main score; set by :func:`count_files`.
     """
@@ -68,6 +71,7 @@ class SetCounts:
     curve: Sweep
     components: dict[str, dict[str, Any]]
     reliability: semantic.Reliability
+    at_thresholds: AtThresholds
 
     def __init__(
         self, scores: Sequence[str], *, curves: bool = False, temperature: float = 1.0, track: str = "all"
@@ -84,6 +88,7 @@ class SetCounts:
         self._is_standardised = STANDARDISED in scores  # counted in a second pass
         self._temperature, self._curves = temperature, curves
         self._sizes = lookup("track", TRACKS, track)
+        self.least = tuple(dict.fromkeys((0, self._sizes[0])))  # [px] sizes of a segment that `at_thresholds` has
         # maps that calibration and confusion need, those of the scores, and those of the statistics
         self._needs = {"first", "arg_max"}.union(*(score.needs for score in self._scores.values()))
         if self._is_standardised:
@@ -97,8 +102,10 @@ class SetCounts:
         self._class_sums: dict[str, list[Floats]] = {}
         self.overlaps: dict[str, dict[str, Overlaps]] = {}
 
-    def add(self, prediction: Prediction, cuts: Mapping[str, Cut] | None = None) -> PixelMaps:
-        """Count one frame, with segments at known thresholds; return the pixel maps of the tempered logits.
+    def add(
+        self, prediction: Prediction, cuts: Mapping[str, Cut] | None = None, thresholds: Floats | None = None
+    ) -> PixelMaps:
+        """Count one frame, with segments at known cuts and thresholds; return the pixel maps of the tempered logits.
 
         Raises:
             ValueError: Wrong target values or NaN; the frame is named.
@@ -115,6 +122,7 @@ class SetCounts:
                 narrow = values.astype(np.float32, copy=False)
                 thin = ThinCounts.of(narrow, target)
                 self._add_components(narrow, target, prediction.image_id, cuts or {})
+                self._add_at_thresholds(narrow, target, classes, thresholds)
         # 2. known classes
         confusion = semantic.confusion_matrix(maps.arg_max, target, classes)
         reliability = semantic.reliability(maps.first, maps.arg_max, target, classes)
@@ -132,16 +140,23 @@ class SetCounts:
         return maps
 
     def add_again(
-        self, prediction: Prediction, cuts: Mapping[str, Cut], statistics: ClassStatistics | None = None
+        self,
+        prediction: Prediction,
+        cuts: Mapping[str, Cut],
+        statistics: ClassStatistics | None = None,
+        thresholds: Floats | None = None,
     ) -> None:
-        """Count of one frame what depends on the whole set: segments at `cuts`, and the standardised max logit."""
+        """Count of one frame what depends on the whole set: standardised max logit, segments at cuts and thresholds."""
         prediction = tempered(prediction, self._temperature)
         score = self._scores[self.main]
-        maps = pixel_maps(prediction, {*(_OF_STATISTICS if statistics else ()), *(score.needs if cuts else ())})
+        of_score = bool(cuts) or thresholds is not None
+        maps = pixel_maps(prediction, {*(_OF_STATISTICS if statistics else ()), *(score.needs if of_score else ())})
         if statistics:
             self._add_score(STANDARDISED, statistics.standardise(maps), prediction)
-        if cuts:
-            self._add_components(score(maps), prediction.target, prediction.image_id, cuts)
+        if of_score:
+            values, target, classes = score(maps), prediction.target, prediction.logits.shape[0]
+            self._add_components(values, target, prediction.image_id, cuts)
+            self._add_at_thresholds(values, target, classes, thresholds)
 
     def class_statistics(self) -> ClassStatistics:
         """Return the statistics of all frames that were added."""
@@ -160,6 +175,14 @@ class SetCounts:
             found = of_mask(cut.mask(values, target), target, *self._sizes)
             with self._locks[""]:
                 self.overlaps.setdefault(name, {})[image] = found
+
+    def _add_at_thresholds(self, values: FloatMap, target: LabelMap, classes: int, thresholds: Floats | None) -> None:
+        if thresholds is None:
+            return
+        found = AtThresholds.of(values, target, classes, thresholds, self.least)
+        with self._locks[""]:
+            is_first = not hasattr(self, "at_thresholds")
+            self.at_thresholds = found if is_first else self.at_thresholds.plus(found)
 
 
 def tempered(prediction: Prediction, temperature: float) -> Prediction:
@@ -211,13 +234,15 @@ def count_files(
     )
     # 1. each frame by itself
     known = {} if threshold is None else {"of_score": Cut("given", threshold)}
+    # of a score without bounds, thresholds are spread over what occurs in the set
+    thresholds = spread() if score in IN_UNIT_RANGE else None
     held: dict[Path, Prediction] = {}
 
     def count(path: Path) -> None:
         prediction = read_prediction(path)
         if sum(one.logits.nbytes + one.target.nbytes for one in list(held.values())) < HELD:
             held[path] = prediction
-        maps = counts.add(prediction, known)
+        maps = counts.add(prediction, known, thresholds)
         if visit:
             visit(prediction, maps)
 
@@ -233,13 +258,15 @@ def count_files(
         if "smiyc" in settings.protocols:
             chosen["smiyc"] = Cut.choose(histogram, counts.curve, smiyc=True)  # scores are finite here
 
+    late = None if thresholds is not None else spread(*counts.curve.finite_range())
+
     # 3. a second pass over the frames, where one is needed
     statistics = counts.class_statistics() if STANDARDISED in counts.histograms else None
-    if chosen or statistics:
+    if chosen or statistics or late is not None:
 
         def count_again(path: Path) -> None:
             prediction = held.pop(path) if path in held else read_prediction(path)
-            counts.add_again(prediction, chosen, statistics)
+            counts.add_again(prediction, chosen, statistics, late)
 
         for_each(count_again, paths, "second look", workers)
 

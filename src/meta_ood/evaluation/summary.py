@@ -173,7 +173,9 @@ def plain(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def curve_tables(counts: SetCounts, table: SegmentTable, probability: Floats) -> dict[str, Curve]:
+def curve_tables(
+    counts: SetCounts, table: SegmentTable, probability: Floats, class_names: Sequence[str]
+) -> dict[str, Curve]:
     """Return the curves of the main score, file stem -> column -> values: ROC and PR have no row without OoD pixels."""
     main = counts.histograms[counts.main]
     roc = precision_recall = (np.empty(0),) * 3
@@ -187,6 +189,8 @@ def curve_tables(counts: SetCounts, table: SegmentTable, probability: Floats) ->
         "histogram": {"score": centres, "in_distribution": negatives, "ood": positives},
         "trade_off": segment.trade_off(table, probability),
         "reliability": {"confidence": confidence, "accuracy": accuracy, "pixels": pixels},
+        "components": counts.at_thresholds.segment_columns(counts.least),
+        "interior": counts.at_thresholds.interior_columns(class_names),
     }
 
 

@@ -68,7 +68,7 @@ def run(
     about |= {"split": params.dataset_params(dataset).split, "weights": folder.weights_sha256}
     values = results.plain(about | found)
     # 4. files
-    tables = results.curve_tables(counts, table, probability)
+    tables = results.curve_tables(counts, table, probability, folder.class_names)
     tables |= {"bootstrap": resampled, "meta_calibration": calibration}
     for stem, curve in tables.items():
         results.write_curve(curves / f"{stem}.csv", curve)

@@ -4,6 +4,7 @@ Formulas stand in docs/method.md, section 4. The published measures divide by th
 zero for a segment that covers a whole image without void; here S_bd then counts as 1 in the ratios (decision 0031).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -107,6 +108,38 @@ def label_map(mask: Mask) -> Ints:
     labels = np.zeros(mask.shape, np.int32)
     _kernel.paint_runs(*runs.arrays, labels)
     return labels
+
+
+def count_segments(score: FloatMap, target: LabelMap, thresholds: FloatArray, least: Sequence[int] = (0,)) -> IntArray:
+    """Count segments and found objects of a frame at each of several thresholds.
+
+    A segment that shares no pixel with a true component is false; a component that shares one with a segment is found.
+
+    Args:
+        score: ``(H, W) float32``.
+        target: ``(H, W) uint8``.
+        thresholds: ``(T,)`` of the score, rising, see :func:`predicted_ood`.
+        least: Least sizes of a segment [px]; smaller ones do not exist.
+
+    Returns:
+        ``(T, len(least), 3) int64``: false segments, true segments, components found.
+    """
+    workspace = Workspace()
+    components = _runs(target == OOD, "true", workspace)
+    mask = np.empty(score.shape, np.bool_)
+    counts = np.zeros((len(thresholds), len(least), 3), np.int64)
+    for place, threshold in enumerate(thresholds):
+        segments = _runs(predicted_ood(score, threshold, target, mask), "predicted", workspace)
+        if not segments.count:  # nor at higher thresholds
+            break
+        segment, component, _ = _contacts(segments, components, reach=0).T
+        is_true = np.zeros(segments.count, bool)
+        is_true[segment] = True
+        for column, size in enumerate(least):
+            kept = segments.size >= size
+            found = np.unique(component[kept[segment]])
+            counts[place, column] = (kept & ~is_true).sum(), (kept & is_true).sum(), found.size
+    return counts
 
 
 @dataclass(frozen=True)

@@ -48,6 +48,11 @@ class Sweep:
         """False positives at each threshold, ``(n,) float64``."""
         return np.cumsum(self.cell_fp)
 
+    def finite_range(self) -> tuple[float, float]:
+        """Return the lowest and the highest finite threshold; ``(0, 0)`` without one."""
+        finite = self.thresholds[np.isfinite(self.thresholds)]
+        return (float(finite[-1]), float(finite[0])) if finite.size else (0.0, 0.0)
+
 
 def auroc_of(s: Sweep) -> tuple[float, float]:
     """Return the area under the ROC curve, ties half, and its error bound."""
@@ -139,10 +144,9 @@ def _thin(x: Floats, y: Floats, points: int) -> Integers:
 
 def score_distribution(s: Sweep, bins: int = 100) -> tuple[Floats, Integers, Integers]:
     """Return ``(centre, negatives, positives)`` in equal bins of the finite range; its ends hold infinite scores."""
-    finite = s.thresholds[np.isfinite(s.thresholds)]
-    if not finite.size:
+    if not np.isfinite(s.thresholds).any():
         return np.empty(0), np.empty(0, np.int64), np.empty(0, np.int64)
-    low, high = float(finite[-1]), float(finite[0])
+    low, high = s.finite_range()
     width = (high - low) / bins or 1.0
     index = np.minimum((np.clip(s.thresholds, low, high) - low) / width, bins - 1).astype(np.int64)
     below, above = (np.bincount(index, cell, bins).astype(np.int64) for cell in (s.cell_fp, s.cell_tp))
