@@ -9,7 +9,7 @@ loss of a further unit drawn like them is at most the budget.
 The loss falls when the threshold rises. So the rule starts above all severities and goes down as long as an upper
 confidence bound of the mean loss keeps to the budget: risk-controlling prediction sets (Bates et al. 2021,
 doi:10.1145/3478535) with the fixed sequence of Angelopoulos et al. (arXiv 2110.01052). docs/operating-point.md says
-what the promise covers; docs/method.md, section 9, has the formulas.
+what the promise covers; docs/method.md, section 8, has the formulas.
 """
 
 import bisect
