@@ -49,6 +49,10 @@ def test_the_known_names_are_those_of_the_registries() -> None:
         ("train.learning_rate=fast", "train.learning_rate: got 'fast', expected a number"),
         ("train.learning_rate=.inf", "train.learning_rate: got inf, expected a finite number"),
         ("train.learning_rate='1e-5'", "train.learning_rate: got '1e-5', expected a number"),
+        ("train.crop=8", "train.crop: got 8, expected an integer or [height, width], each at least 16 and *"),
+        ("train.crop=[320]", "train.crop: got [320], expected an integer or *"),
+        ("pretrain.crop=[320, a]", "pretrain.crop: got [320, 'a'], expected an integer or *"),
+        ("train.known_objects=0.5", "train: known_objects and known_objects_clean need proxy_style: on_road"),
         ("train.epochs=1.5", "train.epochs: got 1.5, expected an integer"),
         ("train.epochs=true", "train.epochs: got True, expected an integer"),
         ("train.proxy_redraw=1", "train.proxy_redraw: got 1, expected true or false"),
@@ -114,6 +118,8 @@ def test_errors_name_file_key_value_and_expectation(override: str, message: str)
 def test_numbers_are_written_as_in_yaml_1_2() -> None:
     params = config.load(PARAMS, ["train.learning_rate=1e-5", "train.weight_decay=0"])
     assert (params.train.learning_rate, params.train.weight_decay) == (1e-5, 0.0)
+    assert config.load(PARAMS, ["train.crop=[320, 640]"]).train.crop == (320, 640)
+    assert params.train.crop == 128
 
 
 def test_a_role_has_one_dataset_or_several() -> None:

@@ -7,7 +7,15 @@ from PIL import Image
 
 from meta_ood.data.frames import Frame
 from meta_ood.inference.batches import read
-from meta_ood.training.loader import FrameSet, SegmentationDataset, hold_out, load_batches, mix_proxies, pool_of
+from meta_ood.training.loader import (
+    FrameSet,
+    SegmentationDataset,
+    count_classes,
+    hold_out,
+    load_batches,
+    mix_proxies,
+    pool_of,
+)
 from meta_ood.training.transforms import Augmentation
 
 
@@ -146,6 +154,13 @@ def test_hold_out_splits(frames):
     assert held != hold_out(frames, 0.3, seed=1)[1]
     assert hold_out(frames, 0.0, seed=0) == (frames, [])
     assert len(hold_out(frames, 1.0, seed=0)[0]) == 1
+
+
+def test_classes_are_counted_without_void(frames):
+    Image.fromarray(np.array([[0] * 29 + [255]] * 20, np.uint8)).save(frames[5].target)
+    expected = [20 * 30] * 6
+    expected[0], expected[5] = 20 * 30 + 20 * 29, 0
+    assert count_classes(frames, 6, workers=2).tolist() == expected
 
 
 def batches(frames, **options):

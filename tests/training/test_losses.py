@@ -12,6 +12,7 @@ from meta_ood.data.labels import IGNORE, IN, NEUTRAL, OOD
 from meta_ood.training.losses import (
     LOSSES,
     PixelCounts,
+    balanced,
     count,
     cross_entropy,
     energy_hinge,
@@ -216,3 +217,79 @@ def test_objective_ramps_and_names_unknown_options():
         ood_objective(config.TrainParams(**base, loss_options={"margin": 1}))
     with pytest.raises(ValueError, match="cross_entropy"):
         ood_objective(config.TrainParams(**base, loss="focal"))
+
+
+def some_weights() -> Tensor:
+    return torch.tensor([0.2, 1.0, 3.0, 0.0, 1.5], dtype=torch.float64)
+
+
+def weighted_by_torch(logits: Tensor, target: Tensor) -> Tensor:
+    """Return the sum of the weighted cross entropy over the known pixels, as PyTorch computes it."""
+    known = target.long().where(target < 5, torch.tensor(-100))
+    return torch.nn.functional.cross_entropy(logits, known, weight=some_weights(), reduction="sum")
+
+
+def stated(name: str, logits: Tensor, target: Tensor) -> Tensor:
+    """Return a loss with class weights and λ = 0.3, stated with PyTorch's own functions."""
+    known, unknown = target < 5, target == OOD
+    inside = weighted_by_torch(logits, target)
+    uniform = -torch.log_softmax(logits, 1).mean(1)[unknown].sum()
+    if name == "entropy_maximization":
+        return (0.7 * inside + 0.3 * uniform) / (target.numel() * 5)
+    if name == "outlier_exposure":
+        return inside / known.sum() + 0.3 * uniform / unknown.sum()
+    if name == "unknown_class":
+        more = torch.cat([logits, torch.zeros_like(logits[:, :1])], 1)
+        weights = torch.cat([0.7 * some_weights(), torch.tensor([0.3], dtype=torch.float64)])
+        labels = target.long().where(known, torch.where(unknown, 5, -100))
+        total = torch.nn.functional.cross_entropy(more, labels, weight=weights, reduction="sum")
+        return total / (known | unknown).sum()
+    hinges = energy_hinge(logits, target, 0.3) - cross_entropy(logits, target) if name == "energy_hinge" else 0.0
+    return inside / known.sum() + hinges
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_class_weights_are_those_of_torch(name: str, monkeypatch):
+    monkeypatch.setattr("meta_ood.training.losses._CHUNK", 17)
+    logits, target = some_pixels()
+    values, gradients = [], []
+    for loss in (
+        lambda z: LOSSES[name](z, target, 0.3, class_weights=some_weights()),
+        lambda z: stated(name, z, target),
+    ):
+        z = logits.clone().requires_grad_()
+        value = loss(z)
+        value.backward()
+        assert z.grad is not None
+        values.append(value.detach())
+        gradients.append(z.grad)
+    torch.testing.assert_close(*values, rtol=1e-12, atol=0)
+    torch.testing.assert_close(*gradients, rtol=1e-9, atol=1e-15)
+    # weights of 1 change nothing at all
+    ones = LOSSES[name](logits, target, 0.3, class_weights=torch.ones(5))
+    assert torch.equal(ones, LOSSES[name](logits, target, 0.3))
+
+
+def test_balanced_weights():
+    pixels = torch.tensor([900, 90, 10, 0])
+    shares = np.array([0.9, 0.09, 0.01, 0.0])
+    enet = 1 / np.log(1.02 + shares)
+    weights = balanced(pixels, 1.0).numpy()
+    np.testing.assert_allclose(weights, enet / (enet * shares).sum(), rtol=1e-6)
+    np.testing.assert_allclose((weights * shares).sum(), 1, rtol=1e-6)
+    assert (np.diff(weights) > 0).all()
+    np.testing.assert_allclose(balanced(pixels, 0.5).numpy(), weights**0.5, rtol=1e-6)
+    assert (balanced(pixels, 0.0) == 1).all()
+    torch.testing.assert_close(balanced(torch.zeros(4), 1.0), torch.ones(4))
+
+
+def test_the_objective_takes_class_weights():
+    params = config.TrainParams(epochs=1, batch_size=1, crop=16, learning_rate=0.1, ood_weight=0.8)
+    logits, target = some_pixels()
+    counts = count(target, 5)
+    found = ood_objective(params, some_weights())(logits, target, counts, 1.0)
+    expected = entropy_maximization(logits, target, 0.8, counts, some_weights())
+    assert torch.equal(found, expected)
+    assert not torch.equal(found, ood_objective(params)(logits, target, counts, 1.0))
+    with pytest.raises(ValueError, match="class_weights unknown"):
+        ood_objective(config.TrainParams(**{**dict(params), "loss_options": {"class_weights": 1}}))

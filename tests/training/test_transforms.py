@@ -35,6 +35,53 @@ def test_crops_have_one_size_and_image_and_target_stay_together(size, jitter):
             assert (image[0].int() - target.int() // 16 * 8)[inside].abs().max() < 8 + 4
 
 
+@pytest.mark.parametrize("jitter", [0.0, 0.4])
+def test_crops_of_two_sides(jitter):
+    transform = Augmentation((24, 40), scale_jitter=jitter, flip=0)
+    for seed in range(20):
+        image, target = transform(*picture(64, 96), np.random.default_rng(seed))
+        assert image.shape == (3, 24, 40)
+        assert target.shape == (24, 40)
+        spans = [float(np.ptp(image[axis].numpy())) / (side - 1) for axis, side in ((0, 24), (1, 40))]
+        assert abs(spans[0] - spans[1]) < 0.12  # the image is not stretched
+        assert 1 - jitter - 0.05 < spans[0] < 1 / (1 - jitter) + 0.05
+        square = Augmentation(24, jitter)(*picture(64, 96), np.random.default_rng(seed))
+        pair = Augmentation((24, 24), jitter)(*picture(64, 96), np.random.default_rng(seed))
+        assert torch.equal(square[0], pair[0])
+
+
+def test_scale_enlarges():
+    one, two = (
+        Augmentation((32, 48), flip=0)(*picture(96, 128), np.random.default_rng(0), scale) for scale in (1.0, 2.0)
+    )
+    assert np.ptp(one[0][0].numpy()) == 31
+    assert 14 <= np.ptp(two[0][0].numpy()) <= 16
+
+
+@pytest.mark.parametrize("margin", [1, 3])
+def test_the_margin_of_proxies(margin):
+    target = torch.from_numpy(np.random.default_rng(0).choice(np.array([3, OOD, IGNORE], np.uint8), (12, 10)))
+    target[2:11, 1:9] = OOD
+    image = torch.zeros(3, 12, 10, dtype=torch.uint8)
+    _, found = Augmentation((12, 10), flip=0, proxy_margin=margin)(image, target, np.random.default_rng(0))
+    for row in range(12):
+        for column in range(10):
+            around = target[max(0, row - margin) : row + margin + 1, max(0, column - margin) : column + margin + 1]
+            left_out = bool(target[row, column] == OOD) and bool((around != OOD).any())
+            assert found[row, column] == (IGNORE if left_out else target[row, column])
+    assert (found == OOD).any()
+    assert Augmentation((12, 10), flip=0)(image, target, np.random.default_rng(0))[1].equal(target)
+
+
+def test_photometric_changes_come_last_and_shift_no_draw():
+    plain, varied = Augmentation(24, 0.3, 0.3), Augmentation(24, 0.3, 0.3, photometric=1.0)
+    (image, target), (other, own) = (
+        transform(*picture(64, 96), np.random.default_rng(1)) for transform in (plain, varied)
+    )
+    assert torch.equal(target, own)
+    assert not torch.equal(image, other)
+
+
 def test_padding_never_stretches():
     image, target = Augmentation(64, flip=0)(*picture(16, 24), np.random.default_rng(0))
     inside = target != IGNORE

@@ -30,8 +30,6 @@ def expected(schema: Mapping[str, Any]) -> str:
         return " or ".join(expected(option) for option in schema["anyOf"])
     if "enum" in schema:
         return "one of " + ", ".join(map(str, schema["enum"]))
-    if "prefixItems" in schema:
-        return f"a list: {', '.join(expected(item) for item in schema['prefixItems'])}"
     if schema.get("type") == "array":
         return f"a list, each {expected(schema['items'])}"
     words = {"integer": "an integer", "number": "a number", "string": "a string"}

@@ -10,6 +10,7 @@ from pydantic import (
     ConfigDict,
     Field,
     PlainSerializer,
+    PlainValidator,
     StringConstraints,
     WithJsonSchema,
     model_validator,
@@ -53,6 +54,14 @@ def _height_and_width(sides: tuple[int, ...]) -> tuple[int, ...]:
     return sides
 
 
+def _crop(value: Any) -> Any:
+    """Return the side of a square, or height and width, in pixels."""
+    sides = value if isinstance(value, list | tuple) else (value, value)
+    if len(sides) != 2 or not all(type(side) is int and 16 <= side <= 2**15 for side in sides):
+        raise ValueError(f"got {value!r}, expected an integer or [height, width], each at least 16 and at most {2**15}")
+    return value if isinstance(value, int) else tuple(value)
+
+
 # Names become folder names and words of shell commands in dvc.yaml, hence no other characters.
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$")]
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -61,7 +70,7 @@ NonNegative = Annotated[float, Field(ge=0)]
 Jitter = Annotated[float, Field(ge=0, le=0.9)]
 # The upper bound is that of a 32-bit integer, which counts become in NumPy and torch.
 Count = Annotated[int, Field(ge=0, le=2**31 - 1)]
-Side = Annotated[int, Field(ge=16, le=2**15)]  # of a crop [px]
+Crop = Annotated[int | tuple[int, int], PlainValidator(_crop), WithJsonSchema({"type": "integer", "minimum": 16})]
 AtLeastOne = Annotated[int, Field(ge=1, le=2**31 - 1)]
 # YAML has lists, a frozen model has tuples: the only conversion that is not strict.
 Several = Annotated[tuple[T, ...], Field(strict=False)]
@@ -180,7 +189,7 @@ class OptimisationParams(Section):
 
     epochs: AtLeastOne
     batch_size: AtLeastOne
-    crop: Side | Annotated[tuple[Side, Side], Field(strict=False)]  # of a square; or height and width
+    crop: Crop
     learning_rate: Positive
     optimizer: Literal["adam", "adamw", "sgd"] = "adam"
     weight_decay: NonNegative = 0.0
@@ -219,6 +228,12 @@ class TrainParams(OptimisationParams):
     class_balance: Fraction = 0.0  # power of the class weights in the cross entropy; 0: all classes count alike
     proxy_holdout: Fraction = 0.1  # share of the proxies that are used for validation instead of training
     reset_optimizer: bool = False
+
+    @model_validator(mode="after")
+    def _known_objects_belong_to_on_road(self) -> Self:
+        if self.proxy_style != "on_road" and (self.known_objects or self.known_objects_clean):
+            raise ValueError("known_objects and known_objects_clean need proxy_style: on_road")
+        return self
 
 
 class NetworkParams(Section):

@@ -56,13 +56,13 @@ def run(
     files = [folder / "frames.csv" for folder in (*training, *validation, *proxies)]
     resume = resume_folder(decisive, [*files, baseline])
     dataset = SegmentationDataset.of([*streets, *learned], Augmentation.of(settings))
-    frames = [frame for own in streets for frame in own.frames]
-    if settings.proxy_style == "on_road":
-        indices = range(len(frames), len(dataset))
-        dataset.on_road = OnRoad.of(settings, frames, indices, seed=params.seed, workers=machine.workers)
+    scaled = [(frame, own.scale) for own in streets for frame in own.frames]
+    indices = range(len(scaled), len(dataset))
+    dataset.on_road = OnRoad.of(settings, scaled, indices, seed=params.seed, workers=machine.workers)
     class_weights = None
     if settings.class_balance:
-        class_weights = balanced(count_classes(frames, num_classes, machine.workers), settings.class_balance)
+        counts = count_classes([frame for frame, _ in scaled], num_classes, machine.workers)
+        class_weights = balanced(counts, settings.class_balance)
     looked_at = read_sets(roles.validation, validation) + ([FrameSet("proxies", held_out)] if held_out else [])
     found = fit(
         net,

@@ -38,6 +38,7 @@ class CutOut(NamedTuple):
 
     image: npt.NDArray[np.uint8]  # (h, w, 3)
     target: LabelMap  # (h, w): labels of the object's pixels, IGNORE around it
+    height: float = 0.0  # about how high it is pasted [px]; 0: as its distance wants it
 
 
 def cut_proxy(proxy: Sample, generator: np.random.Generator) -> CutOut | None:
@@ -45,23 +46,22 @@ def cut_proxy(proxy: Sample, generator: np.random.Generator) -> CutOut | None:
 
     It is drawn from the regions that cover at least 1/256 of the image; if there are none, it is the largest.
     """
-    regions, number = label(proxy.target.numpy() == OOD)
-    if not number:
+    regions = list(_regions(proxy.target.numpy() == OOD))
+    if not regions:
         return None
-    areas = np.bincount(regions.ravel())[1:]
-    large = np.flatnonzero(areas >= _LEAST_PROXY * regions.size)
-    chosen = int(generator.choice(large)) if len(large) else int(areas.argmax())
-    where = find_objects(regions)[chosen]
-    return _cut(proxy, where, regions[where] == chosen + 1)
+    areas = np.array([region.sum() for _, region in regions])
+    large = np.flatnonzero(areas >= _LEAST_PROXY * proxy.target.numel())
+    return _cut(proxy, *regions[int(generator.choice(large)) if len(large) else int(areas.argmax())])
 
 
-def cut_known(frames: Sequence[Frame], *, seed: int, workers: int) -> list[list[CutOut]]:
+def cut_known(frames: Sequence[tuple[Frame, float]], *, seed: int, workers: int) -> list[list[CutOut]]:
     """Cut known things out of labelled street frames: traffic lights and signs, persons, riders, cars and cycles.
 
     A thing is a connected region of its class that touches no edge of the frame and is neither tiny nor huge.
 
     Args:
-        frames: Those without labels give nothing. Of more than 1,000, so many are drawn.
+        frames: Each with the factor by which training enlarges it, and by which its things are pasted larger. Those
+            without labels give nothing. Of more than 1,000, so many are drawn.
         seed: Decides which frames are searched, and in which order: of each kind the first 32 MiB are kept.
         workers: Number of threads.
 
@@ -76,7 +76,8 @@ def cut_known(frames: Sequence[Frame], *, seed: int, workers: int) -> list[list[
     used = np.zeros(len(_KINDS), np.int64)  # bytes
 
     def search(index: int) -> list[tuple[int, CutOut]]:
-        return list(_things(read(frames[index])))
+        frame, scale = frames[index]
+        return [(kind, thing._replace(height=scale * len(thing.target))) for kind, thing in _things(read(frame))]
 
     searched = read_ahead(search, order.tolist(), workers, ahead=2 * workers)
     for things in progress(searched, "cut out known objects", len(order)):
@@ -95,27 +96,31 @@ def _things(frame: Sample) -> Iterator[tuple[int, CutOut]]:
     target = frame.target.numpy()
     height, width = target.shape
     unit = height / 512  # sizes are those of frames with 512 rows
-    counts = np.bincount(target.ravel(), minlength=256)
     for kind, (classes, least) in enumerate(_KINDS):
-        if not counts[classes[0]] or counts[list(classes)].sum() < least * unit**2:
-            continue
-        table = np.zeros(256, np.bool_)
-        table[list(classes)] = True
-        regions, _ = label(table[target])
-        for number, where in enumerate(find_objects(regions), start=1):
-            rows, columns = (part.stop - part.start for part in where)
-            # 1. by its box: neither tiny nor huge, and not cut off by the edge of the frame
+        for where, region in _regions(np.logical_or.reduce([target == index for index in classes])):
+            edges = (where[0].start, where[1].start, height - where[0].stop, width - where[1].stop)
+            rows, columns = region.shape
             if (
-                min(rows, columns) < _LEAST_SIDE * unit
-                or rows > _MOST_ROWS * unit
-                or columns > _MOST_COLUMNS * unit
-                or min(where[0].start, where[1].start, height - where[0].stop, width - where[1].stop) == 0
+                min(edges) > 0
+                and _LEAST_SIDE * unit <= min(rows, columns)
+                and rows <= _MOST_ROWS * unit
+                and columns <= _MOST_COLUMNS * unit
+                and region.sum() >= least * unit**2
+                and (target[where][region] == classes[0]).any()
             ):
-                continue
-            # 2. by its pixels
-            region = regions[where] == number
-            if region.sum() >= least * unit**2 and (target[where][region] == classes[0]).any():
                 yield kind, _cut(frame, where, region)
+
+
+def _regions(mask: npt.NDArray[np.bool_]) -> Iterator[tuple[tuple[slice, slice], npt.NDArray[np.bool_]]]:
+    """Yield the bounding box of each connected region of a mask, and the region's own mask within the box."""
+    rows, columns = (np.flatnonzero(mask.any(axis)) for axis in (1, 0))
+    if len(rows):
+        # only the part that holds them is searched: a tenth of the pixels, often
+        top, left = rows[0], columns[0]
+        numbers, _ = label(mask[top : rows[-1] + 1, left : columns[-1] + 1])
+        for number, (down, across) in enumerate(find_objects(numbers), start=1):
+            where = slice(top + down.start, top + down.stop), slice(left + across.start, left + across.stop)
+            yield where, numbers[down, across] == number
 
 
 def _cut(sample: Sample, where: tuple[slice, slice], region: npt.NDArray[np.bool_]) -> CutOut:

@@ -85,14 +85,13 @@ class SegmentationDataset(Dataset[Sample]):
         """Return frame `index` with an object of proxy `pasted` (-1: none) in it, augmented by draws from `seed`."""
         sample = self[index]
         image, target, pasting = sample.image, sample.target, None
-        generator = np.random.default_rng(seed)
+        generator, own = np.random.default_rng(seed), self._set_of[index]
         if self.on_road is not None:
             chosen = self.on_road.choose(pasted, generator)
-            target, pasting = self.on_road.prepare(target, [self[proxy] for proxy in chosen])
+            target, pasting = self.on_road.prepare(target, [self[proxy] for proxy in chosen], own.scale)
         elif pasted >= 0:
             proxy = self[pasted]
             image, target = paste(image, target, proxy.image, proxy.target, generator)
-        own = self._set_of[index]
         if self.transform is not None:
             image, target = self.transform(image, target, generator, own.scale, pasting)
         return Sample(image, target, sample.image_id, dataset=own.name)

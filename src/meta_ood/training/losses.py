@@ -185,7 +185,7 @@ def balanced(pixels: Tensor, power: float) -> Tensor:
         pixels: ``(C,)``, the number of pixels of each class in the training frames; f are their shares.
         power: 0 gives 1 for every class, 1 ENet's weights.
     """
-    shares = pixels.double() / pixels.sum().clamp(min=1)
+    shares = torch.nan_to_num(pixels.double() / pixels.sum(), nan=1 / len(pixels))  # no labels: all alike
     weights = 1 / torch.log(1.02 + shares)
     return ((weights / (weights * shares).sum()) ** power).float()
 

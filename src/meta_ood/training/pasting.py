@@ -17,7 +17,7 @@ from torch import Tensor
 
 from meta_ood.config import TrainParams
 from meta_ood.data.frames import Frame
-from meta_ood.data.labels import CITYSCAPES, IGNORE, OOD, LabelMap
+from meta_ood.data.labels import CITYSCAPES, IGNORE, LabelMap
 from meta_ood.inference.batches import Sample
 from meta_ood.training.cutouts import CutOut, cut_known, cut_proxy
 
@@ -40,8 +40,16 @@ class OnRoad:
     known_objects_clean: float = 0.0  # the same of a crop without unknown objects, if its frame has labels
 
     @classmethod
-    def of(cls, settings: TrainParams, streets: Sequence[Frame], proxies: range, *, seed: int, workers: int) -> Self:
-        """Return the pasting that a training asks for, with known objects cut out of `streets` if it wants any."""
+    def of(
+        cls, settings: TrainParams, streets: Sequence[tuple[Frame, float]], proxies: range, *, seed: int, workers: int
+    ) -> Self | None:
+        """Return the pasting that a training asks for; None if its proxies have another style.
+
+        `streets` are its labelled frames, each with the factor by which it is enlarged: known objects are cut out of
+        them if they are wanted; see :func:`cut_known`.
+        """
+        if settings.proxy_style != "on_road":
+            return None
         shares = (settings.known_objects, settings.known_objects_clean)
         return cls(proxies, cut_known(streets, seed=seed, workers=workers) if any(shares) else (), *shares)
 
@@ -52,20 +60,26 @@ class OnRoad:
         further = int(generator.random() < 1 / 2) + int(generator.random() < 1 / 4)
         return [pasted, *generator.choice(self.proxies, further).tolist()]
 
-    def prepare(self, target: Tensor, proxies: Sequence[Sample]) -> tuple[Tensor, Pasting]:
+    def prepare(self, target: Tensor, proxies: Sequence[Sample], scale: float = 1.0) -> tuple[Tensor, Pasting]:
         """Return the target to cut a crop's target out of, and what pastes into the crop.
 
         It is the frame's own; but where a frame without labels gets objects, its lower part is road to place them on,
-        which the pasting turns into IGNORE again.
+        which the pasting turns into IGNORE again. `scale` is the factor by which the frame is enlarged.
         """
-        labelled = bool((target != IGNORE).any())
+        labelled = bool((target.numpy() != IGNORE).any())
         if proxies and not labelled:
             target = target.clone()
             target[round(_ASSUMED_ROAD * len(target)) :] = _ROAD
-        return target, partial(self._paste_all, proxies=proxies, labelled=labelled)
+        return target, partial(self._paste_all, proxies=proxies, labelled=labelled, scale=scale)
 
     def _paste_all(
-        self, image: Tensor, target: Tensor, generator: np.random.Generator, proxies: Sequence[Sample], labelled: bool
+        self,
+        image: Tensor,
+        target: Tensor,
+        generator: np.random.Generator,
+        proxies: Sequence[Sample],
+        labelled: bool,
+        scale: float,
     ) -> None:
         picture, labels = image.permute(1, 2, 0).numpy(), target.numpy()  # they share the tensors' memory
         horizon = horizon_of(labels)
@@ -74,7 +88,10 @@ class OnRoad:
         if self.known and generator.random() < share:
             for _ in range(2 + generator.poisson(1.5)):
                 kind = self.known[int(generator.integers(len(self.known)))]
-                things.append(kind[int(generator.integers(len(kind)))])
+                thing = kind[int(generator.integers(len(kind)))]
+                # enlarged frames are those of cameras that see less at once: things are larger, less surely so
+                larger = generator.uniform(0.8, 1.6) if scale > 1 else 1.0
+                things.append(thing._replace(height=larger * thing.height))
         for thing in things:
             paste_on_road(picture, labels, thing, horizon, generator)
         if not labelled:
@@ -101,16 +118,18 @@ def paste_on_road(
     Args:
         image, target: ``(H, W, 3) uint8`` and ``(H, W) uint8``. The object's pixels get its labels; pixels at its edge
             that are blended with the background get IGNORE.
-        thing: The object; it is unknown if it has OoD pixels.
+        thing: The object; it is unknown if it has no height of its own.
         horizon: Row of the horizon.
         generator: Source of all draws.
     """
-    unknown = bool((thing.target == OOD).any())
+    unknown = not thing.height
     height, width = target.shape
     # 1. foot and size
     foot, centre = _foot(target, 0.1 if unknown else 0.05, generator)
     rows, columns = thing.target.shape
-    wanted = max(foot - horizon, 12) * generator.uniform(0.12, 1.1) if unknown else rows * generator.uniform(0.6, 1.3)
+    wanted = thing.height * generator.uniform(0.6, 1.3)
+    if unknown:
+        wanted = max(foot - horizon, 12) * generator.uniform(0.12, 1.1)
     scale = min(min(max(wanted, 10), 0.75 * height) / rows, 0.6 * width / columns)
     size = (max(4, round(scale * columns)), max(4, round(scale * rows)))
     # 2. the object at this size, flipped or not, with a border for its soft edge

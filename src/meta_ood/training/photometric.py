@@ -26,7 +26,7 @@ def photometric(image: Tensor, strength: float, generator: np.random.Generator) 
     gamma, contrast, saturation = np.exp(normal[:3] * (_GAMMA, _CONTRAST, _SATURATION))
     cast = np.exp(_CAST * normal[4:])[:, None, None]
     table = (np.arange(256) / 255) ** gamma
-    pixels = table.astype(np.float32)[image.numpy()]
+    pixels = table.astype(np.float32).take(image.numpy())
     mean = pixels.mean(dtype=np.float64)
     pixels *= (contrast * cast).astype(np.float32)
     pixels += ((mean - contrast * mean + _BRIGHTNESS * normal[3]) * cast).astype(np.float32)
