@@ -4,13 +4,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from sklearn.metrics import roc_auc_score
+import torch
+from PIL import Image
+from sklearn.metrics import average_precision_score, roc_auc_score
+from torch.nn.functional import interpolate
 
 from meta_ood.config import EvaluateParams
 from meta_ood.data.labels import IN, OOD
 from meta_ood.data.prediction_files import read_prediction, write_prediction
 from meta_ood.data.predictions import Prediction
-from meta_ood.evaluation.counting import STANDARDISED, SetCounts, count_files, tempered
+from meta_ood.evaluation.counting import STANDARDISED, SetCounts, count_files, resized, tempered
 from meta_ood.metrics.pixel import pixel_metrics
 from meta_ood.metrics.pixel.protocols import published_metrics
 from meta_ood.scores import SCORES, Score
@@ -109,3 +112,43 @@ def test_an_own_score_in_float64_is_binned_unrounded(tmp_path: Path, monkeypatch
     np.testing.assert_array_equal(found.curve.thresholds, np.unique(narrow)[::-1])
     segments = measure_segments(stored, "own", 0.3).segment_score.size
     assert segments == label_map(narrow >= np.float32(0.3)).max()
+
+
+def test_frames_are_evaluated_at_512x1024(tmp_path: Path) -> None:
+    r = np.random.default_rng(4)
+    labels: list[np.ndarray] = []
+    scores: list[np.ndarray] = []
+    # of other shapes, one without OoD; logits at the very size and smaller ones
+    cases = [((72, 128), (128, 256)), ((1024, 2048), (512, 1024)), ((720, 1280), (32, 64)), ((60, 90), (30, 45))]
+    for number, (size, small) in enumerate(cases):
+        target = np.kron(r.choice(np.uint8([0, 1, IN, 255]), (6, 6)), np.ones((size[0] // 6, size[1] // 6), np.uint8))
+        target = np.pad(target, [(0, size[0] - target.shape[0]), (0, size[1] - target.shape[1])])
+        if number != 3:
+            target[size[0] // 3 : size[0] // 2, size[1] // 4 : size[1] // 3] = OOD
+        logits = r.standard_normal((3, *small)).astype(np.float32)
+        one = Prediction(f"f{number}", logits, size, False, target, "s")
+        write_prediction(tmp_path / f"f{number}.h5", one, class_names="abc", network="n", weights_sha256="0")
+        logits = read_prediction(tmp_path / f"f{number}.h5").logits
+        full = interpolate(torch.from_numpy(logits)[None], (512, 1024), mode="bilinear", align_corners=False)[0]
+        if number != 3:  # the published code leaves it out
+            labels.append(np.asarray(Image.fromarray(target).resize((1024, 512), Image.Resampling.NEAREST)).ravel())
+            scores.append(1 - full.softmax(0).max(0).values.numpy().ravel())
+    y, score = np.concatenate(labels), np.concatenate(scores)
+    settings = EvaluateParams(scores=["max_softmax", STANDARDISED], protocols=["resized_512x1024"])
+    counts = count_files(sorted(tmp_path.glob("*.h5")), "max_softmax", settings)
+    found = pixel_metrics(counts.resized["max_softmax"], "resized_512x1024")
+    assert found.frames == 3
+    assert found.positives == (y == OOD).sum()
+    assert found.ignored == (y == 255).sum()
+    seen = y != 255
+    assert found.auroc == pytest.approx(roc_auc_score(y[seen] == OOD, score[seen]), abs=1e-6)
+    assert found.auprc == pytest.approx(average_precision_score(y[seen] == OOD, score[seen]), abs=1e-6)
+    other = counts.resized[STANDARDISED]
+    assert (other.positives, other.frames) == (found.positives, 3)
+    assert counts.histograms["max_softmax"].frames == 4
+
+
+def test_a_softmax_has_no_other_size() -> None:
+    softmax = Prediction.from_softmax("a", np.full((2, 3, 3), 0.5), np.zeros((3, 3), np.uint8))
+    with pytest.raises(ValueError, match="a: a given softmax has no other size"):
+        resized(softmax)

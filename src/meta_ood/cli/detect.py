@@ -100,7 +100,6 @@ def evaluate_maps(
     from meta_ood.evaluation import maps
     from meta_ood.evaluation.summary import plain
     from meta_ood.metrics.component import TRACKS
-    from meta_ood.metrics.pixel import PROTOCOLS
 
     if threshold_from:
         if threshold is not None:
@@ -108,8 +107,8 @@ def evaluate_maps(
         threshold = maps.chosen_threshold(threshold_from)
     if threshold is not None and not track:
         raise click.UsageError("a threshold is for component metrics: give --track too")
-    protocols = tuple(PROTOCOLS) if "all" in protocols else protocols
-    options.check_names("protocol", PROTOCOLS, *protocols)
+    protocols = tuple(maps.OF_MAPS) if "all" in protocols else protocols
+    options.check_names("protocol", maps.OF_MAPS, *protocols)
     options.check_names("encoding", maps.ENCODINGS, encoding)
     options.check_names("track", TRACKS, *([track] if track else []))
     # score maps and targets belong together by their names

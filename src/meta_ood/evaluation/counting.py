@@ -18,13 +18,13 @@ import numpy.typing as npt
 
 from meta_ood.config import IN_UNIT_RANGE, EvaluateParams
 from meta_ood.data.context import progress
-from meta_ood.data.labels import LabelMap
+from meta_ood.data.labels import OOD, LabelMap
 from meta_ood.data.prediction_files import read_prediction
 from meta_ood.data.predictions import FloatMap, Prediction
 from meta_ood.data.registry import lookup
 from meta_ood.metrics import Floats, Integers, semantic
 from meta_ood.metrics.component import TRACKS, Cut, Overlaps, of_mask
-from meta_ood.metrics.pixel import PER_IMAGE, ScoreHistogram, Sweep, ThinCounts, sweep
+from meta_ood.metrics.pixel import PER_IMAGE, RESIZED, ScoreHistogram, Sweep, ThinCounts, sweep
 from meta_ood.metrics.thresholds import AtThresholds, spread
 from meta_ood.scores import PixelMaps, find_score, pixel_maps
 
@@ -59,6 +59,7 @@ class SetCounts:
     Attributes:
         main: Name of the score that segments, components and curves are made of: the first one.
         histograms: Score name -> pixels.
+        resized: Score name -> pixels of the frames of :func:`resized` that hold OoD; empty if not asked for.
         thin: Scene -> pixels of the main score, for resampling.
         confusion: Scene -> ``(C, C) int64``.
         overlaps: Name of a cut -> image -> sIoU and PPV of its components and segments.
@@ -74,13 +75,20 @@ class SetCounts:
     at_thresholds: AtThresholds
 
     def __init__(
-        self, scores: Sequence[str], *, curves: bool = False, temperature: float = 1.0, track: str = "all"
+        self,
+        scores: Sequence[str],
+        *,
+        curves: bool = False,
+        resized: bool = False,
+        temperature: float = 1.0,
+        track: str = "all",
     ) -> None:
         """Start from nothing.
 
         Args:
             scores: Names as in :func:`meta_ood.scores.find_score`, or :data:`STANDARDISED`; others are a ValueError.
             curves: Keep a curve of every image, for the protocols that need it.
+            resized: Count frames at the size of protocol ``resized_512x1024`` too.
             temperature: Divides the logits.
             track: Key of :data:`meta_ood.metrics.component.TRACKS`.
         """
@@ -96,6 +104,7 @@ class SetCounts:
         self._locks = {name: threading.Lock() for name in ("", *scores)}
         self.main = scores[0]
         self.histograms = {name: ScoreHistogram() for name in scores}
+        self.resized = {name: ScoreHistogram() for name in scores} if resized else {}
         self.thin: dict[str, ThinCounts] = {}
         self.confusion: dict[str, Integers] = {}
         # by image, so that sums of floats do not depend on the order of adding; (3, C) each
@@ -123,6 +132,10 @@ class SetCounts:
                 thin = ThinCounts.of(narrow, target)
                 self._add_components(narrow, target, prediction.image_id, cuts or {})
                 self._add_at_thresholds(narrow, target, classes, thresholds)
+        if (small := self._resized(prediction)) is not None:
+            small_maps = pixel_maps(small, self._needs)
+            for name, score in self._scores.items():
+                self._add_score(name, score.unrounded(small_maps), small, self.resized)
         # 2. known classes
         confusion = semantic.confusion_matrix(maps.arg_max, target, classes)
         reliability = semantic.reliability(maps.first, maps.arg_max, target, classes)
@@ -153,6 +166,9 @@ class SetCounts:
         maps = pixel_maps(prediction, {*(_OF_STATISTICS if statistics else ()), *(score.needs if of_score else ())})
         if statistics:
             self._add_score(STANDARDISED, statistics.standardise(maps), prediction)
+            if (small := self._resized(prediction)) is not None:
+                values = statistics.standardise(pixel_maps(small, _OF_STATISTICS))
+                self._add_score(STANDARDISED, values, small, self.resized)
         if of_score:
             values, target, classes = score(maps), prediction.target, prediction.logits.shape[0]
             self._add_components(values, target, prediction.image_id, cuts)
@@ -165,10 +181,24 @@ class SetCounts:
         variance = np.maximum(second / np.maximum(count, 1) - mean**2, 0)
         return ClassStatistics(mean, np.where(variance > 0, np.sqrt(variance), 1.0))
 
-    def _add_score(self, name: str, values: npt.NDArray[np.floating], prediction: Prediction) -> None:
+    def _resized(self, prediction: Prediction) -> Prediction | None:
+        """Return the frame at the other size if that is asked for and an OoD pixel is left."""
+        small = resized(prediction) if self.resized else None
+        return small if small is not None and (small.target == OOD).any() else None
+
+    def _add_score(
+        self,
+        name: str,
+        values: npt.NDArray[np.floating],
+        prediction: Prediction,
+        histograms: Mapping[str, ScoreHistogram] | None = None,
+    ) -> None:
         classes, image = prediction.logits.shape[0], prediction.image_id
         with self._locks[name]:
-            self.histograms[name].add(values, prediction.target, classes, image, self._curves)
+            if histograms is None:
+                self.histograms[name].add(values, prediction.target, classes, image, self._curves)
+            else:
+                histograms[name].add(values, prediction.target, classes, image)
 
     def _add_components(self, values: FloatMap, target: LabelMap, image: str, cuts: Mapping[str, Cut]) -> None:
         for name, cut in cuts.items():
@@ -196,6 +226,25 @@ def tempered(prediction: Prediction, temperature: float) -> Prediction:
     if prediction.is_softmax:
         raise ValueError(f"{prediction.image_id}: a given softmax has no temperature")
     return replace(prediction, logits=prediction.logits / np.float32(temperature))
+
+
+def resized(prediction: Prediction) -> Prediction:
+    """Return the prediction for a frame of 512 x 1024: scores at that size, the target by nearest neighbour.
+
+    So evaluates a family of published results (networks that see images at that size); they leave out frames in which
+    no OoD pixel is left.
+
+    Raises:
+        ValueError: If it is a given softmax, which has one size.
+    """
+    if prediction.is_softmax:
+        raise ValueError(f"{prediction.image_id}: a given softmax has no other size; protocol {RESIZED} needs logits")
+    size = (512, 1024)
+    # the pixel in which the centre of the new one lies, as Pillow and torchvision take it
+    rows, columns = (
+        ((np.arange(new) + 0.5) * old / new).astype(np.int64) for new, old in zip(size, prediction.size, strict=True)
+    )
+    return replace(prediction, size=size, target=prediction.target[np.ix_(rows, columns)], label_ids=None)
 
 
 def count_files(
@@ -229,6 +278,7 @@ def count_files(
     counts = SetCounts(
         tuple(dict.fromkeys((score, *settings.scores))),
         curves=bool({*PER_IMAGE} & {*settings.protocols}),
+        resized=RESIZED in settings.protocols,
         temperature=settings.temperature,
         track=settings.component_track,
     )

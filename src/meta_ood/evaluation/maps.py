@@ -18,7 +18,7 @@ from meta_ood.data.registry import lookup
 from meta_ood.data.text_table import text_table
 from meta_ood.evaluation.counting import for_each
 from meta_ood.metrics import component
-from meta_ood.metrics.pixel import PER_IMAGE, PROTOCOLS, ScoreHistogram, f1_at, pixel_metrics, sweep
+from meta_ood.metrics.pixel import PER_IMAGE, PROTOCOLS, RESIZED, ScoreHistogram, f1_at, pixel_metrics, sweep
 from meta_ood.metrics.pixel.keys import checked_scores
 
 logger = logging.getLogger(__name__)
@@ -28,6 +28,9 @@ ENCODINGS: dict[str, Mapping[int, int]] = {
     "meta-ood": {**{i: i for i in range(NEUTRAL)}, **{v: v for v in (NEUTRAL, IN, OOD, IGNORE)}},
 }
 """Name -> target value in the files -> ours. ``binary``: Fishyscapes and SegmentMeIfYouCan."""
+
+OF_MAPS = {name: rule for name, rule in PROTOCOLS.items() if name != RESIZED}
+"""Protocols for score maps, which have one size."""
 
 
 def read_target(path: Path, encoding: str) -> LabelMap:
@@ -96,7 +99,7 @@ def evaluate_maps(
 
     Args:
         pairs: As :func:`pair_files` returns them.
-        protocols, encoding: Keys of :data:`meta_ood.metrics.pixel.PROTOCOLS` and :data:`ENCODINGS`.
+        protocols, encoding: Keys of :data:`OF_MAPS` and :data:`ENCODINGS`.
         track: Key of :data:`meta_ood.metrics.component.TRACKS`, for component metrics.
         threshold: Of the score, for component metrics. None chooses one on this set itself, which is optimistic: by
             SegmentMeIfYouCan's rule if ``smiyc`` is among the protocols, else the best pixel F1.
@@ -111,7 +114,7 @@ def evaluate_maps(
     """
     # names first: counting may take hours
     for protocol in protocols:
-        lookup("protocol", PROTOCOLS, protocol)
+        lookup("protocol", OF_MAPS, protocol)
     lookup("encoding", ENCODINGS, encoding)
     if threshold is not None and not math.isfinite(threshold):
         raise ValueError(f"threshold {threshold}: expected a finite number")

@@ -99,7 +99,12 @@ def measure(
     for score, histogram in counts.histograms.items():
         curve = counts.curve if score == counts.main else pixel.sweep(histogram)
         for name, of_scores in pixels.items():
-            one = pixel.pixel_metrics(histogram, name, curve) if is_defined else pixel.with_counts(histogram, name, {})
+            if name == pixel.RESIZED:
+                one = pixel.pixel_metrics(counts.resized[score], name)
+            elif is_defined:
+                one = pixel.pixel_metrics(histogram, name, curve)
+            else:
+                one = pixel.with_counts(histogram, name, {})
             of_scores[score] = asdict(one)
     # 2. segments and components
     errors = segment.segment_errors(table, removed)

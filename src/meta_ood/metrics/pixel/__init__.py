@@ -17,6 +17,7 @@ from meta_ood.metrics.pixel.keys import key_scores
 from meta_ood.metrics.pixel.protocols import (
     PER_IMAGE,
     PROTOCOLS,
+    RESIZED,
     PixelMetrics,
     pixel_metrics,
     smiyc_threshold,

@@ -52,7 +52,8 @@ Values = dict[str, float]
 def exact(histogram: ScoreHistogram, curve: Sweep) -> Values:
     """Evaluate all pixels pooled, every score counted for itself.
 
-    Protocol ``fishyscapes`` is the same: the pixel metrics of Fishyscapes' benchmark (``bdlb``).
+    Protocol ``fishyscapes`` is the same: the pixel metrics of Fishyscapes' benchmark (``bdlb``). So is
+    ``resized_512x1024``, of frames at that size.
     """
     found = rates(curve)
     errors = {f"{name}_error": error for name, (_, error) in found.items()}
@@ -165,12 +166,16 @@ def _images(histogram: ScoreHistogram, protocol: str) -> list[ImageCurve]:
 PER_IMAGE = ("smiyc", "per_image_mean")
 """Protocols that need the images' curves: ``ScoreHistogram.add(..., curve=True)``."""
 
+RESIZED = "resized_512x1024"
+"""Protocol whose histogram is of frames at another size: see :func:`meta_ood.evaluation.counting.resized`."""
+
 PROTOCOLS: dict[str, Callable[[ScoreHistogram, Sweep], Values]] = {
     "exact": exact,
     "published": published,
     "fishyscapes": exact,
     "smiyc": smiyc,
     "per_image_mean": per_image_mean,
+    RESIZED: exact,
 }
 
 
