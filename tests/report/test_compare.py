@@ -204,6 +204,24 @@ def test_pareto_command(tmp_path):
     assert "dvc exp show" in result.output
 
 
+def test_thresholds_of_a_set_for_params_yaml(tmp_path):
+    component = {"of_score": {"threshold": 0.25, "threshold_is_oracle": True}}
+    for variant in ("baseline", "ood_trained"):
+        write(tmp_path, "mini", variant, "fs", 0.8)
+        (tmp_path / "mini" / variant / "fs" / "metrics.json").write_text(json.dumps({"component": component}))
+    write(tmp_path, "mini", "baseline", "val", None)
+    run = lambda name: CliRunner().invoke(main, ["thresholds", name, "--evaluations", str(tmp_path)])  # noqa: E731
+    found = yaml.safe_load(run("fs").output)["evaluate"]["component_thresholds"]
+    assert found == {"mini": {"baseline": 0.25, "ood_trained": 0.25}}
+    # a name that is none, and a set without a chosen threshold
+    unknown = run("vall")
+    assert unknown.exit_code == 2
+    assert "no evaluation of dataset 'vall'; known: fs, val; did you mean val?" in unknown.output
+    closed = run("val")
+    assert closed.exit_code == 2
+    assert "mini/baseline/val/metrics.json: no threshold was chosen on this set" in closed.output
+
+
 def test_compare_reads_experiments():
     """Mean, spread and n stand under the setting that they belong to."""
     result = CliRunner().invoke(main, ["compare", "--experiments", "-"], input=EXPERIMENTS_CSV)

@@ -80,10 +80,12 @@ def promote(network: str, variant: str, force: bool, params_file: Path, override
     """
     from meta_ood import config
     from meta_ood.pipeline.paths import stage_paths
-    from meta_ood.tracking import champion, gate, location
 
     params = config.load(params_file, overrides)
     folder = stage_paths("detector", params, network, variant).outputs["detector"]  # refuses unknown names
+    # mlflow takes seconds to import: after the names are checked
+    from meta_ood.tracking import champion, gate, location
+
     # 1. the gate, from the evaluations
     result = gate.check(params, network, variant)
     click.echo("\n".join(result.lines))
