@@ -73,5 +73,5 @@ benchmarks: $(SETUP)  ## run every benchmark
 	@for script in benchmarks/*.py; do echo "== $$script"; python $$script || exit 1; done
 
 clean:  ## remove everything that stages wrote, and the environment
-	rm -rf $(VENV) build data/raw/demo data/prepare data/networks data/infer data/segments \
-	  data/meta data/evaluate data/report mlflow.db mlartifacts .mlflow.lock .meta_ood outputs
+	rm -rf $(VENV) build data/code data/raw/demo data/prepare data/networks data/infer data/segments data/meta \
+	  data/evaluate data/detectors data/report data/summary.json mlflow.db mlartifacts .mlflow.lock .meta_ood outputs

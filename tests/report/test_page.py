@@ -3,6 +3,7 @@
 import base64
 import csv
 import io
+import json
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -20,7 +21,7 @@ from meta_ood.data.context import Machine, no_log
 from meta_ood.pipeline import report
 from meta_ood.report.compare import read_experiments
 from meta_ood.report.page import pareto_page, report_page, results_tables
-from meta_ood.report.results import Evaluation, Results, read_results
+from meta_ood.report.results import Evaluation, Results, network_metrics, read_evaluations, read_results
 
 PARAMS = config.load(Path(__file__).parents[2] / "params.yaml")
 
@@ -30,7 +31,8 @@ ONE = {"networks": NETWORKS[:1], "evaluation_sets": DATASETS[:1]}
 
 
 def write_report(evaluation, folder, params=PARAMS, **more):
-    report.run(params, evaluation=evaluation, report=folder, log=no_log, machine=Machine(), **more)
+    paths = {"evaluation": evaluation, "report": folder, "summary": folder.with_suffix(".json")}
+    report.run(params, **paths, log=no_log, machine=Machine(), **more)
     return (folder / "index.html").read_text(encoding="utf-8")
 
 
@@ -161,6 +163,18 @@ def test_missing_evaluations_are_refused_and_named(tmp_path):
     with pytest.raises(FileNotFoundError, match=f"lacks 11 of 12 .*{NETWORKS[0]}/ood_trained/{DATASETS[0]}: run dvc"):
         write_report(folder, tmp_path / "r")
     assert not (tmp_path / "r").exists()
+
+
+def test_three_metrics_of_each_network_for_dvc(evaluation, written):
+    """Few enough for a line of `dvc exp show`; of the first set that has each, after OoD training."""
+    found = json.loads(written.with_suffix(".json").read_text())
+    cells = read_evaluations(evaluation)
+    for network in NETWORKS:
+        of_objects, of_classes = (cells[network, "ood_trained", name] for name in ("lost_and_found", "cityscapes_val"))
+        expected = {key: of_objects.value(key) for key in ("auprc", "fpr95")} | {"miou": of_classes.value("miou")}
+        assert found.pop(network) == expected
+    assert not found
+    assert network_metrics(results_of({"baseline": {"auprc": None}})) == {}
 
 
 def test_csv_holds_fractions_of_every_evaluation(evaluation, written):

@@ -66,7 +66,7 @@ _OUTPUTS: dict[str, dict[str, str]] = {
         **{name: f"{_EVALUATION}/{name}" for name in ("curves", "pictures")},
     },
     "detector": {"detector": "data/detectors/{network}/{variant}"},
-    "report": {"report": "data/report"},
+    "report": {"report": "data/report", "summary": "data/summary.json"},
 }
 
 

@@ -4,20 +4,23 @@ from pathlib import Path
 
 from meta_ood.config import Params
 from meta_ood.data.context import Log, Machine
-from meta_ood.data.files import write_text
+from meta_ood.data.files import write_json, write_text
 from meta_ood.report.compare import read_experiments
 from meta_ood.report.page import provenance, report_page, results_tables
 from meta_ood.report.published import match_published, read_published
-from meta_ood.report.results import read_results
+from meta_ood.report.results import network_metrics, read_results
 
 
-def run(params: Params, *, evaluation: Path, report: Path, log: Log, machine: Machine, experiments: str = "") -> None:
+def run(
+    params: Params, *, evaluation: Path, report: Path, summary: Path, log: Log, machine: Machine, experiments: str = ""
+) -> None:
     """Write ``index.html`` and ``results.csv``, ``.md`` and ``.txt``; the same inputs give the same bytes.
 
     Args:
         params: Names networks, variants and datasets.
         evaluation: Folder with ``<network>/<variant>/<dataset>/{metrics.json, curves/, pictures/}``.
         report: Folder to write.
+        summary: JSON file to write: three metrics of each network, which DVC shows beside each other.
         log, machine: Not used.
         experiments: What ``dvc exp show --csv`` prints, for a section over seeds; the pipeline gives none.
 
@@ -37,3 +40,4 @@ def run(params: Params, *, evaluation: Path, report: Path, log: Log, machine: Ma
     write_text(report / "index.html", page)
     for name, text in results_tables(results, published).items():
         write_text(report / name, text)
+    write_json(summary, network_metrics(results))

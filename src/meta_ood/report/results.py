@@ -110,6 +110,21 @@ class Results:
         return [(before, one) for one in trained if (before := self.baseline_of(one))]
 
 
+def network_metrics(results: Results) -> dict[str, dict[str, float]]:
+    """Return three metrics of each network, few enough for a line of ``dvc exp show``: network -> key -> value.
+
+    They are those of the last variant: AUPRC and FPR95 of the first dataset that has OoD pixels, and mIoU of the first
+    that has known classes; those that no dataset has are left out.
+    """
+    found: dict[str, dict[str, float]] = {}
+    for group in results.groups:
+        one = group[-1]
+        for key in ("auprc", "fpr95", "miou"):
+            if (value := one.value(key)) is not None:
+                found.setdefault(one.network, {}).setdefault(key, value)
+    return found
+
+
 def read_results(root: Path, networks: Sequence[str], variants: Sequence[str], datasets: Sequence[str]) -> Results:
     """Read the evaluations of these networks, variants and datasets as far as they exist.
 
