@@ -11,9 +11,10 @@ import pytest
 from PIL import Image
 
 from meta_ood.data.arrays import MAX_PIXELS, read_array
-from meta_ood.data.prediction_files import read_prediction, write_prediction
+from meta_ood.data.prediction_files import open_predictions, read_prediction, write_prediction
 from meta_ood.data.predictions import Prediction
 from meta_ood.segments import measure_segments, table_file
+from png_files import grey_png
 
 SCORE = np.random.default_rng(0).normal(size=(12, 17)).astype(np.float32)
 
@@ -77,6 +78,33 @@ def test_claimed_sizes_are_refused_before_memory_is_asked_for(tmp_path):
             read_array(path)
 
 
+def test_a_long_header_is_refused_before_it_is_read(tmp_path):
+    """A header of 300 MB of blanks packs to 300 kB."""
+    with zipfile.ZipFile(tmp_path / "bomb.npz", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("value.npy", b"\x93NUMPY\x02\0" + (300_000_000).to_bytes(4, "little") + bytes(300_000_000))
+    tracemalloc.start()
+    with pytest.raises(ValueError, match=r"bomb\.npz: .*a header of 300000000 bytes"):
+        read_array(tmp_path / "bomb.npz")
+    assert tracemalloc.get_traced_memory()[1] < 10e6
+    tracemalloc.stop()
+
+
+def test_nested_groups_end_the_search(tmp_path):
+    with h5py.File(tmp_path / "deep.h5", "w") as file:
+        group = file
+        for _ in range(1100):
+            group = group.create_group("g")
+    with pytest.raises(ValueError, match=r"deep\.h5: .*none in 1001 groups"):
+        read_array(tmp_path / "deep.h5")
+
+
+def test_grey_values_of_few_bits_are_not_stretched(tmp_path):
+    for bits in (1, 2, 4):
+        values = np.arange(8).reshape(2, 4) % 2**bits
+        grey_png(tmp_path / "a.png", values, bits)
+        assert np.array_equal(read_array(tmp_path / "a.png"), values)
+
+
 def test_a_zip_bomb_is_refused(tmp_path):
     content = npy_header("(20000, 20000)") + bytes(10**6)
     with zipfile.ZipFile(tmp_path / "bomb.npz", "w", zipfile.ZIP_DEFLATED) as archive:
@@ -128,8 +156,8 @@ def test_what_is_no_map_is_named(tmp_path):
         ("objects.npy", "numbers"),
         ("none.h5", "found none"),
         ("text.h5", "numbers"),
-        ("noise.png", "cannot identify"),
-        ("eps.png", "cannot identify"),
+        ("noise.png", "not an image"),
+        ("eps.png", "not an image"),
         ("colour.png", "mode RGB"),
     ):
         with pytest.raises(ValueError, match=rf"{name}: .*{message}"):
@@ -213,11 +241,22 @@ def test_attributes_of_other_types_are_refused(prediction_file, key):
             file.attrs[key] = before
 
 
-def test_a_heap_that_does_not_advance_is_refused(prediction_file):
+@pytest.mark.parametrize("where", ["begin", "end"])
+def test_a_heap_that_does_not_advance_is_refused(prediction_file, where):
     """HDF5 itself would read it for ever."""
+    if where == "end":  # numbers first, so that the texts lie a megabyte behind them
+        with h5py.File(prediction_file.with_name("b.h5"), "w") as file, h5py.File(prediction_file) as source:
+            file["first"] = np.zeros(200_000)
+            for name in source:
+                source.copy(name, file)
+            file.attrs.update(source.attrs)
+        prediction_file = prediction_file.with_name("b.h5")
+        assert read_prediction(prediction_file).image_id == "a"
     content = bytearray(prediction_file.read_bytes())
     first = content.index(b"GCOL") + 16
-    content[first : first + 16] = bytes(16)  # free space of no size
-    prediction_file.write_bytes(content)
-    with pytest.raises(ValueError, match=r"a\.h5: .*heap of texts is damaged"):
-        read_prediction(prediction_file)
+    assert (first > 2**20) == (where == "end")
+    for damage in (bytes(16), bytes(8) + b"\x08".ljust(8, b"\0"), content[first : first + 8] + b"\xff" * 8):
+        prediction_file.write_bytes(content[:first] + damage + content[first + 16 :])
+        for read in (read_prediction, lambda path: open_predictions(path.parent)):
+            with pytest.raises(ValueError, match=rf"{prediction_file.name}: .*heap of texts is damaged"):
+                read(prediction_file)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from meta_ood.data.images import image_size, read_image, read_label_map, to_rgb, write_image
+from meta_ood.data.images import image_size, read_image, read_label_map, read_numbers, to_rgb, write_image
 from png_files import grey_png
 
 RNG = np.random.default_rng(0)
@@ -69,6 +69,14 @@ def test_16_bit_grey_is_refused_and_not_clipped_to_white(tmp_path, kind):
             read(path)
 
 
+@pytest.mark.parametrize(("colour", "channels"), [(0, 1), (2, 3), (4, 2), (6, 4)])
+def test_photos_of_16_bits_are_refused_and_not_cut_to_8(tmp_path, colour, channels):
+    path = tmp_path / "a.png"  # Cityscapes has such photos, of 12 bits in 16
+    grey_png(path, np.full((4, 5 * channels), 4000), 16, colour, channels)
+    with pytest.raises(ValueError, match=r"a\.png: .*expected 8 bits per channel"):
+        read_image(path)
+
+
 def test_16_bit_pillow_images_are_refused_too():
     with pytest.raises(ValueError, match="expected 8 bits per channel"):
         to_rgb(Image.fromarray(np.full((4, 4), 30000, np.uint16)))
@@ -117,11 +125,26 @@ def test_label_ids_are_not_stretched(tmp_path, bits):
     assert np.array_equal(read_label_map(tmp_path / "palette.png"), ids)
 
 
-@pytest.mark.parametrize("kind", ["JPEG", "WEBP"])
-def test_label_maps_of_formats_with_loss_are_refused(tmp_path, kind):
+@pytest.mark.parametrize("bits", [1, 2, 4, 8])
+@pytest.mark.parametrize("read", [read_label_map, read_numbers])
+def test_inverted_grey_values_are_refused(tmp_path, bits, read):
+    """In such a TIFF, 0 is white: Pillow would turn id k into 255 - k."""
+    path = tmp_path / "a.tif"
+    tags = {256: 8, 257: 2, 258: bits, 259: 1, 262: 0, 273: 200, 277: 1, 278: 2, 279: 2 * bits}
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items())
+    path.write_bytes((struct.pack("<2sHIH", b"II", 42, 8, len(tags)) + entries).ljust(200, b"\0") + bytes(2 * bits))
+    with pytest.raises(ValueError, match=r"a\.tif: .*inverted"):
+        read(path)
+    # the same file without this sign is read
+    path.write_bytes(path.read_bytes().replace(struct.pack("<HHII", 262, 4, 1, 0), struct.pack("<HHII", 262, 4, 1, 1)))
+    assert np.array_equal(read(path), np.zeros((2, 8)))
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "WEBP", "BMP"])
+def test_label_maps_of_other_formats_are_refused(tmp_path, kind):
     path = tmp_path / "labels.png"
     Image.fromarray(np.zeros((8, 8), np.uint8)).save(path, kind)
-    with pytest.raises(ValueError, match=r"labels\.png: not an image of the formats PNG, BMP"):
+    with pytest.raises(ValueError, match=r"labels\.png: not an image of the formats PNG, TIFF"):
         read_label_map(path)
 
 

@@ -46,6 +46,8 @@ FAULTS = {
     "far above": [[10.0, -41.0, 20.0, 10.0, 10.0, 30.0]],
     "a truth value": [[10.0, 10.0, True, 10.0, 10.0, 30.0]],
     "a text": [[10.0, 10.0, "5", 10.0, 10.0, 30.0]],
+    "an endless outline": [[v for k in range(20_000) for v in (120.0 * (k % 2) - 60, 10.0)]],
+    "endless outlines": [TRIANGLE] * 20_000,
     "four numbers": [[10.0, 10.0, 20.0, 20.0]],
     "an odd number of numbers": [[*TRIANGLE, 5.0]],
     "flat": TRIANGLE,
@@ -118,6 +120,30 @@ def test_ids_that_would_lose_annotations_are_named(tmp_path, changes, message, c
         frames(tmp_path)
     report = examine("coco", "coco", tmp_path, "train2017", {}, full=True)
     assert code in {f.code for f in report.findings if f.level == "error"}
+
+
+@pytest.mark.parametrize(("key", "name"), [("categories", "name"), ("images", "file_name")])
+@pytest.mark.parametrize("value", [None, 5, ["person"]])
+def test_names_are_texts(tmp_path, key, name, value):
+    write_coco(tmp_path)
+    path = tmp_path / "annotations" / "instances_train2017.json"
+    content = json.loads(path.read_text())
+    content[key][0][name] = value
+    path.write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=rf"json: an element of '{key}' .* {name}: expected a text"):
+        frames(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("end", "message"),
+    [("} x", "more after its end"), ("}}", "more after"), (', "images": []}', "'images' occurs twice")],
+)
+def test_what_follows_the_lists_is_not_passed_over(tmp_path, end, message):
+    write_coco(tmp_path)
+    path = tmp_path / "annotations" / "instances_train2017.json"
+    path.write_text(path.read_text().removesuffix("}") + end)
+    with pytest.raises(ValueError, match=rf"json: not a complete json file \(.*{message}"):
+        frames(tmp_path)
 
 
 def test_an_image_id_that_occurs_twice_is_named(tmp_path):

@@ -4,9 +4,9 @@ import struct
 import zlib
 
 
-def grey_png(path, ids, bits):
-    """Write a grey PNG of a given depth by hand: Pillow cannot."""
-    height, width = ids.shape
+def grey_png(path, ids, bits, colour=0, channels=1):
+    """Write a PNG of a given depth by hand, grey or of another colour type: Pillow cannot."""
+    height, width = ids.shape[0], ids.shape[1] // channels
     rows = b""
     for row in ids:
         packed = "".join(f"{value:0{bits}b}" for value in row)
@@ -16,7 +16,7 @@ def grey_png(path, ids, bits):
     def chunk(kind, data):
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
-    header = struct.pack(">IIBBBBB", width, height, bits, 0, 0, 0, 0)
+    header = struct.pack(">IIBBBBB", width, height, bits, colour, 0, 0, 0)
     path.write_bytes(
         b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
     )

@@ -11,14 +11,14 @@ from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
 from meta_ood.data import hdf5
 from meta_ood.data.files import readable
-from meta_ood.data.images import MAX_PIXELS
+from meta_ood.data.images import MAX_PIXELS, read_numbers
 
 Array = npt.NDArray[Any]
 
+_LONGEST_HEADER = 10_000  # [bytes] of an npy file, NumPy's own limit
 SUFFIXES = (".npy", ".npz", ".h5", ".hdf5", ".tif", ".tiff", ".png")
 
 
@@ -39,7 +39,7 @@ def read_array(path: Path) -> Array:
         elif path.suffix in (".h5", ".hdf5"):
             array = hdf5.read_map(path, MAX_PIXELS)
         else:
-            array = _read_image(path)
+            array = read_numbers(path)
         if array.ndim == 3 and 1 in (array.shape[0], array.shape[2]):
             array = np.squeeze(array, 0 if array.shape[0] == 1 else 2)
         if array.ndim != 2:
@@ -62,7 +62,12 @@ def read_npz_member(path: Path, name: str) -> Array:
 
 def _read_npy(file: IO[bytes]) -> Array:
     """Read an array from an open npy file after a check of its header."""
-    if np.lib.format.read_magic(file) == (1, 0):
+    version = np.lib.format.read_magic(file)
+    length = int.from_bytes(file.read(2 if version == (1, 0) else 4), "little")
+    if length > _LONGEST_HEADER:  # NumPy would read it first and refuse it then
+        raise ValueError(f"a header of {length} bytes, expected at most {_LONGEST_HEADER}")
+    file.seek(8)
+    if version == (1, 0):
         shape, _, dtype = np.lib.format.read_array_header_1_0(file)
     else:
         shape, _, dtype = np.lib.format.read_array_header_2_0(file)
@@ -80,13 +85,3 @@ def _read_npz(path: Path, member: str = "") -> Array:
             raise ValueError(f"expected one array, found {found or 'none'}")
         with archive.open(names[0]) as file:
             return _read_npy(file)
-
-
-def _read_image(path: Path) -> Array:
-    with Image.open(path, formats=("PNG", "TIFF")) as image:
-        # Pillow's modes of one number per pixel
-        one = image.mode in ("1", "L", "I", "I;16", "I;16L", "I;16B", "F")
-        if not one or image.width * image.height > MAX_PIXELS:
-            got = f"mode {image.mode}, {image.width} x {image.height}"
-            raise ValueError(f"expected one number per pixel and at most {MAX_PIXELS} pixels, got {got}")
-        return np.asarray(image)

@@ -126,7 +126,8 @@ def readable(path: Path, what: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        raise ValueError(f"{path}: {what}: {error}") from error
+        reason = str(error).removeprefix(f"{path}: ")  # our own errors name the file already
+        raise ValueError(f"{path}: {what}: {reason}") from error
 
 
 def read_text(path: Path) -> str:

@@ -5,6 +5,7 @@ on a list of allowed formats; whatever a decoder raises becomes a ``ValueError``
 """
 
 import io
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,12 +22,15 @@ RgbImage = npt.NDArray[np.uint8]
 
 # Formats of photos. All are decoded in this process; EPS, for example, would start a program.
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "PPM")
-# Formats of label maps: without loss, since a neighbouring id is another object.
-LABEL_FORMATS = ("PNG", "BMP", "TIFF")
+# Formats of label maps: without loss, since a neighbouring id is another object; of BMP files Pillow reads some of
+# 4 bits as if they had 8.
+LABEL_FORMATS = ("PNG", "TIFF")
 # Pillow's limit for images that may be decompression bombs: 256 MiB as RGB.
 MAX_PIXELS = 89_478_485
 # Pillow's modes of at most 8 bits per channel, which convert to RGB without clipping.
 _COLOUR_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr")
+# Its modes of one number per pixel.
+_NUMBER_MODES = ("1", "L", "I", "I;16", "I;16L", "I;16B", "F")
 
 
 def read_image(path: Path) -> RgbImage:
@@ -50,7 +54,8 @@ def decode_image(content: bytes, name: str) -> RgbImage:
 
 def to_rgb(image: Image.Image) -> RgbImage:
     """Return a Pillow image as in :func:`read_image`; more than 8 bits per channel are a ValueError."""
-    if image.mode not in _COLOUR_MODES:  # Pillow would clip them: 16 bits become white
+    # Pillow would clip more bits, so that grey becomes white, or cut them off, so that 12 bits in 16 become black
+    if image.mode not in _COLOUR_MODES or ";16" in _raw_mode(image):
         raise ValueError(f"expected 8 bits per channel, got mode {image.mode}; convert it")
     upright = image if _orientation(image) == 1 else ImageOps.exif_transpose(image)
     return np.array(upright.convert("RGB"), np.uint8)
@@ -81,11 +86,36 @@ def read_label_map(path: Path) -> LabelMap:
     with _opened(path.read_bytes(), str(path), LABEL_FORMATS) as image:
         if image.mode not in ("L", "P", "1") or image.info.get("compression") in ("jpeg", "webp"):
             raise ValueError(f"expected label ids (one channel, 8 bits), got mode {image.mode}")
-        # Pillow stretches grey values of 2 and 4 bits to 0..255 by these factors. The arguments of its decoder say so,
-        # ("L;2", ...) or "L;2", until the pixels are read.
-        arguments = str(image.tile[:1] if isinstance(image, ImageFile.ImageFile) else "")
-        scale = 85 if "L;2" in arguments else 17 if "L;4" in arguments else 1
-        return np.array(image, np.uint8) // np.uint8(scale)
+        return _numbers(image).astype(np.uint8)
+
+
+def read_numbers(path: Path) -> npt.NDArray[Any]:
+    """Return a PNG or TIFF file of one number per pixel as ``(H, W)``, exactly as they are stored.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it is damaged or has several channels or a palette; the file is named.
+    """
+    with _opened(path.read_bytes(), str(path), ("PNG", "TIFF")) as image:
+        if image.mode not in _NUMBER_MODES:
+            raise ValueError(f"expected one number per pixel, got mode {image.mode}")
+        return _numbers(image)
+
+
+def _numbers(image: Image.Image) -> npt.NDArray[Any]:
+    """Return the numbers in a file's pixels, which Pillow may have changed."""
+    raw = _raw_mode(image)
+    if re.search(r";\d*I", raw) and image.mode in ("1", "L"):  # a TIFF in which 0 is white: Pillow turns it around
+        raise ValueError("its grey values are inverted (0 is white): convert it")
+    # it stretches grey values of 2 and 4 bits to 0..255 by these factors
+    scale = 85 if "L;2" in raw else 17 if "L;4" in raw else 1
+    pixels = np.array(image)
+    return pixels if scale == 1 else pixels // np.uint8(scale)
+
+
+def _raw_mode(image: Image.Image) -> str:
+    """Return the arguments of Pillow's decoder, which name bits and order; empty once the pixels are read."""
+    return str(image.tile[:1]) if isinstance(image, ImageFile.ImageFile) else ""
 
 
 def write_image(path: Path, pixels: npt.NDArray[np.generic], **options: object) -> None:

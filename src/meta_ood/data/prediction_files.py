@@ -14,7 +14,6 @@ from meta_ood.data.predictions import Prediction
 PREDICTION_VERSION = 1
 _LOWEST, _STEPS = -32768, 65535  # the range of int16
 _LARGEST_STEP = 2.0**-9  # half of it changes an entropy by less than 1e-3, whatever the logits
-_TEXTS_WITHIN = 1 << 16  # [bytes] HDF5 puts the texts of our attributes at 2048; the rest is not searched for them
 _MOST = 2**31  # values in one array: 1,000 classes at 1024 x 2048 are less
 
 
@@ -106,7 +105,7 @@ def read_prediction(path: Path, allocate: Callable[..., npt.NDArray[np.float32]]
         FileNotFoundError: If there is no such file.
         ValueError: If the file is damaged or not a prediction of this version; the file is named.
     """
-    with opened(path, "meta-ood prediction", PREDICTION_VERSION, _TEXTS_WITHIN) as file:
+    with opened(path, "meta-ood prediction", PREDICTION_VERSION) as file:
         stored = stored_dataset(file, "logits", _MOST)
         if stored.ndim != 3 or stored.dtype not in (np.int16, np.float32):
             raise ValueError(f"logits: expected (C, h, w), got {stored.shape} {stored.dtype}")
@@ -168,7 +167,7 @@ def open_predictions(folder: Path, frames: Collection[str] | None = None) -> Pre
             raise ValueError(f"{folder}: {counts} ({example}, ...); run `infer` again")
     origins = []
     for path in paths:
-        with opened(path, "meta-ood prediction", PREDICTION_VERSION, _TEXTS_WITHIN) as file:
+        with opened(path, "meta-ood prediction", PREDICTION_VERSION) as file:
             names = tuple(str(name) for name in file.attrs["class_names"])
             origins.append((names, str(file.attrs["network"]), str(file.attrs["weights_sha256"])))
         if origins[-1] != origins[0]:

@@ -22,6 +22,8 @@ IMAGES, ANNOTATIONS = "{split}", "annotations/instances_{split}.json"
 # option background -> target value of pixels without annotation; 0 is the train id of road
 BACKGROUNDS = {"ignore": IGNORE, "road": 0, "ood": OOD}
 # preset of option exclude -> category names; an image with any of them is left out
+# [px] of the polygons of an annotation; pycocotools takes some 100 bytes for each, people draw some thousand
+LONGEST_OUTLINE = 1_000_000
 _PUBLISHED = ("person", "bicycle", "car", "motorcycle", "bus", "truck", "traffic light", "stop sign")
 EXCLUDES: dict[str, tuple[str, ...]] = {"street": (*_PUBLISHED, "train"), "published": _PUBLISHED}
 
@@ -159,6 +161,8 @@ def segmentation_fault(segmentation: Any, height: int, width: int) -> str:
             for name, bound, values in (("x", width, part[::2]), ("y", height, part[1::2])):
                 if not all(type(value) in (int, float) and -bound <= value <= 2 * bound for value in values):
                     return f"{name} coordinates far outside the image, {width}x{height} px"
+        if (outline := sum(map(_outline, segmentation))) > LONGEST_OUTLINE:
+            return f"an outline of {outline:.0f} px, expected at most {LONGEST_OUTLINE}"
         return "" if segmentation else "no polygon"
     if not isinstance(segmentation, dict) or "counts" not in segmentation:
         return "expected polygons, or run lengths with counts and size"
@@ -171,6 +175,12 @@ def segmentation_fault(segmentation: Any, height: int, width: int) -> str:
     if sum(lengths) != height * width:
         return f"run lengths of {sum(lengths)} px in all, the image has {height * width}"
     return ""
+
+
+def _outline(polygon: Sequence[float]) -> float:
+    """Return the length of a closed polygon x, y, x, y, ... in steps of a pixel each way [px]."""
+    xs, ys = polygon[::2], polygon[1::2]
+    return sum(max(abs(xs[k] - xs[k - 1]), abs(ys[k] - ys[k - 1])) for k in range(len(xs)))
 
 
 def decompress(text: str) -> list[int] | None:

@@ -85,12 +85,12 @@ def read_instances(path: Path) -> Instances:
                 height, width = _whole(value, "height"), _whole(value, "width")
                 if height < 1 or width < 1 or height * width > MAX_PIXELS:
                     raise ValueError(f"{height} x {width} px: expected 1 to {MAX_PIXELS}")
-                images.append(ListedImage(_whole(value, "id"), str(value["file_name"]), height, width))
+                images.append(ListedImage(_whole(value, "id"), _text(value, "file_name"), height, width))
             elif key == "categories":
                 number = _whole(value, "id")
                 if number in categories:
                     raise ValueError(f"id {number} occurs twice")
-                categories[number] = str(value["name"])
+                categories[number] = _text(value, "name")
             else:
                 rows.extend((_whole(value, "image_id"), _whole(value, "category_id"), start, length))
         except (KeyError, TypeError, ValueError, OverflowError) as error:
@@ -104,6 +104,14 @@ def _whole(element: Json, name: str) -> int:
     value = element[name]
     if isinstance(value, bool) or not isinstance(value, int):
         raise TypeError(f"{name}: expected a whole number, got {value!r}")
+    return value
+
+
+def _text(element: Json, name: str) -> str:
+    """Return a text of an element; as a list, the name of a street class would not be known."""
+    value = element[name]
+    if not isinstance(value, str):
+        raise TypeError(f"{name}: expected a text, got {value!r}")
     return value
 
 
@@ -121,7 +129,8 @@ def read_spans(path: Path, spans: Iterable[Span]) -> Iterator[Json]:
 
 def _elements(path: Path) -> Iterator[tuple[str, Any, Span]]:
     """Yield list, element and place of everything in the json's three lists."""
-    missing = ["images", "annotations", "categories"]
+    lists = ("images", "annotations", "categories")
+    missing = [*lists]
     with path.open("rb", buffering=1 << 20) as file:
         try:
             if _peek(file) != "{":
@@ -131,6 +140,8 @@ def _elements(path: Path) -> Iterator[tuple[str, Any, Span]]:
             while _peek(file) != "}":
                 key, _ = _value(file)
                 _take(file, ":")
+                if key in lists and key not in missing:
+                    raise ValueError(f"{key!r} occurs twice")
                 if key in missing and _peek(file) == "[":
                     missing.remove(key)
                     _take(file, "[")
@@ -141,6 +152,8 @@ def _elements(path: Path) -> Iterator[tuple[str, Any, Span]]:
                 else:
                     _value(file)
                 if _take(file, ",}") == "}":
+                    if _peek(file):
+                        raise ValueError(f"more after its end, at byte {file.tell()}")
                     break
         except (ValueError, RecursionError) as error:
             raise ValueError(f"{path}: not a complete json file ({error})") from None
