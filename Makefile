@@ -31,6 +31,8 @@ $(SETUP): EXTRAS := dev,export
 $(SETUP): pyproject.toml setup.py constraints.txt $(KERNELS)
 	@test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
 	@$(install)
+	@# whoever runs the pipeline has another dvc.lock than the repository: a pull takes, a merge keeps the one at hand
+	@git config merge.dvc-lock.driver true && git config merge.autoStash true && git config rebase.autoStash true || true
 	@touch $(SETUP)
 
 $(SERVICES): EXTRAS := dev,export,services
@@ -47,9 +49,9 @@ demo: $(SETUP)  ## run the whole pipeline on the embedded demo data
 	echo "The whole pipeline took $$((SECONDS - start)) s. Where to look next:" && \
 	echo "  report      open data/report/index.html in a browser" && \
 	echo "  runs        make ui, then open the address that it prints" && \
-	echo "  vary        $(VENV)/bin/dvc exp run -S train.ood_weight=0.5, then the line of README that compares experiments" && \
+	echo "  vary        $(VENV)/bin/dvc exp run -S train.ood_weight=0.5, then dvc exp show --only-changed --drop 'Created|data/|deeplab'" && \
 	echo "  your data   docs/datasets.md" && \
-	{ git diff --quiet dvc.lock || echo "  git         dvc.lock holds this machine's results now: git checkout dvc.lock before a pull"; }
+	{ git diff --quiet dvc.lock || echo "  git         dvc.lock holds this machine's results: commit it to compare with them; a pull does not collide"; }
 
 test: $(SETUP)  ## run all tests
 	@OMP_NUM_THREADS=1 python -m pytest -q -m "not services"

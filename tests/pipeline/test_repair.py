@@ -1,5 +1,7 @@
 """What a killed `dvc` leaves is repaired, and nothing else is touched."""
 
+import re
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -7,6 +9,7 @@ import pytest
 
 from meta_ood.pipeline.lockfile import LOCK, RWLOCK, repair
 
+ROOT = Path(__file__).parents[2]
 WHOLE = "schema: '2.0'\nstages:\n  code:\n    cmd: python -m meta_ood code\n"
 
 
@@ -18,6 +21,36 @@ def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     LOCK.write_text(WHOLE)
     for command in (["init", "-q"], ["add", str(LOCK)], ["commit", "-qm", "lock"]):
         subprocess.run([*git, *command], check=True)
+
+
+@pytest.mark.parametrize("is_committed", [False, True])
+@pytest.mark.parametrize("pull", ["--no-rebase", "--rebase"])
+def test_a_pull_does_not_collide_with_the_lock_of_this_machine(is_committed: bool, pull: str) -> None:
+    """With the settings of `make setup` and the repository's .gitattributes."""
+    settings = re.findall(r"git config (\S+) (\S+)", (ROOT / "Makefile").read_text())
+    assert len(settings) == 3
+
+    def git(*arguments: str) -> None:
+        subprocess.run(["git", *arguments], check=True)
+
+    for name in ("upstream", "mine"):
+        git("clone", "-q", ".", name)
+        for setting in (*settings, ("user.name", "n"), ("user.email", "a@b")):
+            git("-C", name, "config", *setting)
+        shutil.copy(ROOT / ".gitattributes", name)
+    git("-C", "upstream", "add", "-A")
+    git("-C", "upstream", "commit", "-qm", "attributes")
+    git("-C", "mine", "clean", "-qf")
+    git("-C", "mine", "pull", "-q", "../upstream")
+    # the same line differs on both sides
+    for name in ("upstream", "mine"):
+        Path(name, LOCK).write_text(WHOLE.replace("code", name))
+    git("-C", "upstream", "commit", "-qam", "results")
+    if is_committed:
+        git("-C", "mine", "commit", "-qam", "my results")
+    git("-C", "mine", "pull", "-q", "--no-edit", pull, "../upstream")
+    kept = "mine" if is_committed and pull == "--no-rebase" else "upstream"
+    assert Path("mine", LOCK).read_text() == WHOLE.replace("code", kept)
 
 
 def test_whole_files_are_left_alone() -> None:
