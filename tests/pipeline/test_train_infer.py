@@ -104,6 +104,25 @@ def test_training_twice_writes_the_same_bytes(prepared, caplog):
     assert not states()
 
 
+RECIPE = (
+    "train.proxy_style=on_road",
+    "train.crop=[16, 32]",
+    "train.photometric=1.0",
+    "train.class_balance=0.5",
+    "train.proxy_margin=1",
+)
+
+
+def test_the_recipe_of_real_photos_is_repeatable_and_each_part_of_it_counts(prepared):
+    baseline = run_pretrain(prepared, "a")
+    first, again = (content(run_train(prepared, baseline, out, no_log, *RECIPE)) for out in "bc")
+    assert first == again
+    others = {content(run_train(prepared, baseline, "d", no_log, *RECIPE[:n], *RECIPE[n + 1 :])) for n in range(5)}
+    assert len(others | {first}) == 6
+    with pytest.raises(ValueError, match=r"train\.known_objects: .*no thing large enough"):
+        run_train(prepared, baseline, "e", no_log, *RECIPE, "train.known_objects=0.5")
+
+
 def test_a_missing_target_is_named_before_any_training(prepared):
     gone = frames.read_frames(prepared / "streets", prepared)[2].target
     gone.unlink()

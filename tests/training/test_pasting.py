@@ -9,7 +9,7 @@ from PIL import Image
 from scipy.ndimage import binary_dilation
 
 from meta_ood.data.frames import Frame
-from meta_ood.data.labels import CITYSCAPES, IGNORE, OOD
+from meta_ood.data.labels import CITYSCAPES, IGNORE, IN, OOD
 from meta_ood.inference.batches import Sample
 from meta_ood.training.cutouts import CutOut, cut_known, cut_proxy
 from meta_ood.training.loader import SegmentationDataset
@@ -176,7 +176,7 @@ def frames(tmp_path: Path) -> list[Frame]:
         target[40:90, 0:30] = CAR  # at the edge
         target[90:96, 200:212], target[80:90, 203:209] = BICYCLE, RIDER
         found.append(write(tmp_path, str(number), image, target))
-    found.append(write(tmp_path, "drive", street(128, 256)[0], np.full((128, 256), IGNORE, np.uint8)))
+    found.append(write(tmp_path, "drive", street(128, 256)[0], np.full((128, 256), IN, np.uint8)))
     for number in range(2):
         own = proxy((40, 40, 50, 30 + number))
         found.append(write(tmp_path, f"proxy{number}", own.image.permute(1, 2, 0).numpy(), own.target.numpy()))
@@ -240,8 +240,8 @@ def test_frames_without_labels_get_objects_and_no_labels(frames):
         assert torch.equal(*clean)
     assert unknown > 35  # a known object may hide a small one
     assert ROAD not in seen
-    assert {OOD, IGNORE, PERSON, CAR} <= seen
-    assert (own[4].target == IGNORE).all()
+    assert {OOD, IGNORE, IN, PERSON, CAR} <= seen
+    assert (own[4].target == IN).all()
 
 
 def test_up_to_two_further_proxies():

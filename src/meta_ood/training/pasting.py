@@ -17,7 +17,7 @@ from torch import Tensor
 
 from meta_ood.config import TrainParams
 from meta_ood.data.frames import Frame
-from meta_ood.data.labels import CITYSCAPES, IGNORE, LabelMap
+from meta_ood.data.labels import CITYSCAPES, IGNORE, IN, LabelMap
 from meta_ood.inference.batches import Sample
 from meta_ood.training.cutouts import CutOut, cut_known, cut_proxy
 
@@ -63,13 +63,14 @@ class OnRoad:
     def prepare(self, target: Tensor, proxies: Sequence[Sample], scale: float = 1.0) -> tuple[Tensor, Pasting]:
         """Return the target to cut a crop's target out of, and what pastes into the crop.
 
-        It is the frame's own; but where a frame without labels gets objects, its lower part is road to place them on,
-        which the pasting turns into IGNORE again. `scale` is the factor by which the frame is enlarged.
+        It is the frame's own; but where a frame without train ids gets objects, the IN pixels of its lower part are
+        road to place them on, which the pasting turns into IN again. `scale` is the factor that enlarges the frame.
         """
-        labelled = bool((target.numpy() != IGNORE).any())
+        labelled = bool((target.numpy() < len(CITYSCAPES.names)).any())
         if proxies and not labelled:
             target = target.clone()
-            target[round(_ASSUMED_ROAD * len(target)) :] = _ROAD
+            lower = target[round(_ASSUMED_ROAD * len(target)) :]
+            lower[lower == IN] = _ROAD
         return target, partial(self._paste_all, proxies=proxies, labelled=labelled, scale=scale)
 
     def _paste_all(
@@ -95,7 +96,7 @@ class OnRoad:
         for thing in things:
             paste_on_road(picture, labels, thing, horizon, generator)
         if not labelled:
-            labels[labels == _ROAD] = IGNORE
+            labels[labels == _ROAD] = IN
 
 
 def horizon_of(target: LabelMap) -> float:
