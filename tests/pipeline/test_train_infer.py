@@ -5,15 +5,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from meta_ood.config import load
 from meta_ood.data import frames, prediction_files
 from meta_ood.data.context import Machine, no_log
-from meta_ood.data.files import file_hash
+from meta_ood.data.files import file_hash, read_json
+from meta_ood.data.labels import IN
 from meta_ood.inference import average_logits
 from meta_ood.models import checkpoint
 from meta_ood.pipeline import infer, pretrain, train
+from meta_ood.training.loader import FrameSet, SegmentationDataset, hold_out
+from meta_ood.training.validation import Validation, evaluate_once
 from training_run import write_frames
 
 PARAMS = Path(__file__).parents[2] / "params.yaml"
@@ -121,6 +125,68 @@ def test_the_recipe_of_real_photos_is_repeatable_and_each_part_of_it_counts(prep
     assert len(others | {first}) == 6
     with pytest.raises(ValueError, match=r"train\.known_objects: .*no thing large enough"):
         run_train(prepared, baseline, "e", no_log, *RECIPE, "train.known_objects=0.5")
+
+
+def test_an_ordinary_drive_trains_by_the_baseline_s_predictions(prepared):
+    drawn = write_frames(prepared / "drive", 4)
+    for frame in drawn:
+        Image.fromarray(np.full((24, 32), IN, np.uint8)).save(frame.target)
+    frames.write_frames(prepared / "drive", drawn, prepared)
+    baseline = run_pretrain(prepared, "baseline")
+    several = "roles.training=[{dataset: cityscapes_train, weight: 1}, {dataset: lost_and_found, weight: 3}]"
+    stage = {
+        "network": NAME,
+        "training": [prepared / "streets", prepared / "drive"],
+        "validation": [prepared / "test", prepared / "streets"],
+        "proxies": [prepared / "proxies"],
+        "machine": CPU,
+    }
+    seen: dict[str, float] = {}
+    train.run(
+        load(PARAMS, [*SMALL, several, "roles.validation=[cityscapes_val, cityscapes_train]", "train.samples=8"]),
+        **stage,
+        baseline=baseline,
+        weights=Path("a.safetensors"),
+        metrics=Path("a.json"),
+        log=lambda values, step: seen.update(values),
+    )
+    names = {"train/loss_in/cityscapes_train", "train/loss_in/lost_and_found"}
+    names |= {"validation/miou/cityscapes_val", "validation/miou/cityscapes_train", "validation/miou"}
+    assert names <= set(seen)
+    assert read_json(Path("a.json"))["steps"] == 8  # 8 streets and as many with proxies, two a step
+    # from labels alone nothing can be learned there
+    with pytest.raises(ValueError, match=r"roles\.training: lost_and_found: no frame has labels"):
+        pretrain.run(
+            load(PARAMS, [*SMALL, several]),
+            **{key: value for key, value in stage.items() if key != "proxies"} | {"validation": [prepared / "test"]},
+            weights=Path("b.safetensors"),
+            metrics=Path("b.json"),
+            log=no_log,
+        )
+
+
+def test_interpolated_weights_lie_between_baseline_and_trained(prepared):
+    baseline = run_pretrain(prepared, "baseline")
+    trained = run_train(prepared, baseline, "trained")
+    between = run_train(prepared, baseline, "between", no_log, "train.interpolation=0.25")
+    nothing = run_train(prepared, baseline, "nothing", no_log, "train.interpolation=0")
+    first, last, found, same = (checkpoint.load(path)[0].state_dict() for path in (baseline, trained, between, nothing))
+    for key, value in found.items():
+        if value.is_floating_point():
+            torch.testing.assert_close(value, 0.25 * last[key] + 0.75 * first[key])
+            assert torch.equal(same[key], first[key])
+    # the stored metrics are those of the stored weights
+    validated = validation_of(prepared)
+    for name, path in (("between", between), ("nothing", nothing)):
+        stored = read_json(Path(f"{name}.json"))
+        measured = evaluate_once(checkpoint.load(path)[0], validated, 19, CPU)
+        assert {key: stored[key] for key in ("miou", "proxy_auroc")} == measured
+
+
+def validation_of(folder: Path) -> Validation:
+    _, held_out = hold_out(frames.read_frames(folder / "proxies", folder), 0.5, seed=0)
+    sets = [FrameSet("test", frames.read_frames(folder / "test", folder)), FrameSet("proxies", held_out)]
+    return Validation(SegmentationDataset.of(sets), proxies=True)
 
 
 def test_a_missing_target_is_named_before_any_training(prepared):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import signal
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +18,14 @@ from torch import Tensor, nn
 from meta_ood.config import OptimisationParams, load
 from meta_ood.data.context import Machine, no_log
 from meta_ood.data.frames import Frame
-from meta_ood.data.labels import IGNORE, OOD
+from meta_ood.data.labels import IGNORE, IN, OOD
 from meta_ood.inference import processes
 from meta_ood.inference.processes import end_with_parent
 from meta_ood.pipeline import pretrain
 from meta_ood.training import loop
-from meta_ood.training.loader import SegmentationDataset, mix_proxies
+from meta_ood.training.loader import FrameSet, SegmentationDataset, mix_proxies, pool_of
 from meta_ood.training.loop import fit, seeded
-from meta_ood.training.losses import PixelCounts, entropy_maximization
+from meta_ood.training.losses import ood_objective
 from meta_ood.training.transforms import Augmentation
 from meta_ood.training.validation import Validation
 
@@ -96,25 +98,39 @@ def train(
     network: dict[str, Any] | None = None,
     log: Any = no_log,
     workers: int = 1,
+    taught: bool = False,
     **changes: Any,
 ) -> tuple[nn.Module, dict[str, float]]:
-    """Train Tiny on 20 streets and 8 proxies; at step `die_at` a signal may come."""
+    """Train Tiny on 20 streets and 8 proxies; at step `die_at` a signal may come.
+
+    When `taught`, the last 8 streets are a set of their own, drawn more often, whose labels are not used.
+    """
     frames = write_frames(folder, 28, 8) if not folder.exists() else frames_of(folder, 28)
     params = PARAMS.model_copy(update=changes)
     with seeded(seed):
         net = Tiny(**(network or {}))
     calls = [0]
 
-    def objective(logits: Tensor, target: Tensor, counts: PixelCounts, done: float) -> Tensor:
+    settings = load(ROOT / "params.yaml", ["train.ood_weight=0.3", f"train.distillation={0.5 * taught}"]).train
+    loss = ood_objective(settings)
+
+    def objective(*arguments: Any) -> Tensor:
         calls[0] += torch.is_grad_enabled()  # it is called without for the loss's terms
         if torch.is_grad_enabled() and calls[0] == die_at:
             os.kill(os.getpid(), with_signal)
-        return entropy_maximization(logits, target, 0.3, counts, normalisation="pixels")
+        return loss(*arguments)
+
+    sets = [FrameSet("streets", frames[:20])]
+    if taught:
+        bare = folder / "bare.png"
+        Image.fromarray(np.full((24, 32), IN, np.uint8)).save(bare)
+        drive = [replace(frame, target=bare) for frame in frames[12:20]]
+        sets = [FrameSet("streets", frames[:12], 1.0), FrameSet("drive", drive, 2.0, scale=1.2)]
 
     metrics = fit(
         net,
-        SegmentationDataset(frames, Augmentation(params.crop, 0.2, 0.2)),
-        lambda epoch: mix_proxies(20, 8, 0.4, seed=seed, epoch=epoch),
+        SegmentationDataset.of([*sets, FrameSet("proxies", frames[20:])], Augmentation(params.crop, 0.2, 0.2)),
+        lambda epoch: mix_proxies(pool_of(sets), 8, 0.4, seed=seed, epoch=epoch),
         objective,
         params,
         num_classes=CLASSES,
@@ -123,6 +139,8 @@ def train(
         log=log,
         validation=Validation(SegmentationDataset(frames[14:]), proxies=True),
         resume=resume,
+        teacher=copy.deepcopy(net) if taught else None,
+        apart=["streets", "drive"] if taught else [],
     )
     return net, metrics
 
@@ -131,10 +149,10 @@ def frames_of(folder: Path, number: int) -> list[Frame]:
     return [Frame(str(i), folder / f"{i}.png", "", folder / f"{i}_t.png", "") for i in range(number)]
 
 
-def killed(folder: Path, resume: Path, die_at: int, number: int = signal.SIGKILL) -> None:
+def killed(folder: Path, resume: Path, die_at: int, number: int = signal.SIGKILL, taught: bool = False) -> None:
     """Train in this process until a signal ends it."""
     torch.set_num_threads(1)
-    train(folder, resume=resume, die_at=die_at, with_signal=number)
+    train(folder, resume=resume, die_at=die_at, with_signal=number, taught=taught)
 
 
 def environment(rank: int, port: int) -> dict[str, str]:

@@ -63,6 +63,22 @@ def test_killed_four_times_gives_the_same_weights(folder, undisturbed, tmp_path)
     assert metrics == undisturbed[1]
 
 
+def test_killed_with_several_sets_and_a_teacher_gives_the_same_weights(folder, tmp_path):
+    curves: list[dict[str, float]] = []
+    whole, expected = train(folder, taught=True, log=lambda values, step: curves.append(dict(values)))
+    # the curves tell the sets apart: drive starts at no divergence from itself, streets at the cross entropy
+    losses = [values for values in curves if "train/loss" in values]
+    assert all({"train/loss_in/streets", "train/loss_in/drive", "train/loss_in"} <= set(values) for values in losses)
+    assert all(0 < values["train/loss_in/drive"] < values["train/loss_in/streets"] for values in losses)
+    for steps in (5, 9):
+        worker = start(training_run.killed, folder, tmp_path, steps, signal.SIGKILL, True)
+        worker.join()
+        assert worker.exitcode == -signal.SIGKILL
+    network, metrics = train(folder, resume=tmp_path, taught=True)
+    assert same(network, whole)
+    assert metrics == expected
+
+
 @pytest.mark.parametrize(("number", "error"), [(signal.SIGTERM, SystemExit), (signal.SIGINT, KeyboardInterrupt)])
 def test_a_polite_signal_is_resumed_at_its_very_step(folder, undisturbed, tmp_path, number, error):
     before = signal.getsignal(number)

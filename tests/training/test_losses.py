@@ -12,6 +12,7 @@ from meta_ood.data.labels import IGNORE, IN, NEUTRAL, OOD
 from meta_ood.training.losses import (
     LOSSES,
     PixelCounts,
+    SoftTargets,
     balanced,
     count,
     cross_entropy,
@@ -23,6 +24,7 @@ from meta_ood.training.losses import (
 )
 
 REFERENCE = Path(__file__).parents[1] / "reference"
+PARAMS = Path(__file__).parents[2] / "params.yaml"
 CASES = sorted(REFERENCE.glob("g2_loss_*.npz"))
 
 
@@ -293,3 +295,55 @@ def test_the_objective_takes_class_weights():
     assert not torch.equal(found, ood_objective(params)(logits, target, counts, 1.0))
     with pytest.raises(ValueError, match="class_weights unknown"):
         ood_objective(config.TrainParams(**{**dict(params), "loss_options": {"class_weights": 1}}))
+
+
+# --- soft targets of a teacher ---------------------------------------------------------------
+
+
+def with_teacher(seed: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Return logits, a target with every kind of pixel, and a teacher's logits, in float64."""
+    generator = torch.Generator().manual_seed(seed)
+    target = torch.tensor([0, 1, 2, IN, OOD, IGNORE, NEUTRAL, IN], dtype=torch.uint8)
+    target = target[torch.randint(8, (2, 6, 7), generator=generator)]
+    logits, teacher = (torch.randn(2, 3, 6, 7, generator=generator, dtype=torch.float64) for _ in range(2))
+    return logits.requires_grad_(), target, teacher
+
+
+def divergence(logits: Tensor, teacher: Tensor) -> Tensor:
+    return torch.nn.functional.kl_div(logits.log_softmax(1), teacher.softmax(1), reduction="none").sum(1)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_pixels_without_class_take_the_teacher_s_predictions(name):
+    logits, target, teacher = with_teacher(0)
+    params = config.load(PARAMS, [f"train.loss={name}", "train.loss_options={}", "train.distillation=0.7"]).train
+    counts = count(target, 3)
+    found = ood_objective(params)(logits, target, counts, 0.5, teacher)
+    inside, unlabelled = target < 3, target == IN
+    known = int(inside.sum() + unlabelled.sum())
+    # 1. the loss of the pixels with a class or OoD, its means running over those without class, too
+    own = PixelCounts(counts.pixels, known, counts.ood)
+    hard = LOSSES[name](logits, target, params.ood_weight, counts=own)
+    # 2. the divergence has the weight of the in-distribution term at IN, and distillation everywhere in distribution
+    weights = {
+        "entropy_maximization": (1 - params.ood_weight) / (3 * target.numel()),
+        "unknown_class": (1 - params.ood_weight) / (known + counts.ood),
+    }
+    each = divergence(logits, teacher)
+    soft = weights.get(name, 1 / known) * each[unlabelled].sum() + 0.7 * each[inside | unlabelled].sum() / known
+    torch.testing.assert_close(found, hard + soft)
+    gradients = [torch.autograd.grad(value, logits, retain_graph=True)[0] for value in (found, hard + soft)]
+    torch.testing.assert_close(*gradients)
+    # 3. a network that is its own teacher learns nothing from itself
+    again = ood_objective(params)(teacher.clone().requires_grad_(), torch.full_like(target, IN), counts, 0.5, teacher)
+    assert abs(float(again.detach())) < 1e-12
+
+
+def test_the_gradient_of_soft_targets_is_that_of_finite_differences():
+    logits, target, teacher = with_teacher(1)
+    soft = SoftTargets(teacher, 0.3)
+    assert torch.autograd.gradcheck(lambda z: outlier_exposure(z, target, 0.4, soft=soft), logits)
+    # 16 bit logits: the sums are float32
+    value = outlier_exposure(logits.detach().bfloat16(), target, 0.4, soft=SoftTargets(teacher.bfloat16(), 0.3))
+    assert value.dtype == torch.float32
+    assert float(value) == pytest.approx(float(outlier_exposure(logits, target, 0.4, soft=soft).detach()), rel=0.02)

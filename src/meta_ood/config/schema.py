@@ -228,6 +228,8 @@ class TrainParams(OptimisationParams):
     class_balance: Fraction = 0.0  # power of the class weights in the cross entropy; 0: all classes count alike
     proxy_holdout: Fraction = 0.1  # share of the proxies that are used for validation instead of training
     reset_optimizer: bool = False
+    distillation: NonNegative = 0.0  # weight of the divergence from the baseline's predictions, in-distribution
+    interpolation: Fraction = 1.0  # a: the stored weights are a * trained + (1 - a) * baseline
 
     @model_validator(mode="after")
     def _known_objects_belong_to_on_road(self) -> Self:

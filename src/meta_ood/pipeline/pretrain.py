@@ -10,7 +10,7 @@ from meta_ood.config import Params, RoleSet
 from meta_ood.data.context import Log, Machine
 from meta_ood.data.files import resume_folder, write_json
 from meta_ood.data.frames import read_frames
-from meta_ood.data.images import image_size
+from meta_ood.data.images import image_size, read_label_map
 from meta_ood.data.labels import CITYSCAPES
 from meta_ood.inference import is_first_process
 from meta_ood.models import checkpoint, published
@@ -51,6 +51,8 @@ def run(
             write_json(metrics, evaluate_once(net, validated, num_classes, machine))
         return
     # 2. otherwise cross entropy, from scratch or from a pretrained backbone
+    if bare := without_labels(sets, num_classes):
+        raise ValueError(f"roles.training: {', '.join(bare)}: no frame has labels, from which alone `pretrain` learns")
     warn_of_padding("pretrain.crop", settings.crop, sets)
     with seeded(params.seed):
         net = models.build(own.architecture, num_classes, **own.options)
@@ -68,6 +70,7 @@ def run(
         log=log,
         validation=validated,
         resume=resume,
+        apart=told_apart(sets),
         what=f"pretrain {network}",
     )
     # 3. one process writes: on CPUs the statistics of BatchNorm differ between processes
@@ -88,6 +91,17 @@ def read_sets(role: Sequence[RoleSet], folders: Sequence[Path]) -> list[FrameSet
                 raise FileNotFoundError(f"{gone}, is missing: run `prepare` again")
         sets.append(FrameSet(own.dataset, frames, own.weight, own.scale))
     return sets
+
+
+def told_apart(sets: Sequence[FrameSet]) -> list[str]:
+    """Return the names of the sets if there are several."""
+    return [own.name for own in sets] if len(sets) > 1 else []
+
+
+def without_labels(sets: Sequence[FrameSet], num_classes: int) -> list[str]:
+    """Return the names of the sets of which no target has a train id."""
+    maps = {own.name: (read_label_map(frame.target) for frame in own.frames) for own in sets}
+    return [name for name, targets in maps.items() if not any((target < num_classes).any() for target in targets)]
 
 
 def warn_of_padding(key: str, crop: int | tuple[int, int], sets: Sequence[FrameSet]) -> None:

@@ -4,16 +4,19 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from torch import nn
+
 from meta_ood.config import Params
 from meta_ood.data.context import Log, Machine
 from meta_ood.data.files import resume_folder, write_json
 from meta_ood.inference import is_first_process
 from meta_ood.models import checkpoint, published
-from meta_ood.pipeline.pretrain import read_sets, warn_of_padding
+from meta_ood.pipeline.pretrain import read_sets, told_apart, warn_of_padding, without_labels
 from meta_ood.training.checkpoints import delete_checkpoint
 from meta_ood.training.loader import FrameSet, SegmentationDataset, count_classes, hold_out, mix_proxies, pool_of
 from meta_ood.training.loop import fit
 from meta_ood.training.losses import balanced, ood_objective
+from meta_ood.training.optimisation import interpolate
 from meta_ood.training.pasting import OnRoad
 from meta_ood.training.transforms import Augmentation
 from meta_ood.training.validation import Validation, evaluate_once
@@ -34,6 +37,10 @@ def run(
 ) -> None:
     """Write the OoD-trained weights, and their metrics on streets and held-out proxies."""
     own, settings, roles = params.network_params(network), params.train_of(network), params.roles
+
+    def start() -> nn.Module:  # the baseline anew: a teacher where there are no labels, one end of an interpolation
+        return checkpoint.load(baseline, own.architecture)[0]
+
     net, made_of = checkpoint.load(baseline, own.architecture)
     num_classes = int(made_of["num_classes"])
     same = {key: made_of[key] for key in ("architecture", "options", "num_classes")}
@@ -64,6 +71,7 @@ def run(
         counts = count_classes([frame for frame, _ in scaled], num_classes, machine.workers)
         class_weights = balanced(counts, settings.class_balance)
     looked_at = read_sets(roles.validation, validation) + ([FrameSet("proxies", held_out)] if held_out else [])
+    validated = Validation(SegmentationDataset.of(looked_at), bool(held_out))
     found = fit(
         net,
         dataset,
@@ -83,13 +91,18 @@ def run(
         seed=params.seed,
         machine=machine,
         log=log,
-        validation=Validation(SegmentationDataset.of(looked_at), bool(held_out)),
+        validation=validated,
         resume=resume,
         reset_optimizer=settings.reset_optimizer,
+        teacher=start() if settings.distillation or without_labels(streets, num_classes) else None,
+        apart=told_apart(streets),
         what=f"train {network}",
     )
     # 3. one process writes: on CPUs the statistics of BatchNorm differ between processes
     if is_first_process():
+        if settings.interpolation < 1:
+            interpolate(net, start(), settings.interpolation)
+            found |= evaluate_once(net, validated, num_classes, machine)
         names = made_of["class_names"]
         checkpoint.save(weights, net, name=network, variant="ood_trained", class_names=names, **same)
         write_json(metrics, found)

@@ -5,7 +5,7 @@ import logging
 import math
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import partial
@@ -43,7 +43,8 @@ class TrainingState:
 
     step: int = 0  # steps done
     loss: float = math.nan  # mean over the steps that were logged last
-    # loss, its in-distribution term and its OoD term of each step since then
+    # of each step since then: loss, its in-distribution term, its OoD term; then, for each dataset that is told apart,
+    # the sum of the in-distribution losses of its samples and their number
     recent: list[list[float]] = field(default_factory=list)
     metrics: dict[str, float] = field(default_factory=dict)  # of the last validation
     best: dict[str, float] = field(default_factory=dict)  # with `selection_metric` and `step`
@@ -72,6 +73,8 @@ def fit(
     validation: Validation | None = None,
     resume: Path | None = None,
     reset_optimizer: bool = False,
+    teacher: nn.Module | None = None,
+    apart: Sequence[str] = (),
     what: str = "train",
 ) -> dict[str, float]:
     """Train a network of C classes in place; it ends on the CPU in eval mode, with the weights to keep.
@@ -86,6 +89,8 @@ def fit(
         validation: Validated every ``validate_every`` epochs and at the end.
         resume: Folder for checkpoints; one that is found there is continued at the exact sample. The caller deletes it.
         reset_optimizer: Reset the optimizer's state at the start of every epoch, as published.
+        teacher: A network that is not changed; the objective gets its logits of the same pixels.
+        apart: Datasets whose in-distribution loss is logged by itself, too.
         what: Title of the progress bar.
 
     Returns:
@@ -97,7 +102,7 @@ def fit(
     """
     fabric = _launch(machine, params.precision)
     epoch_steps = _epoch_steps(params, len(plan(0)), fabric.world_size)
-    trainer = _Trainer(fabric, network, params, epoch_steps * params.epochs, resume, what)
+    trainer = _Trainer(fabric, network, params, epoch_steps * params.epochs, resume, what, teacher, apart)
     batches: Iterator[Batch] = iter(())
     first = trainer.state.step
     bar = progress(range(first, trainer.steps), what, unit="step")
@@ -150,10 +155,21 @@ class _Trainer:
     """Network, optimizer and state of one training."""
 
     def __init__(
-        self, fabric: Fabric, network: nn.Module, params: OptimisationParams, steps: int, resume: Path | None, what: str
+        self,
+        fabric: Fabric,
+        network: nn.Module,
+        params: OptimisationParams,
+        steps: int,
+        resume: Path | None,
+        what: str,
+        teacher: nn.Module | None,
+        apart: Sequence[str],
     ) -> None:
         self.fabric, self.params, self.steps = fabric, params, steps
-        self.resume, self.what = resume, what
+        self.resume, self.what, self.apart = resume, what, apart
+        if teacher is not None:
+            teacher = teacher.eval().to(fabric.device).to(memory_format=torch.channels_last)
+        self.teacher = teacher
         network = network.to(fabric.device)
         if fabric.world_size > 1 and fabric.device.type == "cuda":
             convert: Callable[[nn.Module], nn.Module] = nn.SyncBatchNorm.convert_sync_batchnorm
@@ -182,7 +198,7 @@ class _Trainer:
         # 1. the pixels that the loss is a mean over, those of all batches and processes; and whether a process was
         #    asked to stop
         own = count(torch.cat([batch.targets for batch in group]), num_classes)
-        sums = torch.tensor([own.pixels, own.inside, own.ood, float(stop)], dtype=torch.float64)
+        sums = torch.tensor([own.pixels, own.inside, own.ood, own.unlabelled, float(stop)], dtype=torch.float64)
         if self.fabric.world_size > 1:
             sums = _sum(self.fabric, sums.to(self.fabric.device))
         *numbers, stopping = sums.tolist()
@@ -190,7 +206,8 @@ class _Trainer:
         # 2. gradients, summed over the batches
         train_mode(self.network, self.params.batch_norm)
         self.stepper.zero_grad()
-        terms = torch.zeros(2, device=self.fabric.device)  # the loss, and its in-distribution term
+        # the loss, its in-distribution term, and of each dataset that is told apart, see TrainingState
+        terms = torch.zeros(2 + 2 * len(self.apart), device=self.fabric.device)
         for number, batch in enumerate(group, start=1):
             images = to_unit_range(batch.images.to(self.fabric.device)).contiguous(memory_format=torch.channels_last)
             targets = batch.targets.to(self.fabric.device)  # (N, H, W)
@@ -198,14 +215,21 @@ class _Trainer:
             with self.fabric.no_backward_sync(self.wrapped, enabled=number < len(group)):
                 logits = self.wrapped(images)
                 logits = upsample(logits, targets.shape[1:], bool(self.network.align_corners))
-                share = objective(logits, targets, counts, done)
+                taught = self._teach(images, targets)
+                share = objective(logits, targets, counts, done, *taught)
                 self.fabric.backward(share * self.fabric.world_size)  # DDP takes the mean
             with torch.no_grad():
                 known = targets.masked_fill(targets == OOD, IGNORE)
-                inside = objective(logits, known, counts, done) if counts.ood else share
-            terms += torch.stack([share, inside]).detach()
+                inside = objective(logits, known, counts, done, *taught) if counts.ood else share
+                terms[:2] += torch.stack([share.detach(), inside])
+                for place, name in enumerate(self.apart, start=1):
+                    rows = [row for row, dataset in enumerate(batch.datasets) if dataset == name]
+                    if rows:
+                        of_rows, soft = count(known[rows], num_classes), [every[rows] for every in taught]
+                        mean = float(objective(logits[rows], known[rows], of_rows, done, *soft))
+                        terms[2 * place : 2 * place + 2] += terms.new_tensor([len(rows) * mean, len(rows)])
         # 3. no step with a loss that is not finite: the last checkpoint stays good
-        loss, inside = _sum(self.fabric, terms).tolist()
+        loss, inside, *of_sets = _sum(self.fabric, terms).tolist()
         if not math.isfinite(loss):
             names = ", ".join(name for batch in group for name in batch.image_ids)
             where = f"; last good state: {self.resume}" if self.resume else ""
@@ -219,8 +243,17 @@ class _Trainer:
         if self.ema is not None:
             update_ema(self.ema, self.network, self.params.ema)
         self.state.step += 1
-        self.state.recent.append([loss, inside, loss - inside])
+        self.state.recent.append([loss, inside, loss - inside, *of_sets])
         return bool(stopping > 0)
+
+    @torch.no_grad()
+    def _teach(self, images: Tensor, targets: Tensor) -> list[Tensor]:
+        """Return the teacher's logits at full size; nothing without a teacher."""
+        if self.teacher is None:
+            return []
+        with self.fabric.autocast():
+            logits = self.teacher(images).float()
+        return [upsample(logits, targets.shape[1:], bool(self.teacher.align_corners))]
 
     def validate(self, validation: Validation, num_classes: int, log: Log) -> None:
         """Validate the weights that would be kept now; remember them if they are the best."""
@@ -249,7 +282,7 @@ class _Trainer:
     def log_recent(self, log: Log, bar: Any, seconds: float) -> None:
         """Write the means of the last steps to the log and to the progress bar."""
         recent, self.state.recent = self.state.recent, []
-        loss, inside, ood = (sum(values) / len(recent) for values in zip(*recent, strict=True))
+        loss, inside, ood, *of_sets = (sum(values) / len(recent) for values in zip(*recent, strict=True))
         self.state.loss = loss
         rate = self.optimizer.param_groups[0]["lr"]
         speed = len(recent) * self.params.batch_size * self.params.accumulate / seconds
@@ -258,6 +291,9 @@ class _Trainer:
             curves = {"loss": loss, "learning_rate": rate, "images_per_second": speed}
             if ood:
                 curves |= {"loss_in": inside, "loss_ood": ood}
+            for name, total, samples in zip(self.apart, of_sets[::2], of_sets[1::2], strict=True):
+                if samples:
+                    curves[f"loss_in/{name}"] = total / samples
             log({f"train/{name}": value for name, value in curves.items()}, self.state.step)
 
     def save_checkpoint(self) -> None:

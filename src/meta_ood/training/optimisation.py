@@ -39,6 +39,18 @@ def update_ema(average: nn.Module, network: nn.Module, decay: float) -> None:
         kept.copy_(buffer)
 
 
+@torch.no_grad()
+def interpolate(network: nn.Module, start: nn.Module, share: float) -> None:
+    """Move the weights to `share` times their own plus (1 - `share`) times those of `start`, which is not changed.
+
+    Running statistics too; integers stay. (WiSE-FT: Wortsman et al., CVPR 2022.)
+    """
+    before = start.state_dict()
+    for name, own in network.state_dict().items():
+        if own.is_floating_point():
+            own.mul_(share).add_(before[name], alpha=1 - share)
+
+
 def train_mode(network: nn.Module, batch_norm: str) -> None:
     """Put a network into training mode; with ``frozen`` BatchNorm keeps its running statistics."""
     network.train()
