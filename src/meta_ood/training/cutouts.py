@@ -22,6 +22,8 @@ _KINDS = tuple(
         (("person",), 400),
         (("rider", "motorcycle", "bicycle"), 600),
         (("car",), 1500),  # smaller ones are hidden or far away
+        (("truck",), 1500),
+        (("bus",), 1500),
         (("motorcycle",), 400),
         (("bicycle",), 400),
     )
@@ -55,7 +57,7 @@ def cut_proxy(proxy: Sample, generator: np.random.Generator) -> CutOut | None:
 
 
 def cut_known(frames: Sequence[tuple[Frame, float]], *, seed: int, workers: int) -> list[list[CutOut]]:
-    """Cut known things out of labelled street frames: traffic lights and signs, persons, riders, cars and cycles.
+    """Cut known things out of labelled street frames: traffic lights and signs, persons, riders, vehicles and cycles.
 
     A thing is a connected region of its class that touches no edge of the frame and is neither tiny nor huge.
 
