@@ -15,6 +15,7 @@ from meta_ood.data.files import file_hash
 from meta_ood.detector.detector import UNLIKE, as_rgb, judge_segments
 from meta_ood.detector.folder import Settings, read_settings
 from meta_ood.detector.images import detect_images, find_images
+from meta_ood.meta_classification.promise import Promise
 from meta_ood.models import build
 from meta_ood.scores import SCORES, pixel_maps
 from meta_ood.segments import measure_segments
@@ -95,6 +96,45 @@ def test_without_classifier_and_without_segments(parts, detector):
     assert all(s.false_alarm is None and s.kept and s.farthest is None for s in bare.segments)
 
 
+def promise_at(threshold: float) -> Promise:
+    about = {"budget": 0.5, "per": "frame", "confidence": 0.9, "calibrate_on": ("val",), "unit": "frame"}
+    reference = {"mean score": (0.0,) * 64}
+    return Promise(
+        **about, threshold=threshold, units=64, frames=64, alarms=20, rate=0.3, bound=0.4, reference=reference
+    )
+
+
+def test_a_promise_decides_by_severity(detector, parts):
+    before = [segment for frame in parts.frames for segment in detector(frame.image).segments]
+    threshold = float(np.median([1 - segment.false_alarm for segment in before]))
+    settings = detector.settings.model_copy(update={"promise": promise_at(threshold)})
+    promised = Detector(detector.network, settings, detector.classifier, "cpu")
+    after = [segment for frame in parts.frames for segment in promised(frame.image).segments]
+    assert [s.kept for s in after] == [1 - s.false_alarm >= threshold for s in before]
+    assert {s.kept for s in after} == {True, False}
+    stated = json.loads(promised(parts.frames[0].image).to_json())["detector"]["promise"]
+    assert (stated["threshold"], stated["budget"], stated["units"]) == (threshold, 0.5, 64)
+    assert "reference" not in stated
+    # without a meta classifier severity is the score
+    threshold = float(np.median([segment.score for segment in before]))
+    settings = settings.model_copy(update={"promise": promise_at(threshold), "meta_from": ""})
+    bare = Detector(detector.network, settings, None, "cpu")
+    assert all(s.kept == (s.score >= threshold) for frame in parts.frames for s in bare(frame.image).segments)
+
+
+def test_detect_counts_alarms_and_doubts_the_promise(detector, parts, tmp_path):
+    settings = detector.settings.model_copy(update={"promise": promise_at(0.0)})
+    keeps_all = Detector(detector.network, settings, detector.classifier, "cpu")
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for k in range(8):
+        shutil.copy(parts.frames[k % 3].image, folder / f"{k}.png")
+    counts, doubts = detect_images([folder], keeps_all, tmp_path / "out")
+    assert counts["alarm"] == counts["images"] == 8
+    assert "8 of 8 images raise an alarm" in doubts[0]  # 0.5 ** 8 < 0.01
+    assert "mean score (p = " in doubts[1]
+
+
 # --- the folder --------------------------------------------------------------------------------
 
 
@@ -173,7 +213,7 @@ def images(tmp_path):
 
 def test_a_folder_is_written_and_not_written_again(detector, images, tmp_path):
     out = tmp_path / "out"
-    counts = detect_images([images], detector, out)
+    counts, doubts = detect_images([images], detector, out)
     ends = (".json", "_before.png", "_after.png", "_overlay.png", "_classes.png")
     written = {p.relative_to(out).as_posix() for p in out.rglob("*") if p.is_file()}
     assert written == {f"{stem}{end}" for stem in ("a", "town/b", "town/c.d") for end in ends}
@@ -193,7 +233,7 @@ def test_a_folder_is_written_and_not_written_again(detector, images, tmp_path):
 
     stamps = {p: p.stat().st_mtime_ns for p in out.rglob("*.png")}
     (out / "town" / "b.json").write_text("damaged")
-    assert detect_images([images], detector, out) == counts
+    assert detect_images([images], detector, out) == (counts, doubts)
     changed = {p.name for p, stamp in stamps.items() if p.stat().st_mtime_ns != stamp}
     assert changed == {f"b{end}" for end in ends[1:]}
     # another threshold is another detector

@@ -44,6 +44,8 @@ def test_segment_metrics_are_those_of_the_scenes_drawn() -> None:
             "segment_false_positives_after_meta": errors.false_positives_after_meta,
             "segment_false_negatives": errors.false_negatives,
             "segment_false_negatives_after_meta": errors.false_negatives_after_meta,
+            "alarm_rate": len({*table.image[table.is_false & ~removed].tolist()}) / len(table.image_ids),
+            "object_recall": 1 - errors.false_negatives_after_meta / errors.components,
             "segment_f1": f1["before"]["f1"],
             "segment_f1_after_meta": f1["after_meta"]["f1"],
             "component_f1": component.component_metrics(component.of_table(table)).f1,

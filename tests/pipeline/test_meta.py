@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from meta_ood import config
+from meta_ood.config import OperatingPointParams
 from meta_ood.data.context import Machine
 from meta_ood.meta_classification import MetaClassifier, fit, out_of_fold
 from meta_ood.meta_classification.cross_validation import cross_validate_iou
@@ -38,7 +39,8 @@ def run_sets(folder, tables, **settings):
     for name, table in tables.items():
         table_file.write_table(folder / "segments" / f"{name}.h5", table, {"class_names": ["road", "car"]})
     settings = {"max_lost": None, "train_on": None, **settings}
-    own = {"meta": PARAMS.meta.model_copy(update=settings), "evaluation_sets": tuple(tables)}
+    point = settings.pop("budget", None)
+    own = {"meta": PARAMS.meta.model_copy(update=settings), "evaluation_sets": tuple(tables), "operating_point": point}
     logged = {}
     meta.run(
         PARAMS.model_copy(update=own),
@@ -147,3 +149,38 @@ def test_without_any_training_set_nothing_is_fitted(tmp_path):
     out, _ = run_sets(tmp_path, {"a": segment_table(0)}, train_on=())
     assert MetaClassifier.read(out / "classifier.json").fit_failure == "no training segment"
     assert json.loads((out / "a" / "metrics.json").read_text())["removed"] == 0
+
+
+@pytest.mark.parametrize("train_on", [("objects",), ()])
+def test_a_budget_of_false_alarms_decides(tmp_path, train_on):
+    def scored(seed):
+        score = np.random.default_rng(seed).uniform(0.5, 1, 60)
+        names = ("S", "f1", "f2", "f3", "f4")
+        return dataclasses.replace(segment_table(seed), segment_score=score, threshold=0.5, feature_names=names)
+
+    objects, ordinary = scored(0), scored(1)
+    ordinary.features[:], ordinary.iou[:] = objects.features[::-1], 0
+    first = int(np.flatnonzero(objects.iou > 0)[0])
+    component = {"component_image": objects.image[[first]], "component_size": np.ones(1, np.int64)}
+    objects = dataclasses.replace(objects, **component, overlaps=np.array([[first, 0, 1]]))
+    tables = {"objects": objects, "ordinary": ordinary}
+    budget = OperatingPointParams(false_alarms=0.5, calibrate_on=("ordinary",), unit="frame")
+    out, _ = run_sets(tmp_path, tables, train_on=train_on, budget=budget)
+    chosen = json.loads((out / "promise.json").read_text())
+    # severity: 1 - P(false) of the shipped classifier, or the score without one
+    severity = 1 - fit(objects).probability(ordinary) if train_on else ordinary.segment_score
+    assert chosen["alarms"] == len(set(ordinary.image[severity >= chosen["threshold"]].tolist())) == 2
+    assert set(chosen["tables"]) == {"ordinary"}
+    severities = {"objects": 1 - out_of_fold(objects).probability if train_on else objects.segment_score}
+    severities["ordinary"] = severity
+    for name, own in severities.items():
+        with (out / name / "probabilities.csv").open(newline="") as file:
+            removed = [row["removed"] == "1" for row in csv.DictReader(file)]
+        np.testing.assert_array_equal(removed, own < chosen["threshold"])
+        about = json.loads((out / name / "metrics.json").read_text())
+        assert about["removed"] == sum(removed)
+        assert about["promise"]["is_calibration"] == (name == "ordinary")
+    assert (out / "objects" / "froc.csv").read_text().startswith("threshold,recall,alarm_rate")
+    assert not (out / "ordinary" / "froc.csv").exists()
+    if train_on:
+        assert MetaClassifier.read(out / "classifier.json").operating_point == pytest.approx(1 - chosen["threshold"])

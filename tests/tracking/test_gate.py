@@ -3,6 +3,7 @@
 import pytest
 
 from meta_ood.config import GateParams
+from meta_ood.meta_classification.promise import Promise
 from meta_ood.tracking import card, gate
 
 GOOD = {"auprc": 0.6, "fpr95": 0.1, "intervals": {"auprc": [0.55, 0.65], "fpr95": [0.08, 0.12]}}
@@ -27,6 +28,48 @@ def test_the_gate_says_why(new, old, miou, options, passes, said):
     result = gate.compare(new, old, {"miou": miou}, {"miou": 0.80}, GateParams(**options))
     assert result.passed is passes
     assert said in "\n".join(result.lines)
+
+
+PROMISE = {
+    "p_value": 0.3,
+    "confidence": 0.95,
+    "is_calibration": False,
+    "rate": 0.12,
+    "units": 50,
+    "text": "at most 10 %",
+}
+
+
+@pytest.mark.parametrize(
+    ("promise", "passes", "said"),
+    [
+        (PROMISE, True, "ok   promise on drive: 0.1200 of 50 units, p = 0.3; at most 10 %"),
+        (PROMISE | {"p_value": 0.04}, False, "no   promise on drive: 0.1200 of 50 units"),
+        (PROMISE | {"p_value": None}, False, "has OoD objects"),
+        (PROMISE | {"is_calibration": True}, False, "chose the threshold"),
+        (None, False, "operating_point is null"),
+    ],
+)
+def test_a_refuted_promise_is_refused(promise, passes, said):
+    ok, line = gate.check_promise({"promise": promise}, "drive")
+    assert ok is passes
+    assert said in line
+
+
+def test_the_card_says_what_is_promised():
+    about = {
+        "threshold": 0.7,
+        "budget": 0.1,
+        "per": "frame",
+        "confidence": 0.9,
+        "calibrate_on": ("val",),
+        "unit": "scene",
+    }
+    promise = Promise(**about, units=30, frames=90, alarms=2, rate=0.02, bound=0.09)
+    text = card.with_promise("# mini\n", promise)
+    assert "severity 0.7000 or more raise an alarm: at most 10 % of the frames" in text
+    assert "90 frames of val (30 scenes), 2 with a false alarm" in text
+    assert card.with_promise("# mini\n", None) == "# mini\n"
 
 
 def test_an_evaluation_takes_the_place_of_an_older_one_in_the_card():

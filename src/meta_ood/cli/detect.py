@@ -30,9 +30,14 @@ def detect(images: tuple[Path, ...], detector: Path, out: Path, device: str) -> 
     from meta_ood.detector.images import detect_images, find_images
 
     find_images(images)  # reports a wrong path before the network is loaded
-    counts = detect_images(images, Detector.load(detector, device), out)
+    loaded = Detector.load(detector, device)
+    counts, doubts = detect_images(images, loaded, out)
     found = "{images} images, {segments} segments, {removed} of them removed as false alarms".format_map(counts)
     click.echo(f"{found}: {out}")
+    if promise := loaded.settings.promise:
+        click.echo(f"{counts['alarm']} images raise an alarm; promised on ordinary frames: {promise.text}")
+    for doubt in doubts:
+        click.echo(f"check the promise: {doubt}")
     if counts["unlike"]:
         click.echo(
             f"{counts['unlike']} segments are unlike those that the meta classifier was fitted on "

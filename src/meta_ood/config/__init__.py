@@ -15,6 +15,7 @@ from meta_ood.config.schema import (
     InferParams,
     MetaParams,
     NetworkParams,
+    OperatingPointParams,
     OptimisationParams,
     Params,
     RoleSet,

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping
+from types import UnionType
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -51,6 +52,8 @@ def _line(mistake: Any, model: type[BaseModel], key: str) -> str:
         for part in place[:-1]:  # a field of a model, a key of a dict[str, model], or an index of a tuple[model, ...]
             inside = getattr(section, "__args__", ())
             section = section.model_fields[part].annotation if not inside else inside[isinstance(part, str)]
+            if isinstance(section, UnionType):  # a section that may be null
+                section = section.__args__[0]
         if kind == "missing":
             return f"{name}: missing, expected {expected(section.model_json_schema()['properties'][place[-1]])}"
         return f"{name}: unknown key; {known_names(place[-1], section.model_fields)}"

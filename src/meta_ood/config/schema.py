@@ -282,6 +282,26 @@ class MetaParams(Section):
     bootstrap: Count = 100
 
 
+class OperatingPointParams(Section):
+    """How many false alarms there may be, and the frames that choose the threshold on severity which keeps to that."""
+
+    false_alarms: NonNegative
+    # fraction of frames with a false alarm, fraction of scenes that have any, or frames with one a minute
+    per: Literal["frame", "scene", "minute"] = "frame"
+    frames_per_minute: Positive | None = None  # where it is per minute
+    confidence: Annotated[float, Field(gt=0, lt=1)] = 0.95
+    calibrate_on: Several[Name]  # evaluation sets of ordinary frames that train nothing
+    unit: Literal["scene", "frame"] = "scene"  # what can be exchanged; frame: every frame is a scene of its own
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        if (self.per == "minute") != (self.frames_per_minute is not None):
+            raise ValueError(f"frames_per_minute: got {self.frames_per_minute} for false alarms per {self.per}")
+        if (self.per, self.unit) == ("scene", "frame"):
+            raise ValueError("unit: got 'frame', expected 'scene' for false alarms per scene")
+        return self
+
+
 class EvaluateParams(Section):
     """Reported scores and protocols, and the number of pictured frames."""
 
@@ -322,6 +342,7 @@ class GateParams(Section):
     fpr95_gain: Fraction = 0.0
     miou_dataset: Name = "cityscapes_val"
     miou_loss: Fraction = 0.01  # by how much mIoU may fall on `miou_dataset`
+    promise_dataset: Name | None = None  # ordinary frames that must not refute the promise of operating_point
     criterion: Literal["point", "interval"] = "point"  # interval: the confidence intervals must not overlap either
 
 
@@ -349,6 +370,7 @@ class Params(Section):
     infer: InferParams
     segments: SegmentsParams
     meta: MetaParams
+    operating_point: OperatingPointParams | None = None  # null: meta.operating_point or meta.max_lost decides
     evaluate: EvaluateParams
     detector: DetectorParams
     report: ReportParams
@@ -359,6 +381,7 @@ class Params(Section):
         """Check the names and values of one section against those of another."""
         # 1. names: (key, the section in which its name must be defined, name)
         evaluate = self.evaluate
+        calibrate_on = self.operating_point.calibrate_on if self.operating_point else ()
         for key, section, name in (
             *(("networks", "network", name) for name in self.networks),
             *(("evaluate.component_thresholds", "network", name) for name in evaluate.component_thresholds),
@@ -366,6 +389,7 @@ class Params(Section):
             *((f"roles.{role}", "datasets", entry.dataset) for role, sets in self.roles for entry in sets),
             ("detector.meta_from", "evaluation_sets", self.detector.meta_from),
             *(("meta.train_on", "evaluation_sets", name) for name in self.meta.train_on or ()),
+            *(("operating_point.calibrate_on", "evaluation_sets", name) for name in calibrate_on),
         ):
             known = getattr(self, section)
             if name not in known:
@@ -379,7 +403,21 @@ class Params(Section):
         for key, value in thresholds.items():
             if score in IN_UNIT_RANGE and value is not None and not 0 <= value <= 1:
                 raise ValueError(f"{key}: got {value}, expected 0 to 1, the range of {score}")
-        # 3. what a network has of its own, with the section that it goes into
+        # 3. one rule decides which segments are kept, on frames that did not train it
+        if self.operating_point:
+            if self.meta.train_on is None:
+                raise ValueError("operating_point: needs meta.train_on, as it is a threshold for all sets")
+            if self.meta.max_lost is not None:
+                raise ValueError("meta.max_lost: got a number, expected null beside operating_point, which decides")
+            if both := ", ".join(sorted({*self.meta.train_on} & {*calibrate_on})):
+                raise ValueError(
+                    f"operating_point.calibrate_on: {both} is in meta.train_on; frames that train the meta classifier "
+                    "cannot promise anything about it"
+                )
+            for own in (*self.roles.training, *self.roles.proxies):
+                if own.dataset in calibrate_on:
+                    raise ValueError(f"operating_point.calibrate_on: {own.dataset} trains the networks")
+        # 4. what a network has of its own, with the section that it goes into
         for name in self.network:
             self.pretrain_of(name)
             self.train_of(name)

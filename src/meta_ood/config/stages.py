@@ -6,7 +6,7 @@ from typing import Any
 from pydantic import BaseModel, TypeAdapter
 
 from meta_ood.config.errors import expected
-from meta_ood.config.schema import DatasetParams, NetworkParams, Params
+from meta_ood.config.schema import DatasetParams, NetworkParams, OperatingPointParams, Params
 
 SECTIONS: dict[str, tuple[str, ...]] = {
     "synthesize": ("seed", "synthesize"),
@@ -15,9 +15,9 @@ SECTIONS: dict[str, tuple[str, ...]] = {
     "train": ("seed", "roles", "train", "network.<network>"),
     "infer": ("infer", "network.<network>"),
     "segments": ("segments",),
-    "meta": ("seed", "evaluation_sets", "meta"),
+    "meta": ("seed", "evaluation_sets", "meta", "operating_point"),
     "evaluate": ("seed", "segments", "evaluate", "datasets.<dataset>"),
-    "detector": ("infer", "segments", "meta", "detector"),
+    "detector": ("infer", "segments", "meta", "operating_point", "detector"),
     "report": ("seed", "networks", "variants", "evaluation_sets", "datasets", "network", "segments", "report"),
 }
 """Stage -> the parts of params.yaml that its result depends on, as in dvc.yaml."""
@@ -30,7 +30,8 @@ def describe(section: str) -> list[tuple[str, str]]:
         >>> describe("report")
         [('report.title', 'a string')]
     """
-    entry: Any = {"datasets.<dataset>": DatasetParams, "network.<network>": NetworkParams}.get(section)
+    entries = {"datasets.<dataset>": DatasetParams, "network.<network>": NetworkParams}
+    entry: Any = {**entries, "operating_point": OperatingPointParams}.get(section)
     schema = TypeAdapter(entry or Params.model_fields[section].rebuild_annotation()).json_schema()
     if "properties" not in schema:
         return [(section, expected(schema))]

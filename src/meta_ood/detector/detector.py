@@ -26,6 +26,7 @@ from meta_ood.inference import average_logits
 from meta_ood.meta_classification import MetaClassifier
 from meta_ood.meta_classification.explanation import contributions, reasons
 from meta_ood.meta_classification.features import describe_feature
+from meta_ood.meta_classification.promise import Promise
 from meta_ood.models import checkpoint
 from meta_ood.models.device import device_of
 from meta_ood.scores import find_score, pixel_maps
@@ -36,13 +37,13 @@ UNLIKE = 6.0  # standard deviations from the training segments' mean; once in a 
 
 @dataclass(frozen=True)
 class Segment:
-    """One predicted OoD segment; without a meta classifier it is kept, and the fields after that are empty."""
+    """One predicted OoD segment; without a meta classifier only the first three fields and `kept` say something."""
 
     box: tuple[int, int, int, int]  # first row, first column, end row, end column [px], half open
     size: int  # [px]
     score: float  # mean over the segment
     false_alarm: float | None = None  # probability in [0, 1] of being a false alarm
-    kept: bool = True  # False if the meta classifier removes the segment
+    kept: bool = True  # False if the meta classifier, or the threshold of the promise, removes the segment
     # the features that decide most, see explanation.reasons; positive log_odds argue for a false alarm
     reasons: list[dict[str, Any]] = field(default_factory=list)
     # the feature in which the segment differs most from the training segments, by how many standard "deviations"
@@ -139,7 +140,7 @@ class Detector:
         point, failure = None, "no meta classifier"
         if self.classifier is not None:
             point, failure = self.classifier.operating_point, self.classifier.fit_failure
-        settings = self.settings.model_dump(mode="json", exclude={"format"})
+        settings = self.settings.model_dump(mode="json", exclude={"format": True, "promise": {"reference"}})
         return {**settings, "operating_point": point, "fit_failure": failure}
 
     def __call__(self, image: Picture | Image.Image | Path | str) -> Detection:
@@ -157,8 +158,9 @@ class Detector:
         # 2. segments: `labels` and the rows of `table` are in the same order, that of their first pixels
         labels = label_map(predicted_ood(score, threshold))
         table = measure_segments(prediction, name, threshold, maps=maps)
-        # 3. meta classification
-        return Detection(image, score, maps.arg_max, labels, judge_segments(table, self.classifier), self.identity)
+        # 3. meta classification, and the threshold on severity
+        segments = judge_segments(table, self.classifier, self.settings.promise)
+        return Detection(image, score, maps.arg_max, labels, segments, self.identity)
 
     def predict(self, image: Picture) -> Prediction:
         """Return the network's logits for ``(H, W, 3) uint8``; nothing of the target is void."""
@@ -187,16 +189,22 @@ def as_rgb(image: Picture | Image.Image | Path | str) -> Picture:
     return array
 
 
-def judge_segments(table: SegmentTable, classifier: MetaClassifier | None) -> list[Segment]:
+def judge_segments(
+    table: SegmentTable, classifier: MetaClassifier | None, promise: Promise | None = None
+) -> list[Segment]:
     """Return the segments of a table with the decisions of a meta classifier and their reasons.
 
-    ValueError if the classifier was fitted on other features, as those of other numbers of classes are.
+    With a promise its threshold on severity decides, instead of the classifier's operating point. ValueError if the
+    classifier was fitted on other features, as those of other numbers of classes are.
     """
     boxes = map(tuple, table.segment_box.tolist())
     rows = list(zip(boxes, table.segment_size.tolist(), table.segment_score.tolist(), strict=True))
     if classifier is None:
-        return [Segment(*row) for row in rows]
+        return [Segment(*row, kept=promise is None or row[2] >= promise.threshold) for row in rows]
     probability = classifier.probability(table)
+    kept = probability <= classifier.operating_point
+    if promise is not None:
+        kept = classifier.severity(table, probability) >= promise.threshold
     parts = contributions(classifier, table)
     deviations = np.abs(classifier.scaling(table.features))
     names, class_names = table.feature_names, classifier.class_names
@@ -204,7 +212,7 @@ def judge_segments(table: SegmentTable, classifier: MetaClassifier | None) -> li
         Segment(
             *rows[k],
             false_alarm=float(probability[k]),
-            kept=bool(probability[k] <= classifier.operating_point),
+            kept=bool(kept[k]),
             reasons=reasons(parts[k], table.features[k], names, class_names=class_names),
             farthest={
                 "feature": names[away],

@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from meta_ood.config import InferParams
 from meta_ood.data import files
 from meta_ood.meta_classification import MetaClassifier
+from meta_ood.meta_classification.promise import Promise
 
 SETTINGS, WEIGHTS, CLASSIFIER = "detector.json", "weights.safetensors", "classifier.json"
 
@@ -34,7 +35,9 @@ class Settings(BaseModel):
     score: str  # a key of SCORES; segments are where it reaches the threshold
     threshold: float
     infer: InferParams = InferParams()  # precision and test-time averaging, as in params.yaml
-    meta_from: str = ""  # dataset on whose segments the meta classifier was fitted; "" without one
+    # dataset on whose segments the meta classifier was fitted, several with + between; "" without one
+    meta_from: str = ""
+    promise: Promise | None = None  # a threshold on severity, and how many false alarms it promises
     files: dict[Literal["weights.safetensors", "classifier.json", "classifier.skops"], str] = {}  # SHA-256
 
 
@@ -45,7 +48,7 @@ def write_folder(folder: Path, weights: Path, meta: Path | None, settings: Setti
         folder: Where to.
         weights: A weights file of this package; its metadata and the hashes of all files are added to the settings.
         meta: Folder of the meta classifier, as the stage `meta` writes it; None for no classifier.
-        settings: Score, threshold, infer and meta_from.
+        settings: Score, threshold, infer, meta_from and promise.
 
     ValueError if `weights` was not written by this package, or the meta classifier was fitted for another detector.
     """

@@ -14,6 +14,8 @@ from meta_ood.data.context import progress
 from meta_ood.data.images import read_image
 from meta_ood.data.overlays import encode_png
 from meta_ood.detector.detector import Detector
+from meta_ood.meta_classification.promise import frame_statistics, monitor
+from meta_ood.metrics import Floats
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".ppm", ".tif", ".tiff", ".webp")  # of the images in a folder
 
@@ -48,15 +50,19 @@ def find_images(paths: Sequence[Path]) -> list[tuple[str, Path]]:
     return list(found.items())
 
 
-def detect_images(paths: Sequence[Path], detector: Detector, out: Path) -> Counter[str]:
+def detect_images(paths: Sequence[Path], detector: Detector, out: Path) -> tuple[Counter[str], list[str]]:
     """Write the results of a detector for images and folders of images, as far as they are not there yet.
 
     Writes into `out` ``NAME_before.png`` and ``NAME_after.png`` (OoD masks before and after meta classification, 255 =
     OoD), ``NAME_overlay.png``, ``NAME_classes.png`` and, last, ``NAME.json``. An image that cannot be read is logged.
 
-    Returns numbers of "images" and of "unreadable" ones; of "segments", "removed" ones and those "unlike" training.
+    Returns numbers of "images", of those with an "alarm" and of "unreadable" ones; of "segments", "removed" ones and
+    those "unlike" training; and reasons to distrust the detector's promise on these images, see :func:`monitor`.
     """
     counts: Counter[str] = Counter()
+    statistics: list[Floats] = []
+    promise, classifier = detector.settings.promise, detector.classifier
+    is_fitted = classifier is not None and not classifier.fit_failure
     for name, path in progress(find_images(paths), "detect"):
         target = out / f"{name}.json"
         # a result counts as done if image and detector are the same, whatever the times of the files
@@ -82,7 +88,12 @@ def detect_images(paths: Sequence[Path], detector: Detector, out: Path) -> Count
                 files.write_bytes(out / f"{name}_{kind}.png", content)
             values = {**origin, **found.to_dict()}
             files.write_json(target, values)
-        counts["images"] += 1
-        for segment in values["segments"]:
+        segments = values["segments"]
+        counts.update(images=1, alarm=any(segment["kept"] for segment in segments))
+        for segment in segments:
             counts.update(segments=1, removed=not segment["kept"], unlike=segment["unlike_training"])
-    return counts
+        score, size = (np.array([s[key] for s in segments], np.float64) for key in ("score", "size"))
+        severity = np.array([1 - s["false_alarm"] for s in segments], np.float64) if is_fitted else score
+        row = np.array([(s["box"][0] + s["box"][2]) / 2 for s in segments], np.float64)
+        statistics.append(frame_statistics(severity, score, size, row))
+    return counts, monitor(promise, np.array(statistics), counts["alarm"]) if promise else []

@@ -73,6 +73,17 @@ def read_differing_decisions(meta: Path) -> int | None:
     return found if isinstance(found, int) else None
 
 
+def read_joint(meta: Path) -> tuple[dict[str, Any], bytes]:
+    """Return what is known of a meta classifier for several sets, and the curve of recall against false alarms as CSV.
+
+    ``train_on`` and ``promise`` (how it does on this set), as far as `metrics.json` of `meta` has them; both empty
+    where each set has a classifier of its own.
+    """
+    found, curve = files.read_json(_of_meta(meta, "metrics.json")), meta / "froc.csv"
+    about = {key: found[key] for key in ("train_on", "promise") if key in found}
+    return about, curve.read_bytes() if "promise" in about and curve.is_file() else b""
+
+
 def _of_meta(meta: Path, name: str) -> Path:
     if not (meta / name).is_file():
         raise FileNotFoundError(f"{meta / name} is missing: run `meta` first")
@@ -131,6 +142,8 @@ def measure(
         "segment_false_negatives_after_meta": errors.false_negatives_after_meta,
         "segments_removed": errors.removed,
         "published_false_positives_after_meta": errors.published_false_positives_after_meta,
+        "alarm_rate": float(segment.has_alarm(table, removed).mean()) if table.image_ids else math.nan,
+        "object_recall": 1 - errors.false_negatives_after_meta / errors.components if errors.components else math.nan,
         "segment_f1": of_segments["before"]["f1"],
         "segment_f1_after_meta": of_segments["after_meta"]["f1"],
         "segment": of_segments,
@@ -147,8 +160,10 @@ def measure(
 
 
 def headlines(values: Mapping[str, Any]) -> dict[str, float]:
-    """Return the metrics of :data:`METRICS` that are defined: what DVC shows and compares."""
-    return {name: values[name] for name in METRICS if values.get(name) is not None}
+    """Return the metrics of :data:`METRICS` that are defined, and the promise: what DVC shows and compares."""
+    promise = values.get("promise", {})
+    shown = {f"promise_{name}": promise[name] for name in ("threshold", "budget", "confidence") if name in promise}
+    return {name: values[name] for name in METRICS if values.get(name) is not None} | shown
 
 
 def _found_components(table: SegmentTable, removed: Flags, label_names: Mapping[int, str]) -> dict[str, Any]:

@@ -45,7 +45,14 @@ def replicates(
     place = np.array([scenes.index(scene) for scene in table.scenes])
     result |= _of_segments(table, np.zeros_like(removed), place, weights, "")
     result |= _of_segments(table, removed, place, weights, "_after_meta")
-    # 3. known classes
+    # 3. frames with a false alarm, and objects found
+    alarm, objects = segment.has_alarm(table, removed), np.bincount(place[table.component_image], minlength=len(scenes))
+    frames, alarms = (weights @ np.bincount(place, of, len(scenes)) for of in (None, alarm))
+    result["alarm_rate"] = alarms / frames
+    drawn = weights @ objects
+    found = drawn - result["segment_false_negatives_after_meta"]
+    result["object_recall"] = np.where(drawn > 0, found / np.maximum(drawn, 1), np.nan)
+    # 4. known classes
     confusion = np.stack([counts.confusion[scene] for scene in scenes])
     result["miou"] = np.array([semantic.mean_iou(np.tensordot(weight, confusion, 1)) for weight in weights])
     return result

@@ -86,14 +86,13 @@ def pool(tables: Mapping[str, SegmentTable], train_on: Sequence[str]) -> Segment
 
 def judge_sets(
     tables: Mapping[str, SegmentTable], train_on: Sequence[str], **settings: Any
-) -> tuple[CrossValidation, dict[str, CrossValidation]]:
+) -> dict[str, CrossValidation]:
     """Judge several sets of segments with one meta classifier, fitted on those in `train_on` together.
 
     A segment of a training set is judged out of fold; a scene that two sets share is one fold. The other sets are
     judged by the classifier fitted on all of `train_on`. Without any training set no classifier is fitted.
 
-    `settings` are those of :func:`cross_validate`. Returns the cross validation of the training sets together, and the
-    results of each set.
+    `settings` are those of :func:`cross_validate`. All results contain the classifier that was fitted on all.
     """
     pooled = pool(tables, train_on)
     whole = cross_validate(pooled, **settings)
@@ -112,7 +111,7 @@ def judge_sets(
         differing = (whole.classifier.probability(table) > whole.classifier.operating_point) != removed
         metrics = whole.metrics | _metrics(table, found, removed, estimate, int(differing.sum()))
         results[name] = replace(one, metrics=metrics)
-    return whole, results
+    return results
 
 
 def at_threshold(one: CrossValidation, table: SegmentTable, threshold: float) -> CrossValidation:

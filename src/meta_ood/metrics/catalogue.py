@@ -62,6 +62,8 @@ METRICS: dict[str, Metric] = {
         Metric("segment_f1_after_meta", f"segment F1 {_META}", ("segment F1", "after"), "percent", "higher"),
         Metric("component_f1", "component F1", ("component F1", "before"), "percent", "higher"),
         Metric("component_f1_after_meta", f"component F1 {_META}", ("component F1", "after"), "percent", "higher"),
+        Metric("alarm_rate", f"frames with a false alarm {_META}", ("alarms", "% frames"), "percent", "lower"),
+        Metric("object_recall", f"objects found {_META}", ("found", "% objects"), "percent", "higher"),
         Metric("miou", "mIoU", ("mIoU", "%"), "percent", "higher"),
         Metric("calibration_error", "calibration error", ("ECE", "%"), "percent", "lower"),
     )

@@ -78,6 +78,13 @@ def missed(table: SegmentTable, kept: Flags) -> Flags:
     return lost
 
 
+def has_alarm(table: SegmentTable, removed: Flags) -> Flags:
+    """Return ``(N,) bool``: the image has a false segment that is not ``removed (S,) bool``."""
+    alarm = np.zeros(len(table.image_ids), bool)
+    alarm[table.image[table.is_false & ~removed]] = True
+    return alarm
+
+
 def segment_errors(table: SegmentTable, removed: Flags) -> SegmentErrors:
     """Count false and missed segments of a table from which meta classification removes ``removed (S,) bool``.
 

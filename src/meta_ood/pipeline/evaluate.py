@@ -65,13 +65,16 @@ def run(
     found["differing_decisions"] = results.read_differing_decisions(meta)
     found["intervals"] = {name: interval(column) for name, column in resampled.items()}
     about = {"network": network, "variant": variant, "dataset": dataset}
-    about |= {"split": params.dataset_params(dataset).split, "weights": folder.weights_sha256}
+    joint, froc = results.read_joint(meta)
+    about |= joint | {"split": params.dataset_params(dataset).split, "weights": folder.weights_sha256}
     values = results.plain(about | found)
     # 4. files
     tables = results.curve_tables(counts, table, probability, folder.class_names)
     tables |= {"bootstrap": resampled, "meta_calibration": calibration}
     for stem, curve in tables.items():
         results.write_curve(curves / f"{stem}.csv", curve)
+    if froc:
+        files.write_bytes(curves / "froc.csv", froc)
     files.write_json(metrics, values)
     files.write_json(summary, results.headlines(values))
     log({f"evaluate/{k}": float(v) for k, v in values.items() if isinstance(v, int | float)}, 0)

@@ -1,14 +1,24 @@
 """Stage `meta`: tables of segments -> meta classifiers, probabilities of being false, and their quality."""
 
 import logging
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-from meta_ood.config import Params
+import numpy as np
+
+from meta_ood.config import OperatingPointParams, Params
 from meta_ood.data import files
 from meta_ood.data.context import Log, Machine
-from meta_ood.meta_classification import MetaClassifier
-from meta_ood.meta_classification.cross_validation import CrossValidation, cross_validate, judge_sets, pool
+from meta_ood.meta_classification import MetaClassifier, promise
+from meta_ood.meta_classification.cross_validation import (
+    CrossValidation,
+    at_threshold,
+    cross_validate,
+    judge_sets,
+    pool,
+)
 from meta_ood.meta_classification.explanation import explain
 from meta_ood.segments import SegmentTable, table_file
 
@@ -23,14 +33,16 @@ def run(params: Params, *, network: str, variant: str, segments: Path, meta: Pat
     ``explanation.json``. With it one classifier is fitted on those sets together, and both files lie in `meta` itself.
 
     In any case ``<dataset>/`` gets ``probabilities.csv`` (segment, image_id, scene, probability of being a false
-    positive, removed, estimated IoU; in the table's order) and ``metrics.json``.
+    positive, removed, estimated IoU; in the table's order) and ``metrics.json``. With ``operating_point`` a budget of
+    false alarms decides: ``promise.json`` says what is promised, ``<dataset>/froc.csv`` is the curve of the recall of
+    objects against false alarms.
     """
     del machine
     settings = params.meta
     paths = {name: segments / f"{name}.h5" for name in params.evaluation_sets}
     tables = {name: table_file.read_table(path) for name, path in paths.items()}
     class_names = table_file.read_class_names(next(iter(paths.values())))
-    given = {
+    given: dict[str, Any] = {
         "classifier": settings.classifier,
         "options": settings.classifier_options,
         "folds": settings.folds,
@@ -50,8 +62,17 @@ def run(params: Params, *, network: str, variant: str, segments: Path, meta: Pat
         for name, one in found.items():
             write_classifier(meta / name, one.classifier, tables[name])
     else:
-        whole, found = judge_sets(tables, settings.train_on, **given)
-        write_classifier(meta, whole.classifier, pool(tables, settings.train_on))
+        found = judge_sets(tables, settings.train_on, **given)
+        train_on = {"train_on": list(settings.train_on)}
+        found = {name: replace(one, metrics=one.metrics | train_on) for name, one in found.items()}
+        if params.operating_point:
+            found = _keep_to_budget(params.operating_point, found, tables, paths, meta)
+        else:
+            (meta / promise.NAME).unlink(missing_ok=True)
+        classifier = next(iter(found.values())).classifier
+        write_classifier(meta, classifier, pool(tables, settings.train_on))
+        if classifier.fit_failure:
+            _log.warning("%s %s: no meta classifier was fitted: %s", network, variant, classifier.fit_failure)
     # 2. the decisions on each set
     for name, one in found.items():
         if reason := one.metrics["fit_failures"]:
@@ -60,6 +81,36 @@ def run(params: Params, *, network: str, variant: str, segments: Path, meta: Pat
             _log.warning("%s %s %s: %d segments are kept without a classifier: %s", *about)
         _write_decisions(meta / name, tables[name], one)
         log({f"meta/{name}/{k}": v for k, v in one.metrics.items() if isinstance(v, int | float)}, 0)
+
+
+def _keep_to_budget(
+    settings: OperatingPointParams,
+    found: Mapping[str, CrossValidation],
+    tables: Mapping[str, SegmentTable],
+    paths: Mapping[str, Path],
+    meta: Path,
+) -> dict[str, CrossValidation]:
+    """Choose the threshold on severity, write the promise and the curves, and return the decisions at the threshold."""
+    severities = {name: one.severity(tables[name]) for name, one in found.items()}
+    # 1. the promise; the score of a segment without a classifier is a mean of float32 that reached the threshold
+    first = next(iter(tables.values()))
+    is_fitted = not next(iter(found.values())).classifier.fit_failure
+    lowest = 0.0 if is_fitted else float(np.nextafter(np.float32(first.threshold), np.float32(-np.inf)))
+    chosen = promise.choose(tables, severities, settings, lowest)
+    chosen = chosen.model_copy(update={"tables": {name: files.file_hash(paths[name]) for name in chosen.calibrate_on}})
+    files.write_text(meta / promise.NAME, chosen.model_dump_json(indent=1) + "\n")
+    # 2. what it does on each set
+    results = {}
+    for name, one in found.items():
+        table, severity = tables[name], severities[name]
+        decided = at_threshold(one, table, chosen.threshold)
+        about = promise.outcome(chosen, table, severity) | {"is_calibration": name in chosen.calibrate_on}
+        results[name] = replace(decided, metrics=decided.metrics | {"promise": about})
+        if len(table.component_image):
+            curve = promise.froc(chosen, tables, severities, name)
+            rows = ([f"{value:.10g}" for value in row] for row in zip(*curve.values(), strict=True))
+            files.write_csv(meta / name / "froc.csv", list(curve), rows)
+    return results
 
 
 def _write_decisions(folder: Path, table: SegmentTable, one: CrossValidation) -> None:

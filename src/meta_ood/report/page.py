@@ -120,7 +120,7 @@ def results_tables(results: Results, beside: Sequence[BesidePublished] = ()) -> 
         "markdown_header": names + [f"{a} {'[%]' if b == '%' else b}" for a, b in headings],
         "text_header": [*names, *map("\n".join, headings)],
         "published": beside,
-        "differing_decisions": results.differing_decisions,
+        "results": results,
     }
     printed = {name: _render(f"{name}.j2", **values) for name in ("results.md", "results.txt")}
     return {"results.csv": csv_text(names + keys, exact)} | printed

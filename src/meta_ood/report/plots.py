@@ -72,6 +72,12 @@ _CURVES = (
         ("false_positives", "false_negatives"),
         ("false segments kept", "objects missed"),
     ),
+    _Curve(
+        "Objects found and false alarms",
+        "froc",
+        ("alarm_rate", "recall"),
+        ("ordinary frames with a false alarm", "objects found"),
+    ),
     _Curve("Reliability: meta classifier", "meta_calibration", ("predicted", "observed"), _FREQUENCY),
     _Curve("Reliability: known classes", "reliability", ("confidence", "accuracy"), metric="calibration_error"),
 )
@@ -119,6 +125,10 @@ def _curve_plot(curve: _Curve, variants: Sequence[Evaluation], name: str) -> Plo
             if is_trade_off and kept is not None and missed is not None:
                 axes.plot(kept, missed, "o", color=colour, markeredgecolor="white")
                 text = f"{kept:.0f} kept and {missed:.0f} missed"
+            rate, recall = one.value("promise", "calibration", "rate"), one.value("object_recall")
+            if curve.stem == "froc" and rate is not None and recall is not None:
+                axes.plot(rate, recall, "o", color=colour, markeredgecolor="white")
+                text = f"{100 * recall:.1f} % of the objects at {rate:.2f} false alarms"
             words.append(f"{one.variant}: {text or 'no metric'}")
         return _plot(curve.title, f"{curve.title}. {'; '.join(words)}.", axes, name)
 

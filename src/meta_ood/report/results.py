@@ -93,6 +93,17 @@ class Results:
         return f"{differing:.0f} of {segments:.0f} segments" if known else "some of them"
 
     @property
+    def train_on(self) -> str | None:
+        """The sets that trained the meta classifier of all sets, as words; None where each set has its own."""
+        found = [one.metrics["train_on"] for one in self.ordered if "train_on" in one.metrics]
+        return " and ".join(found[0]) or "no set" if found else None
+
+    @property
+    def promised(self) -> list[Evaluation]:
+        """The evaluations whose segments a budget of false alarms decides."""
+        return [one for one in self.ordered if one.metrics.get("promise")]
+
+    @property
     def groups(self) -> list[list[Evaluation]]:
         """The variants of each network on each dataset."""
         # in that order they are neighbours

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import numpy as np
@@ -117,9 +117,9 @@ class SegmentTable:
 
     def without_segments(self) -> SegmentTable:
         """Return a table of the same kind without images, segments and components."""
-        kept = {"feature_names": self.feature_names, "score": self.score, "threshold": self.threshold}
-        empty = {f.name: getattr(self, f.name)[:0] for f in fields(self) if f.name not in kept}
-        return SegmentTable(**empty, **kept)
+        kept = ("feature_names", "score", "threshold")
+        empty: dict[str, Any] = {f.name: getattr(self, f.name)[:0] for f in fields(self) if f.name not in kept}
+        return replace(self, **empty)
 
     @staticmethod
     def concatenate(tables: Sequence[SegmentTable]) -> SegmentTable:

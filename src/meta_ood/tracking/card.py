@@ -7,6 +7,7 @@ from typing import Any
 
 from jinja2 import Template
 
+from meta_ood.meta_classification.promise import Promise
 from meta_ood.tracking.description import RunDescription
 
 NAME = "model_card.md"
@@ -42,3 +43,13 @@ def with_evaluation(text: str, dataset: str, values: Mapping[str, Any], run_id: 
     place = lines.index(_RULE) + 1 if _RULE in lines else len(lines)
     lines.insert(place, f"| {row} |")
     return "\n".join(lines) + "\n"
+
+
+def with_promise(text: str, promise: Promise | None) -> str:
+    """Return a card with a section on the false alarms that a detector promises, if it does."""
+    if promise is None:
+        return text
+    threshold = f"Segments of severity {promise.threshold:.4f} or more raise an alarm: {promise.text}."
+    chosen = f"Chosen on {promise.frames} frames of {', '.join(promise.calibrate_on)} ({promise.units} {promise.unit}s)"
+    seen = f"{promise.alarms} with a false alarm, upper bound of the rate {promise.bound:.4f}; for frames like those."
+    return f"{text.rstrip()}\n\n## False alarms\n\n{threshold} {chosen}, {seen}\n"

@@ -7,7 +7,7 @@ from mlflow.entities.model_registry import ModelVersion
 
 from meta_ood.data.files import file_hash
 from meta_ood.detector.folder import SETTINGS, WEIGHTS, read_settings
-from meta_ood.tracking import registry, served
+from meta_ood.tracking import card, registry, served
 from meta_ood.tracking.store import open_store
 
 CHAMPION = "champion"
@@ -39,7 +39,7 @@ def promote(root: Path, network: str, variant: str, detector: Path) -> ModelVers
             model = Path(folder, "model")
             served.pack(model, detector)
             files = {p.relative_to(model).as_posix(): p for p in model.rglob("*") if p.is_file()}
-            description = origin.description or ""
+            description = card.with_promise(origin.description or "", settings.promise)
             version = registry.add(store, network, origin.run_id, tags, files, description)
         # results of evaluations, so that the registry's table shows them for the champion too
         for name, value in origin.tags.items():

@@ -23,13 +23,38 @@ class GateResult:
 def check(params: Params, network: str, variant: str = "ood_trained") -> GateResult:
     """Compare a variant with the baseline by the evaluations in data/; FileNotFoundError if one is missing."""
     gate = params.tracking.champion
-    cells = []
-    for dataset, which in itertools.product((gate.dataset, gate.miou_dataset), (variant, "baseline")):
+
+    def metrics(dataset: str, which: str) -> Metrics:
         path = layout.stage_paths("evaluate", params, network, which, dataset).outputs["metrics"]
         if not path.is_file():
             raise FileNotFoundError(f"{path} is missing: dvc repro evaluate")
-        cells.append(read_json(path))
-    return compare(cells[0], cells[1], cells[2], cells[3], gate)
+        values: Metrics = read_json(path)
+        return values
+
+    cells = itertools.product((gate.dataset, gate.miou_dataset), (variant, "baseline"))
+    candidate, baseline, candidate_streets, baseline_streets = (metrics(*cell) for cell in cells)
+    result = compare(candidate, baseline, candidate_streets, baseline_streets, gate)
+    if gate.promise_dataset is None:
+        return result
+    ok, line = check_promise(metrics(gate.promise_dataset, variant), gate.promise_dataset)
+    return GateResult(result.passed and ok, (*result.lines, line))
+
+
+def check_promise(metrics: Metrics, dataset: str) -> tuple[bool, str]:
+    """Return whether an evaluation leaves the promise of false alarms standing, and a line about it.
+
+    It does not if a rate as high as there would have a probability below 1 - confidence if the promise held.
+    """
+    promise, place = metrics.get("promise"), f"promise on {dataset}"
+    if not promise:
+        return False, f"no   {place}: nothing is promised, operating_point is null"
+    if promise["p_value"] is None:
+        return False, f"no   {place}: the set has OoD objects, the promise is about ordinary frames"
+    if promise["is_calibration"]:
+        return False, f"no   {place}: the set chose the threshold, it cannot test it"
+    ok = promise["p_value"] >= 1 - promise["confidence"]
+    found = f"{promise['rate']:.4f} of {promise['units']} units, p = {promise['p_value']:.3g}"
+    return ok, f"{'ok' if ok else 'no':4} {place}: {found}; {promise['text']}"
 
 
 def compare(
