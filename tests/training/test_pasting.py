@@ -11,6 +11,7 @@ from scipy.ndimage import binary_dilation
 from meta_ood.data.frames import Frame
 from meta_ood.data.labels import CITYSCAPES, IGNORE, IN, OOD
 from meta_ood.inference.batches import Sample
+from meta_ood.training import pasting
 from meta_ood.training.cutouts import CutOut, cut_known, cut_proxy
 from meta_ood.training.loader import SegmentationDataset
 from meta_ood.training.pasting import OnRoad, horizon_of, paste_on_road
@@ -227,6 +228,19 @@ def test_samples_hold_what_was_asked_for_and_depend_on_the_seed_alone(frames):
         more += int(not torch.equal(clean.target, without.draw(seed % 4, -1, (seed,)).target))
     assert more == 40
     assert torch.equal(without[0].image, dataset(frames)[0].image)  # the kept frame is not painted over
+
+
+@pytest.mark.parametrize(("scale", "least", "most"), [(1.0, 40, 40), (0.5, 40, 40), (2.0, 32, 64)])
+def test_known_objects_are_larger_in_enlarged_sets(scale, least, most, monkeypatch):
+    heights: list[float] = []
+    monkeypatch.setattr(pasting, "paste_on_road", lambda image, target, thing, *_: heights.append(thing.height))
+    own = OnRoad(range(0), [[box(PERSON, 40, 16, 40.0)]], known_objects_clean=1.0)
+    target, paste = own.prepare(torch.from_numpy(street()[1]), [], scale)
+    for seed in range(100):
+        paste(torch.zeros(3, 160, 320, dtype=torch.uint8), target, np.random.default_rng(seed))
+    assert least <= min(heights) <= least + 1
+    assert most - 1 <= max(heights) <= most
+    assert 3.2 < len(heights) / 100 < 3.8  # 2 + Poisson(1.5)
 
 
 def test_frames_without_labels_get_objects_and_no_labels(frames):
