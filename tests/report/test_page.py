@@ -150,7 +150,7 @@ def test_same_inputs_give_the_same_bytes(evaluation, tmp_path):
     for name in ("first", "second"):
         write_report(evaluation, tmp_path / name, params)
     names = {path.name for path in (tmp_path / "first").iterdir()}
-    assert names == {"index.html", "results.csv", "results.md", "results.txt"}
+    assert names == {"index.html", "known_alarms.csv", "results.csv", "results.md", "results.txt"}
     for name in names:
         first, second = (tmp_path / folder / name for folder in ("first", "second"))
         assert first.read_bytes() == second.read_bytes()

@@ -22,6 +22,7 @@ from meta_ood.metrics.catalogue import METRICS
 from meta_ood.report import breakdowns, compare, pictures, plots
 from meta_ood.report.compare import Setting
 from meta_ood.report.headline import summarise
+from meta_ood.report.known_alarms import RECALL, known_alarms, known_alarms_csv
 from meta_ood.report.published import BesidePublished
 from meta_ood.report.results import Results
 
@@ -51,6 +52,7 @@ def report_page(
     # 2. changes with their intervals; errors of segments after meta classification only
     keys = [key for key in _PRINTED if f"{key}_after_meta" not in METRICS]
     changes = [(pair[1], [compare.difference(key, pair) for key in keys]) for pair in pairs]
+    alarms = known_alarms(results)
     # 3. the tables, plots and pictures, in the order of the page
     return _render(
         "report.html.j2",
@@ -67,6 +69,9 @@ def report_page(
         scenes=pictures.scenes(results),
         curves=[(group[0], plots.curve_plots(group, f"curves-{i}")) for i, group in enumerate(results.groups)],
         cost=plots.cost_plots(results, "cost"),
+        alarms=alarms,
+        alarm_plots=plots.alarm_plots(alarms, "alarms"),
+        alarm_recall=RECALL,
         breakdowns=breakdowns.breakdowns(results),
         sizes=breakdowns.object_groups(pairs, "size"),
         label_names=sorted(breakdowns.object_groups(pairs, "label_id")),
@@ -109,6 +114,7 @@ def results_tables(results: Results, beside: Sequence[BesidePublished] = ()) -> 
 
     ``results.csv`` has fractions in [0, 1], empty where undefined. ``results.md`` and ``results.txt``, for a terminal
     and at most 120 characters wide in the demo, print them in percent, and published results below.
+    ``known_alarms.csv`` is that of :func:`meta_ood.report.known_alarms.known_alarms_csv`.
     """
     names = ["network", "dataset", "variant"]
     headings = [METRICS[key].heading for key in _PRINTED]
@@ -123,7 +129,8 @@ def results_tables(results: Results, beside: Sequence[BesidePublished] = ()) -> 
         "results": results,
     }
     printed = {name: _render(f"{name}.j2", **values) for name in ("results.md", "results.txt")}
-    return {"results.csv": csv_text(names + keys, exact)} | printed
+    alarms = known_alarms_csv(known_alarms(results))
+    return {"results.csv": csv_text(names + keys, exact), "known_alarms.csv": alarms} | printed
 
 
 def _without_repeats(rows: Sequence[Sequence[str]], names: int) -> Iterator[list[str]]:

@@ -23,6 +23,7 @@ from matplotlib.spines import Spine
 from matplotlib.text import Text
 
 from meta_ood.report.compare import TradeOff, difference
+from meta_ood.report.known_alarms import KnownAlarms
 from meta_ood.report.results import Evaluation, Results
 
 # variant -> colour that is readable on light and dark ground; the baseline is dashed too
@@ -175,6 +176,31 @@ def cost_plots(results: Results, name: str) -> list[Plot]:
                 words.append(f"{network}: mIoU {x[0]:.1f} to {x[1]:.1f} %, AUPRC {y[0]:.1f} to {y[1]:.1f} %")
             text = f"Gain against cost on {dataset}. {'; '.join(words)}."
             plots.append(_plot(dataset, text, axes, plot_name))
+    return plots
+
+
+def alarm_plots(alarms: Sequence[KnownAlarms], name: str) -> list[Plot]:
+    """Plot the share of each known class above the threshold, one bar per variant, for each network and dataset."""
+    groups: dict[tuple[str, str], list[KnownAlarms]] = {}
+    for one in alarms:
+        if one.shares:
+            groups.setdefault((one.evaluation.network, one.evaluation.dataset), []).append(one)
+    plots: list[Plot] = []
+    for (network, dataset), variants in groups.items():
+        classes = list(variants[0].shares)
+        height = 0.8 / len(variants)  # of a bar; 0.2 between classes
+        words = []
+        with _style(plot_name := f"{name}-{len(plots)}"):
+            axes = _axes("interior pixels above the threshold [%]", "", size=(6.4, 0.8 + 0.28 * len(classes)))
+            for place, one in enumerate(variants):
+                values = 100 * np.array([one.shares.get(label, 0.0) for label in classes])
+                variant = one.evaluation.variant
+                rows = np.arange(len(classes)) + (place - (len(variants) - 1) / 2) * height
+                axes.barh(rows, values, height, color=COLOURS.get(variant, OTHER), label=variant)
+                words += [f"{variant}, {label}: {value:.1f} %" for label, value in zip(classes, values, strict=True)]
+            axes.set_yticks(range(len(classes)), classes)
+            axes.invert_yaxis()  # the first class on top
+            plots.append(_plot(f"{network}, {dataset}", "; ".join(words), axes, plot_name))
     return plots
 
 
