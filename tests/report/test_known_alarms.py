@@ -29,11 +29,12 @@ def evaluation(variant: str, dataset: str, threshold: float) -> Evaluation:
         },
     }
     if dataset == "fs":
-        points = [0.5, 0.79, 0.8, 1.0], [0.95, threshold + 0.01, threshold, 0.1]
-        curves = {
-            "pr": {"recall": np.array(points[0]), "threshold": np.array(points[1])},
-            "interior": curves["interior"],
+        curves["pr"] = {
+            "recall": np.array([0.5, 0.79, 0.8, 1.0]),
+            "precision": np.full(4, 0.5),
+            "threshold": np.array([0.95, threshold + 0.01, threshold, 0.1]),
         }
+        del curves["components"]
     return Evaluation("net", variant, dataset, {"frames": 10}, curves)
 
 
