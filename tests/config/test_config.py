@@ -99,6 +99,7 @@ def test_the_known_names_are_those_of_the_registries() -> None:
         ("meta.train_on=[coco]", "meta.train_on: 'coco' is not defined in evaluation_sets; known: *"),
         ("operating_point.calibrate_on=[coco]", "operating_point.calibrate_on: 'coco' is not defined in evaluation*"),
         ("operating_point.calibrate_on=[lost_and_found]", "operating_point.calibrate_on: lost_and_found is in meta.*"),
+        ("roles.training=cityscapes_val", "operating_point.calibrate_on: cityscapes_val trains the networks"),
         ("meta.train_on=", "operating_point: needs meta.train_on*"),
         ("meta.max_lost=0.2", "meta.max_lost: got a number, expected null beside operating_point*"),
         ("operating_point.confidence=1", "operating_point.confidence: got 1*, expected less than 1"),
@@ -137,7 +138,7 @@ def test_a_role_has_one_dataset_or_several() -> None:
         ("coco", "coco"),
         ("[coco]", "coco"),
         ("{dataset: coco}", "coco"),
-        ("[coco, cityscapes_val]", ["coco", "cityscapes_val"]),
+        ("[coco, cityscapes_train]", ["coco", "cityscapes_train"]),
         ("[{dataset: coco, weight: 2}, {dataset: lost_and_found, weight: 1, scale: 1.5}]", None),
     ):
         params = config.load(PARAMS, [f"roles.training={given}"])
