@@ -25,7 +25,7 @@ class KnownAlarms(NamedTuple):
 
 
 def known_alarms(results: Results) -> list[KnownAlarms]:
-    """Return each evaluation at its network's and variant's threshold; those before version 0.3 have no curves."""
+    """Return each evaluation at its network's and variant's threshold; those without the curves are left out."""
     source = next((one.dataset for one in results.ordered if _thresholds(one).size), "")
     found = []
     for one in results.ordered:
