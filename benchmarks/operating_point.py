@@ -3,9 +3,10 @@
     python benchmarks/operating_point.py --weights data/networks/deeplabv3plus_mini/ood_trained.safetensors
 
 Each world is drawn with a seed of its own: 120 drives, each through a street of its own and with two frames; in every
-second drive the second frame has objects. Ten times, a world's drives are split into 30 that fit the meta classifier,
-50 that choose the threshold, and 40 on which alarms and found objects are counted. Then the same thresholds meet frames
-that break the assumption. Segment tables lie in --tables, one a world; what is there is not drawn again.
+second drive the second frame has objects. Another world fits the meta classifier. Ten times, the world's drives are
+split into 80 that choose the threshold and 40 on which alarms and found objects are counted. "Out of fold", the 80 fit
+the classifier as well. Then the same thresholds meet frames that break the assumption. Segment tables lie in --tables,
+one a world; what is there is not drawn again.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ from meta_ood.demo.things import dice
 from meta_ood.demo.world import sample_world
 from meta_ood.demo.write import light, photo, stand
 from meta_ood.inference import average_logits
-from meta_ood.meta_classification import fit
+from meta_ood.meta_classification import fit, promise
 from meta_ood.meta_classification.folds import predict_folds
 from meta_ood.metrics import Flags, Floats, risk
 from meta_ood.models import checkpoint
@@ -50,11 +51,11 @@ from meta_ood.segments import SegmentTable, label_map, measure_segments, predict
 SIZE = (128, 256)  # [px] as the demo's networks were trained
 WORLDS, SPLITS = 20, 10
 FIRST_WORLD = 1000  # seeds from here on; nothing was chosen on them
-SCENES, FIT, CALIBRATE = 120, 30, 50  # per world; the others are held out
+SCENES, CALIBRATE = 120, 80  # per world; the others are held out
 CONFIDENCE, BUDGETS = 0.9, (0.1, 0.3)  # false alarms per frame
 MONITORED = 50  # frames after which the monitor is asked, one a scene
 SHIFTED_WORLDS = 3
-ALARMING = 0.05  # p-values below are reported
+MONITORED_SPLITS = 2  # of each world: the monitor is slow to test in bulk
 NUMBERS = (25, 50, 100, 200, 400)  # of calibration scenes
 REPEATS = 50  # draws of calibration scenes from all worlds together
 VOID = (1, 2, 4, 6, 9, 10)  # label ids that Cityscapes does not evaluate
@@ -115,13 +116,6 @@ def drawn(seed: int, scene: int) -> Iterator[tuple[str, Pixels, Pixels]]:
     yield ("ordinary 2", *frame(second, 0)) if scene % 2 else ("objects", *frame(second, int(rng.integers(1, 4))))
 
 
-class Measured(NamedTuple):
-    """Segments of frames, and statistics of each frame for the monitor."""
-
-    table: SegmentTable
-    statistics: Floats  # (N, 4): mean and deviation of the score, share of pixels above the threshold, segments
-
-
 def predicted(
     network: torch.nn.Module, pixels: Pixels, target: Pixels, name: str, scene: str
 ) -> tuple[Prediction, PixelMaps]:
@@ -132,29 +126,23 @@ def predicted(
     return prediction, pixel_maps(prediction)
 
 
-def measured(network: torch.nn.Module, seed: int, scenes: int, shift: str = "none") -> Measured:
-    """Draw a world and measure its segments; a shifted world has one ordinary frame a scene."""
-    tables, statistics = [], []
-    plain = seed < FIRST_WORLD + WORLDS
+def measured(network: torch.nn.Module, seed: int, scenes: int, shift: str = "none") -> SegmentTable:
+    """Draw a world and measure its segments; where nobody calibrates, one ordinary frame a scene."""
+    tables = []
     for scene in range(scenes):
-        for name, pixels, target in itertools.islice(drawn(seed, scene), 2 if plain else 1):
+        for name, pixels, target in itertools.islice(drawn(seed, scene), 2 if seed < FIRST_WORLD + WORLDS else 1):
             prediction, maps = predicted(network, SHIFTS[shift](pixels), target, f"{scene}_{name}", f"{scene:03d}")
-            score = SCORES[SCORE](maps)
             tables.append(measure_segments(prediction, SCORE, SEGMENTS_FROM, maps=maps))
-            statistics.append((score.mean(), score.std(), (score >= SEGMENTS_FROM).mean(), len(tables[-1].image)))
-    return Measured(SegmentTable.concatenate(tables), np.array(statistics, np.float64))
+    return SegmentTable.concatenate(tables)
 
 
-def stored(folder: Path, network: torch.nn.Module, seed: int, scenes: int, shift: str = "none") -> Measured:
+def stored(folder: Path, network: torch.nn.Module, seed: int, scenes: int, shift: str = "none") -> SegmentTable:
     """Return what `measured` returns, from the folder if it is there."""
-    name = f"{seed}-{shift.replace(' ', '-')}"
-    path, beside = folder / f"{name}.h5", folder / f"{name}.npy"
+    path = folder / f"{seed}-{shift.replace(' ', '-')}.h5"
     if not path.is_file():
         with other_materials() if shift == "other materials" else nullcontext():
-            found = measured(network, seed, scenes, shift)
-        np.save(beside, found.statistics)
-        table_file.write_table(path, found.table, {})
-    return Measured(table_file.read_table(path), np.load(beside))
+            table_file.write_table(path, measured(network, seed, scenes, shift), {})
+    return table_file.read_table(path)
 
 
 Judge = Callable[[SegmentTable], Floats]  # severity of each segment, (S,)
@@ -196,6 +184,7 @@ class Outcome(NamedTuple):
     recall: float
     oracle: float  # recall at the lowest threshold whose held-out rate keeps to the budget
     judge: Judge
+    calibrate: Flags  # (N,) images that chose the point
 
 
 def judged(table: SegmentTable, values: Floats, judge: Judge, calibrate: Flags, test: Flags, budget: float) -> Outcome:
@@ -213,7 +202,8 @@ def judged(table: SegmentTable, values: Floats, judge: Judge, calibrate: Flags, 
     # the curve's thresholds are severities: the lowest one that keeps to the budget finds most
     oracle = float(curve["recall"][curve["alarm_rate"] <= budget].max(initial=0))
     recall = float((risk.object_severities(table, values)[test[table.component_image]] >= point.threshold).mean())
-    return Outcome(point, float(risk.losses(tops, units, point.threshold).mean()), recall, oracle, judge)
+    rate = float(risk.losses(tops, units, point.threshold).mean())
+    return Outcome(point, rate, recall, oracle, judge, calibrate & ordinary(table))
 
 
 def ordinary(table: SegmentTable) -> Flags:
@@ -221,30 +211,56 @@ def ordinary(table: SegmentTable) -> Flags:
     return np.array([not name.endswith("objects") for name in table.image_ids])
 
 
-def splits(table: SegmentTable, seed: int) -> Iterator[tuple[Flags, Flags, Flags]]:
-    """Yield images that fit, calibrate and test: parts of whole scenes."""
-    scenes = np.unique(table.scenes, return_inverse=True)[1]
-    for split in range(SPLITS):
-        place = np.random.default_rng([seed, split]).permutation(scenes.max() + 1)[scenes]
-        yield place < FIT, (place >= FIT) & (place < FIT + CALIBRATE), place >= FIT + CALIBRATE
-
-
 def within_worlds(worlds: list[SegmentTable]) -> dict[tuple[str, float], list[list[Outcome]]]:
     """Return for each severity and budget the outcomes of each world's splits."""
     outcomes: dict[tuple[str, float], list[list[Outcome]]] = {}
     for number, table in enumerate(worlds):
-        for train, calibrate, test in splits(table, FIRST_WORLD + number):
-            judge, whole = fitted(table, train), fitted(table, train | calibrate)
-            for kind, values, judging, chosen in (
-                ("score", of_score(table), of_score, calibrate),
-                ("score · √size", of_score_and_size(table), of_score_and_size, calibrate),
-                ("meta", judge(table), judge, calibrate),
-                ("meta, out of fold", out_of_fold(table, train | calibrate), whole, train | calibrate),
+        other = worlds[number - 1]
+        judge = fitted(other, np.ones(len(other.image_ids), bool))
+        scenes = np.unique(table.scenes, return_inverse=True)[1]
+        for split in range(SPLITS):
+            # whole scenes on one side
+            place = np.random.default_rng([FIRST_WORLD + number, split]).permutation(scenes.max() + 1)[scenes]
+            calibrate = place < CALIBRATE
+            for kind, values, judging in (
+                ("score", of_score(table), of_score),
+                ("score · √size", of_score_and_size(table), of_score_and_size),
+                ("meta", judge(table), judge),
+                ("meta, out of fold", out_of_fold(table, calibrate), fitted(table, calibrate)),
             ):
                 for budget in BUDGETS:
                     groups = outcomes.setdefault((kind, budget), [[] for _ in worlds])
-                    groups[number].append(judged(table, values, judging, chosen, test, budget))
+                    groups[number].append(judged(table, values, judging, calibrate, ~calibrate, budget))
     return outcomes
+
+
+def under_shifts(
+    worlds: list[SegmentTable],
+    shifted: dict[str, list[SegmentTable]],
+    outcomes: dict[tuple[str, float], list[list[Outcome]]],
+) -> dict[tuple[str, str, float], list[float]]:
+    """Print what the monitor reports after so many frames; return the rates by shift, severity and budget."""
+    print(f"\n| frames | severity | budget | rate | promise unlikely after {MONITORED} | drift found | either |")
+    print("|---|---|---|---|---|---|---|")
+    rates: dict[tuple[str, str, float], list[float]] = {}
+    for (shift, found), kind, budget in itertools.product(shifted.items(), ("score · √size", "meta"), BUDGETS):
+        own, unlikely, drift = [], [], []
+        for table, group in zip(worlds, outcomes[kind, budget], strict=True):
+            for outcome, other in itertools.product(group[:MONITORED_SPLITS], found):
+                severity = outcome.judge(other)
+                tops = risk.highest(risk.false_severities(other, severity))
+                alarms = int((tops >= outcome.point.threshold).sum())
+                own.append(alarms / MONITORED)
+                unlikely.append(risk.promise_p_value(alarms, MONITORED, budget) < promise.UNLIKELY)
+                known = promise.table_statistics(table, outcome.judge(table))[outcome.calibrate]
+                reference = risk.quantile_sample(known, promise.QUANTILES)
+                p_values = risk.drift_p_values(promise.table_statistics(other, severity), reference)
+                drift.append(bool((p_values < promise.UNLIKELY).any()))
+        rates[shift, kind, budget] = own
+        either = [a or b for a, b in zip(unlikely, drift, strict=True)]
+        shares = " | ".join(f"{statistics.mean(values):.2f}" for values in (own, unlikely, drift, either))
+        print(f"| {shift} | {kind} | {budget} | {shares} |", flush=True)
+    return rates
 
 
 class Pool(NamedTuple):
@@ -377,7 +393,7 @@ def main() -> None:
         shift: [draw(seed, MONITORED, shift) for seed in after] for shift in progress(SHIFTS, "shifts", len(SHIFTS))
     }
     # 2. the promise on scenes of the same world
-    outcomes = within_worlds([world.table for world in worlds])
+    outcomes = within_worlds(worlds)
     print("| severity | budget | rate held out | splits above the budget | recall | at the oracle | ratio |")
     print("|---|---|---|---|---|---|---|")
     for (kind, budget), groups in sorted(outcomes.items()):
@@ -387,29 +403,15 @@ def main() -> None:
         oracle, _ = mean_and_error([[o.oracle for o in group] for group in groups])
         figures = f"{rate:.3f} | {above:.3f} ± {error:.3f} | {recall:.3f} | {oracle:.3f} | {recall / oracle:.2f}"
         print(f"| {kind} | {budget} | {figures} |")
-    everything = pool([world.table for world in worlds])
+    everything = pool(worlds)
     by_number_of_scenes(everything)
-    # 3. frames that break the assumption, and the monitor after so many of them
-    print(f"\n| frames | severity | budget | rate | promise unlikely after {MONITORED} | drift found |")
-    print("|---|---|---|---|---|---|")
-    shown = {("same world", b): [o.rate for group in outcomes["meta", b] for o in group] for b in BUDGETS}
-    for (shift, found), ((kind, budget), groups) in itertools.product(shifted.items(), sorted(outcomes.items())):
-        rates, unlikely, drift = [], [], []
-        for other, (world, group) in itertools.product(found, zip(worlds, groups, strict=True)):
-            reference = risk.quantile_sample(world.statistics[ordinary(world.table)])
-            drift.append(bool((risk.drift_p_values(other.statistics, reference) < ALARMING).any()))
-            for outcome in group:
-                tops = risk.highest(risk.false_severities(other.table, outcome.judge(other.table)))
-                alarms = int((tops >= outcome.point.threshold).sum())
-                rates.append(alarms / MONITORED)
-                unlikely.append(risk.promise_p_value(alarms, MONITORED, budget) < ALARMING)
-        shares = f"{statistics.mean(rates):.3f} | {statistics.mean(unlikely):.3f} | {statistics.mean(drift):.3f}"
-        print(f"| {shift} | {kind} | {budget} | {shares} |")
-        if kind == "meta" and shift != "none":
-            shown[shift, budget] = rates
+    # 3. frames that break the assumption
+    rates = under_shifts(worlds, shifted, outcomes)
     if options.pictures:
         options.pictures.mkdir(parents=True, exist_ok=True)
         draw_curves(everything, options.pictures / "operating-point-curves.svg")
+        shown = {("same world", b): [o.rate for group in outcomes["meta", b] for o in group] for b in BUDGETS}
+        shown |= {(shift, b): found for (shift, kind, b), found in rates.items() if kind == "meta" and shift != "none"}
         draw_rates(shown, options.pictures / "operating-point-rates.svg")
         first = outcomes["meta", BUDGETS[0]][0][0]
         draw_frames(network, first.judge, first.point.threshold, options.pictures / "operating-point-frames.jpg")
