@@ -26,6 +26,7 @@ from meta_ood.scores import score_maps
 from meta_ood.segments import SegmentTable, measure_segments, table_file
 
 ROOT = Path(__file__).parents[2]
+THRESHOLD = config.load(ROOT / "params.yaml").segments.threshold
 CLASSES = 5
 
 
@@ -60,7 +61,7 @@ def run(folder: Path, predictions: list[Prediction], workers: int = 1, **overrid
         Image.fromarray(np.zeros((32, 48, 3), np.uint8)).save(image)
         frames.append(Frame(p.image_id, image, "", folder / "prepare/t.png", p.scene))
     write_frames(folder / "prepare", frames, Path("/elsewhere"))
-    table = SegmentTable.concatenate([measure_segments(p) for p in predictions])
+    table = SegmentTable.concatenate([measure_segments(p, threshold=THRESHOLD) for p in predictions])
     table_file.write_table(folder / "segments.h5", table, {})
     (folder / "meta").mkdir()
     with (folder / "meta/probabilities.csv").open("w") as file:
@@ -193,6 +194,22 @@ def test_tables_of_other_frames_are_refused(tmp_path: Path) -> None:
         evaluate_again(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("made_with", "threshold", "message"),
+    [({"weights_sha256": "1"}, THRESHOLD, "is of other weights than"), ({}, 0.25, r"was made with entropy at 0\.25")],
+)
+def test_a_table_of_other_weights_or_another_threshold_is_refused(
+    tmp_path: Path, made_with: dict, threshold: float, message: str
+) -> None:
+    """It has the right frames, and without pictures nothing else would notice."""
+    predictions = make_predictions(ood=True)
+    run(tmp_path, predictions)
+    table = SegmentTable.concatenate([measure_segments(p, threshold=threshold) for p in predictions])
+    table_file.write_table(tmp_path / "segments.h5", table, made_with)
+    with pytest.raises(ValueError, match=message + ".*run `segments` again"):
+        evaluate_again(tmp_path, **{"evaluate.pictures": 0})
+
+
 def test_meta_classification_must_fit_the_table(tmp_path: Path) -> None:
     run(tmp_path, make_predictions(ood=True))
     path = tmp_path / "meta/probabilities.csv"
@@ -203,6 +220,10 @@ def test_meta_classification_must_fit_the_table(tmp_path: Path) -> None:
     path.write_text("\n".join(lines).replace("0.9", "high") + "\n")
     with pytest.raises(ValueError, match="expected a number"):
         evaluate_again(tmp_path)
+    for right, wrong in (("0.1,0", "0.1,2"), ("0.1,0", "nan,0"), ("0.1,0", "1.5,0")):
+        path.write_text("\n".join(lines).replace(right, wrong) + "\n")
+        with pytest.raises(ValueError, match=r"row \d+: expected `probability` in \[0, 1\] and `removed` 0 or 1"):
+            evaluate_again(tmp_path)
     path.unlink()
     with pytest.raises(FileNotFoundError, match="run `meta` first"):
         evaluate_again(tmp_path)

@@ -38,10 +38,13 @@ def read_removed(meta: Path, table: SegmentTable) -> tuple[Floats, Flags]:
         raise ValueError(f"{path}: {len(rows)} rows do not fit the table's {len(table.image)} segments")
     try:
         probability = np.array([float(row["probability"]) for row in rows], np.float64)
-        removed = np.array([bool(int(row["removed"])) for row in rows], bool)
+        removed = np.array([int(row["removed"]) for row in rows], np.int64)
     except ValueError as error:
         raise ValueError(f"{path}: expected a number in every `probability` and `removed`: {error}") from None
-    return probability, removed
+    wrong = np.flatnonzero(~((probability >= 0) & (probability <= 1) & np.isin(removed, (0, 1))))
+    if wrong.size:
+        raise ValueError(f"{path}: row {wrong[0]}: expected `probability` in [0, 1] and `removed` 0 or 1")
+    return probability, removed == 1
 
 
 def read_calibration(meta: Path) -> Curve:

@@ -14,7 +14,7 @@ from meta_ood.evaluation.pictures import choose_pictures, write_pictures
 from meta_ood.evaluation.uncertainty import replicates
 from meta_ood.metrics.bootstrap import interval
 from meta_ood.scores import PixelMaps
-from meta_ood.segments.table_file import read_table
+from meta_ood.segments.table_file import read_table, read_weights_sha256
 
 
 def run(
@@ -45,6 +45,11 @@ def run(
     table = read_table(segments)
     if [path.stem for path in folder.paths] != list(table.image_ids):
         raise ValueError(f"{segments} is of other frames than {predictions}: run `segments` again")
+    if read_weights_sha256(segments) not in (None, folder.weights_sha256):
+        raise ValueError(f"{segments} is of other weights than {predictions}: run `segments` again")
+    if (table.score, table.threshold) != (params.segments.score, params.segments.threshold):
+        made_with = f"{table.score} at {table.threshold:g}"
+        raise ValueError(f"{segments} was made with {made_with}, params.yaml says otherwise: run `segments` again")
     probability, removed = results.read_removed(meta, table)
     calibration = results.read_calibration(meta)
     # 2. one look at each frame, which also draws the chosen ones; evaluation.counting says when it needs a second one

@@ -52,6 +52,16 @@ def read_table(path: Path) -> SegmentTable:
         return SegmentTable(**values)
 
 
+def read_weights_sha256(path: Path) -> str | None:
+    """Return the SHA-256 of the weights that a table's segments were predicted with; None if unknown.
+
+    Errors are those of :func:`read_table`.
+    """
+    with opened(path, "meta-ood segments", READABLE) as file:
+        found = file.attrs.get("provenance.weights_sha256")
+        return None if found is None else str(found)
+
+
 def read_class_names(path: Path) -> tuple[str, ...]:
     """Return the names of the classes that the network of a table predicts; () if unknown.
 
