@@ -381,3 +381,32 @@ def test_pareto_page_is_well_formed_and_marks_the_front():
     assert "ood_weight 0.9 Pareto-optimal 55.0 50.0 to 60.0 2" in words
     assert "ood_weight 0.1 Pareto-optimal 31.0 – 1" in words
     assert "ood_weight 0.5 30.0 – 1" in words
+
+
+def test_the_promise_stands_above_its_rates(tmp_path):
+    write_evaluation(tmp_path / "evaluate")
+    calibration = {"frames": 24, "unit": "frame", "units": 24, "alarms": 7, "rate": 0.29, "bound": 0.479}
+    promise = {
+        "threshold": 0.634,
+        "text": "at most 50 % of the frames",
+        "calibrate_on": ["cityscapes_val"],
+        "frames": 40,
+    }
+    for path in (tmp_path / "evaluate").rglob("metrics.json"):
+        own = {"calibration": calibration, "is_calibration": path.parent.name == "cityscapes_val"}
+        values = json.loads(path.read_text())
+        values |= {"train_on": ["lost_and_found"], "promise": promise | own, "alarm_rate": 0.25, "object_recall": 0.8}
+        path.write_text(json.dumps(values))
+        curve = path.parent / "curves" / "froc.csv"
+        curve.write_text("threshold,recall,alarm_rate,false_segments\n0.9,0.2,0.1,0.1\n0.5,0.9,0.8,2\n")
+    write_report(tmp_path / "evaluate", tmp_path / "report")
+    page = (tmp_path / "report" / "index.html").read_text()
+    section = page[page.index('id="promise"') : page.index('id="pictures"')]
+    assert "at most 50 % of the frames" in section
+    assert section.count("chose the threshold<") == 4
+    assert section.count("<td>47.9</td>") == 4  # the bound stands where the threshold was chosen
+    assert section.count("<td>0.634</td>") == 12
+    assert "80.0 % of the objects at 0.29 false alarms" in page
+    text = (tmp_path / "report" / "results.txt").read_text()
+    assert "One meta classifier, fitted on lost_and_found, judges" in text
+    assert "cityscapes_val chose the threshold" in text

@@ -139,7 +139,8 @@ def small_project(folder: Path, s3: str) -> None:
     params["synthesize"] |= {"height": 64, "width": 128, "cityscapes_train": 8, "cityscapes_val": 3}
     params["synthesize"] |= {"coco": 14, "lost_and_found": 6, "fishyscapes": 4}
     params["datasets"]["coco"]["options"]["min_side"] = 64
-    params |= {"networks": ["deeplabv3plus_mini"], "evaluation_sets": ["lost_and_found"]}
+    params |= {"networks": ["deeplabv3plus_mini"], "evaluation_sets": ["lost_and_found"], "operating_point": None}
+    params["meta"]["train_on"] = None
     for stage in ("pretrain", "train"):
         params[stage] |= {"epochs": 1, "crop": 64}
         for network in params["network"].values():
