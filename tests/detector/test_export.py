@@ -10,6 +10,7 @@ from meta_ood.data.images import read_image
 from meta_ood.detector import export
 from meta_ood.detector.detector import Detector
 from meta_ood.detector.folder import Settings
+from meta_ood.models import build
 
 
 class Surer(torch.nn.Module):
@@ -61,6 +62,15 @@ def test_an_export_finds_the_same_segments(detector, parts, tmp_path, kind):
     assert found.other == ("0",)
     assert found.pixels > 0
     assert found.logits == pytest.approx(50, rel=1e-3)
+
+
+@pytest.mark.filterwarnings("ignore")  # of torch.export and the exporter
+@pytest.mark.parametrize("architecture", ["erfnet", "espnetv2"])
+def test_networks_that_round_sizes_are_exported_for_one(architecture, tmp_path):
+    torch.manual_seed(0)
+    network, size = build(architecture, 19, void_output=True).eval(), (64, 128)
+    run = export.export(network, tmp_path / "network.onnx", size)
+    assert export.check(network, run, size) < 1e-4
 
 
 def test_a_difference_is_found(detector):

@@ -108,10 +108,13 @@ def export(source: Path, kind: str, out: Path, size: tuple[int, int], frames: Pa
         name = f"{made_of['name']}-{made_of['variant']}"
     # 2. the export, with the logits of both
     path = out / f"{name}.{'onnx' if kind == 'onnx' else 'pt2'}"
-    run = exporting.export(network, path)
-    difference = exporting.check(network, run)
-    click.echo(f"{path}: {path.stat().st_size / 1e6:.1f} MB, any height and width")
-    click.echo(f"  largest difference of logits at three sizes: {difference:.2g}")
+    # a detector may resize what its network sees: other sizes do not reach it
+    fixed = detector.settings.infer.size if detector else None
+    run = exporting.export(network, path, fixed)
+    difference = exporting.check(network, run, fixed)
+    sizes = f"{fixed[0]} x {fixed[1]}" if fixed else "any height and width"
+    click.echo(f"{path}: {path.stat().st_size / 1e6:.1f} MB, {sizes}")
+    click.echo(f"  largest difference of logits at {sizes if fixed else 'three sizes'}: {difference:.2g}")
     # 3. the segments of both in real frames
     other: tuple[str, ...] = ()
     if detector is not None and frames is not None:
@@ -127,8 +130,9 @@ def export(source: Path, kind: str, out: Path, size: tuple[int, int], frames: Pa
             f"pixels of the OoD mask differ; {found.segments} segments, the same in {found.frames - len(other)} frames"
         )
     # 4. the time
-    exported, own = (1e3 * exporting.latency(r, size) for r in (run, exporting.network_runner(network)))
-    click.echo(f"  {size[0]} x {size[1]} on this CPU: {exported:.0f} ms per image, the network itself {own:.0f} ms")
+    height, width = fixed or size
+    exported, own = (1e3 * exporting.latency(r, (height, width)) for r in (run, exporting.network_runner(network)))
+    click.echo(f"  {height} x {width} on this CPU: {exported:.0f} ms per image, the network itself {own:.0f} ms")
     if other:
         click.echo(f"  other segments: {', '.join(other)}")
         raise SystemExit(3)

@@ -1,7 +1,7 @@
 """Networks for other runtimes: ONNX and torch.export programs, checked against the network itself.
 
-Both take one image ``(1, 3, H, W) float32`` in [0, 1] of any size and return the logits at the network's own stride;
-scores and segments follow in NumPy.
+Both take one image ``(1, 3, H, W) float32`` in [0, 1], of any size or of the one that the detector gives its network
+(``infer.size``), and return the logits at the network's own stride; scores and segments follow in NumPy.
 """
 
 import importlib.util
@@ -37,8 +37,8 @@ class Agreement:
     other: tuple[str, ...]  # names of the images whose segments differ in number, box, size or decision
 
 
-def export(network: nn.Module, path: Path) -> Runner:
-    """Write a network as ONNX (``.onnx``) or as a ``torch.export`` program, with free height and width.
+def export(network: nn.Module, path: Path, size: tuple[int, ...] | None = None) -> Runner:
+    """Write a network as ONNX (``.onnx``) or as a ``torch.export`` program, for images of `size` or of any (None).
 
     Puts the network into eval mode on the CPU, and returns what the file computes there, by onnxruntime or torch.
     ValueError if the packages for ONNX are not installed.
@@ -46,8 +46,8 @@ def export(network: nn.Module, path: Path) -> Runner:
     is_onnx = path.suffix == ".onnx"
     if is_onnx and not all(map(importlib.util.find_spec, ("onnx", "onnxscript", "onnxruntime"))):
         raise ValueError("ONNX needs more packages: pip install 'meta-ood[export]'")
-    example = (torch.rand(1, 3, 128, 256, generator=torch.Generator().manual_seed(0)),)
-    free = ({2: torch.export.Dim.AUTO, 3: torch.export.Dim.AUTO},)
+    example = (torch.rand(1, 3, *(size or (128, 256)), generator=torch.Generator().manual_seed(0)),)
+    free = None if size else ({2: torch.export.Dim.AUTO, 3: torch.export.Dim.AUTO},)
     with files.replacing(path) as temporary, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the exporters, about their own future
         program = torch.export.export(network.cpu().eval(), example, dynamic_shapes=free)
@@ -77,15 +77,16 @@ def network_runner(network: nn.Module) -> Runner:
     return run
 
 
-def check(network: nn.Module, run: Runner) -> float:
-    """Return the largest difference of logits between an export and its network, on noise.
+def check(network: nn.Module, run: Runner, size: tuple[int, ...] | None = None) -> float:
+    """Return the largest difference of logits between an export and its network, on noise of `size`, or of three sizes.
 
     ValueError if the logits differ in shape or by more than 1e-4; the size is named.
     """
     reference = network_runner(network)
     generator = np.random.default_rng(0)
     largest = 0.0
-    for height, width in ((96, 160), (128, 256), (200, 333)):  # [px], most of them not the size of the example
+    # [px] most of the three are not the size of the example
+    for height, width in [size] if size else [(96, 160), (128, 256), (200, 333)]:
         image = generator.random((1, 3, height, width), np.float32)
         expected, got = reference(image), run(image)
         if expected.shape != got.shape:
