@@ -21,12 +21,12 @@ from meta_ood.data.context import progress
 from meta_ood.data.labels import OOD, LabelMap
 from meta_ood.data.prediction_files import read_prediction
 from meta_ood.data.predictions import FloatMap, Prediction
-from meta_ood.data.registry import lookup
+from meta_ood.data.registry import lookup, resolve
 from meta_ood.metrics import Floats, Integers, semantic
 from meta_ood.metrics.component import TRACKS, Cut, Overlaps, of_mask
 from meta_ood.metrics.pixel import PER_IMAGE, RESIZED, ScoreHistogram, Sweep, ThinCounts, sweep
 from meta_ood.metrics.thresholds import AtThresholds, spread
-from meta_ood.scores import PixelMaps, find_score, pixel_maps
+from meta_ood.scores import SCORES, PixelMaps, find_score, pixel_maps
 
 Item = TypeVar("Item")
 Found = TypeVar("Found")
@@ -92,7 +92,8 @@ class SetCounts:
             temperature: Divides the logits.
             track: Key of :data:`meta_ood.metrics.component.TRACKS`.
         """
-        self._scores = {name: find_score(name) for name in scores if name != STANDARDISED}
+        known = {**SCORES, STANDARDISED: None}  # all of them are listed where a name is unknown
+        self._scores = {name: find_score(name) for name in scores if resolve("score", known, name)}
         self._is_standardised = STANDARDISED in scores  # counted in a second pass
         self._temperature, self._curves = temperature, curves
         self._sizes = lookup("track", TRACKS, track)
