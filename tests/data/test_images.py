@@ -113,6 +113,20 @@ def test_a_decompression_bomb_is_refused(tmp_path):
                 read(path)
 
 
+def test_endless_scans_are_refused(tmp_path):
+    """A progressive JPEG may repeat its last scan, 17 bytes here, each time with a pass over all pixels."""
+    buffer = io.BytesIO()
+    Image.new("L", (64, 64)).save(buffer, "JPEG", progressive=True)
+    whole = buffer.getvalue()
+    scan = whole[whole.rindex(b"\xff\xda") : -2]
+    path = tmp_path / "scans.jpg"
+    path.write_bytes(whole[:-2] + 20 * scan + whole[-2:])
+    assert read_image(path).shape == (64, 64, 3)
+    path.write_bytes(whole[:-2] + 2000 * scan + whole[-2:])
+    with pytest.raises(ValueError, match=r"scans\.jpg: .*more than 1000 scans"):
+        read_image(path)
+
+
 @pytest.mark.parametrize("bits", [1, 2, 4, 8])
 def test_label_ids_are_not_stretched(tmp_path, bits):
     ids = RNG.integers(0, 2**bits, (5, 11), dtype=np.uint8)

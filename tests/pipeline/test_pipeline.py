@@ -1,10 +1,14 @@
 """One name per stage everywhere; what a stage reads and writes is what dvc.yaml declares."""
 
 import contextlib
+import ctypes
 import json
+import os
+import struct
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import pytest
@@ -153,6 +157,35 @@ SMALL = (
 )
 
 
+class Watch:
+    """Record the files below a folder that anything opens, libraries in C and Rust too, by Linux' inotify."""
+
+    OPENED = 0x20  # IN_OPEN
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        libc = ctypes.CDLL(None, use_errno=True)
+        self.file = libc.inotify_init1(os.O_NONBLOCK)
+        # whatever is made later is an output; links lead to the raw data, which are watched at their place
+        folders = [root, *(path for path in root.rglob("*") if path.is_dir() and not path.is_symlink())]
+        self.folders = {libc.inotify_add_watch(self.file, bytes(path), self.OPENED): path for path in folders}
+        self.before = {path for path in root.rglob("*") if path.is_file()}
+
+    def opened(self) -> set[Path]:
+        """Return the files that were there before and were opened, relative to the folder; end the watch."""
+        found = set()
+        with contextlib.suppress(BlockingIOError):
+            while content := os.read(self.file, 1 << 16):
+                while content:
+                    number, _, _, length = struct.unpack_from("iIII", content)
+                    name = content[16 : 16 + length].rstrip(b"\0").decode()
+                    assert number != -1, "more events than the queue holds"
+                    found.add(self.folders[number] / name)
+                    content = content[16 + length :]
+        os.close(self.file)
+        return {path.relative_to(self.root) for path in found & self.before}
+
+
 class Recorder:
     """Record the files opened below one folder, by an audit hook (hooks cannot be removed)."""
 
@@ -191,42 +224,60 @@ class Recorder:
 
 
 @pytest.fixture
-def sections(monkeypatch: pytest.MonkeyPatch) -> set[str]:
-    """Record the sections of params.yaml that a stage module reads."""
+def keys_read(monkeypatch: pytest.MonkeyPatch) -> set[str]:
+    """Record what a stage reads of params.yaml: sections, and ``network.KEY`` and ``datasets.KEY`` of any entry."""
     read: set[str] = set()
+    models = {config.Params: "", config.NetworkParams: "network.", config.DatasetParams: "datasets."}
 
-    def note(params: config.Params, name: str) -> Any:
-        frame = sys._getframe(1)
-        here = frame.f_globals.get("__name__", "")
-        if name in config.Params.model_fields and not here.startswith("meta_ood.c"):
-            read.add(name)
-        return object.__getattribute__(params, name)
+    def note(entry: Any, name: str) -> Any:
+        model = object.__getattribute__(entry, "__class__")
+        if name in model.model_fields:
+            # methods of config read for their caller; the paths are compared above
+            frame: FrameType | None = sys._getframe(1)
+            while frame and frame.f_globals["__name__"].startswith("meta_ood.config"):
+                frame = frame.f_back
+            here = frame.f_globals["__name__"] if frame else ""
+            if here.startswith("meta_ood.") and not here.startswith(("meta_ood.cli", "meta_ood.pipeline.paths")):
+                read.add(f"{models[model]}{name}")
+        return object.__getattribute__(entry, name)
 
-    monkeypatch.setattr(config.Params, "__getattribute__", note)
+    for model in models:
+        monkeypatch.setattr(model, "__getattribute__", note)
     return read
 
 
 def test_stages_read_and_write_what_they_declare(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sections: set[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, keys_read: set[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
     params = config.load(ROOT / "params.yaml", SMALL)
     recorder = Recorder(tmp_path)
     for stage, cell in instances(("deeplabv3plus_mini",), ("lost_and_found", "cityscapes_val")):
-        sections.clear()
+        keys_read.clear()
+        watch = Watch(tmp_path) if sys.platform == "linux" else None
         with recorder.recording():
             run_stage(
                 stage, cell, params_file=ROOT / "params.yaml", overrides=SMALL, machine=Machine("cpu", 1), track=False
             )
-        used = {section.split(".")[0] for section in config.SECTIONS[stage]}
-        # the layout needs these for the paths, which DVC knows
-        assert sections <= used | {"datasets", "roles", "detector", "meta", "tracking"}, stage
+        reads = recorder.reads | (watch.opened() if watch else set())
+        # an entry's name does not matter: network.NAME.architecture is network.architecture
+        given = [name.split(".") for name in declared(stage, cell, "params")]
+        known = {".".join([section, *key]) for section, *rest in given for key in [rest[1:]]}
+        if any(path.startswith("data/code/weights/") for path in declared(stage, cell, "deps")):
+            known.add("network.weights")  # these files hold the names and hashes of given weights
+        undeclared = {key for key in keys_read if not {key, key.split(".")[0]} & known}
+        # of `network` and `datasets` the keys of the entries count; roles and meta_from are in the paths of deps;
+        # tracking changes no result
+        harmless = {"network", "datasets", "roles", "detector", "tracking"}
+        assert undeclared <= harmless, f"{stage} reads params that it does not declare"
         paths = layout.stage_paths(stage, params, **cell)
         # frames.csv lists raw images with their md5: through it they are declared
         inputs = [*paths.inputs.values(), *([layout.DEMO] if _has_frames(paths) else [])]
         outputs = list(paths.outputs.values())
         state = [Path(".meta_ood")]
-        for path in recorder.reads:
+        if stage == "infer" and watch:
+            assert paths.inputs["weights"] in reads, "the watch works: Rust opens this file"
+        for path in reads:
             assert any(path.is_relative_to(p) for p in [*inputs, *outputs, *state]), (
                 f"{stage} {cell} reads {path}, which it does not declare"
             )

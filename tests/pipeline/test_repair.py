@@ -6,7 +6,9 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from meta_ood.cli import main
 from meta_ood.pipeline.lockfile import LOCK, RWLOCK, repair
 
 ROOT = Path(__file__).parents[2]
@@ -81,3 +83,14 @@ def test_a_cut_rwlock_is_removed(text: str) -> None:
     RWLOCK.write_text(text)
     assert len(repair()) == 1
     assert not RWLOCK.exists()
+
+
+def test_params_that_would_keep_dvc_busy_for_ever_are_refused() -> None:
+    levels = [f"l{k}: &l{k} [{', '.join([f'*l{k - 1}'] * 9)}]" for k in range(1, 20)]
+    Path("params.yaml").write_text("\n".join(["l0: &l0 [1]", *levels]))
+    LOCK.write_text("")
+    result = CliRunner().invoke(main, ["repair"])
+    assert (result.exit_code, "more than 100000 values" in result.output) == (2, True)
+    assert LOCK.read_text() == WHOLE  # repaired nevertheless
+    shutil.copy(ROOT / "params.yaml", ".")
+    assert CliRunner().invoke(main, ["repair"]).exit_code == 0

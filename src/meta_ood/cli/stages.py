@@ -164,9 +164,14 @@ def roles(params_file: Path, out: Path) -> None:
 
 
 @click.command()
-def repair() -> None:
-    """Repair dvc.lock and DVC's own lock after a kill, a full disk or a power cut; then run `dvc repro`."""
+@options.params_file
+def repair(params_file: Path) -> None:
+    """Repair dvc.lock and DVC's own lock after a kill, a full disk or a power cut; then run `dvc repro`.
+
+    Checks params.yaml too: DVC, which reads it before any stage, is kept busy for ever by nested aliases.
+    """
     from meta_ood.pipeline import lockfile
 
     for line in lockfile.repair() or ["nothing to repair"]:
         logger.info(line)
+    config.load(params_file)

@@ -16,7 +16,7 @@ from typing import Any, Self
 import numpy as np
 from PIL import Image
 
-from meta_ood.data.images import to_rgb
+from meta_ood.data.images import check_scans, to_rgb
 from meta_ood.data.overlays import encode_png
 from meta_ood.detector.detector import Detection, Detector
 
@@ -126,6 +126,7 @@ def _opened(given: Any, number: int) -> Image.Image:
     try:
         if isinstance(given, str | bytes):
             content = base64.b64decode(given, validate=True) if isinstance(given, str) else given
+            check_scans(content)
             return Image.open(io.BytesIO(content), formats=("PNG", "JPEG"))
         values = np.asarray(given)
         whole = np.clip(np.rint(values), 0, 255)
