@@ -382,6 +382,8 @@ class Params(Section):
         # 1. names: (key, the section in which its name must be defined, name)
         evaluate = self.evaluate
         calibrate_on = self.operating_point.calibrate_on if self.operating_point else ()
+        gate = self.tracking.champion  # its defaults need not exist
+        gate_sets = [(key, getattr(gate, key)) for key in gate.model_fields_set if key.endswith("dataset")]
         for key, section, name in (
             *(("networks", "network", name) for name in self.networks),
             *(("evaluate.component_thresholds", "network", name) for name in evaluate.component_thresholds),
@@ -390,10 +392,15 @@ class Params(Section):
             ("detector.meta_from", "evaluation_sets", self.detector.meta_from),
             *(("meta.train_on", "evaluation_sets", name) for name in self.meta.train_on or ()),
             *(("operating_point.calibrate_on", "evaluation_sets", name) for name in calibrate_on),
+            *((f"tracking.champion.{key}", "datasets", name) for key, name in gate_sets if name),
         ):
             known = getattr(self, section)
             if name not in known:
                 raise ValueError(f"{key}: {name!r} is not defined in {section}; {known_names(name, known)}")
+        for key in ("networks", "variants", "evaluation_sets"):
+            names = getattr(self, key)
+            if len(set(names)) < len(names) or not (names or key == "evaluation_sets"):
+                raise ValueError(f"{key}: got {list(names)}, expected at least one, each once")
         # 2. thresholds of the scores that lie in [0, 1]; the others have no bounds
         score = self.segments.score
         thresholds = {"evaluate.component_threshold": evaluate.component_threshold}
