@@ -101,6 +101,15 @@ def test_frames_with_objects_choose_nothing():
         promised(with_object, np.append(severity, 1.0))
 
 
+def test_scenes_that_trained_choose_nothing():
+    (a, own), (b, other) = ordinary(seed=0), ordinary(seed=1)
+    given = {"a": a, "val": b}, {"a": own, "val": other}
+    with pytest.raises(ValueError, match=r"scenes of val are also in sets of meta.train_on \(s0, s1, s2\)"):
+        choose(*given, settings(unit="scene", false_alarms=0.9), train_on=["a"])
+    # where every frame is a scene of its own, names of scenes say nothing
+    assert choose(*given, settings(), train_on=["a"]) == choose(*given, settings())
+
+
 def objects() -> SegmentTable:
     """Return a table in which everything is OoD: one segment on one object."""
     one = np.ones(1, np.int64)

@@ -8,7 +8,7 @@ classifiers. docs/operating-point.md says what the promise covers.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
@@ -73,16 +73,22 @@ class Promise(BaseModel):
 
 
 def choose(
-    tables: Mapping[str, SegmentTable], severities: Mapping[str, Floats], settings: OperatingPointParams, lowest: float
+    tables: Mapping[str, SegmentTable],
+    severities: Mapping[str, Floats],
+    settings: OperatingPointParams,
+    lowest: float = 0.0,
+    train_on: Sequence[str] = (),
 ) -> Promise:
     """Return the lowest threshold on severity that keeps to the budget, see :func:`meta_ood.metrics.risk`.
 
-    `tables` and `severities` ``(S,)`` are those of all sets by their names; no severity is below `lowest`.
+    `tables` and `severities` ``(S,)`` are those of all sets by their names; no severity is below `lowest`. The sets in
+    `train_on` trained the meta classifier.
 
     Raises:
-        ValueError: A set has OoD objects; there are too few frames or scenes for the promise (the message says how many
-            are needed), or all segments are alike.
+        ValueError: A set has OoD objects, or a scene that trained; there are too few frames or scenes for the promise
+            (the message says how many are needed), or all segments are alike.
     """
+    trained = {scene for name in train_on for scene in tables[name].scenes}
     false: list[Floats] = []
     units: list[str] = []
     statistics = []
@@ -92,6 +98,11 @@ def choose(
             raise ValueError(
                 f"operating_point.calibrate_on: {name} has {objects} OoD objects; expected a set of ordinary frames, "
                 "where every segment is a false alarm"
+            )
+        if settings.unit == "scene" and (both := sorted(trained & {*table.scenes})):
+            raise ValueError(
+                f"operating_point.calibrate_on: scenes of {name} are also in sets of meta.train_on "
+                f"({', '.join(both[:3])}); scenes that train the meta classifier cannot promise anything about it"
             )
         false += risk.false_severities(table, severity)
         units += _units(name, table, settings.unit)

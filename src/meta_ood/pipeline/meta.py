@@ -1,7 +1,7 @@
 """Stage `meta`: tables of segments -> meta classifiers, probabilities of being false, and their quality."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -66,7 +66,7 @@ def run(params: Params, *, network: str, variant: str, segments: Path, meta: Pat
         train_on = {"train_on": list(settings.train_on)}
         found = {name: replace(one, metrics=one.metrics | train_on) for name, one in found.items()}
         if params.operating_point:
-            found = _keep_to_budget(params.operating_point, found, tables, paths, meta)
+            found = _keep_to_budget(params.operating_point, settings.train_on, found, tables, paths, meta)
         else:
             (meta / promise.NAME).unlink(missing_ok=True)
         classifier = next(iter(found.values())).classifier
@@ -85,6 +85,7 @@ def run(params: Params, *, network: str, variant: str, segments: Path, meta: Pat
 
 def _keep_to_budget(
     settings: OperatingPointParams,
+    train_on: Sequence[str],
     found: Mapping[str, CrossValidation],
     tables: Mapping[str, SegmentTable],
     paths: Mapping[str, Path],
@@ -96,7 +97,7 @@ def _keep_to_budget(
     first = next(iter(tables.values()))
     is_fitted = not next(iter(found.values())).classifier.fit_failure
     lowest = 0.0 if is_fitted else float(np.nextafter(np.float32(first.threshold), np.float32(-np.inf)))
-    chosen = promise.choose(tables, severities, settings, lowest)
+    chosen = promise.choose(tables, severities, settings, lowest, train_on)
     chosen = chosen.model_copy(update={"tables": {name: files.file_hash(paths[name]) for name in chosen.calibrate_on}})
     files.write_text(meta / promise.NAME, chosen.model_dump_json(indent=1) + "\n")
     # 2. what it does on each set
