@@ -157,3 +157,28 @@ def test_a_terminal_that_is_not_utf8_loses_nothing(tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     assert "?" in result.output
     assert json.loads(out.read_text())["protocols"]["exact"]["auroc"] is None
+
+
+@pytest.mark.parametrize("value", [np.inf, -np.inf])
+def test_infinite_scores_have_a_table_too(tmp_path: Path, value: float) -> None:
+    """The best threshold of ours is infinite, which JSON does not know; smiyc has none."""
+    write_maps(tmp_path, count=1)
+    np.save(tmp_path / "scores" / "img0.npy", np.full((40, 60), value, np.float32))
+    out = tmp_path / "result.json"
+    arguments = [
+        "--scores",
+        str(tmp_path / "scores"),
+        "--targets",
+        str(tmp_path / "targets"),
+        "--target-end",
+        "_labels",
+    ]
+    result = CliRunner().invoke(
+        main, ["evaluate-maps", *arguments, "--protocol", "all", "--track", "all", "--out", str(out)]
+    )
+    assert result.exit_code == 0, result.output
+    assert "at the threshold an infinite score, the best pixel F1" in result.output
+    found = json.loads(out.read_text())
+    assert "component" not in found
+    assert found["component_best_pixel_f1"]["threshold"] is None
+    assert found["component_best_pixel_f1"]["segments"] == 1  # everything that is not void

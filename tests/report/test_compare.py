@@ -141,10 +141,12 @@ def test_thresholds_of_one_set_are_params_for_others(tmp_path: Path) -> None:
     assert params.threshold_of("deeplabv3plus_mini", "baseline") is None
     with pytest.raises(config.ConfigError, match="component_thresholds: 'other' is not defined"):
         config.load(ROOT / "params.yaml", ["evaluate.component_thresholds={other: {baseline: 1}}"])
-    path.write_text(json.dumps({"component": {"of_score": of_score | {"threshold_is_oracle": 0}}}))
-    assert "no threshold was chosen" in CliRunner().invoke(main, found).output
-    result = CliRunner().invoke(main, ["thresholds", "fs", "--evaluations", str(tmp_path)])
+    for wrong in ({"threshold_is_oracle": 0}, {"threshold": None}):  # given; an infinite score
+        path.write_text(json.dumps({"component": {"of_score": of_score | wrong}}))
+        assert "no finite threshold was chosen" in CliRunner().invoke(main, found).output
+    result = CliRunner().invoke(main, ["thresholds", "lost_and_fund", "--evaluations", str(tmp_path)])
     assert result.exit_code == 2
+    assert "known: lost_and_found; did you mean lost_and_found?" in result.output
 
 
 @given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4)), min_size=1, max_size=12))
@@ -202,24 +204,6 @@ def test_pareto_command(tmp_path):
     result = CliRunner().invoke(main, ["pareto", str(source), "--out", str(out)])
     assert result.exit_code == 2
     assert "dvc exp show" in result.output
-
-
-def test_thresholds_of_a_set_for_params_yaml(tmp_path):
-    component = {"of_score": {"threshold": 0.25, "threshold_is_oracle": True}}
-    for variant in ("baseline", "ood_trained"):
-        write(tmp_path, "mini", variant, "fs", 0.8)
-        (tmp_path / "mini" / variant / "fs" / "metrics.json").write_text(json.dumps({"component": component}))
-    write(tmp_path, "mini", "baseline", "val", None)
-    run = lambda name: CliRunner().invoke(main, ["thresholds", name, "--evaluations", str(tmp_path)])  # noqa: E731
-    found = yaml.safe_load(run("fs").output)["evaluate"]["component_thresholds"]
-    assert found == {"mini": {"baseline": 0.25, "ood_trained": 0.25}}
-    # a name that is none, and a set without a chosen threshold
-    unknown = run("vall")
-    assert unknown.exit_code == 2
-    assert "no evaluation of dataset 'vall'; known: fs, val; did you mean val?" in unknown.output
-    closed = run("val")
-    assert closed.exit_code == 2
-    assert "mini/baseline/val/metrics.json: no threshold was chosen on this set" in closed.output
 
 
 def test_compare_reads_experiments():

@@ -184,9 +184,11 @@ def maps_text(result: dict[str, Any]) -> str:
     for key in ("component", "component_best_pixel_f1"):
         if found := result.get(key):
             siou, ppv, f1 = (_percent(found[name]) for name in ("siou", "ppv", "f1"))
+            # JSON has no infinity: a set whose best threshold is an infinite score
+            threshold = "an infinite score" if found["threshold"] is None else f"{found['threshold']:.6g}"
             text += (
                 f"\n\ncomponents, track {found['track']}: sIoU {siou} PPV {ppv} mean F1 {f1}\n"
-                f"at the threshold {found['threshold']:.6g}, {rules[found['rule']]}; "
+                f"at the threshold {threshold}, {rules[found['rule']]}; "
                 f"{found['components']} components, {found['segments']} segments"
             )
     return text

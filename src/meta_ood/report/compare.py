@@ -159,8 +159,8 @@ def thresholds_text(root: Path, dataset: str) -> str:
     networks: dict[str, list[str]] = {}
     for one in datasets[dataset]:
         of_score = one.section("component", "of_score")
-        if not of_score.get("threshold_is_oracle"):
-            raise ValueError(f"{root.joinpath(*one.key, 'metrics.json')}: no threshold was chosen on this set")
+        if not of_score.get("threshold_is_oracle") or of_score["threshold"] is None:
+            raise ValueError(f"{root.joinpath(*one.key, 'metrics.json')}: no finite threshold was chosen on this set")
         networks.setdefault(one.network, []).append(f"{one.variant}: {of_score['threshold']:.9g}")
     lines = ["evaluate:", f"  component_thresholds:       # best F1 on {dataset}"]
     return "\n".join(lines + [f"    {n}: {{{', '.join(t)}}}" for n, t in networks.items()])
