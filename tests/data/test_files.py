@@ -1,6 +1,7 @@
 import errno
 import os
 import resource
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -142,3 +143,29 @@ def test_no_text_of_a_csv_file_is_a_formula_and_all_are_read_back(tmp_path: Path
         if start in ("+", "-"):
             float(cell)
     assert [row["text"] for row in read_csv(path, ["text"])] == texts
+
+
+def test_a_folder_that_does_not_fit_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    finished, target = _folder(tmp_path / "finished", "a"), tmp_path / "out" / "set"
+
+    def move(source: Path, place: Path) -> None:  # what shutil.move does between file systems, on a full disk
+        shutil.copytree(source, place)
+        raise shutil.Error([(str(source / "a"), str(place / "a"), "[Errno 28] No space left on device")])
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "move", move)
+        with pytest.raises(OSError, match=r"out/set: \[Errno 28\] No space left"):
+            replace_folder(finished, target)
+    assert _names(target.parent) == []
+    replace_folder(finished, target)  # nothing of the work is lost
+    assert _names(target) == ["a"]
+
+
+def test_a_lock_on_a_full_disk_does_not_fail_at_its_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", full)
+        with running("infer a", tmp_path / "a.lock"):
+            pass

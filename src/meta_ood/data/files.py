@@ -212,7 +212,15 @@ def replace_folder(finished: Path, target: Path) -> None:
     if target.exists():
         raise FileExistsError(f"{target} was written by another process: stop it, then run again")
     target.parent.mkdir(parents=True, exist_ok=True)
-    shutil.move(finished, target)
+    # to another file system this is a copy: beside the target, so that a cut one is never taken for it
+    beside = target.with_name(f".{target.name}.{secrets.token_hex(8)}.tmp")
+    try:
+        shutil.move(finished, beside)
+        beside.rename(target)
+    except shutil.Error as error:
+        raise OSError(f"{target}: {error.args[0][0][-1]}") from error  # the first of its files that failed
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
 
 
 @contextmanager
@@ -237,6 +245,6 @@ def running(what: str, lock: Path) -> Iterator[None]:
             pass  # a file system without locks
         with suppress(OSError):  # a full disk: then the owner is not named
             file.truncate(0)
-            file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} by process {os.getpid()} on {socket.gethostname()}")
-            file.flush()
+            owner = f"{time.strftime('%Y-%m-%d %H:%M:%S')} by process {os.getpid()} on {socket.gethostname()}"
+            os.write(file.fileno(), owner.encode())  # not kept in a buffer, which would fail again at the end
         yield
