@@ -62,6 +62,22 @@ def test_segments_are_compared_alike_with_alike():
     assert found.worse == ["mini on fs: false segments 134 → 165"]
 
 
+@pytest.mark.parametrize(
+    ("key", "before", "after", "text"),
+    [
+        ("auroc", 0.9, 0.8, "AUROC 90.0 → 80.0 %"),
+        ("auprc", 0.9, 0.8, "AUPRC 90.0 → 80.0 %"),
+        ("fpr95", 0.1, 0.2, "FPR95 10.0 → 20.0 %"),
+        (f"{MISSED}_after_meta", 3, 5, "missed objects 3 → 5"),
+        ("component_f1_after_meta", 0.4, 0.1, "component F1 after meta classification 40.0 → 10.0 %"),
+        ("miou", 0.7, 0.6, "mIoU 70.0 → 60.0 %"),
+    ],
+)
+def test_every_metric_that_got_worse_is_named(key, before, after, text):
+    assert headline({"fs": ({key: before}, {key: after})}).worse == [f"mini on fs: {text}"]
+    assert headline({"fs": ({key: after}, {key: before})}).worse == []
+
+
 def test_ordinary_frames_stay_apart_and_what_got_worse_is_listed():
     ordinary = {"components": 0, "frames": 48}
     before = counts(232, 232, 0, 0, calibration_error=0.0068, miou=0.8, **ordinary)

@@ -134,7 +134,7 @@ def _counts(what: str, keys: Sequence[str], pairs: Sequence[Pair]) -> str:
 
 def _worse(pairs: Sequence[Pair]) -> list[str]:
     """Return one text per pair for all metrics that OoD training made worse, the surest first."""
-    keys = ("auroc", "auprc", "fpr95", _FALSE, _MISSED, "miou", "calibration_error")
+    keys = ("auroc", "auprc", "fpr95", _FALSE, _MISSED, "component_f1_after_meta", "miou", "calibration_error")
     sure: list[str] = []
     unsure: list[str] = []
     for pair in pairs:
