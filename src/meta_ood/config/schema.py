@@ -65,7 +65,7 @@ def _crop(value: Any) -> Any:
 # Names become folder names and words of shell commands in dvc.yaml, hence no other characters.
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$")]
 Fraction = Annotated[float, Field(ge=0, le=1)]
-Positive = Annotated[float, Field(ge=1e-12)]
+Positive = Annotated[float, Field(ge=1e-12, le=1e12)]
 NonNegative = Annotated[float, Field(ge=0)]
 Jitter = Annotated[float, Field(ge=0, le=0.9)]
 # The upper bound is that of a 32-bit integer, which counts become in NumPy and torch.

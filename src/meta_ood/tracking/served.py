@@ -88,8 +88,9 @@ def application(model: str) -> Any:
     from fastapi.responses import JSONResponse
     from mlflow.pyfunc import load_model, scoring_server
 
-    def too_deep(request: Any, error: Exception) -> JSONResponse:
-        return JSONResponse({"error_code": "BAD_REQUEST", "message": "the JSON is nested too deeply"}, 400)
+    def unreadable(request: Any, error: Exception) -> JSONResponse:
+        reason = "is nested too deeply" if isinstance(error, RecursionError) else f"cannot be read: {error}"
+        return JSONResponse({"error_code": "BAD_REQUEST", "message": f"the JSON {reason}"}, 400)
 
     if Path(model, SETTINGS).is_file():
         with tempfile.TemporaryDirectory() as folder:
@@ -100,5 +101,6 @@ def application(model: str) -> Any:
         loaded = load_model(model)
     application = scoring_server.init(loaded)
     application.add_middleware(server.Guard, limits=server.Limits.from_environment())
-    application.add_exception_handler(RecursionError, too_deep)
+    for kind in (RecursionError, ValueError):  # the latter for numbers of thousands of digits
+        application.add_exception_handler(kind, unreadable)
     return application
