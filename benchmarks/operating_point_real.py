@@ -2,11 +2,11 @@
 
     python benchmarks/operating_point_real.py data/segments/erfnet/ood_trained
 
-The folder holds the segment tables of one network (`dvc repro segments`). Every second scene of an ordinary set, a city
-say, belongs to one half; of a set that is a single scene, as a drive, the first half of the frames. Each half chooses
-in turn. There are few cities, so that frames count as independent by default; `--unit scene` counts cities, and says
-how many are needed. The severity `meta` is 1 - P(false) of a classifier fitted on the other sets with objects, never on
-a set that it judges here.
+The folder holds the segment tables of one network (`dvc repro segments`). The first half of an ordinary set are the
+first half of its scenes, cities or stretches of a drive, in the order of their names; of a single scene, of its frames.
+Each half chooses in turn. There are few scenes, so that frames count as independent by default; `--unit scene` counts
+scenes, and says how many are needed. The severity `meta` is 1 - P(false) of a classifier fitted on the other sets with
+objects, never on a set that it judges here.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ BUDGETS = (0.05, 0.1, 0.3)  # frames with a false alarm
 
 def first_half(table: SegmentTable) -> Flags:
     """Return ``(N,)`` which images belong to the first half."""
-    scenes, index = np.unique(table.scenes, return_inverse=True)
-    if len(scenes) > 1:
-        return np.asarray(index % 2 == 0)
-    return np.argsort(np.argsort(table.image_ids)) < len(table.image_ids) / 2
+    scenes, place = np.unique(table.scenes, return_inverse=True)
+    if len(scenes) == 1:
+        place = np.argsort(np.argsort(table.image_ids))
+    return place < (place.max() + 1) / 2
 
 
 def main() -> None:
@@ -37,7 +37,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("segments", type=Path)
     parser.add_argument("--ordinary", nargs="+", default=["cityscapes_val", "drive"])
-    parser.add_argument("--objects", nargs="+", default=["fishyscapes_static", "road_obstacle"])
+    parser.add_argument("--objects", nargs="+", default=["fishyscapes_static", "road_obstacle21"])
     parser.add_argument("--unit", choices=("frame", "scene"), default="frame")
     parser.add_argument("--confidence", type=float, default=0.9)
     options = parser.parse_args()
@@ -53,9 +53,11 @@ def main() -> None:
     print("| severity | objects | budget | chosen on | threshold | alarms there | bound | held out | recall | of all |")
     print("|" + "---|" * 10)
     refused: dict[str, None] = {}
-    for kind, objects in itertools.product(("score", "meta"), options.objects):
+    for kind, objects in itertools.product(("score", "score · √size", "meta"), options.objects):
         # 2. severities of everything that this classifier, or the score, judges
-        values = {name: tables[name].segment_score for name in tables}
+        values = {name: table.segment_score for name, table in tables.items()}
+        if kind == "score · √size":
+            values = {name: table.segment_score * np.sqrt(table.segment_size) for name, table in tables.items()}
         if kind == "meta":
             rest = [tables[name] for name in options.objects if name != objects]
             if not rest:
