@@ -411,3 +411,15 @@ def test_the_promise_stands_above_its_rates(tmp_path):
     text = (tmp_path / "report" / "results.txt").read_text()
     assert "One meta classifier, fitted on lost_and_found, judges" in text
     assert "cityscapes_val chose the threshold" in text
+
+
+def test_sets_without_labels_are_named():
+    ordinary = {"components": 0, "ignored": 0, "positives": 0, "frames": 3}
+
+    def page_of(**values):
+        return text_of(report_page("title", results_of({"baseline": ordinary | values}, dataset="drive"), {}))
+
+    assert "drive: frames without labels" in page_of()
+    # void pixels, or classes, are labels
+    assert "without labels" not in page_of(ignored=7)
+    assert "without labels" not in page_of(class_iou=[0.5] * 19)

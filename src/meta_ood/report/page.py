@@ -78,6 +78,7 @@ def report_page(
         with_labels=[pair for pair in pairs if pair[1].section("detection", "label_id")],
         with_classes=[pair for pair in pairs if all(one.metrics.get("class_iou") for one in pair)],
         datasets=datasets,
+        unlabelled=[one.dataset for one in datasets if not one.has_labels],
     )
 
 

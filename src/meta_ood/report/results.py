@@ -57,6 +57,11 @@ class Evaluation:
         """Whether the dataset has OoD objects; True if their number is unknown."""
         return self.value("components") != 0
 
+    @property
+    def has_labels(self) -> bool:
+        """Whether the dataset has labels; without them all pixels count as known and none has a class."""
+        return self.has_ood_objects or bool(self.value("ignored")) or bool(self.metrics.get("class_iou"))
+
 
 Pair = tuple[Evaluation, Evaluation]  # baseline and OoD-trained variant of one network on one dataset
 
