@@ -50,6 +50,7 @@ def test_the_known_names_are_those_of_the_registries() -> None:
         ("train.learning_rate=.inf", "train.learning_rate: got inf, expected a finite number"),
         ("train.learning_rate=1e29", "train.learning_rate: got 1e+29, expected at most *"),
         ("train.learning_rate='1e-5'", "train.learning_rate: got '1e-5', expected a number"),
+        ("train.samples=2000000000", "train.samples: got 2000000000, expected at most 10000000"),
         ("train.crop=8", "train.crop: got 8, expected an integer or [height, width], each at least 16 and *"),
         ("train.crop=[320]", "train.crop: got [320], expected an integer or *"),
         ("pretrain.crop=[320, a]", "pretrain.crop: got [320, 'a'], expected an integer or *"),

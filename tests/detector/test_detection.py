@@ -1,6 +1,7 @@
 """The detector against the stages one after another, and the command `detect`."""
 
 import json
+import os
 import shutil
 
 import numpy as np
@@ -257,14 +258,17 @@ def test_equal_stems_keep_their_endings(parts, images, tmp_path):
 def test_the_command_goes_on_after_a_damaged_image(parts, images, tmp_path):
     (images / "b.png").write_bytes((images / "a.png").read_bytes()[:200])
     (images / "eps.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 64 64\n")
+    (images / "gone.png").symlink_to(images / "nowhere.png")
+    (images / "folder.png").mkdir()
+    os.mkfifo(images / "pipe.png")
     arguments = ["--detector", str(parts.detector), "--out", str(tmp_path / "out")]
     arguments += ["--device", "cpu"]
     result = CliRunner().invoke(cli.main, ["detect", str(images), *arguments])
     assert result.exit_code == 3, result.output
     assert "3 images" in result.output
-    assert "2 images could not be read" in result.output
-    assert "b.png" in result.output
-    assert "eps.png" in result.output
+    assert "5 images could not be read" in result.output
+    for name in ("b.png", "eps.png", "gone.png", "folder.png", "pipe.png"):
+        assert f"{images / name}" in result.output
     assert (tmp_path / "out" / "town" / "c.d.json").is_file()
     result = CliRunner().invoke(cli.main, ["detect", str(images / "a.png"), *arguments])
     assert result.exit_code == 0, result.output

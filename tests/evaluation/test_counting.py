@@ -67,6 +67,14 @@ def test_standardised_max_logit_by_hand(tmp_path: Path) -> None:
     np.testing.assert_allclose(found.class_statistics().mean, [best[winner == c].mean() for c in range(3)], rtol=1e-6)
 
 
+def test_the_main_score_is_counted_where_no_other_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "f.h5"
+    write_prediction(path, prediction(), class_names="abc", network="n", weights_sha256="0")
+    alone, named = (count_files([path], "entropy", EvaluateParams(scores=s, protocols=())) for s in ((), ("entropy",)))
+    assert alone.histograms == named.histograms
+    assert alone.components == named.components
+
+
 def test_a_softmax_has_no_temperature() -> None:
     softmax = Prediction.from_softmax("a", np.full((2, 3, 3), 0.5), np.zeros((3, 3), np.uint8))
     assert tempered(softmax, 1) is softmax

@@ -201,7 +201,8 @@ class OptimisationParams(Section):
     accumulate: AtLeastOne = 1
     ema: Fraction = 0.0
     precision: Precision = "float32"
-    samples: Count = 0  # street samples in an epoch; 0: as many as there are frames
+    # street samples in an epoch; 0: as many as there are frames; the plan of an epoch lies in memory
+    samples: Annotated[int, Field(ge=0, le=10**7)] = 0
     checkpoint_every: AtLeastOne = 100
     validate_every: AtLeastOne = 1
     keep: Literal["last", "best"] = "last"
@@ -305,6 +306,7 @@ class OperatingPointParams(Section):
 class EvaluateParams(Section):
     """Reported scores and protocols, and the number of pictured frames."""
 
+    # besides the score of the segments and the protocol exact, which are always there
     scores: Several[ReportedScoreName] = ("entropy",)
     protocols: Several[Protocol] = ("exact",)
     temperature: Positive = 1.0  # divides the logits before pixel scores and calibration; segments do not change

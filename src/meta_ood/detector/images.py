@@ -65,19 +65,22 @@ def detect_images(paths: Sequence[Path], detector: Detector, out: Path) -> tuple
     is_fitted = classifier is not None and not classifier.fit_failure
     for name, path in progress(find_images(paths), "detect"):
         target = out / f"{name}.json"
-        # a result counts as done if image and detector are the same, whatever the times of the files
-        origin = {"image": path.name, "image_sha256": files.file_hash(path)}
         values: Any = None
         with suppress(OSError, ValueError):  # missing or damaged: made again
             values = files.read_json(target)
-        expected = {**origin, "detector": detector.identity}
-        if not isinstance(values, dict) or any(values.get(k) != v for k, v in expected.items()):
-            try:
-                picture = read_image(path)
-            except (OSError, ValueError) as error:
-                logging.getLogger(__name__).error("%s", error)
-                counts["unreadable"] += 1
-                continue
+        try:
+            if not path.is_file():  # to open a named pipe would last for ever
+                raise FileNotFoundError(f"{path}: not a file, or a link to a file that is gone")
+            # a result counts as done if image and detector are the same, whatever the times of the files
+            origin = {"image": path.name, "image_sha256": files.file_hash(path)}
+            expected = {**origin, "detector": detector.identity}
+            is_done = isinstance(values, dict) and all(values.get(k) == v for k, v in expected.items())
+            picture = None if is_done else read_image(path)
+        except (OSError, ValueError) as error:
+            logging.getLogger(__name__).error("%s", error)
+            counts["unreadable"] += 1
+            continue
+        if picture is not None:
             found = detector(picture)
             for kind, content in (
                 ("before", encode_png(found.mask.astype(np.uint8) * 255)),

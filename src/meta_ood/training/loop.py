@@ -101,7 +101,7 @@ def fit(
         ValueError: If an epoch has fewer frames than a step.
     """
     fabric = _launch(machine, params.precision)
-    epoch_steps = _epoch_steps(params, len(plan(0)), fabric.world_size)
+    epoch_steps = _epoch_steps(params, len(plan(0)), fabric.world_size, what)
     trainer = _Trainer(fabric, network, params, epoch_steps * params.epochs, resume, what, teacher, apart)
     batches: Iterator[Batch] = iter(())
     first = trainer.state.step
@@ -339,13 +339,13 @@ def _launch(machine: Machine, precision: str) -> Fabric:
     return fabric
 
 
-def _epoch_steps(params: OptimisationParams, frames: int, processes: int) -> int:
+def _epoch_steps(params: OptimisationParams, frames: int, processes: int, what: str) -> int:
     if params.batch_size % processes:
-        raise ValueError(f"batch_size {params.batch_size} is not divisible by {processes} processes")
+        raise ValueError(f"{what}: batch_size {params.batch_size} is not divisible by {processes} processes")
     together = params.batch_size * params.accumulate
     if frames < together:
         raise ValueError(
-            f"an epoch has {frames} frames, fewer than one step takes: {together} (batch_size x accumulate)"
+            f"{what}: an epoch has {frames} frames, fewer than one step takes: {together} (batch_size x accumulate)"
         )
     return frames // together
 
