@@ -96,6 +96,12 @@ def test_sync_records_once_and_lineage_finds_both_ways(work):
         with pytest.raises(ValueError, match=expected):
             list(told.of(wrong))
 
+    # a later training made other weights: the older dvc.lock does not mean its run
+    later = store.create_run(runs["pretrain"].info.experiment_id, tags=runs["pretrain"].data.tags)
+    store.set_tag(later.info.run_id, "weights.md5", "0" * 32)
+    store.set_terminated(later.info.run_id, "FINISHED")
+    assert f"made by run {runs['pretrain'].info.run_id}" in "\n".join(lineage.Lineage(work).of(weights))
+
     # what is out of date is not recorded: another seed means that pretrain must run again
     params = config.read_yaml(Path("params.yaml"))
     Path("params.yaml").write_text(yaml.safe_dump(params | {"seed": 7}), encoding="utf-8")

@@ -108,7 +108,10 @@ class Lineage:
                 yield f"    in report run {later[-1].info.run_id}"
 
     def _run_of(self, instance: lockfile.LockedStage) -> Run | None:
-        """Return the newest run of a stage that read what dvc.lock says."""
+        """Return the newest run of a stage that read what dvc.lock says, and made the weights that it says."""
         inputs = {path: md5 for path, md5 in instance.deps.items() if path != "data/evaluate"}
         candidates = all_runs(self.store, f"tags.`dvc.stage` = '{instance.name}'")
-        return next((run for run in candidates if query.is_of(run, inputs, {})), None)
+        # trainings depend on data/roles, which their runs do not record: there the weights decide
+        made = {*instance.outs.values(), None}
+        of_weights = (run for run in candidates if run.data.tags.get("weights.md5") in made)
+        return next((run for run in of_weights if query.is_of(run, inputs, {})), None)
