@@ -36,7 +36,8 @@ def test_the_last_line_says_what_came_out_and_where(caplog: pytest.LogCaptureFix
 
 
 def test_an_override_that_the_stage_does_not_use_is_told(caplog: pytest.LogCaptureFixture) -> None:
-    run(SMALL, "train.ood_weight=0.5", "segments.threshold=0.7", "tracking.experiment=x")
+    same = f"segments.threshold={config.load(PARAMS).segments.threshold}"
+    run(SMALL, "train.ood_weight=0.5", same, "tracking.experiment=x")
     told = [message for message in caplog.messages if "changes nothing" in message]
     assert told == ["--set train.ood_weight=0.5 changes nothing: synthesize uses seed, synthesize, tracking"]
 
