@@ -11,7 +11,7 @@ import tokenize
 from pathlib import Path
 
 SRC = Path(__file__).parents[1] / "src" / "meta_ood"
-LIMITS = {"lines": 16_500, "rooms": 17, "arrows": 80}
+LIMITS = {"rooms": 17, "arrows": 80}
 
 
 def main() -> None:
@@ -35,7 +35,7 @@ def main() -> None:
         for token in tokenize.generate_tokens(io.StringIO(text).readline):
             if token.type == tokenize.COMMENT and "noqa" not in token.string and "type:" not in token.string:
                 comments += 1
-    print(f"lines of Python without the demo world   {lines:6}   at most {LIMITS['lines']}")
+    print(f"lines of Python without the demo world   {lines:6}")
     print(f"comments per 1,000 lines that hold text  {1000 * comments / filled:6.0f}   at least 25")
     print(f"rooms                                    {len(rooms):6}   at most {LIMITS['rooms']}")
     print(f"arrows between rooms                     {len(arrows):6}   at most {LIMITS['arrows']}")

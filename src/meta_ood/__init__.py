@@ -6,7 +6,7 @@ They are imported when they are first used, so that ``import meta_ood`` itself i
 import importlib
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 # isort: off
 if TYPE_CHECKING:  # what type checkers see; `as` says that a name is exported
