@@ -12,6 +12,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 SETUP := $(VENV)/.installed
 SERVICES := $(VENV)/.services
+DOCS := $(VENV)/.docs
 # the package with $(EXTRAS), with uv where it can be had
 install = if $(VENV)/bin/python -m pip install --quiet uv; then \
 	  $(VENV)/bin/uv pip install --quiet --compile-bytecode --python $(VENV)/bin/python -c constraints.txt -e '.[$(EXTRAS)]'; \
@@ -20,7 +21,7 @@ install = if $(VENV)/bin/python -m pip install --quiet uv; then \
 	fi
 KERNELS := $(shell find src -name '*.pyx' -o -name '*.h')
 
-.PHONY: help setup demo test test-services screenshots lint format benchmarks ui clean
+.PHONY: help setup demo docs test test-services screenshots lint format benchmarks ui clean
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -50,7 +51,7 @@ demo: $(SETUP)  ## run the whole pipeline on the embedded demo data
 	echo "  report      open data/report/index.html in a browser" && \
 	echo "  runs        make ui, then open the address that it prints" && \
 	echo "  vary        $(VENV)/bin/dvc exp run -S train.ood_weight=0.5, then dvc exp show --only-changed --drop 'Created|data/|deeplab'" && \
-	echo "  your data   docs/datasets.md" && \
+	echo "  your data   docs/own-data.md" && \
 	{ git diff --quiet dvc.lock || echo "  git         dvc.lock holds this machine's results: commit it to compare with them; a pull does not collide"; }
 
 test: $(SETUP)  ## run all tests
@@ -58,6 +59,14 @@ test: $(SETUP)  ## run all tests
 
 test-services: $(SERVICES)  ## ways to start stages; PostgreSQL and S3 on loopback; minutes
 	@OMP_NUM_THREADS=1 python -m pytest -q -m services
+
+$(DOCS): EXTRAS := dev,export,docs
+$(DOCS): $(SETUP)
+	@$(install)
+	@touch $(DOCS)
+
+docs: $(DOCS)  ## build the site of README, docs and examples into outputs/site
+	@NO_MKDOCS_2_WARNING=1 mkdocs build --strict --quiet && echo "open outputs/site/index.html"
 
 screenshots: $(SETUP)  ## pictures of the MLflow UI, into outputs/screenshots
 	@python docs/screenshots.py

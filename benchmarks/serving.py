@@ -2,7 +2,7 @@
 
     python benchmarks/serving.py models:/deeplabv3plus_mini@champion
 
-Starts the server of docs/operations.md, sends it a bounded number of requests, stops it. The limit is the same detector
+Starts the server of docs/serve.md, sends it a bounded number of requests, stops it. The limit is the same detector
 in this process: what HTTP, base64 and PNG cost is the rest. With the predictions of the pipeline (data/infer) every
 mask is compared with the pipeline's.
 """

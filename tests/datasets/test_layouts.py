@@ -206,7 +206,7 @@ def test_lost_and_found_without_known_objects_and_dropped_frames(tmp_path):
 
 
 def test_the_dataset_that_the_documentation_adds_works(tmp_path, monkeypatch):
-    page = (REPOSITORY / "docs" / "datasets.md").read_text(encoding="utf-8")
+    page = (REPOSITORY / "docs" / "own-data.md").read_text(encoding="utf-8")
     (code,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
     assert len(code.splitlines()) < 40
     module = {}

@@ -29,7 +29,7 @@ STAGES: dict[str, str] = {
 }
 """Stage -> what it does; the order is that of the pipeline."""
 
-_GROUPS: dict[str, dict[str, str]] = {
+GROUPS: dict[str, dict[str, str]] = {
     "Apply a detector": {"detect": "detect", "serve": "detect", "export": "models"},
     "Judge score maps of any method": {"evaluate-maps": "detect", "submit": "detect"},
     "Compare": dict.fromkeys(("compare", "compare-meta", "pareto", "thresholds"), "compare"),
@@ -43,7 +43,7 @@ _GROUPS: dict[str, dict[str, str]] = {
 }
 """Purpose -> tool -> module of this package; the function is named like the tool."""
 
-TOOLS = {tool: module for group in _GROUPS.values() for tool, module in group.items()}
+TOOLS = {tool: module for group in GROUPS.values() for tool, module in group.items()}
 
 
 class InputError(click.ClickException):
@@ -77,7 +77,7 @@ class LazyGroup(click.Group):
 
         with formatter.section("Stages (and the parameters that --set may change)"):
             formatter.write_dl([(name, f"{text}  [{', '.join(SECTIONS[name])}]") for name, text in STAGES.items()])
-        for purpose, tools in _GROUPS.items():
+        for purpose, tools in GROUPS.items():
             with formatter.section(purpose):
                 commands = {name: self.get_command(ctx, name) for name in tools}
                 formatter.write_dl([(name, tool.get_short_help_str(100)) for name, tool in commands.items() if tool])

@@ -56,7 +56,7 @@ def serve(model: str, host: str, port: int) -> None:
     """Answer images with OoD segments over HTTP; the protocol is that of `mlflow models serve`.
 
     MODEL is a detector's folder, or what MLflow calls a model URI, such as models:/deeplabv3plus_mini@champion. Limits
-    of a request are environment variables, see docs/operations.md.
+    of a request are environment variables, see docs/serve.md.
     """
     import uvicorn
 

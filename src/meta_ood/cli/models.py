@@ -25,7 +25,7 @@ def networks() -> None:
     height, width = catalogue.FRAME
     click.echo(
         f"GFLOP and peak memory (CPU, float32, measured by benchmarks/networks.py): one frame of {height} x {width}.\n"
-        "Any other: architecture: package.module:builder, see docs/extending.md."
+        "Any other: architecture: package.module:builder, see docs/own-network.md."
     )
 
 

@@ -14,10 +14,14 @@ LabelMap = npt.NDArray[np.uint8]
 
 
 # Above all train ids, below 256; 255 is the void of Cityscapes' own train ids.
-NEUTRAL = 252  # LostAndFound's non-hazards: left out of pixel metrics, but no void and no OoD for segments
-IN = 253  # in-distribution without class: LostAndFound's free road, Fishyscapes' known, frames without labels
-OOD = 254  # out-of-distribution: what a network must not know
-IGNORE = 255  # void: neither trained on nor evaluated; cuts segments
+NEUTRAL = 252
+"""LostAndFound's non-hazards: left out of pixel metrics, but no void and no OoD for segments."""
+IN = 253
+"""In-distribution without class: LostAndFound's free road, Fishyscapes' known, frames without labels."""
+OOD = 254
+"""Out-of-distribution: what a network must not know."""
+IGNORE = 255
+"""Void: neither trained on nor evaluated; cuts segments."""
 
 BINARY: Mapping[int, int] = {0: IN, 1: OOD, 255: IGNORE}
 """Value in the label maps of Fishyscapes and SegmentMeIfYouCan -> target value."""

@@ -19,6 +19,8 @@ logger = logging.getLogger(__name__)
 class PixelMetrics:
     """Pixel metrics of one score on one set under one protocol; fractions in [0, 1].
 
+    The first six attributes are NaN where there is no positive or no negative pixel.
+
     Attributes:
         protocol: Key of :data:`PROTOCOLS`.
         auroc: Area under the ROC curve; ties count half.
@@ -28,7 +30,6 @@ class PixelMetrics:
             while it is exact.
         frames, pixels, positives: Evaluated frames, evaluated pixels and the OoD pixels among them.
         ignored, neutral: Pixels left out: void, and LostAndFound's non-hazards.
-        The first six are NaN where there is no positive or no negative pixel.
     """
 
     protocol: str

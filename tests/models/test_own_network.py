@@ -1,4 +1,4 @@
-"""What docs/extending.md promises about networks: its own example, and torchvision by name."""
+"""What docs/own-network.md promises about networks: its own example, and torchvision by name."""
 
 import re
 import sys
@@ -11,7 +11,7 @@ import yaml
 from meta_ood import models
 from meta_ood.models import catalogue, checkpoint, published
 
-DOCS = Path(__file__).parents[2] / "docs" / "extending.md"
+DOCS = Path(__file__).parents[2] / "docs" / "own-network.md"
 TORCHVISION = [name for name in models.MODELS if name.startswith("torchvision/")]
 
 
