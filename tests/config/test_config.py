@@ -71,6 +71,8 @@ def test_the_known_names_are_those_of_the_registries() -> None:
         ("roles.training=[]", "roles.training: expected one dataset or several different ones, got []"),
         ("roles.training=[coco, {dataset: cityscapes_val, weight: 1}]", "roles.training: expected a weight for each*"),
         ("roles.training=[{dataset: coco, wight: 1}]", "roles.training.0.wight: unknown key; *did you mean weight?"),
+        ("roles.training=[{dataset: coco, weight: 0}]", "roles.training: expected a weight above 0 for one *"),
+        ("roles.proxies=[{dataset: coco, weight: 1}, {dataset: drive, weight: 0}]", "roles: *above 0 for ['drive']*"),
         ("roles.training=[{weight: 1}]", "roles.training.0.dataset: missing, expected a string"),
         ("roles.training=[{dataset: coco, scale: 0}]", "roles.training.0.scale: got 0, expected at least 0.1"),
         ("roles.proxies=3", "roles.proxies.0: got 3, expected a mapping"),

@@ -48,6 +48,13 @@ def test_scenes_and_splits_of_the_template(tmp_path):
     assert {f.scene for f in read("folder", tmp_path, "val", STREETS | {"scene": "^[0-9a-z]"})} == {"0", "u"}
 
 
+def test_a_part_of_a_folder(tmp_path):
+    for name in ("00009", "00010", "00011", "10000"):
+        put_pair(tmp_path, name)
+    frames = read("folder", tmp_path, "all", OWN | {"only": "0000|00010"})
+    assert [frame.image_id for frame in frames] == ["00009", "00010"]
+
+
 def test_a_table_of_ones_own(tmp_path):
     put_pair(tmp_path, "a", [[0, 5, 6, 9, 9]])
     labels = {0: "traffic sign", 5: "in", "6": "neutral", 9: "ood"}  # keys that come from json are text
@@ -96,7 +103,8 @@ def test_errors_name_files_that_did_not_fit(tmp_path):
         (OWN | {"labels": ["in"]}, "option labels: expected a table"),
         (OWN | {"labels": {0: "rood"}}, "option labels: 0: 'rood' is unknown; known: .*did you mean ood or road"),
         (OWN | {"labels": {256: "in"}}, "option labels: got the value 256"),
-        (OWN | {"scene": "("}, r"option scene: '\(' is no regular expression"),
+        (OWN | {"scene": "("}, r"option scene: '\(' is no pattern"),
+        (OWN | {"only": "("}, r"option only: '\(' is no pattern"),
     ],
 )
 def test_wrong_options_are_found_before_any_file(options, message):

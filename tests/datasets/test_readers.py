@@ -173,6 +173,22 @@ def test_coco_leaves_out_street_classes_and_small_images(tiny_coco):
     assert read("coco", tiny_coco, "train2017", {"min_side": 7}) == []
 
 
+def test_coco_as_known_things(tiny_coco):
+    known = {"min_side": 0, "known": {"Person": "person", "train": "train"}}
+    frames = read("coco", tiny_coco, "train2017", known)
+    assert ids(frames) == [2, 3]  # also those that `exclude` leaves out of the proxies
+    for frame, train_id in zip(frames, (11, 16), strict=True):
+        expected = np.full((6, 8), IGNORE)
+        expected[0:2, 2:4] = train_id  # the dog on the same place of image 2 is not drawn
+        assert np.array_equal(frame.target(), expected)
+    assert read("coco", tiny_coco, "train2017", known | {"min_side": 7}) == []
+    for option, message in ((["person"], "a table category: class"), ({"dog": "dog"}, "'dog' is unknown; known: ")):
+        with pytest.raises(ValueError, match=f"option known: .*{message}"):
+            read("coco", tiny_coco, "train2017", {"known": option})
+    with pytest.raises(ValueError, match="option known: no category 'cow'"):
+        read("coco", tiny_coco, "train2017", {"known": {"cow": "car"}})
+
+
 @pytest.mark.parametrize(("background", "value"), [("ignore", IGNORE), ("road", 0), ("ood", OOD)])
 def test_coco_background(tiny_coco, background, value):
     frames = read("coco", tiny_coco, "train2017", {"min_side": 0, "background": background})

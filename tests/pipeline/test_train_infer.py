@@ -12,7 +12,7 @@ from meta_ood.config import load
 from meta_ood.data import frames, prediction_files
 from meta_ood.data.context import Machine, no_log
 from meta_ood.data.files import file_hash, read_json
-from meta_ood.data.labels import IN
+from meta_ood.data.labels import IGNORE, IN
 from meta_ood.inference import average_logits
 from meta_ood.models import checkpoint
 from meta_ood.pipeline import infer, pretrain, train
@@ -53,12 +53,12 @@ def run_pretrain(folder: Path, out: str, *overrides: str) -> Path:
     return weights
 
 
-def run_train(folder: Path, baseline: Path, out: str, log=no_log, *overrides: str) -> Path:
+def run_train(folder: Path, baseline: Path, out: str, log=no_log, *overrides: str, sets=("streets",)) -> Path:
     weights = Path(f"{out}.safetensors")
     train.run(
         load(PARAMS, [*SMALL, *overrides]),
         network=NAME,
-        training=[folder / "streets"],
+        training=[folder / name for name in sets],
         validation=[folder / "test"],
         proxies=[folder / "proxies"],
         baseline=baseline,
@@ -125,6 +125,23 @@ def test_the_recipe_of_real_photos_is_repeatable_and_each_part_of_it_counts(prep
     assert len(others | {first}) == 6
     with pytest.raises(ValueError, match=r"train\.known_objects: .*no thing large enough"):
         run_train(prepared, baseline, "e", no_log, *RECIPE, "train.known_objects=0.5")
+
+
+def test_a_set_of_weight_0_gives_known_objects_and_nothing_else(prepared):
+    photos = write_frames(prepared / "photos", 2)
+    for frame in photos:
+        target = np.full((24, 32), IGNORE, np.uint8)
+        target[5:15, 5:12] = 11
+        Image.fromarray(target).save(frame.target)
+    frames.write_frames(prepared / "photos", photos, prepared)
+    baseline = run_pretrain(prepared, "a")
+    sets = ("streets", "photos")
+    several = "roles.training=[{dataset: cityscapes_train, weight: 1}, {dataset: coco, weight: 0}]"
+    with_things = run_train(prepared, baseline, "b", no_log, *RECIPE, several, "train.known_objects=1", sets=sets)
+    without = run_train(prepared, baseline, "c", no_log, *RECIPE)
+    assert content(with_things) != content(without)
+    unused = run_train(prepared, baseline, "d", no_log, *RECIPE, several, sets=sets)
+    assert content(unused) == content(without)
 
 
 def test_an_ordinary_drive_trains_by_the_baseline_s_predictions(prepared):

@@ -109,6 +109,19 @@ def test_known_objects_keep_their_labels_and_their_size():
     assert 1.2 * 42 < max(heights) < 1.3 * 42 + 2
 
 
+def test_known_objects_of_other_places_are_as_high_as_their_distance_wants():
+    places = []
+    for seed in range(200):
+        _, found = pasted(box(PERSON, 40, 12), seed)
+        assert OOD not in found
+        if (person := found == PERSON).any():
+            top, foot = extent(person)[:2]
+            places.append((foot - top + 1) / max(foot - horizon_of(street()[1]), 12))
+    # the parts that lie beyond the picture's edge and the limits of 10 px and 75 % aside, 0.6 to 1.4
+    assert 0.5 < min(places) < 0.75
+    assert 1.2 < max(places) < 1.5
+
+
 def test_colours_move_towards_the_place_and_contrast_only_falls():
     ground, thing = street()[0][0, 0, 0], box(OOD, 60, 60)
     thing.image[::2] = 150  # stripes of 150 and 250, mean 200
@@ -196,6 +209,19 @@ def test_known_things_are_cut_out_by_kind(frames):
     assert sorted(colours[0]) == [100, 101, 102, 103]  # each frame's own picture
     with pytest.raises(ValueError, match=r"train\.known_objects: .*no thing"):
         cut_known([(frames[4], 1.0)], seed=0, workers=1)
+
+
+def test_things_of_photos_of_other_places_are_one_kind(frames):
+    photo = write(frames[0].image.parent, "photo", *street(64, 128))
+    target = np.full((64, 128), IGNORE, np.uint8)
+    target[0:40, 0:20], target[50:54, 60:67], target[50:60, 100:110] = PERSON, PERSON, CAR  # the second: 28 px < 1/256
+    Image.fromarray(target).save(photo.target)
+    *street_kinds, others = cut_known([(frames[0], 1.0), (photo, 0.0)], seed=0, workers=1)
+    assert [len(kind) for kind in street_kinds] == [1] * 5
+    assert {(thing.target.shape, int(thing.target[0, 0]), thing.height) for thing in others} == {
+        ((40, 20), PERSON, 0.0),
+        ((10, 10), CAR, 0.0),
+    }
 
 
 def test_cut_outs_are_bounded_and_the_same_for_any_number_of_threads(frames, monkeypatch):

@@ -117,7 +117,9 @@ class RoleSet(Section):
     """One prepared dataset in a role."""
 
     dataset: Name
-    weight: Positive | None = None  # share of the role's samples that are drawn from it; none: every frame counts alike
+    # share of the role's samples that are drawn from it; none: every frame counts alike. 0, in the role training: only
+    # its known objects are used
+    weight: Annotated[float, Field(ge=0, le=1e12)] | None = None
     scale: Annotated[float, Field(ge=0.1, le=10)] = 1.0  # further enlarges its frames, for cameras with few pixels
 
 
@@ -134,6 +136,8 @@ def _checked_role(sets: tuple[RoleSet, ...]) -> tuple[RoleSet, ...]:
     if len({entry.weight is None for entry in sets}) > 1:
         missing = [entry.dataset for entry in sets if entry.weight is None]
         raise ValueError(f"expected a weight for each dataset or for none; {missing} have none")
+    if all(entry.weight == 0 for entry in sets):
+        raise ValueError(f"expected a weight above 0 for one dataset at least, got 0 for {names}")
     return sets
 
 
@@ -160,6 +164,13 @@ class RolesParams(Section):
     training: Role
     validation: Role
     proxies: Role
+
+    @model_validator(mode="after")
+    def _unused_sets(self) -> Self:
+        for role in ("validation", "proxies"):
+            if unused := [entry.dataset for entry in getattr(self, role) if entry.weight == 0]:
+                raise ValueError(f"{role}: expected a weight above 0 for {unused}; only training may have 0")
+        return self
 
 
 class SynthesizeParams(Section):

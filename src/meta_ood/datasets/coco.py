@@ -1,4 +1,4 @@
-"""COCO as OoD proxies: what is annotated is OoD; images with a street class are left out."""
+"""COCO as OoD proxies: what is annotated is OoD; images with a street class are left out. Or as known things."""
 
 import logging
 import re
@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from meta_ood.data.labels import IGNORE, OOD, LabelMap
+from meta_ood.data.labels import CITYSCAPES, IGNORE, OOD, LabelMap
+from meta_ood.data.registry import known_names
 from meta_ood.datasets.checks.findings import Finding, find
 from meta_ood.datasets.instances import ListedImage, Span, read_instances, read_spans
 from meta_ood.datasets.reader import RawFrame, one_of
@@ -36,6 +37,7 @@ def coco(
     background: str = "ignore",
     exclude: str | Sequence[str] = "street",
     include: Sequence[str] = (),
+    known: Mapping[str, str] | None = None,
     images: str = IMAGES,
     annotations: str = ANNOTATIONS,
 ) -> Iterator[RawFrame]:
@@ -48,6 +50,9 @@ def coco(
         exclude: ``street``, ``published`` (the same without train), or category names: an image with an annotation of
             one of them, crowds too, is left out. Case does not matter in names.
         include: Category names whose annotations make proxies; all of them if empty.
+        known: Category name -> class of Cityscapes, such as ``{person: person}``: the opposite of proxies. Only images
+            with such annotations are read, whose pixels get the train id; all others are void. `background`, `exclude`
+            and `include` do not matter.
         images, annotations: Image folder and json below the root, for a dataset that is not laid out as COCO.
 
     Raises:
@@ -69,6 +74,16 @@ def coco(
             raise ValueError(message)
         logger.warning("%s: %s", message, finding.advice)
 
+    present = [image for image in present if min(image.height, image.width) >= min_side]
+    if known is not None:
+        spans_of = [(train_id, instances.spans(ids)) for train_id, ids in _classes(instances.categories, known)]
+        for image in present:
+            drawn = [(train_id, spans[image.id]) for train_id, spans in spans_of if image.id in spans]
+            if drawn:
+                path, size = folder / image.file_name, (image.height, image.width)
+                yield RawFrame(path.stem, path, path.stem, partial(read_known, json_path, drawn, size))
+        return
+
     # 1. which categories exclude an image, and which make proxies
     if isinstance(exclude, str):
         preset = one_of("coco", "exclude", exclude, EXCLUDES)
@@ -82,7 +97,7 @@ def coco(
     excluded, spans = set(instances.spans(dropped)), instances.spans(kept - dropped)
     for image in present:
         path, size = folder / image.file_name, (image.height, image.width)
-        if image.id not in excluded and min(size) >= min_side:
+        if image.id not in excluded:
             target = partial(read_target, json_path, spans.get(image.id, ()), size, fill)
             yield RawFrame(path.stem, path, path.stem, target)
 
@@ -109,6 +124,18 @@ def _numbers(categories: Mapping[int, str], option: str, names: Sequence[str]) -
     return {number for number, name in categories.items() if _plain(name) in wanted}
 
 
+def _classes(categories: Mapping[int, str], known: object) -> list[tuple[int, set[int]]]:
+    """Return the train id and the category ids of each entry of the option `known`."""
+    if not isinstance(known, Mapping) or not known:
+        raise ValueError(f"coco reader: option known: expected a table category: class, got {known!r}")
+    for name in known.values():
+        if name not in CITYSCAPES.names:
+            raise ValueError(f"coco reader: option known: {name!r} is unknown; {known_names(name, CITYSCAPES.names)}")
+    return [
+        (CITYSCAPES.names.index(name), _numbers(categories, "known", [category])) for category, name in known.items()
+    ]
+
+
 def places(
     root: Path, split: str, *, images: str = IMAGES, annotations: str = ANNOTATIONS, **_: object
 ) -> tuple[Path, Path]:
@@ -123,6 +150,14 @@ def on_disk(folder: Path, images: Sequence[ListedImage]) -> tuple[list[ListedIma
     present = sorted((image for image in images if image.file_name in names), key=lambda image: image.file_name)
     json_only, disk_only = ([folder / name for name in odd] for odd in (listed - names, names - listed))
     return present, [*find("json_only", json_only), *find("disk_only", disk_only)]
+
+
+def read_known(path: Path, drawn: Iterable[tuple[int, Sequence[Span]]], size: tuple[int, int]) -> LabelMap:
+    """Read an image's annotations of known things and draw them with their train ids; void elsewhere."""
+    target = np.full(size, IGNORE, np.uint8)
+    for train_id, spans in drawn:
+        target[read_target(path, spans, size, IGNORE) == OOD] = train_id
+    return target
 
 
 def read_target(path: Path, spans: Iterable[Span], size: tuple[int, int], background: int) -> LabelMap:

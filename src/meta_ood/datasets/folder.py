@@ -20,7 +20,12 @@ _MEANINGS |= {name: train_id for train_id, name in enumerate(CITYSCAPES.names)}
 
 
 def folder(
-    *, images: str, targets: str = "", labels: str | Mapping[int, str] = "binary", scene: str | None = None
+    *,
+    images: str,
+    targets: str = "",
+    labels: str | Mapping[int, str] = "binary",
+    scene: str | None = None,
+    only: str = "",
 ) -> Layout:
     """Describe images below a root, their label maps, and what the values of these mean.
 
@@ -32,6 +37,7 @@ def folder(
         labels: A key of :data:`TABLES`, or value -> ``in``, ``ood``, ``ignore``, ``neutral`` or a class of Cityscapes.
         scene: Regular expression: the part of the id that it matches is the scene. Without it ``{scene}`` of `images`
             is, or else each frame is a scene of its own.
+        only: Regular expression: frames whose id does not begin with a match of it are left out. It divides a folder.
 
     Raises:
         ValueError: If an option is wrong; it is named.
@@ -43,15 +49,18 @@ def folder(
     if targets and (unknown := _fields("targets", targets) - fields - {"split"}):
         names = ", ".join(f"{{{name}}}" for name in sorted(unknown))
         raise ValueError(f"folder reader: option targets: {names} of {targets!r} does not occur in images, {images!r}")
-    # 2. the scene
-    try:
-        pattern = r"^(?P<scene>.+)$" if scene is None else f"(?P<scene>{scene})"
-        re.compile(pattern)
-    except (re.error, TypeError) as error:
-        raise ValueError(f"folder reader: option scene: {scene!r} is no regular expression: {error}") from None
+    # 2. the scene, and which frames there are
+    for option, expression in (("scene", scene), ("only", only)):
+        try:
+            re.compile("" if expression is None else expression)
+        except (re.error, TypeError) as error:
+            raise ValueError(f"folder reader: option {option}: {expression!r} is no pattern: {error}") from None
+    pattern = r"^(?P<scene>.+)$" if scene is None else f"(?P<scene>{scene})"
     if scene is None and "scene" in fields:
         pattern = "(?!)"  # matches nothing: the template says it
-    return Layout(name="folder", images=images, targets=targets, labels=_table(labels), splits={}, scene=pattern)
+    return Layout(
+        name="folder", images=images, targets=targets, labels=_table(labels), splits={}, scene=pattern, only={"*": only}
+    )
 
 
 def _fields(option: str, template: str) -> set[str]:

@@ -52,8 +52,8 @@ class Layout:
     size: tuple[int, int] | None = None  # width and height [px], if all images are alike
     lead: str = "images"  # the side that is listed, or "targets"
     folders: Mapping[str, str] = field(default_factory=dict)  # split -> folder, if not its name
-    # which frames a split holds: ids that match a regular expression from the beginning, without positions in the order
-    # of the folder, without beginnings of ids, and ids dropped everywhere
+    # which frames a split (or "*": any) holds: ids that match a regular expression from the beginning, without
+    # positions in the order of the folder, without beginnings of ids, and ids dropped everywhere
     only: Mapping[str, str] = field(default_factory=dict)
     skip: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     without: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
@@ -96,7 +96,7 @@ def list_frames(layout: Layout, root: Path, split: str, *, left_out: bool = Fals
     if not root.is_dir():
         raise FileNotFoundError(f"{layout.name}: {root} is no folder; expected {expected(layout, split)} in it")
     leading, following = sides(layout, split)
-    only = re.compile(layout.only.get(split, ""))
+    only = re.compile(layout.only.get(split, layout.only.get("*", "")))
     skip, without = layout.skip.get(split, ()), layout.without.get(split, ())
     found = []
     # positions count all frames of the folder, also those that the next lines pass over

@@ -40,7 +40,7 @@ def run(
     num_classes = len(CITYSCAPES.names)
     about: dict[str, Any] = {"name": network, "architecture": own.architecture, "options": own.options}
     about |= {"num_classes": num_classes, "variant": "baseline"}
-    sets = read_sets(params.roles.training, training)
+    sets = [one for one in read_sets(params.roles.training, training) if one.weight != 0]
     validated = Validation(SegmentationDataset.of(read_sets(params.roles.validation, validation)))
     decisive = ("pretrain", own.architecture, own.options, own.weights, settings, params.seed, params.roles.training)
     resume = resume_folder(decisive, [folder / "frames.csv" for folder in (*training, *validation)])

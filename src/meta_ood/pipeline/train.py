@@ -52,7 +52,8 @@ def run(
             write_json(metrics, evaluate_once(net, validated, num_classes, machine))
         return
     # 2. otherwise training on street frames and proxies
-    streets, learned, held_out = read_sets(roles.training, training), [], []
+    sets, learned, held_out = read_sets(roles.training, training), [], []
+    streets = [one for one in sets if one.weight != 0]
     for each in read_sets(roles.proxies, proxies):
         kept, held = hold_out(each.frames, settings.proxy_holdout, seed=params.seed)
         learned.append(replace(each, frames=kept))
@@ -63,12 +64,14 @@ def run(
     files = [folder / "frames.csv" for folder in (*training, *validation, *proxies)]
     resume = resume_folder(decisive, [*files, baseline])
     dataset = SegmentationDataset.of([*streets, *learned], Augmentation.of(settings))
-    scaled = [(frame, own.scale) for own in streets for frame in own.frames]
-    indices = range(len(scaled), len(dataset))
-    dataset.on_road = OnRoad.of(settings, scaled, indices, seed=params.seed, workers=machine.workers)
+    frames = [frame for one in streets for frame in one.frames]
+    # known objects are cut out of photos of other places, too: sets of which nothing else is used
+    sources = [(frame, one.scale if one.weight != 0 else 0.0) for one in sets for frame in one.frames]
+    indices = range(len(frames), len(dataset))
+    dataset.on_road = OnRoad.of(settings, sources, indices, seed=params.seed, workers=machine.workers)
     class_weights = None
     if settings.class_balance:
-        counts = count_classes([frame for frame, _ in scaled], num_classes, machine.workers)
+        counts = count_classes(frames, num_classes, machine.workers)
         class_weights = balanced(counts, settings.class_balance)
     looked_at = read_sets(roles.validation, validation) + ([FrameSet("proxies", held_out)] if held_out else [])
     validated = Validation(SegmentationDataset.of(looked_at), bool(held_out))

@@ -1,4 +1,4 @@
-"""Objects cut out of images along their labels: unknown ones of proxies, known ones of labelled street frames."""
+"""Objects cut out of images along their labels: unknown ones of proxies, known ones of labelled frames."""
 
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
@@ -32,7 +32,7 @@ _KINDS = tuple(
 _LEAST_SIDE, _MOST_ROWS, _MOST_COLUMNS = 12, 300, 400
 _FRAMES = 1000  # that are searched: enough for variety; minutes at 2048 x 1024
 _BYTES = 1 << 25  # of the cut-outs of a kind: 32 MiB, about 1,300 cars at 1024 x 512
-_LEAST_PROXY = 1 / 256  # part of its image that an unknown object covers: 1,200 px of COCO's 640 x 480
+_LEAST_PART = 1 / 256  # part of its image that an object of a photo covers: 1,200 px of COCO's 640 x 480
 
 
 class CutOut(NamedTuple):
@@ -52,14 +52,15 @@ def cut_proxy(proxy: Sample, generator: np.random.Generator) -> CutOut | None:
     if not regions:
         return None
     areas = np.array([region.sum() for _, region in regions])
-    large = np.flatnonzero(areas >= _LEAST_PROXY * proxy.target.numel())
+    large = np.flatnonzero(areas >= _LEAST_PART * proxy.target.numel())
     return _cut(proxy, *regions[int(generator.choice(large)) if len(large) else int(areas.argmax())])
 
 
 def cut_known(frames: Sequence[tuple[Frame, float]], *, seed: int, workers: int) -> list[list[CutOut]]:
-    """Cut known things out of labelled street frames: traffic lights and signs, persons, riders, vehicles and cycles.
+    """Cut known things out of labelled frames: traffic lights and signs, persons, riders, vehicles and cycles.
 
-    A thing is a connected region of its class that touches no edge of the frame and is neither tiny nor huge.
+    A thing is a connected region of its class that touches no edge of the frame and is neither tiny nor huge. Frames
+    with the factor 0 are photos of other places: any region that covers 1/256 of one is a thing, without a height.
 
     Args:
         frames: Each with the factor by which training enlarges it, and by which its things are pasted larger. Those
@@ -68,17 +69,19 @@ def cut_known(frames: Sequence[tuple[Frame, float]], *, seed: int, workers: int)
         workers: Number of threads.
 
     Returns:
-        For each kind of thing of which there are any, its cut-outs.
+        For each kind of thing of which there are any, its cut-outs; last those of other places, all together.
 
     Raises:
         ValueError: If there are none at all.
     """
     order = np.random.default_rng((seed, 4)).permutation(len(frames))[:_FRAMES]
-    found: list[list[CutOut]] = [[] for _ in _KINDS]
-    used = np.zeros(len(_KINDS), np.int64)  # bytes
+    found: list[list[CutOut]] = [[] for _ in (*_KINDS, "other places")]
+    used = np.zeros(len(found), np.int64)  # bytes
 
     def search(index: int) -> list[tuple[int, CutOut]]:
         frame, scale = frames[index]
+        if not scale:
+            return [(-1, thing) for thing in _whole_things(read(frame))]
         return [(kind, thing._replace(height=scale * len(thing.target))) for kind, thing in _things(read(frame))]
 
     searched = read_ahead(search, order.tolist(), workers, ahead=2 * workers)
@@ -111,6 +114,15 @@ def _things(frame: Sample) -> Iterator[tuple[int, CutOut]]:
                 and (target[where][region] == classes[0]).any()
             ):
                 yield kind, _cut(frame, where, region)
+
+
+def _whole_things(photo: Sample) -> Iterator[CutOut]:
+    """Yield the large known things of a photo."""
+    target = photo.target.numpy()
+    for index in np.unique(target[target < len(CITYSCAPES.names)]):
+        for where, region in _regions(target == index):
+            if region.sum() >= _LEAST_PART * target.size:
+                yield _cut(photo, where, region)
 
 
 def _regions(mask: npt.NDArray[np.bool_]) -> Iterator[tuple[tuple[slice, slice], npt.NDArray[np.bool_]]]:

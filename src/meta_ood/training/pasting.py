@@ -17,7 +17,7 @@ from torch import Tensor
 
 from meta_ood.config import TrainParams
 from meta_ood.data.frames import Frame
-from meta_ood.data.labels import CITYSCAPES, IGNORE, IN, LabelMap
+from meta_ood.data.labels import CITYSCAPES, IGNORE, IN, OOD, LabelMap
 from meta_ood.inference.batches import Sample
 from meta_ood.training.cutouts import CutOut, cut_known, cut_proxy
 
@@ -45,8 +45,8 @@ class OnRoad:
     ) -> Self | None:
         """Return the pasting that a training asks for; None if its proxies have another style.
 
-        `streets` are its labelled frames, each with the factor by which it is enlarged: known objects are cut out of
-        them if they are wanted; see :func:`cut_known`.
+        `streets` are its labelled frames, each with the factor by which it is enlarged, and photos of other places
+        with the factor 0: known objects are cut out of them if they are wanted; see :func:`cut_known`.
         """
         if settings.proxy_style != "on_road":
             return None
@@ -112,25 +112,27 @@ def paste_on_road(
 
     Its foot is on the road, or on road and sidewalk; in 10 % of the cases (known things: 5 %), and where there is
     neither, it is anywhere in the lower three quarters. An unknown object is [0.12, 1.1] times as high as its foot is
-    below the horizon, so that it is larger when nearer; a known one [0.6, 1.3] times its own height. No object is lower
-    than 10 px, higher than 75 % or wider than 60 % of the picture. It may be flipped, blurred a little, lose up to 35 %
-    of its contrast, and its mean colour moves up to 60 % of the way to that of its surroundings.
+    below the horizon, so that it is larger when nearer, a known one of another place [0.6, 1.4] times, since persons
+    are as high as a camera or higher; a known one of a street [0.6, 1.3] times its own height. No object is lower than
+    10 px, higher than 75 % or wider than 60 % of the picture. It may be flipped, blurred a little, lose up to 35 % of
+    its contrast, and its mean colour moves up to 60 % of the way to that of its surroundings.
 
     Args:
         image, target: ``(H, W, 3) uint8`` and ``(H, W) uint8``. The object's pixels get its labels; pixels at its edge
             that are blended with the background get IGNORE.
-        thing: The object; it is unknown if it has no height of its own.
+        thing: The object; it is unknown if its labels are OOD.
         horizon: Row of the horizon.
         generator: Source of all draws.
     """
-    unknown = not thing.height
+    unknown = bool((thing.target == OOD).any())
     height, width = target.shape
     # 1. foot and size
     foot, centre = _foot(target, 0.1 if unknown else 0.05, generator)
     rows, columns = thing.target.shape
-    wanted = thing.height * generator.uniform(0.6, 1.3)
-    if unknown:
-        wanted = max(foot - horizon, 12) * generator.uniform(0.12, 1.1)
+    if thing.height:
+        wanted = thing.height * generator.uniform(0.6, 1.3)
+    else:
+        wanted = max(foot - horizon, 12) * generator.uniform(*((0.12, 1.1) if unknown else (0.6, 1.4)))
     scale = min(min(max(wanted, 10), 0.75 * height) / rows, 0.6 * width / columns)
     size = (max(4, round(scale * columns)), max(4, round(scale * rows)))
     # 2. the object at this size, flipped or not, with a border for its soft edge
