@@ -53,6 +53,7 @@ def test_a_part_of_a_folder(tmp_path):
         put_pair(tmp_path, name)
     frames = read("folder", tmp_path, "all", OWN | {"only": "0000|00010"})
     assert [frame.image_id for frame in frames] == ["00009", "00010"]
+    assert codes(tmp_path, **OWN, only="0000").keys() <= {"duplicate"}  # the others are no files to wonder about
 
 
 def test_a_table_of_ones_own(tmp_path):

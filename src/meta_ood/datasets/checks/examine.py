@@ -164,7 +164,8 @@ def _misfits(layout: Layout, root: Path, split: str, found: list[RawFrame], left
     globs = [re.sub(r"\{\w+\}", "*", folder) + "/*" for folder in folders]
     findings += find("stray_files", (f for pattern in globs for f in root.glob(pattern) if _STRAY.search(f.name)))
     if found and not layout.splits:  # published datasets have known files beside the images
-        findings += find("unmatched", set(unmatched(layout, root, split, found)) - {*blind}, images=layout.images)
+        fitting = {path for side in sides(layout, split) if side for _, path in listed(side, root)}
+        findings += find("unmatched", set(unmatched(layout, root, split, found)) - fitting, images=layout.images)
 
     # 3. frames that another folder or another split has too
     counts = Counter(frame.image_id for frame in found)
