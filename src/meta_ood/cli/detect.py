@@ -12,26 +12,41 @@ _folder = partial(click.option, required=True, type=EXISTING_FOLDER)
 
 
 @click.command()
-@click.argument("images", nargs=-1, required=True, type=PATH)
-@click.option(
-    "--detector", required=True, type=FOLDER, help="Folder of a detector: data/detectors/NETWORK/VARIANT, say."
-)
+@click.argument("images", nargs=-1, type=PATH)
+@click.option("--detector", type=FOLDER, help="Folder of a detector: data/detectors/NETWORK/VARIANT, say.")
+@click.option("--demo", is_flag=True, help="Three drawn photos and a small detector, which the package carries.")
 @options.out_option("outputs/detect", "Folder to write into.")
 @options.device
-def detect(images: tuple[Path, ...], detector: Path, out: Path, device: str) -> None:
+def detect(images: tuple[Path, ...], detector: Path | None, demo: bool, out: Path, device: str) -> None:
     """Find OoD segments in IMAGES (files and folders) and decide for each: real or false alarm.
 
     Writes for each image the masks before and after meta classification, an overlay, the classes and a JSON list of
-    segments with the reasons. Run it again to go on where it stopped.
+    segments with the reasons. Run it again to go on where it stopped. To try it: meta-ood detect --demo
 
     Exit code 3: some images could not be read; the others are done.
     """
+    if demo == bool(images or detector):
+        raise click.UsageError("give IMAGES and --detector FOLDER, or --demo alone")
+    if demo:
+        from meta_ood.detector import demo as carried
+
+        images, detector = (carried.PHOTOS,), carried.DETECTOR
+    if not images or detector is None:
+        raise click.UsageError(f"{'--detector FOLDER' if images else 'IMAGES'} is missing; to try it: --demo")
     from meta_ood.detector.detector import UNLIKE, Detector
     from meta_ood.detector.images import detect_images, find_images
 
     find_images(images)  # reports a wrong path before the network is loaded
     loaded = Detector.load(detector, device)
     counts, doubts = detect_images(images, loaded, out)
+    if demo:
+        from meta_ood.data.files import write_bytes
+        from meta_ood.data.overlays import encode_png
+
+        for line in carried.report(out):
+            click.echo(line)
+        write_bytes(out / carried.PICTURE, encode_png(carried.picture(out)))
+        click.echo(f"photos and overlays, kept segments orange, removed ones blue: {out / carried.PICTURE}")
     found = "{images} images, {segments} segments, {removed} of them removed as false alarms".format_map(counts)
     click.echo(f"{found}: {out}")
     if promise := loaded.settings.promise:
