@@ -19,7 +19,7 @@ def test_a_detector_is_registered_once_and_answers(work, tmp_path_factory, monke
 
     parts = Parts(tmp_path_factory.mktemp("parts"))
     folder = shutil.copytree(parts.detector, work / "data/detectors/mini/baseline")
-    with pytest.raises(ValueError, match="is no registered version of mini: meta-ood sync"):
+    with pytest.raises(ValueError, match="is no registered version of mini; `meta-ood sync`"):
         champion.promote(work, "mini", "baseline", folder)
     weights = Path("data/networks/mini/baseline.safetensors")
     weights.parent.mkdir(parents=True)

@@ -8,12 +8,14 @@ import importlib
 import io
 import logging
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
 
 from meta_ood import __version__
+from meta_ood.cli import remedies
 
 STAGES: dict[str, str] = {
     "synthesize": "Draw the demo world in the real datasets' folder layouts.",
@@ -46,10 +48,30 @@ GROUPS: dict[str, dict[str, str]] = {
 TOOLS = {tool: module for group in GROUPS.values() for tool, module in group.items()}
 
 
+# the first screen of --help
+_FIRST_STEPS = (
+    ("meta-ood detect --demo", "see it find objects"),
+    ("meta-ood detect PHOTOS --detector FOLDER", "find them in your photos"),
+    ("meta-ood evaluate-maps --scores A --targets B", "judge anybody's score maps"),
+    ("dvc repro", "run the whole pipeline"),
+    ("meta-ood ui", "see runs, curves and models"),
+    ("meta-ood doctor", "check the installation"),
+)
+
+
 class InputError(click.ClickException):
-    """Wrong input, which a user can correct."""
+    """Wrong input, which a user can correct; `remedy` is the last line."""
 
     exit_code = 2
+
+    def __init__(self, message: str, remedy: str) -> None:
+        super().__init__(message)
+        self.remedy = remedy
+
+    def show(self, file: Any = None) -> None:
+        """Print message and remedy."""
+        click.echo(f"{click.style('Error:', fg='red', bold=True)} {self.message}", file, err=True)
+        click.echo(f"{click.style('To do:', fg='cyan', bold=True)} {self.remedy}", file, err=True)
 
 
 class LazyGroup(click.Group):
@@ -70,6 +92,20 @@ class LazyGroup(click.Group):
             return None
         module: Any = importlib.import_module(f"meta_ood.cli.{TOOLS[cmd_name]}")
         return getattr(module, cmd_name.replace("-", "_"))  # type: ignore[no-any-return]
+
+    def format_help(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the first screen: what this is, where to begin, the names of the commands."""
+        title = partial(click.style, bold=True)
+        formatter.write_usage(ctx.command_path, "[-v | -q] COMMAND …")
+        formatter.write(f"\n{(self.help or '').splitlines()[0]}\n")
+        with formatter.section(title("First steps")):
+            formatter.write_dl(_FIRST_STEPS, col_max=46)
+        with formatter.section(title("Commands")):
+            named = {"Stages of the pipeline": STAGES, **GROUPS}
+            formatter.write_dl(
+                [(click.style(purpose, fg="cyan"), "  ".join(group)) for purpose, group in named.items()]
+            )
+        formatter.write("\nOf one command: meta-ood COMMAND --help. All of them, a line each: meta-ood --help-all.\n")
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List stages with the parameter sections they read, then tools by purpose."""
@@ -96,21 +132,43 @@ class LazyGroup(click.Group):
         except Exception as error:
             if ctx.params.get("verbose"):
                 raise
+            command = ctx.invoked_subcommand or ""
             # our own errors
             if isinstance(error, ValueError | OSError):
-                raise InputError(str(error)) from error
+                raise InputError(str(error), remedies.remedy(error, command)) from error
             # what MLflow raises if its store fails during a command; mlflow is not imported for this test
             if type(error).__module__ == "mlflow.exceptions":
                 from meta_ood.tracking.location import short_reason
 
-                raise InputError(f"the tracking store failed: {short_reason(error)}") from error
+                text = f"the tracking store failed: {short_reason(error)}"
+                raise InputError(text, remedies.remedy(error, command)) from error
+            if isinstance(error, ImportError) and (install := remedies.missing_package(error)):
+                what, _, how = install.partition(": ")
+                raise InputError(what, how) from error
             raise  # a defect keeps its traceback
+
+
+def _help_all(ctx: click.Context, option: click.Parameter, wanted: bool) -> None:
+    """Print what click makes of the options and commands."""
+    if wanted:
+        formatter = ctx.make_formatter()
+        click.Group.format_help(main, ctx, formatter)
+        click.echo(formatter.getvalue().rstrip())
+        ctx.exit()
 
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
 @click.version_option(__version__, prog_name="meta-ood")
 @click.option("-v", "--verbose", is_flag=True, help="Debug messages, and tracebacks of errors.")
 @click.option("-q", "--quiet", is_flag=True, help="Warnings only, no progress bars.")
+@click.option(
+    *("--help-all", "help_all"),
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_help_all,
+    help="Show all commands, a line each, and exit.",
+)
 def main(verbose: bool, quiet: bool) -> None:
     """Detect out-of-distribution objects in semantic segmentation.
 

@@ -13,7 +13,8 @@ from meta_ood.cli.options import EXISTING_FOLDER, EXPERIMENTS, FILE, PATH, Texts
 @click.option("--seeds", is_flag=True, help="Mean, spread and n over seeds, of all tracked runs.")
 @click.option("--experiments", type=EXPERIMENTS, help="The same of what `dvc exp show --csv` prints; -: stdin.")
 @click.option("--protocols", is_flag=True, help="AUROC / AUPRC / FPR95 in every protocol instead.")
-def compare(roots: tuple[Path, ...], seeds: bool, experiments: Path | None, protocols: bool) -> None:
+@options.as_json
+def compare(roots: tuple[Path, ...], seeds: bool, experiments: Path | None, protocols: bool, as_json: bool) -> None:
     """Compare evaluations.
 
     With one folder (data/evaluate by default): variants and networks in pairs, with 95 % intervals from resampled
@@ -30,21 +31,29 @@ def compare(roots: tuple[Path, ...], seeds: bool, experiments: Path | None, prot
     folders = roots or (Path("data/evaluate"),)
     # one folder is compared within, several with each other
     if protocols:
-        text = "\n\n".join(report.protocols_text(folder) for folder in folders)
-    elif experiments:
-        text = report.spreads_text(report.read_experiments(read_text(experiments)))
+        records = [
+            {"root": str(folder), **{name: getattr(one, name) for name in ("network", "variant", "dataset")}}
+            | {"protocols": one.section("protocols")}
+            for folder in folders
+            for one in read_evaluations(folder).values()
+        ]
+        options.answer(as_json, records, "\n\n".join(report.protocols_text(folder) for folder in folders))
+        return
+    if not (seeds or experiments or len(folders) > 1):
+        evaluations = read_evaluations(folders[0])
+        options.answer(as_json, report.pair_records(evaluations), report.pairs_text(evaluations))
+        return
+    if experiments:
+        settings = report.read_experiments(read_text(experiments))
     elif seeds:
-        text = report.spreads_text(report.group_by_setting(report.Repetition(*one) for one in _tracked()))
-    elif len(folders) > 1:
-        runs = [
+        settings = report.group_by_setting(report.Repetition(*one) for one in _tracked())
+    else:
+        settings = report.group_by_setting(
             report.Repetition(key, {"seed": str(folder)}, one.metrics)
             for folder in folders
             for key, one in read_evaluations(folder).items()
-        ]
-        text = report.spreads_text(report.group_by_setting(runs))
-    else:
-        text = report.pairs_text(read_evaluations(folders[0]))
-    click.echo(text)
+        )
+    options.answer(as_json, report.spread_records(settings), report.spreads_text(settings))
 
 
 def _tracked() -> list[tuple[tuple[str, str, str], dict[str, str], dict[str, float]]]:
@@ -67,8 +76,15 @@ def _tracked() -> list[tuple[tuple[str, str, str], dict[str, str], dict[str, flo
 @click.option("--most-fits", type=click.IntRange(1), default=400, help="Leave out schemes that need more fits.")
 @click.option("--max-lost", type=click.FloatRange(0, 1), help="Most true segments that may be lost, as a fraction.")
 @options.out_option(None, "Markdown file.", FILE)
+@options.as_json
 def compare_meta(
-    tables: tuple[Path, ...], classifiers: Texts, folds: Texts, most_fits: int, max_lost: float | None, out: Path | None
+    tables: tuple[Path, ...],
+    classifiers: Texts,
+    folds: Texts,
+    most_fits: int,
+    max_lost: float | None,
+    out: Path | None,
+    as_json: bool,
 ) -> None:
     """Compare meta classifiers on TABLES, files that the stage `segments` wrote.
 
@@ -87,10 +103,11 @@ def compare_meta(
     if len(set(names)) < len(names):
         names = [table.as_posix() for table in tables]
     read = {name: read_table(table) for name, table in zip(names, tables, strict=True)}
-    text = as_markdown(compare(read, classifiers, folds, most_fits, max_lost))
+    rows = compare(read, classifiers, folds, most_fits, max_lost)
+    text = as_markdown(rows)
     if out:
         write_text(out, text)
-    click.echo(out or text.removesuffix("\n"))
+    options.answer(as_json, [row._asdict() for row in rows], str(out or text.removesuffix("\n")))
 
 
 @click.command()
@@ -114,12 +131,17 @@ def pareto(file: Path, out: Path, title: str) -> None:
 @click.command()
 @click.argument("dataset")
 @click.option("--evaluations", type=EXISTING_FOLDER, default=Path("data/evaluate"), help="What evaluate wrote.")
-def thresholds(dataset: str, evaluations: Path) -> None:
+@options.as_json
+def thresholds(dataset: str, evaluations: Path, as_json: bool) -> None:
     """Print the best-F1 thresholds of DATASET, of every network and variant, for params.yaml.
 
     With them in evaluate.component_thresholds, the component metrics of the score maps use no ground truth of any other
     set; on DATASET itself they do.
     """
-    from meta_ood.report.compare import thresholds_text
+    from meta_ood.report.compare import best_thresholds
 
-    click.echo(thresholds_text(evaluations, dataset))
+    found = best_thresholds(evaluations, dataset)
+    lines = ["evaluate:", f"  component_thresholds:       # best F1 on {dataset}"]
+    for network, variants in found.items():
+        lines.append(f"    {network}: {{{', '.join(f'{name}: {value:.9g}' for name, value in variants.items())}}}")
+    options.answer(as_json, found, "\n".join(lines))

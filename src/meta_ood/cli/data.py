@@ -1,6 +1,5 @@
 """``meta-ood data``: raw datasets, before the pipeline touches them."""
 
-import json
 import textwrap
 from pathlib import Path
 from typing import Any
@@ -32,14 +31,14 @@ def data() -> None:
 @options.params_file
 @_full
 @options.workers
-@click.option("--json", "as_json", is_flag=True, help="Print json.")
+@options.as_json
 def check(names: tuple[str, ...], params_file: Path, full: bool, workers: int, as_json: bool) -> None:
     """Exit with 1 if an error is found."""
     reports = []
     for name in names or config.load(params_file).datasets:
         reports += _examine(name, params_file, full, workers)
     if as_json:
-        click.echo(json.dumps([report.to_json() for report in reports], indent=2))
+        options.answer(as_json, [report.to_json() for report in reports], "")
     else:
         for report in reports:
             _show(report)

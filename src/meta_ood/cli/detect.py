@@ -17,7 +17,8 @@ _folder = partial(click.option, required=True, type=EXISTING_FOLDER)
 @click.option("--demo", is_flag=True, help="Three drawn photos and a small detector, which the package carries.")
 @options.out_option("outputs/detect", "Folder to write into.")
 @options.device
-def detect(images: tuple[Path, ...], detector: Path | None, demo: bool, out: Path, device: str) -> None:
+@options.as_json
+def detect(images: tuple[Path, ...], detector: Path | None, demo: bool, out: Path, device: str, as_json: bool) -> None:
     """Find OoD segments in IMAGES (files and folders) and decide for each: real or false alarm.
 
     Writes for each image the masks before and after meta classification, an overlay, the classes and a JSON list of
@@ -34,32 +35,34 @@ def detect(images: tuple[Path, ...], detector: Path | None, demo: bool, out: Pat
     if not images or detector is None:
         raise click.UsageError(f"{'--detector FOLDER' if images else 'IMAGES'} is missing; to try it: --demo")
     from meta_ood.detector.detector import UNLIKE, Detector
-    from meta_ood.detector.images import detect_images, find_images
+    from meta_ood.detector.images import COUNTED, detect_images, find_images
 
     find_images(images)  # reports a wrong path before the network is loaded
     loaded = Detector.load(detector, device)
     counts, doubts = detect_images(images, loaded, out)
+    lines: list[str] = []
     if demo:
         from meta_ood.data.files import write_bytes
         from meta_ood.data.overlays import encode_png
 
-        for line in carried.report(out):
-            click.echo(line)
+        lines += carried.report(out)
         write_bytes(out / carried.PICTURE, encode_png(carried.picture(out)))
-        click.echo(f"photos and overlays, kept segments orange, removed ones blue: {out / carried.PICTURE}")
+        lines.append(f"photos and overlays, kept segments orange, removed ones blue: {out / carried.PICTURE}")
     found = "{images} images, {segments} segments, {removed} of them removed as false alarms".format_map(counts)
-    click.echo(f"{found}: {out}")
+    lines.append(f"{found}: {out}")
     if promise := loaded.settings.promise:
-        click.echo(f"{counts['alarm']} images raise an alarm; promised on ordinary frames: {promise.text}")
-    for doubt in doubts:
-        click.echo(f"check the promise: {doubt}")
+        lines.append(f"{counts['alarm']} images raise an alarm; promised on ordinary frames: {promise.text}")
+    lines += [f"check the promise: {doubt}" for doubt in doubts]
     if counts["unlike"]:
-        click.echo(
+        lines.append(
             f"{counts['unlike']} segments are unlike those that the meta classifier was fitted on "
             f"(a feature beyond {UNLIKE:g} standard deviations): its decisions on them are unsure"
         )
     if counts["unreadable"]:
-        click.echo(f"{counts['unreadable']} images could not be read, see the messages above")
+        lines.append(f"{counts['unreadable']} images could not be read, see the messages above")
+    told = {"out": str(out), "promise": promise.text if promise else None, "doubts": doubts}
+    options.answer(as_json, {key: counts[key] for key in COUNTED} | told, "\n".join(lines))
+    if counts["unreadable"]:
         raise SystemExit(3)
 
 
@@ -99,6 +102,7 @@ def serve(model: str, host: str, port: int) -> None:
 @click.option("--threshold-from", type=EXISTING_FILE, help="The same: --out of a call with --track on another set.")
 @options.workers
 @options.out_option(None, "JSON file.", FILE)
+@options.as_json
 def evaluate_maps(
     scores: Path,
     targets: Path,
@@ -111,6 +115,7 @@ def evaluate_maps(
     threshold_from: Path | None,
     workers: int,
     out: Path | None,
+    as_json: bool,
 ) -> None:
     """Evaluate score maps of any method, with our definitions or those of a benchmark.
 
@@ -138,7 +143,7 @@ def evaluate_maps(
     # written before it is printed: a terminal that lacks a character must not lose the result.
     if out:
         write_json(out, result)
-    click.echo(maps.maps_text(result))
+    options.answer(as_json, result, maps.maps_text(result))
 
 
 @click.command()

@@ -1,6 +1,5 @@
 """Commands about the installation: what is there and works, and completion for shells."""
 
-import json
 import os
 import platform
 from importlib import metadata, util
@@ -9,35 +8,24 @@ from pathlib import Path
 import click
 
 from meta_ood import __version__
+from meta_ood.cli import options
+from meta_ood.cli.remedies import OPTIONAL
 
-# what each package that may be missing is needed for
-_OPTIONAL = {
-    "mlflow": "tracking, the registry of models, serve",
-    "dvc": "dvc repro",
-    "pycocotools": "the reader coco",
-    "onnx": "export to ONNX",
-    "onnxruntime": "the check of an ONNX file",
-    "psycopg": "a tracking store in PostgreSQL",
-    "boto3": "artifacts in S3",
-}
 _KERNELS = ("scores", "segments", "metrics.pixel")
 
 
 @click.command()
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@options.as_json
 def doctor(as_json: bool) -> None:
     """Show versions, kernels, GPUs and whether the tracking store answers.
 
     Exit code 3: something is missing or does not answer; its line says what to do.
     """
     found = [*_software(), *_hardware(), _store()]
-    if as_json:
-        click.echo(json.dumps({name: {"ok": ok, "found": text} for name, ok, text in found}, indent=1))
-    else:
-        width = max(len(name) for name, *_ in found)
-        for name, ok, text in found:
-            mark = click.style("ok ", fg="green") if ok else click.style("!! ", fg="red")
-            click.echo(f"{mark} {name:{width}}  {text}")
+    width = max(len(name) for name, *_ in found)
+    marks = {True: click.style("ok ", fg="green"), False: click.style("!! ", fg="red")}
+    lines = [f"{marks[ok]} {name:{width}}  {text}" for name, ok, text in found]
+    options.answer(as_json, {name: {"ok": ok, "found": text} for name, ok, text in found}, "\n".join(lines))
     if not all(ok for _, ok, _ in found):
         raise SystemExit(3)
 
@@ -52,10 +40,11 @@ def _software() -> list[tuple[str, bool, str]]:
     matched = hasattr(torch.ops.torchvision, "nms")
     remedy = "" if matched else ": not a matched pair; install both from the same index"
     rows.append(("torch", matched, f"{torch.__version__}, torchvision {torchvision.__version__}{remedy}"))
-    for package, purpose in _OPTIONAL.items():
+    for package, (purpose, source) in OPTIONAL.items():
         there = util.find_spec(package) is not None
         # a package that is missing takes only its purpose away
-        rows.append((package, True, metadata.version(package) if there else f"not installed; needed for {purpose}"))
+        text = metadata.version(package) if there else f"not installed; for {purpose}: pip install '{source}'"
+        rows.append((package, True, text))
     missing = [room for room in _KERNELS if util.find_spec(f"meta_ood.{room}._kernel") is None]
     text = f"not compiled: {', '.join(missing)}; pip install -e ." if missing else "compiled"
     return [*rows, ("kernels", not missing, text)]

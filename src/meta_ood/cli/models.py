@@ -1,6 +1,7 @@
 """Commands for networks: architectures, released weights, other runtimes."""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -11,22 +12,25 @@ from meta_ood.cli.options import FILE, PATH, Texts
 
 
 @click.command()
-def networks() -> None:
+@options.as_json
+def networks(as_json: bool) -> None:
     """List the architectures that params.yaml may name, and what they cost."""
     from meta_ood.data.text_table import text_table
     from meta_ood.models import MODELS, catalogue
 
-    rows = []
+    rows, records = [], []
     for name in MODELS:
         facts, memory = catalogue.network_facts(name), catalogue.PEAK_MEMORY_GB.get(name)
+        records.append({"architecture": name, **asdict(facts), "memory_gb": memory})
         cost = [f"{facts.parameters:,}", f"{facts.output_stride}", f"{facts.gflop:,.0f}"]
         rows.append([name, *cost, f"{memory:.1f} GB" if memory else "-"])
-    click.echo(text_table(["architecture", "parameters", "stride", "GFLOP", "memory"], rows))
+    table = text_table(["architecture", "parameters", "stride", "GFLOP", "memory"], rows)
     height, width = catalogue.FRAME
-    click.echo(
+    note = (
         f"GFLOP and peak memory (CPU, float32, measured by benchmarks/networks.py): one frame of {height} x {width}.\n"
         "Any other: architecture: package.module:builder, see docs/own-network.md."
     )
+    options.answer(as_json, records, f"{table}\n{note}")
 
 
 @click.group()

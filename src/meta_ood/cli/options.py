@@ -1,5 +1,6 @@
 """The options that several commands share, each defined once."""
 
+import json
 import os
 import sys
 from collections.abc import Callable, Iterable
@@ -39,11 +40,21 @@ device = click.option(
 _cores = os.cpu_count() or 1
 workers = click.option("--workers", type=click.IntRange(1), default=_cores, help="Processes or threads for images.")
 track = click.option("--track/--no-track", default=True, help="Log to MLflow, or do not.")
+as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts.")
 
 
 def out_option(default: str | None, text: str, kind: click.Path = FOLDER) -> Option[Any]:
     """Return the option --out of a command."""
     return click.option("--out", type=kind, default=Path(default) if default else None, help=text)
+
+
+def answer(as_json: bool, value: Any, text: str) -> None:
+    """Print the result of a command: `value` as JSON, in which what is not finite is null, or `text`."""
+    if as_json:
+        from meta_ood.evaluation.summary import plain  # imported here: numpy and others take their time
+
+        text = json.dumps(plain(value), indent=1, ensure_ascii=False, allow_nan=False)
+    click.echo(text)
 
 
 def read_text(path: Path) -> str:

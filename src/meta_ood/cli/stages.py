@@ -27,18 +27,23 @@ logger = logging.getLogger(__name__)
 def stage_command(stage: str, text: str) -> click.Command:
     """Return the command of `stage`; its options are the stage's keys and the common ones."""
 
-    def callback(device: str, workers: int, experiments: Path | None = None, **given: Any) -> None:
+    def callback(device: str, workers: int, as_json: bool, experiments: Path | None = None, **given: Any) -> None:
         if experiments and given["out"].resolve() == layout.DATA.resolve():
             raise click.UsageError("--experiments needs --out other than data: what DVC owns holds results of one run")
         keys = {key: given.pop(key) for key in layout.STAGES[stage]}
         more = {"experiments": read_text(experiments)} if experiments else {}
-        run_stage(stage, keys, machine=Machine(device, workers), more=more, **given)
+        written = run_stage(stage, keys, machine=Machine(device, workers), more=more, **given)
+        if as_json:
+            options.answer(True, {name: str(path) for name, path in written.items()}, "")
+        elif stage == "report" and "DVC_STAGE" not in os.environ:
+            click.echo((written["report"] / "results.txt").read_text(encoding="utf-8"))
 
     lines = [f"  {key}: {expected}" for section in config.SECTIONS[stage] for key, expected in config.describe(section)]
     epilog = "\n".join(["\b\nParameters (--set KEY=VALUE):", *lines])
     out = options.out_option("data", "Folder that the stage writes below; its inputs are read below data.")
     decorators = [options.KEYS[key] for key in layout.STAGES[stage]]
     decorators += [options.params_file, options.overrides, out, options.device, options.workers, options.track]
+    decorators.append(options.as_json)
     if stage == "report":
         about = "What `dvc exp show --csv` prints: adds a section over seeds; needs --out."
         decorators.append(click.option("--experiments", type=EXPERIMENTS, help=about))
@@ -58,8 +63,10 @@ def run_stage(
     machine: Machine | None = None,
     track: bool = True,
     more: Mapping[str, Any] | None = None,
-) -> None:
-    """Run one instance of a stage, tracked; `more` are arguments of its function beyond keys and paths.
+) -> Mapping[str, Path]:
+    """Run one instance of a stage, tracked, and return its outputs by name.
+
+    `more` are arguments of the stage's function beyond keys and paths.
 
     Raises:
         ConfigError: If the params file, an override or a key is wrong.
@@ -91,11 +98,9 @@ def run_stage(
         given = {**keys, **paths.arguments, **(more or {})}
         module.run(params, **given, log=run.log, machine=machine or Machine())
         run.outputs(paths.outputs)
-    # 4. what came out, and where it lies
     made = ", ".join(_size(path) for path in paths.outputs.values())
     logger.info("%s: wrote %s in %.1f s", instance, made, time.monotonic() - started)
-    if stage == "report" and "DVC_STAGE" not in os.environ:
-        click.echo((paths.outputs["report"] / "results.txt").read_text(encoding="utf-8"))
+    return paths.outputs
 
 
 def _alone(instance: str, *shared: object) -> ExitStack:

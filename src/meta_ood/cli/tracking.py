@@ -3,6 +3,7 @@
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -22,12 +23,14 @@ def lineage(what: str) -> None:
 
 @click.command()
 @options.params_file
-def sync(params_file: Path) -> None:
+@options.as_json
+def sync(params_file: Path, as_json: bool) -> None:
     """Record runs of stages that DVC ran or took from its cache; end runs that were killed."""
     from meta_ood.tracking import location
     from meta_ood.tracking.sync import sync as record
 
-    click.echo(f"recorded {record(location.root(), params_file)}; to look at them: meta-ood ui")
+    recorded = record(location.root(), params_file)
+    options.answer(as_json, {"recorded": recorded}, f"recorded {recorded}; to look at them: meta-ood ui")
 
 
 @click.command()
@@ -73,7 +76,10 @@ def reproduce(run: str, into: Path | None, execute: bool) -> None:
 @click.option("--force", is_flag=True, help="Promote although the gate refuses.")
 @options.params_file
 @options.overrides
-def promote(network: str, variant: str, force: bool, params_file: Path, overrides: tuple[str, ...]) -> None:
+@options.as_json
+def promote(
+    network: str, variant: str, force: bool, params_file: Path, overrides: tuple[str, ...], as_json: bool
+) -> None:
     """Make a network's detector champion if its evaluations pass the gate (tracking.champion).
 
     Exit code 3: the gate refuses.
@@ -88,13 +94,18 @@ def promote(network: str, variant: str, force: bool, params_file: Path, override
 
     # 1. the gate, from the evaluations
     result = gate.check(params, network, variant)
-    click.echo("\n".join(result.lines))
+    found: dict[str, Any] = {"passed": result.passed, "comparisons": result.lines, "model": None}
     if not (result.passed or force):
-        click.echo(f"{network} {variant} is not promoted")
+        refused = (
+            f"{network} {variant} is not promoted; --force does it all the same, tracking.champion has the margins"
+        )
+        options.answer(as_json, found, "\n".join([*result.lines, refused]))
         raise SystemExit(3)
     # 2. the alias in the registry
     root = location.root()
     version = champion.promote(root, network, variant, folder)
-    click.echo(f"{network} version {version.version} is champion; to serve it:")
-    uri = location.without_password(location.store_uri(root))
-    click.echo(f"  MLFLOW_TRACKING_URI={uri} meta-ood serve models:/{network}@{champion.CHAMPION} --port 5001")
+    uri, model = location.without_password(location.store_uri(root)), f"models:/{network}@{champion.CHAMPION}"
+    done = f"{network} version {version.version} is champion; to serve it:"
+    command = f"  MLFLOW_TRACKING_URI={uri} meta-ood serve {model} --port 5001"
+    found |= {"model": model, "version": int(version.version), "store": uri}
+    options.answer(as_json, found, "\n".join([*result.lines, done, command]))

@@ -17,6 +17,7 @@ from meta_ood.detector.detector import Detector
 from meta_ood.meta_classification.promise import frame_statistics, monitor
 from meta_ood.metrics import Floats
 
+COUNTED = ("images", "alarm", "unreadable", "segments", "removed", "unlike")  # by detect_images
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".ppm", ".tif", ".tiff", ".webp")  # of the images in a folder
 
 

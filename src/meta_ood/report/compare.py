@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
 from statistics import fmean, stdev
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -101,26 +101,48 @@ def _replicates_of_change(before: Evaluation, after: Evaluation, key: str) -> Fl
     return np.empty(0)
 
 
-def pairs_text(evaluations: Mapping[Key, Evaluation]) -> str:
-    """Return the changes between all comparable evaluations of a run, one table per pair.
+def differences(evaluations: Mapping[Key, Evaluation]) -> list[tuple[Evaluation, Evaluation, list[Difference]]]:
+    """Return the changes of all metrics between all comparable evaluations of a run, in pairs.
 
     Comparable are two variants of one network, and two networks of one variant, on one dataset.
     """
     order = sorted(evaluations.values(), key=lambda one: (one.dataset, one.network, one.variant))
     pairs = [(a, b) for a, b in combinations(order, 2) if a.dataset == b.dataset]
-    blocks = []
     # of each dataset, pairs of variants come before pairs of networks
-    for a, b in sorted(pairs, key=lambda p: (p[0].dataset, p[0].network != p[1].network)):
-        if (a.network == b.network) == (a.variant == b.variant):
-            continue
+    return [
+        (a, b, [d for key in METRICS if (d := difference(key, (a, b)))])
+        for a, b in sorted(pairs, key=lambda p: (p[0].dataset, p[0].network != p[1].network))
+        if (a.network == b.network) != (a.variant == b.variant)
+    ]
+
+
+def pairs_text(evaluations: Mapping[Key, Evaluation]) -> str:
+    """Return :func:`differences` as text, one table per pair."""
+    blocks = []
+    for a, b, changes in differences(evaluations):
         rows = []
-        for key in METRICS:
-            if d := difference(key, (a, b)):
-                ends = f"[{_short(d.low)}, {_short(d.high)}]" if d.has_interval else ""
-                rows.append([key, *map(_short, (d.before, d.after, d.change)), ends])
+        for d in changes:
+            ends = f"[{_short(d.low)}, {_short(d.high)}]" if d.has_interval else ""
+            rows.append([d.metric.key, *map(_short, (d.before, d.after, d.change)), ends])
         table = text_table(["", "before", "after", "change", "95 % interval over scenes"], rows)
         blocks.append(f"{b.dataset}: {a.network} {a.variant} -> {b.network} {b.variant}\n{table}")
     return "\n\n".join(blocks)
+
+
+def pair_records(evaluations: Mapping[Key, Evaluation]) -> list[dict[str, Any]]:
+    """Return :func:`differences` as records for JSON; an interval that is not known is NaN."""
+    return [
+        {
+            "dataset": b.dataset,
+            "before": {"network": a.network, "variant": a.variant},
+            "after": {"network": b.network, "variant": b.variant},
+            "metrics": {
+                d.metric.key: {key: getattr(d, key) for key in ("before", "after", "change", "low", "high")}
+                for d in changes
+            },
+        }
+        for a, b, changes in differences(evaluations)
+    ]
 
 
 def protocols_text(root: Path) -> str:
@@ -131,7 +153,7 @@ def protocols_text(root: Path) -> str:
     """
     found = [one for one in read_evaluations(root).values() if one.value("auroc") is not None]
     if not found:
-        raise FileNotFoundError(f"{root}: no evaluation with OoD pixels below it")
+        raise FileNotFoundError(f"{root}: no evaluation with OoD pixels below it; `dvc repro evaluate` makes some")
     protocols = list(found[0].section("protocols"))
     rows = []
     for one in found:
@@ -144,8 +166,8 @@ def protocols_text(root: Path) -> str:
     return markdown_table(["dataset", "network", "variant", *protocols], sorted(rows))
 
 
-def thresholds_text(root: Path, dataset: str) -> str:
-    """Return the thresholds with the best F1 on a dataset, as a section for params.yaml.
+def best_thresholds(root: Path, dataset: str) -> dict[str, dict[str, float]]:
+    """Return the thresholds with the best F1 on a dataset, network -> variant -> threshold.
 
     Raises:
         ValueError: If there is no evaluation of the dataset below `root`, if a threshold there was given instead of
@@ -156,14 +178,13 @@ def thresholds_text(root: Path, dataset: str) -> str:
         datasets.setdefault(one.dataset, []).append(one)
     if dataset not in datasets:
         raise ValueError(f"{root}: no evaluation of dataset {dataset!r}; {known_names(dataset, datasets)}")
-    networks: dict[str, list[str]] = {}
+    networks: dict[str, dict[str, float]] = {}
     for one in datasets[dataset]:
         of_score = one.section("component", "of_score")
         if not of_score.get("threshold_is_oracle") or of_score["threshold"] is None:
             raise ValueError(f"{root.joinpath(*one.key, 'metrics.json')}: no finite threshold was chosen on this set")
-        networks.setdefault(one.network, []).append(f"{one.variant}: {of_score['threshold']:.9g}")
-    lines = ["evaluate:", f"  component_thresholds:       # best F1 on {dataset}"]
-    return "\n".join(lines + [f"    {n}: {{{', '.join(t)}}}" for n, t in networks.items()])
+        networks.setdefault(one.network, {})[one.variant] = float(of_score["threshold"])
+    return networks
 
 
 def _short(value: float) -> str:
@@ -288,6 +309,20 @@ def spreads_text(settings: Sequence[Setting]) -> str:
             table = text_table(["", "mean", "sd", "lowest", "highest", "n"], rows)
             blocks.append(f"{' · '.join([*key, setting.name] if is_named else key)}\n{table}")
     return "\n\n".join(blocks)
+
+
+def spread_records(settings: Sequence[Setting]) -> list[dict[str, Any]]:
+    """Return what :func:`spreads_text` shows, as records for JSON."""
+    return [
+        {
+            **dict(zip(("network", "variant", "dataset"), key, strict=True)),
+            "parameters": dict(setting.parameters),
+            "metrics": {name: s._asdict() for name in METRICS if (s := setting.spread(key, name))},
+        }
+        for key in all_keys(settings)
+        for setting in settings
+        if key in setting.values
+    ]
 
 
 def all_keys(settings: Sequence[Setting]) -> list[Key]:

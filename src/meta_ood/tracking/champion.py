@@ -24,7 +24,7 @@ def promote(root: Path, network: str, variant: str, detector: Path) -> ModelVers
     hashes = registry.weight_tags(detector / WEIGHTS)
     origin = next(iter(registry.find(store, network, {**hashes, "variant": variant})), None)
     if origin is None or origin.run_id is None:
-        raise ValueError(f"{detector / WEIGHTS} is no registered version of {network}: meta-ood sync")
+        raise ValueError(f"{detector / WEIGHTS} is no registered version of {network}; `meta-ood sync` registers it")
     # 2. the version of the detector, new if there is none with these hashes
     tags = {
         "variant": variant,

@@ -27,7 +27,7 @@ def check(params: Params, network: str, variant: str = "ood_trained") -> GateRes
     def metrics(dataset: str, which: str) -> Metrics:
         path = layout.stage_paths("evaluate", params, network, which, dataset).outputs["metrics"]
         if not path.is_file():
-            raise FileNotFoundError(f"{path} is missing: dvc repro evaluate")
+            raise FileNotFoundError(f"{path} is missing; `dvc repro evaluate` makes it")
         values: Metrics = read_json(path)
         return values
 

@@ -41,7 +41,9 @@ def run_of(store: MlflowClient, run_id: str) -> Run:
     try:
         return store.get_run(run_id)
     except MlflowException:
-        raise ValueError(f"{run_id}: no such run in {without_password(store.tracking_uri)}") from None
+        raise ValueError(
+            f"{run_id}: no such run in {without_password(store.tracking_uri)}; `meta-ood ui` shows them"
+        ) from None
 
 
 def version_of(store: MlflowClient, text: str) -> ModelVersion:
@@ -55,7 +57,7 @@ def version_of(store: MlflowClient, text: str) -> ModelVersion:
             return store.get_model_version_by_alias(name, alias)
         return store.get_model_version(name, number)
     except MlflowException as error:
-        raise ValueError(f"{text}: no such model version ({error.message})") from None
+        raise ValueError(f"{text}: no such model version ({error.message}); `meta-ood ui` shows them") from None
 
 
 def dataset_digests(run: Run) -> dict[str, str]:

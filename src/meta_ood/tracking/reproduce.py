@@ -36,9 +36,14 @@ def script(root: Path, run_id: str, into: Path | None = None) -> Script:
     else:
         commit = tags.get("git.sha", "")
         if not commit:
-            raise ValueError(f"{run_id}: the run has no git.sha, so its code is not known")
+            raise ValueError(
+                f"{run_id}: the run has no git.sha, so its code is not known; take one of a git repository"
+            )
         if tags.get("git.dirty") == "true":
-            raise ValueError(f"{run_id}: the tree had changes that are in no commit (git.dirty); nearest is {commit}")
+            raise ValueError(
+                f"{run_id}: the tree had changes that are in no commit (git.dirty): commit before the next run; "
+                f"nearest to this one is {commit}"
+            )
         if not _git(root, "rev-parse", "--verify", "--quiet", f"{commit}^{{commit}}"):
             raise ValueError(f"{run_id}: commit {commit} is not in this repository; git fetch?")
     # 2. what no commit holds

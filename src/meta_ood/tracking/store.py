@@ -80,7 +80,7 @@ def exclusive(path: Path) -> Iterator[None]:
                 break
             except BlockingIOError:
                 if time.monotonic() > end:
-                    raise TimeoutError(f"another process holds {path}") from None
+                    raise TimeoutError(f"another process holds {path}: wait for it or stop it") from None
                 time.sleep(0.1)
         yield
 

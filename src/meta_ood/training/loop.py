@@ -234,7 +234,8 @@ class _Trainer:
             names = ", ".join(name for batch in group for name in batch.image_ids)
             where = f"; last good state: {self.resume}" if self.resume else ""
             raise DivergedError(
-                f"{self.what}: the loss is {loss} at step {self.state.step + 1}; images: {names}{where}"
+                f"{self.what}: the loss is {loss} at step {self.state.step + 1}; images: {names}{where}; "
+                "try a lower learning_rate, or gradient_clip"
             )
         # 4. the step
         if self.params.gradient_clip:
