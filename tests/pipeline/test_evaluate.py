@@ -89,6 +89,7 @@ def evaluate_again(folder: Path, workers: int = 1, network: str = "n", **overrid
         summary=folder / "summary.json",
         curves=folder / "curves",
         pictures=folder / "pictures",
+        masks=folder / "masks.h5",
         log=lambda values, step: None,
         machine=Machine("cpu", workers),
     )

@@ -304,7 +304,8 @@ def _is_partial(path: Path, output: Path) -> bool:
 
 
 def _has_frames(paths: layout.StagePaths) -> bool:
-    return any((path / "frames.csv").is_file() for path in paths.inputs.values())
+    # of one dataset, or of all of them
+    return any(any(path.glob(f"{below}frames.csv")) for path in paths.inputs.values() for below in ("", "*/"))
 
 
 # --- the helper stage ------------------------------------------------------------------------

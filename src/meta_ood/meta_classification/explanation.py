@@ -33,12 +33,17 @@ def feature_groups(names: Sequence[str]) -> dict[str, list[int]]:
 
 
 def contributions(classifier: MetaClassifier, table: SegmentTable) -> Floats:
-    """Return ``(S, F)``: what each feature adds to the log odds of being false, against its mean.
+    """Return ``(S, F)``: :func:`contributions_of` all segments of a table."""
+    return contributions_of(classifier, np.asarray(table.features, np.float64))
+
+
+def contributions_of(classifier: MetaClassifier, features: Floats) -> Floats:
+    """Return ``(S, F)``: what each of the ``(S, F)`` features adds to the log odds of being false, against its mean.
 
     For a linear model ``w_k x_k``: they and the bias add up to the log odds. For any other model the log odds less
     those with feature k at its training mean. All 0 if no model was fitted.
     """
-    scaled = classifier.scaling(np.asarray(table.features, np.float64))
+    scaled = classifier.scaling(features)
     if classifier.fit_failure:
         return np.zeros_like(scaled)
     if isinstance(classifier.model, models.LinearModel):

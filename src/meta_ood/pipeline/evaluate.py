@@ -10,6 +10,7 @@ from meta_ood.data.prediction_files import open_predictions
 from meta_ood.data.predictions import Prediction
 from meta_ood.evaluation import summary as results
 from meta_ood.evaluation.counting import count_files
+from meta_ood.evaluation.masks import Runs, segment_runs, write_masks
 from meta_ood.evaluation.pictures import choose_pictures, write_pictures
 from meta_ood.evaluation.uncertainty import replicates
 from meta_ood.metrics.bootstrap import interval
@@ -31,10 +32,11 @@ def run(
     summary: Path,
     curves: Path,
     pictures: Path,
+    masks: Path,
     log: Log,
     machine: Machine,
 ) -> None:
-    """Write metrics.json, its headlines in summary.json, a CSV file per curve, and pictures of some frames.
+    """Write metrics.json, its headlines in summary.json, a CSV file per curve, pictures of some frames, masks of all.
 
     `machine.workers` threads count the frames; the result does not depend on their number.
     """
@@ -52,18 +54,21 @@ def run(
         raise ValueError(f"{segments} was made with {made_with}, params.yaml says otherwise: run `segments` again")
     probability, removed = results.read_removed(meta, table)
     calibration = results.read_calibration(meta)
-    # 2. one look at each frame, which also draws the chosen ones; evaluation.counting says when it needs a second one
+    # 2. one look at each frame, which also notes its segments and draws the chosen ones; evaluation.counting says when
+    #    it needs a second one
     chosen = {table.image_ids[i]: i for i in choose_pictures(table, settings.pictures)}
     is_plain = settings.temperature == 1  # segments are those of the logits as they are
+    runs: dict[str, Runs] = {}
 
-    def draw(prediction: Prediction, maps: PixelMaps) -> None:
+    def look(prediction: Prediction, maps: PixelMaps) -> None:
+        runs[prediction.image_id] = segment_runs(prediction, params.segments, maps if is_plain else None)
         if (index := chosen.get(prediction.image_id)) is not None:
             image, of_frame = frames[prediction.image_id].image, removed[table.image == index]
             write_pictures(pictures, prediction, image, of_frame, params.segments, maps if is_plain else None)
 
     pictures.mkdir(parents=True, exist_ok=True)
     score, threshold = params.segments.score, settings.threshold_of(network, variant)
-    counts = count_files(folder.paths, score, settings, threshold=threshold, workers=machine.workers, visit=draw)
+    counts = count_files(folder.paths, score, settings, threshold=threshold, workers=machine.workers, visit=look)
     # 3. metrics, and their spread over resampled scenes
     found = results.measure(counts, table, removed, settings.protocols, read_label_names(prepared))
     resampled = replicates(counts, table, removed, found, count=settings.bootstrap, seed=params.seed)
@@ -80,6 +85,7 @@ def run(
         results.write_curve(curves / f"{stem}.csv", curve)
     if froc:
         files.write_bytes(curves / "froc.csv", froc)
+    write_masks(masks, runs)
     files.write_json(metrics, values)
     files.write_json(summary, results.headlines(values))
     log({f"evaluate/{k}": float(v) for k, v in values.items() if isinstance(v, int | float)}, 0)

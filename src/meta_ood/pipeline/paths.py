@@ -51,7 +51,10 @@ _INPUTS: dict[str, dict[str, str]] = {
         **{"segments": f"{_SEGMENTS}/{{dataset}}.h5", "meta": f"{_META}/{{dataset}}"},
     },
     "detector": {"weights": _WEIGHTS, "meta": _META},
-    "report": {"evaluation": "data/evaluate"},
+    "report": {
+        **{"evaluation": "data/evaluate", "prepared": "data/prepare"},
+        **{"segments": "data/segments", "meta": "data/meta"},
+    },
 }
 _OUTPUTS: dict[str, dict[str, str]] = {
     "synthesize": {name: f"{DEMO}/{name}" for name in ("cityscapes", "coco", "lost_and_found", "fishyscapes")},
@@ -64,6 +67,7 @@ _OUTPUTS: dict[str, dict[str, str]] = {
     "evaluate": {
         **{name: f"{_EVALUATION}/{name}.json" for name in ("metrics", "summary")},
         **{name: f"{_EVALUATION}/{name}" for name in ("curves", "pictures")},
+        "masks": f"{_EVALUATION}/masks.h5",
     },
     "detector": {"detector": "data/detectors/{network}/{variant}"},
     "report": {"report": "data/report", "summary": "data/summary.json"},

@@ -6,19 +6,31 @@ from meta_ood.config import Params
 from meta_ood.data.context import Log, Machine
 from meta_ood.data.files import write_json, write_text
 from meta_ood.report.compare import read_experiments
+from meta_ood.report.frames import gallery, read_cells
 from meta_ood.report.page import provenance, report_page, results_tables
 from meta_ood.report.published import match_published, read_published
 from meta_ood.report.results import network_metrics, read_results
 
 
 def run(
-    params: Params, *, evaluation: Path, report: Path, summary: Path, log: Log, machine: Machine, experiments: str = ""
+    params: Params,
+    *,
+    evaluation: Path,
+    prepared: Path,
+    segments: Path,
+    meta: Path,
+    report: Path,
+    summary: Path,
+    log: Log,
+    machine: Machine,
+    experiments: str = "",
 ) -> None:
     """Write ``index.html`` and ``results.csv``, ``.md`` and ``.txt``; the same inputs give the same bytes.
 
     Args:
         params: Names networks, variants and datasets.
-        evaluation: Folder with ``<network>/<variant>/<dataset>/{metrics.json, curves/, pictures/}``.
+        evaluation: Folder with ``<network>/<variant>/<dataset>/{metrics.json, curves/, pictures/, masks.h5}``.
+        prepared, segments, meta: Folders of these stages: images, segments and why they were kept, for the gallery.
         report: Folder to write.
         summary: JSON file to write: three metrics of each network, which DVC shows beside each other.
         log, machine: Not used.
@@ -36,7 +48,9 @@ def run(
     published = match_published(results, params.network, params.datasets, read_published())
     settings = read_experiments(experiments) if experiments else []
     # 2. the page, and the tables
-    page = report_page(params.report.title, results, provenance(params, results), published, settings)
+    cells = read_cells(results, segments, meta)
+    shown = gallery(cells, prepared, params.seed)
+    page = report_page(params.report.title, results, provenance(params, results), published, settings, cells, shown)
     write_text(report / "index.html", page)
     for name, text in results_tables(results, published).items():
         write_text(report / name, text)

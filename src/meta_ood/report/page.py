@@ -1,17 +1,21 @@
 """The report and the comparison of experiments as self-contained HTML pages, and the tables beside them.
 
-A page has no script, refers to no other file and no other host, and the same inputs give the same bytes. All texts
-stand in ``templates/``.
+A page refers to no other file and no other host, and the same inputs give the same bytes. All texts stand in
+``templates/``. Its one script, ``report.js``, is the only one that the page's policy lets a browser run; without it
+tables, plots and pictures are complete.
 """
 
+import base64
 import hashlib
 import json
 import re
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import version
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+from markupsafe import Markup
 
 from meta_ood import __version__, report
 from meta_ood.config import Params
@@ -19,7 +23,7 @@ from meta_ood.data import labels, overlays, text_table
 from meta_ood.data.files import csv_text
 from meta_ood.evaluation.uncertainty import FEW
 from meta_ood.metrics.catalogue import METRICS
-from meta_ood.report import breakdowns, compare, pictures, plots
+from meta_ood.report import breakdowns, compare, frames, pictures, plots
 from meta_ood.report.compare import Setting
 from meta_ood.report.headline import summarise
 from meta_ood.report.known_alarms import RECALL, known_alarms, known_alarms_csv
@@ -40,11 +44,14 @@ def report_page(
     provenance: Mapping[str, str],
     beside: Sequence[BesidePublished] = (),
     settings: Sequence[Setting] = (),
+    cells: Sequence[frames.Cell] = (),
+    gallery: frames.Gallery | None = None,
 ) -> str:
     """Return the page of the stage `report`.
 
     `provenance` stands in the footer; nothing in it may differ between two runs on the same inputs.
     `settings` are evaluations with other seeds or parameters, for the section over seeds.
+    `cells` and the `gallery` of them are for the slider and the frames.
     """
     # 1. what belongs together: variants of a network in pairs, the first evaluation for what a dataset is
     pairs = results.pairs
@@ -54,8 +61,10 @@ def report_page(
     changes = [(pair[1], [compare.difference(key, pair) for key in keys]) for pair in pairs]
     alarms = known_alarms(results)
     # 3. the tables, plots and pictures, in the order of the page
-    return _render(
+    return _render_page(
         "report.html.j2",
+        gallery=gallery,
+        cells=cells,
         title=title,
         results=results,
         pairs=pairs,
@@ -85,7 +94,7 @@ def report_page(
 def pareto_page(title: str, settings: Sequence[Setting]) -> str:
     """Return a page with a Pareto plot and a table for each network and OoD dataset."""
     count = sum(any(key[1] != "baseline" for key in setting.values) for setting in settings)
-    return _render("pareto.html.j2", title=title, count=count, trade_offs=_with_plots(settings))
+    return _render_page("pareto.html.j2", title=title, count=count, trade_offs=_with_plots(settings))
 
 
 def _with_plots(settings: Sequence[Setting]) -> list[tuple[compare.TradeOff, plots.Plot]]:
@@ -146,8 +155,34 @@ def _render(template: str, **values: Any) -> str:
     return _TEMPLATES.get_template(template).render(values)
 
 
+def _render_page(template: str, gallery: frames.Gallery | None = None, **values: Any) -> str:
+    """Render a page with its script, what that reads, and the policy that lets no other run."""
+    found = [plot for plot in _plots(list(values.values())) if plot.values]
+    charts = {plot.name: plot.values for plot in found}
+    data = json.dumps({"charts": charts, "gallery": gallery.values if gallery else None}, separators=(",", ":"))
+    script, _, _ = _LOADER.get_source(_TEMPLATES, "report.js")
+    values |= {
+        "script": Markup(script),
+        "script_hash": f"sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}",
+        "data": base64.b64encode(zlib.compress(data.encode(), 9)).decode(),
+        # base64 has no character that would end the element
+        "thumbnails": Markup(json.dumps(gallery.thumbnails if gallery else [], separators=(",", ":"))),
+    }
+    return _render(template, **values)
+
+
+def _plots(values: object) -> Iterator[plots.Plot]:
+    """Yield the plots in nested lists and tuples."""
+    if isinstance(values, plots.Plot):
+        yield values
+    elif isinstance(values, list | tuple):
+        for value in values:
+            yield from _plots(value)
+
+
+_LOADER = PackageLoader("meta_ood.report")
 _TEMPLATES = Environment(
-    loader=PackageLoader("meta_ood.report"),
+    loader=_LOADER,
     autoescape=select_autoescape(["html.j2"]),
     undefined=StrictUndefined,
     trim_blocks=True,

@@ -12,6 +12,9 @@ from meta_ood.report.results import Evaluation, Results
 # the report page is about so wide [px]: more would only make the file larger
 _MAX_WIDTH = 640
 
+MOST_BYTES = 20_000
+"""Of a thumbnail of the gallery, before it is written as text, which takes a third more."""
+
 
 def scenes(results: Results) -> dict[str, dict[str, list[list[Evaluation]]]]:
     """Return dataset -> image id -> one list per network: its evaluations with pictures of the frame."""
@@ -35,3 +38,17 @@ def data_uri(path: Path) -> str:
         image.save(buffer, "jpeg", quality=88)
         data, media = buffer.getvalue(), "image/jpeg"
     return f"data:{media};base64,{base64.b64encode(data).decode('ascii')}"
+
+
+def thumbnail(path: Path, size: tuple[int, int]) -> str:
+    """Return an image file at this size, ``(rows, columns)``, as base64 of a WebP file of at most MOST_BYTES.
+
+    Only an image of noise is larger than that at the lowest quality, too.
+    """
+    image = Image.fromarray(read_image(path)).resize(size[::-1], Image.Resampling.LANCZOS)
+    for quality in (80, 65, 50, 30, 10):
+        buffer = io.BytesIO()
+        image.save(buffer, "webp", quality=quality)
+        if buffer.tell() <= MOST_BYTES:
+            break
+    return base64.b64encode(buffer.getvalue()).decode("ascii")

@@ -5,7 +5,7 @@ the page, and ends in a role, ``ink`` or ``grid`` or ``line``: style.css colours
 """
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from itertools import cycle
 from typing import Any, NamedTuple
@@ -24,7 +24,7 @@ from matplotlib.text import Text
 
 from meta_ood.report.compare import TradeOff, difference
 from meta_ood.report.known_alarms import KnownAlarms
-from meta_ood.report.results import Evaluation, Results
+from meta_ood.report.results import Evaluation, Floats, Results
 
 # variant -> colour that is readable on light and dark ground; the baseline is dashed too
 COLOURS = {"baseline": "#7486a8", "ood_trained": "#e06c00"}
@@ -33,6 +33,7 @@ OTHER = "#1f9e77"  # any other variant
 _NETWORKS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 # text and axes, and the grid, where no style sheet says otherwise
 _INK, _GRID = "#3f4654", "#c9ced6"
+_MOST_POINTS = 200  # of a line, for the script
 
 _STYLE: dict[Any, Any] = {
     **{"svg.fonttype": "none", "font.family": "DejaVu Sans", "text.color": _INK},  # text stays text
@@ -44,6 +45,16 @@ _STYLE: dict[Any, Any] = {
 }
 
 
+class Line(NamedTuple):
+    """What the page's script knows of a line: values under the cursor, and what its entry in the legend switches."""
+
+    name: str
+    artists: Sequence[Artist]  # the line, its operating point
+    x: Floats
+    y: Floats
+    threshold: Floats | None = None
+
+
 class Plot(NamedTuple):
     """A plot for the page; the description stands for it where it cannot be seen."""
 
@@ -52,6 +63,8 @@ class Plot(NamedTuple):
     width: float  # of the view box
     height: float
     contents: Markup  # between <svg> and </svg>
+    name: str
+    values: Mapping[str, Any]  # for the page's script, see _values; empty if there is no line
 
 
 class _Curve(NamedTuple):
@@ -60,9 +73,9 @@ class _Curve(NamedTuple):
     columns: tuple[str, str]
     labels: tuple[str, str] | None = None  # of the axes, where they are not the columns'
     metric: str = ""  # in the legend
+    threshold: tuple[str, str] = ("threshold", "threshold")  # column of what is changed along the curve, and its name
 
 
-_ERRORS = ("false segments kept", "objects missed")
 _FREQUENCY = ("predicted probability of a false segment", "observed share of false segments")
 _CURVES = (
     _Curve("ROC, AUROC", "roc", ("false_positive_rate", "true_positive_rate"), metric="auroc"),
@@ -72,12 +85,14 @@ _CURVES = (
         "trade_off",
         ("false_positives", "false_negatives"),
         ("false segments kept", "objects missed"),
+        threshold=("operating_point", "P(false) up to"),
     ),
     _Curve(
         "Objects found and false alarms",
         "froc",
         ("alarm_rate", "recall"),
         ("ordinary frames with a false alarm", "objects found"),
+        threshold=("threshold", "severity from"),
     ),
     _Curve("Reliability: meta classifier", "meta_calibration", ("predicted", "observed"), _FREQUENCY),
     _Curve("Reliability: known classes", "reliability", ("confidence", "accuracy"), metric="calibration_error"),
@@ -112,7 +127,7 @@ def _curve_plot(curve: _Curve, variants: Sequence[Evaluation], name: str) -> Plo
             axes.plot([0, 1], [0, 1], color=_GRID, linestyle="dotted")
         if curve.stem == "roc":  # FPR95 is read where the curve crosses this line
             axes.axhline(0.95, color=_INK, linewidth=0.7, linestyle=(0, (1, 2)))
-        words = []
+        words, lines = [], []
         for one, columns in found:
             value = one.value(curve.metric) if curve.metric else None
             if curve.stem == "meta_calibration":
@@ -121,17 +136,18 @@ def _curve_plot(curve: _Curve, variants: Sequence[Evaluation], name: str) -> Plo
             text = None if value is None else f"{100 * value:.1f} %"
             colour = COLOURS.get(one.variant, OTHER)
             line = "dashed" if one.variant == "baseline" else "solid"
-            axes.plot(columns[x], columns[y], color=colour, linestyle=line, label=text)
+            artists = axes.plot(columns[x], columns[y], color=colour, linestyle=line, label=text)
+            lines.append(Line(one.variant, artists, columns[x], columns[y], columns.get(curve.threshold[0])))
             kept, missed = (one.value(f"segment_{c}_after_meta") for c in (x, y))
             if is_trade_off and kept is not None and missed is not None:
-                axes.plot(kept, missed, "o", color=colour, markeredgecolor="white")
+                artists += axes.plot(kept, missed, "o", color=colour, markeredgecolor="white")
                 text = f"{kept:.0f} kept and {missed:.0f} missed"
             rate, recall = one.value("promise", "calibration", "rate"), one.value("object_recall")
             if curve.stem == "froc" and rate is not None and recall is not None:
-                axes.plot(rate, recall, "o", color=colour, markeredgecolor="white")
+                artists += axes.plot(rate, recall, "o", color=colour, markeredgecolor="white")
                 text = f"{100 * recall:.1f} % of the objects at {rate:.2f} false alarms"
             words.append(f"{one.variant}: {text or 'no metric'}")
-        return _plot(curve.title, f"{curve.title}. {'; '.join(words)}.", axes, name)
+        return _plot(curve.title, f"{curve.title}. {'; '.join(words)}.", axes, name, lines, curve.threshold[1])
 
 
 def _score_plot(variants: Sequence[Evaluation], name: str) -> Plot | None:
@@ -142,14 +158,16 @@ def _score_plot(variants: Sequence[Evaluation], name: str) -> Plot | None:
     with _style(name):
         axes = _axes("score", "share of pixels")
         axes.set(yscale="log", ylim=(1e-4, 1))
+        lines = []
         for one, curve in found:
             for column, label, line in kinds:
                 # a logarithmic axis has no zero: NaN leaves a gap
                 share = np.where(curve[column] > 0, curve[column], np.nan) / curve[column].sum()
                 colour, shown = COLOURS.get(one.variant, OTHER), label if one is found[-1][0] else None
-                axes.plot(curve["score"], share, color=colour, linestyle=line, label=shown)
+                artists = axes.plot(curve["score"], share, color=colour, linestyle=line, label=shown)
+                lines.append(Line(f"{one.variant}, {label}", artists, curve["score"], share))
         text = "Distribution of the score over known and over OoD pixels, two lines per variant."
-        return _plot("Scores of pixels", text, axes, name)
+        return _plot("Scores of pixels", text, axes, name, lines)
 
 
 def cost_plots(results: Results, name: str) -> list[Plot]:
@@ -165,17 +183,18 @@ def cost_plots(results: Results, name: str) -> list[Plot]:
                 lines.append((network, colour, miou, auprc))
         if not lines:
             continue
-        words = []
+        words, shown = [], []
         with _style(plot_name := f"{name}-{len(plots)}"):
             axes = _axes("mIoU [%]", "AUPRC [%]")
             axes.set_ylim(0, 100)
             for network, colour, miou, auprc in lines:
                 x, y = (100 * np.array([d.before, d.after]) for d in (miou, auprc))
-                axes.plot(x, y, color=colour, label=network)
-                axes.plot(x[1], y[1], "o", color=colour, markeredgecolor="white")
+                artists = axes.plot(x, y, color=colour, label=network)
+                artists += axes.plot(x[1], y[1], "o", color=colour, markeredgecolor="white")
+                shown.append(Line(network, artists, x, y))
                 words.append(f"{network}: mIoU {x[0]:.1f} to {x[1]:.1f} %, AUPRC {y[0]:.1f} to {y[1]:.1f} %")
             text = f"Gain against cost on {dataset}. {'; '.join(words)}."
-            plots.append(_plot(dataset, text, axes, plot_name))
+            plots.append(_plot(dataset, text, axes, plot_name, shown))
     return plots
 
 
@@ -233,8 +252,8 @@ def _axes(x: str, y: str, size: tuple[float, float] = (3.2, 2.7)) -> Axes:
     return Figure(figsize=size, layout="constrained").add_subplot(xlabel=x, ylabel=y)
 
 
-def _plot(title: str, description: str, axes: Axes, name: str) -> Plot:
-    """Turn finished axes into a plot of the page."""
+def _plot(title: str, description: str, axes: Axes, name: str, lines: Sequence[Line] = (), threshold: str = "") -> Plot:
+    """Turn finished axes into a plot of the page; `threshold` says what that of its lines is."""
     figure = axes.figure
     assert isinstance(figure, Figure)  # not a part of one
     if axes.get_legend_handles_labels()[1]:
@@ -250,7 +269,35 @@ def _plot(title: str, description: str, axes: Axes, name: str) -> Plot:
     # the page writes its own opening tag: one without the file's name spaces, but with words
     contents = buffer.getvalue().partition("<svg")[2].partition(">")[2].rpartition("</svg>")[0]
     width, height = 72 * figure.get_size_inches()  # matplotlib's SVG has 72 points per inch
-    return Plot(title, description, width, height, Markup(contents))
+    values = _values(axes, height, lines, threshold) if lines else {}
+    return Plot(title, description, width, height, Markup(contents), name, values)
+
+
+def _values(axes: Axes, height: float, lines: Sequence[Line], threshold: str) -> dict[str, Any]:
+    """Return names of the axes and the threshold, and of each line its groups' ids, colour, and points.
+
+    A point is ``[column, row, x, y, threshold]``, the first two in the view box, the last if known; of a long line
+    _MOST_POINTS, evenly spread.
+    """
+    found = []
+    for line in lines:
+        # a logarithmic axis has no place for NaN
+        known = np.flatnonzero(np.isfinite(line.x) & np.isfinite(line.y))
+        known = known[np.unique(np.linspace(0, len(known) - 1, _MOST_POINTS).astype(int))] if len(known) else known
+        place = axes.transData.transform(np.column_stack([line.x, line.y])[known]) * 72 / axes.figure.dpi
+        place[:, 1] = height - place[:, 1]
+        values = [_short(column[known]) for column in (line.x, line.y, line.threshold) if column is not None]
+        points = list(zip(*place.round(1).T.tolist(), *values, strict=True))
+        ids = [artist.get_gid() for artist in line.artists]
+        first = line.artists[0]
+        assert isinstance(first, Line2D)
+        found.append({"name": line.name, "ids": ids, "colour": to_hex(first.get_color()), "points": points})
+    return {"names": [axes.get_xlabel(), axes.get_ylabel(), threshold], "lines": found}
+
+
+def _short(values: Floats) -> list[float | None]:
+    """Return numbers with four digits; JSON has no infinite ones."""
+    return [float(f"{v:.4g}") if np.isfinite(v) else None for v in values]
 
 
 def _role(artist: Artist) -> str:

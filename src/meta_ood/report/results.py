@@ -29,6 +29,7 @@ class Evaluation:
     metrics: Mapping[str, Any]  # metrics.json: fractions in [0, 1], null where undefined
     curves: Mapping[str, Columns] = field(default_factory=dict)  # by the stem of the file
     pictures: Mapping[str, Mapping[str, Path]] = field(default_factory=dict)  # image id -> kind ->
+    masks: Path | None = None  # masks.h5; None before version 0.2
 
     @property
     def key(self) -> Key:
@@ -178,7 +179,8 @@ def _read(folder: Path) -> Evaluation:
             pictures.setdefault(image_id, {})[kind] = picture
     curves = {curve.stem: _read_curve(curve) for curve in sorted(folder.glob("curves/*.csv"))}
     network, variant, dataset = folder.parts[-3:]
-    return Evaluation(network, variant, dataset, metrics, curves, pictures)
+    masks = folder / "masks.h5"
+    return Evaluation(network, variant, dataset, metrics, curves, pictures, masks if masks.is_file() else None)
 
 
 def _read_curve(path: Path) -> Columns:
