@@ -30,6 +30,16 @@ def run(folder, monkeypatch):
     return start
 
 
+def test_reasons_are_printed_of_a_kept_and_a_removed_segment(run, capsys):
+    names = run("1_detect_and_explain")
+    lines = capsys.readouterr().out.splitlines()
+    for decision, segments in (("kept", names["kept"]), ("removed", names["removed"])):
+        line = next(number for number, text in enumerate(lines) if text.startswith(f"{decision}:"))
+        largest = max(segments, key=lambda segment: segment.size)
+        reasons = [float(text.split()[0]) for text in lines[line + 2 : line + 5]]
+        assert reasons == pytest.approx([reason["log_odds"] for reason in largest.reasons], abs=0.005)
+
+
 def test_pixels_and_components_prefer_different_methods(run, capsys):
     run("2_evaluate_score_maps")
     lines = capsys.readouterr().out.splitlines()
