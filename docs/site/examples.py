@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import contextlib
 import io
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,13 @@ import jupytext
 
 def pages(folder: Path) -> dict[str, str | bytes]:
     """Return name -> content of the pages of all scripts in `folder`, and of their pictures."""
-    return {name: content for script in sorted(folder.glob("*.py")) for name, content in _run(script).items()}
+    found: dict[str, str | bytes] = {}
+    with tempfile.TemporaryDirectory() as work:
+        # in the order of their numbers: one may go on where another ended
+        for script in sorted(folder.glob("*.py")):
+            with contextlib.chdir(work):
+                found |= _run(script)
+    return found
 
 
 def _run(script: Path) -> dict[str, str | bytes]:
