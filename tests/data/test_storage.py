@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from children import start
-from meta_ood.data.prediction_files import as_stored, open_predictions, read_prediction, write_prediction
+from meta_ood.data.prediction_files import as_stored, map_as_stored, open_predictions, read_prediction, write_prediction
 from meta_ood.data.predictions import Prediction
 from meta_ood.scores.maps import pixel_maps
 from meta_ood.segments import SegmentTable, measure_segments
@@ -308,3 +308,24 @@ def test_as_stored_is_what_comes_back_to_the_bit(tmp_path: Path, scale: float) -
     written = _prediction(scale=scale)
     _write(tmp_path / "a.h5", written)
     np.testing.assert_array_equal(read_prediction(tmp_path / "a.h5").logits, as_stored(written.logits))
+
+
+def test_score_maps_come_back_as_half_floats(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    maps = {
+        "distances": np.exp(4 * rng.standard_normal((40, 50))).astype(np.float32),  # from 1e-6 to 1e6
+        "shifted": (1000 + rng.standard_normal((6, 7))).astype(np.float32),
+        "constant": np.full((2, 3), 7, np.float32),
+        "two": np.array([[0, 0, 0, 0, 0, 0, 0, 1e30]], np.float32),
+    }
+    _write(tmp_path / "a.h5", dataclasses.replace(_prediction(), stored=maps))
+    read = read_prediction(tmp_path / "a.h5").stored
+    assert set(read) == set(maps)
+    for name, values in maps.items():
+        np.testing.assert_array_equal(read[name], map_as_stored(values))
+        median, spread = np.median(values), np.subtract(*np.quantile(values, (0.75, 0.25)))
+        away = np.abs(values.astype(np.float64) - median)
+        assert (np.abs(read[name] - values) <= 2.0**-11 * away + 1e-7 * (spread + np.abs(values))).all()
+    broken = dataclasses.replace(_prediction(), stored={"rba": np.full((2, 3), np.nan, np.float32)})
+    with pytest.raises(ValueError, match="a: NaN or infinity in the rba"):
+        _write(tmp_path / "b.h5", broken)

@@ -1,7 +1,11 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
+import torch
 from scipy.special import logsumexp, softmax
 from scipy.stats import entropy
+from torch.nn.functional import interpolate
 
 from meta_ood.data.predictions import Prediction
 from meta_ood.scores import SCORES, score_maps
@@ -18,22 +22,24 @@ EXPECTED = {
     "margin": 1 - TWO[1] + TWO[0],
     "max_logit": -LOGITS.max(0),
     "energy": -logsumexp(LOGITS.astype(np.float64), axis=0),
+    "generalised_entropy": ((P * (1 - P)) ** 0.1).mean(0),
 }
+OF_LOGITS = [name for name, own in SCORES.items() if own.source == "logits"]
 
 
 def test_every_score_has_an_oracle() -> None:
-    assert set(EXPECTED) == set(SCORES)
+    assert set(EXPECTED) == set(OF_LOGITS)
 
 
-@pytest.mark.parametrize("name", SCORES)
+@pytest.mark.parametrize("name", OF_LOGITS)
 def test_scores_are_those_of_scipy(name: str) -> None:
-    together = score_maps(FRAME, list(SCORES))
+    together = score_maps(FRAME, OF_LOGITS)
     for values in (SCORES[name](FRAME), SCORES[name](pixel_maps(FRAME)), together[name]):
         assert values.dtype == np.float32
         np.testing.assert_allclose(values, EXPECTED[name], rtol=0, atol=5e-6)
 
 
-@pytest.mark.parametrize("name", SCORES)
+@pytest.mark.parametrize("name", OF_LOGITS)
 def test_a_flat_softmax_scores_higher_than_a_sure_one(name: str) -> None:
     logits = np.zeros((19, 1, 2), np.float32)
     logits[4, 0, 1] = 9
@@ -50,8 +56,35 @@ def test_scores_of_logits_do_not_take_a_softmax(name: str) -> None:
 
 def test_scores_of_a_given_softmax() -> None:
     given = Prediction.from_softmax("x", P, np.zeros((6, 9), np.uint8))
-    for name in ("entropy", "max_softmax", "margin"):
+    for name in ("entropy", "max_softmax", "margin", "generalised_entropy"):
         np.testing.assert_allclose(SCORES[name](given), EXPECTED[name], rtol=0, atol=2e-6)
+
+
+def test_generalised_entropy_is_right_below_the_resolution_of_one() -> None:
+    # 1 - p of the largest is 1e-13, and its power is not small
+    logits = np.array([30.0, 0.0, -5.0, 29.0, 60.0], np.float32)[:, None, None]
+    log_p = logits[:, 0, 0].astype(np.float64) - logsumexp(logits[:, 0, 0].astype(np.float64))
+    others = [logsumexp(np.delete(log_p, c)) for c in range(5)]
+    expected = np.exp(0.1 * (log_p + others)).mean()
+    assert expected > 0.02
+    frame = Prediction("x", logits, (1, 1), True, np.zeros((1, 1), np.uint8))
+    assert SCORES["generalised_entropy"](frame)[0, 0] == pytest.approx(expected, abs=1e-6)
+
+
+def test_generalised_entropy_is_that_of_pytorch_ood() -> None:
+    detector = pytest.importorskip("pytorch_ood.detector")
+    expected = detector.GEN.score(torch.from_numpy(LOGITS)[None])[0].numpy()
+    np.testing.assert_allclose(SCORES["generalised_entropy"](FRAME), expected, rtol=0, atol=1e-5)
+
+
+def test_a_stored_score_is_its_map_up_sampled() -> None:
+    small = np.random.default_rng(1).standard_normal((3, 5)).astype(np.float32)
+    frame = replace(FRAME, align_corners=False, stored={"rba": small})
+    expected = interpolate(torch.from_numpy(small)[None, None], (6, 9), mode="bilinear")[0, 0].numpy()
+    for name, values in score_maps(frame, ["rba", "entropy"]).items():
+        np.testing.assert_allclose(values, expected if name == "rba" else EXPECTED[name], rtol=0, atol=5e-6)
+    with pytest.raises(ValueError, match=r"x: no map of the score no_object is stored \(stored: rba\); put it into inf"):
+        score_maps(frame, ["no_object"])
 
 
 def test_an_unknown_score_lists_the_known_ones() -> None:

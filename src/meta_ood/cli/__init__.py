@@ -22,6 +22,7 @@ STAGES: dict[str, str] = {
     "prepare": "Raw dataset -> frames.csv and encoded targets.",
     "pretrain": "Baseline network: cross entropy from scratch, or imported weights.",
     "train": "OoD training: entropy maximisation on proxy objects.",
+    "statistics": "Training frames -> statistics that some scores of `infer` need.",
     "infer": "Images -> stored logits at the network's own stride.",
     "segments": "Logits -> table of OoD segments with their features.",
     "meta": "Meta classification: which segments are false alarms.",
@@ -38,7 +39,7 @@ GROUPS: dict[str, dict[str, str]] = {
     "Runs and models": dict.fromkeys(("ui", "sync", "lineage", "reproduce", "promote"), "tracking"),
     "Set up and look after": {
         "data": "data",
-        **dict.fromkeys(("networks", "weights"), "models"),
+        **dict.fromkeys(("networks", "scores", "weights"), "models"),
         **dict.fromkeys(("code", "roles", "repair"), "stages"),
         **dict.fromkeys(("doctor", "completion"), "environment"),
     },

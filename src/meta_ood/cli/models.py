@@ -33,6 +33,19 @@ def networks(as_json: bool) -> None:
     options.answer(as_json, records, f"{table}\n{note}")
 
 
+@click.command()
+def scores() -> None:
+    """List the scores that params.yaml may name: formula, range, and what they need."""
+    from meta_ood.scores import LOGITS, SCORES
+
+    formatter = click.HelpFormatter(width=120)
+    for source in dict.fromkeys(own.source for own in SCORES.values()):
+        with formatter.section(f"From {source}" + ("" if source == LOGITS else ", by `infer` if in infer.scores")):
+            formatter.write_dl([(name, own.text) for name, own in SCORES.items() if own.source == source])
+    click.echo(formatter.getvalue())
+    click.echo("Higher means more out-of-distribution; of a pixel p softmax, l logits, m_c mass of class c.")
+
+
 @click.group()
 def weights() -> None:
     """Import released weights; look at a weights file."""

@@ -144,7 +144,7 @@ def code(params_file: Path, out: Path) -> None:
     params = config.load(params_file)
     check_options(params)
     networks = [own.architecture for own in params.network.values()]
-    own_code = {"prepare": [own.reader for own in params.datasets.values()], "infer": networks}
+    own_code = {"prepare": [own.reader for own in params.datasets.values()], "statistics": networks, "infer": networks}
     own_code |= {"segments": [params.segments.score], "evaluate": [params.segments.score, *params.evaluate.scores]}
     for stage in layout.STAGES:
         write_text(out / f"{stage}.txt", stage_digest(stage) + own_modules(own_code.get(stage, ())))

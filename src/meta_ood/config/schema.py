@@ -90,7 +90,9 @@ Reader = Literal[
 ]
 # fmt: on
 Loss = Literal["entropy_maximization", "outlier_exposure", "energy_hinge", "unknown_class", "cross_entropy"]
-Score = Literal["entropy", "max_softmax", "max_logit", "energy", "margin"]
+# Computed beside the logits, in infer.scores; the other scores are made of the stored logits at any time.
+StoredScore = Literal["kl_to_prior", "smoothed_standardised_max_logit", "rba", "no_object"]
+Score = Literal["entropy", "max_softmax", "max_logit", "energy", "margin", "generalised_entropy", StoredScore]
 ReportedScore = Literal[Score, "standardised_max_logit"]
 ReaderName = Annotated[str, _check_name(Reader), _with_own(Reader)]
 ArchitectureName = Annotated[str, _check_name(Architecture), _with_own(Architecture)]
@@ -100,7 +102,8 @@ Protocol = Literal["exact", "published", "fishyscapes", "smiyc", "per_image_mean
 Classifier = Literal["logistic_regression", "sparse_logistic_regression", "gradient_boosted_trees", "small_network"]
 Variant = Literal["baseline", "ood_trained"]
 VARIANTS: tuple[str, ...] = get_args(Variant)
-IN_UNIT_RANGE = ("entropy", "max_softmax", "margin")  # scores in [0, 1]; the others have no bounds
+# scores in [0, 1]; the others have no bounds
+IN_UNIT_RANGE = ("entropy", "max_softmax", "margin", "generalised_entropy")
 # tf32: products of operands with 10 bits of mantissa, on NVIDIA GPUs (elsewhere the same as float32); bfloat16:
 # autocast. Weights and stored logits are always float32.
 Precision = Literal["float32", "tf32", "bfloat16"]
@@ -272,6 +275,7 @@ class InferParams(Section):
     scales: Several[Positive] = (1.0,)
     tile: Count = 0
     batch_size: AtLeastOne = 1  # frames of one size in a forward pass; more change the last bits (decision 0071)
+    scores: Several[StoredScore] = ()  # those that need more than the logits are computed here and stored beside them
 
 
 class SegmentsParams(Section):
@@ -414,6 +418,10 @@ class Params(Section):
             names = getattr(self, key)
             if len(set(names)) < len(names) or not (names or key == "evaluation_sets"):
                 raise ValueError(f"{key}: got {list(names)}, expected at least one, each once")
+        stored = get_args(StoredScore)
+        for key, scores in (("segments.score", (self.segments.score,)), ("evaluate.scores", evaluate.scores)):
+            if missing := [name for name in scores if name in stored and name not in self.infer.scores]:
+                raise ValueError(f"{key}: {', '.join(missing)} must be computed by `infer`: add it to infer.scores")
         # 2. thresholds of the scores that lie in [0, 1]; the others have no bounds
         score = self.segments.score
         thresholds = {"evaluate.component_threshold": evaluate.component_threshold}

@@ -13,6 +13,7 @@ SECTIONS: dict[str, tuple[str, ...]] = {
     "prepare": ("datasets.<dataset>",),
     "pretrain": ("seed", "roles", "pretrain", "network.<network>"),
     "train": ("seed", "roles", "train", "network.<network>"),
+    "statistics": ("seed", "roles", "infer", "network.<network>"),
     "infer": ("infer", "network.<network>"),
     "segments": ("segments",),
     "meta": ("seed", "evaluation_sets", "meta", "operating_point"),

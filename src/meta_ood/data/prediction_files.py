@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import numpy.typing as npt
 
@@ -15,6 +16,8 @@ PREDICTION_VERSION = 1
 _LOWEST, _STEPS = -32768, 65535  # the range of int16
 _LARGEST_STEP = 2.0**-9  # half of it changes an entropy by less than 1e-3, whatever the logits
 _MOST = 2**31  # values in one array: 1,000 classes at 1024 x 2048 are less
+_STORED = "score_"  # the names of stored score maps begin with it
+_LARGEST_HALF = 60_000.0  # a little below the largest half float
 
 
 def write_prediction(
@@ -24,8 +27,8 @@ def write_prediction(
 
     Logits are stored in 16 bits: integers times a scale plus an offset, chosen for each class, so that the error is at
     most range / 131070. Where the range of a class is so large (128) that the entropy could change by 1e-3, and for a
-    given softmax, float32 is stored. The C `class_names`, the name of the `network` and the hash of its weights file
-    go with them.
+    given softmax, float32 is stored. Score maps are stored as half floats, see :func:`halves`. The C `class_names`, the
+    name of the `network` and the hash of its weights file go with them.
 
     Raises:
         ValueError: NaN or infinity (the frame is named); a wrong number of class names.
@@ -33,8 +36,9 @@ def write_prediction(
     logits = prediction.logits
     if len(class_names) != logits.shape[0]:
         raise ValueError(f"{prediction.image_id}: {len(class_names)} class names for {logits.shape[0]} classes")
-    if not np.isfinite(logits).all():
-        raise ValueError(f"{prediction.image_id}: NaN or infinity in the prediction")
+    for what, values in {"prediction": logits, **prediction.stored}.items():
+        if not np.isfinite(values).all():
+            raise ValueError(f"{prediction.image_id}: NaN or infinity in the {what}")
     with replacing(path) as file:
         file.attrs.update(
             format="meta-ood prediction",
@@ -58,6 +62,10 @@ def write_prediction(
             for index, plane in enumerate(planes):
                 stored[index] = _integers(plane, steps[0][index], steps[1][index])
             stored.attrs["scale"], stored.attrs["offset"] = steps
+        for name, values in prediction.stored.items():
+            numbers, scale, offset = halves(values)
+            stored = file.create_dataset(f"{_STORED}{name}", data=numbers)
+            stored.attrs["scale"], stored.attrs["offset"] = scale, offset
         for name, labels in (("target", prediction.target), ("label_ids", prediction.label_ids)):
             if labels is not None:
                 # one chunk reads three times faster than HDF5's default chunks; with the fastest compression files grow
@@ -83,6 +91,27 @@ def _restore(plane: npt.NDArray[np.int16], scale: np.float64, offset: np.float64
     np.copyto(out, plane)
     out *= np.float32(scale)
     out += np.float32(offset)
+
+
+def halves(values: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.float16], float, float]:
+    """Return ``(h, w)`` half floats, a scale and an offset: each value is about half * scale + offset.
+
+    The offset is the median and the scale the interquartile range. So half of the values lie where half floats are
+    dense, and distances, whose largest values are far away, keep theirs to 1 / 2,000.
+    """
+    low, median, high = np.quantile(values.astype(np.float64), (0.25, 0.5, 0.75))
+    farthest = float(np.abs(values - median).max())
+    scale = max(float(high - low), farthest / _LARGEST_HALF) or 1.0  # a constant map: all are 0
+    return ((values - median) / scale).astype(np.float16), scale, float(median)
+
+
+def _from_halves(numbers: npt.NDArray[np.float16], scale: float, offset: float) -> npt.NDArray[np.float32]:
+    return (numbers.astype(np.float64) * scale + offset).astype(np.float32)
+
+
+def map_as_stored(values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Return a ``(h, w)`` score map as it would be read from a file: equal to the bit."""
+    return _from_halves(*halves(values))
 
 
 def as_stored(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
@@ -128,7 +157,15 @@ def read_prediction(path: Path, allocate: Callable[..., npt.NDArray[np.float32]]
             scene=str(file.attrs["scene"]),
             is_softmax=bool(file.attrs["is_softmax"]),
             label_ids=stored_array(file, "label_ids", _MOST) if "label_ids" in file else None,
+            stored={name.removeprefix(_STORED): _read_map(file, name) for name in file if name.startswith(_STORED)},
         )
+
+
+def _read_map(file: h5py.File, name: str) -> npt.NDArray[np.float32]:
+    values = stored_array(file, name, _MOST)
+    if values.ndim != 2 or values.dtype != np.float16:
+        raise ValueError(f"{name}: expected (h, w) float16, got {values.shape} {values.dtype}")
+    return _from_halves(values, float(file[name].attrs["scale"]), float(file[name].attrs["offset"]))
 
 
 @dataclass(frozen=True)

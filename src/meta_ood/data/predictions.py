@@ -1,6 +1,7 @@
 """Prediction: the logits of a network for one image, with the target."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Self
 
 import numpy as np
@@ -23,6 +24,8 @@ class Prediction:
     scene: str = ""  # unit of grouped cross validation
     is_softmax: bool = False  # `logits` is a given full-size (C, H, W) softmax, taken as it is
     label_ids: LabelMap | None = None  # (H, W) uint8, the dataset's own ids, if they say which object lies on the road
+    # score -> (h', w') map that was computed beside the logits, at a stride of its own; up-sampled as the logits are
+    stored: Mapping[str, FloatMap] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Check shapes and dtypes once, where data enters."""

@@ -13,16 +13,18 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from PIL import Image
-from torch import nn
+from torch import Tensor, nn
 
 from meta_ood.data.context import Machine
 from meta_ood.data.images import read_image, to_rgb
 from meta_ood.data.labels import IN, LabelMap
 from meta_ood.data.overlays import Picture, segments_map
-from meta_ood.data.prediction_files import as_stored
+from meta_ood.data.prediction_files import as_stored, map_as_stored
 from meta_ood.data.predictions import FloatMap, Prediction
-from meta_ood.detector.folder import CLASSIFIER, WEIGHTS, Settings, check_classifier, read_settings
+from meta_ood.detector.folder import CLASSIFIER, STATISTICS, WEIGHTS, Settings, check_classifier, read_settings
 from meta_ood.inference import average_logits
+from meta_ood.inference.statistics import read_statistics
+from meta_ood.inference.stored_scores import Scorer
 from meta_ood.meta_classification import MetaClassifier
 from meta_ood.meta_classification.explanation import contributions, reasons
 from meta_ood.meta_classification.features import describe_feature
@@ -101,7 +103,12 @@ class Detector:
     """A network in eval mode, the settings of ``detector.json``, and a meta classifier; None keeps all segments."""
 
     def __init__(
-        self, network: nn.Module, settings: Settings, classifier: MetaClassifier | None = None, device: str = "auto"
+        self,
+        network: nn.Module,
+        settings: Settings,
+        classifier: MetaClassifier | None = None,
+        device: str = "auto",
+        statistics: Mapping[str, Tensor] | None = None,
     ) -> None:
         """Check that the parts belong together, else raise a ValueError; :meth:`load` reads them from a folder."""
         find_score(settings.score)
@@ -109,6 +116,7 @@ class Detector:
             check_classifier(classifier, settings)
         self._device = device_of(Machine(device, 1))
         self.network = network.to(self._device).eval()
+        self._scorer = Scorer(self.network, settings.infer.scores, statistics).eval()
         self.settings = settings
         self.classifier = classifier
 
@@ -132,7 +140,8 @@ class Detector:
             raise ValueError(f"{folder}: its score is code of its own: load it with score={settings.score!r}")
         network, _ = checkpoint.load(folder / WEIGHTS, architecture)
         classifier = MetaClassifier.read(folder / CLASSIFIER) if CLASSIFIER in settings.files else None
-        return cls(network, settings, classifier, device)
+        statistics = read_statistics(folder / STATISTICS) if STATISTICS in settings.files else None
+        return cls(network, settings, classifier, device, statistics)
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -166,11 +175,13 @@ class Detector:
         """Return the network's logits for ``(H, W, 3) uint8``; nothing of the target is void."""
         size = (image.shape[0], image.shape[1])
         pixels = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1))[None])
-        logits = average_logits(self.network, pixels.to(self._device), self.settings.infer)
+        output = average_logits(self._scorer, pixels.to(self._device), self.settings.infer).float()
+        logits, maps = self._scorer.split(output, size)
         # rounded as the stage infer stores them: the same scores, to the bit
-        stored = as_stored(logits[0].float().cpu().numpy())
-        align = bool(getattr(self.network, "align_corners", True))
-        return Prediction("image", stored, size, align, target=np.full(size, IN, np.uint8))
+        rounded = as_stored(logits[0].cpu().numpy())
+        stored = {name: map_as_stored(values[0].cpu().numpy()) for name, values in maps.items()}
+        align, target = self._scorer.align_corners, np.full(size, IN, np.uint8)
+        return Prediction("image", rounded, size, align, target, stored=stored)
 
 
 def as_rgb(image: Picture | Image.Image | Path | str) -> Picture:

@@ -117,6 +117,8 @@ def compare(detector: Detector, run: Runner, images: Sequence[tuple[str, Picture
 
     `images` are names and ``(H, W, 3) uint8`` RGB, of any sizes.
     """
+    if stored := detector.settings.infer.scores:
+        raise ValueError(f"an export gives logits alone: detectors with {', '.join(stored)} cannot be compared")
     exported = Detector(Exported(detector.network, run), detector.settings, detector.classifier, "cpu")
     segments = pixels = 0
     largest = 0.0

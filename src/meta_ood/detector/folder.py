@@ -2,6 +2,7 @@
 
 - ``detector.json``: :class:`Settings`, with the hash of each other file
 - ``weights.safetensors``: the network
+- ``statistics.safetensors``: what the scores that the stage `infer` stores know of training frames, if there are any
 - ``classifier.json``, and ``classifier.skops`` where JSON cannot hold it: the meta classifier
 
 This module imports no torch, so that writing the folder takes no longer than copying its files.
@@ -21,6 +22,7 @@ from meta_ood.meta_classification import MetaClassifier
 from meta_ood.meta_classification.promise import Promise
 
 SETTINGS, WEIGHTS, CLASSIFIER = "detector.json", "weights.safetensors", "classifier.json"
+STATISTICS = "statistics.safetensors"
 
 
 class Settings(BaseModel):
@@ -38,10 +40,15 @@ class Settings(BaseModel):
     # dataset on whose segments the meta classifier was fitted, several with + between; "" without one
     meta_from: str = ""
     promise: Promise | None = None  # a threshold on severity, and how many false alarms it promises
-    files: dict[Literal["weights.safetensors", "classifier.json", "classifier.skops"], str] = {}  # SHA-256
+    # SHA-256
+    files: dict[
+        Literal["weights.safetensors", "statistics.safetensors", "classifier.json", "classifier.skops"], str
+    ] = {}
 
 
-def write_folder(folder: Path, weights: Path, meta: Path | None, settings: Settings) -> None:
+def write_folder(
+    folder: Path, weights: Path, meta: Path | None, settings: Settings, statistics: Path | None = None
+) -> None:
     """Write a detector's folder; files of a detector that is there already are replaced.
 
     Args:
@@ -49,16 +56,17 @@ def write_folder(folder: Path, weights: Path, meta: Path | None, settings: Setti
         weights: A weights file of this package; its metadata and the hashes of all files are added to the settings.
         meta: Folder of the meta classifier, as the stage `meta` writes it; None for no classifier.
         settings: Score, threshold, infer, meta_from and promise.
+        statistics: What the stage `statistics` wrote; it is needed for scores in ``infer.scores``.
 
     ValueError if `weights` was not written by this package, or the meta classifier was fitted for another detector.
     """
     settings = settings.model_copy(update=_weights_metadata(weights))
-    parts = {WEIGHTS: weights}
+    parts = {WEIGHTS: weights} | ({STATISTICS: statistics} if statistics and settings.infer.scores else {})
     if meta is not None:
         check_classifier(MetaClassifier.read(meta / CLASSIFIER), settings)
         parts |= {path.name: path for path in sorted(meta.glob("classifier.*"))}
     # 1. without detector.json the folder is no detector: an interrupted writer leaves no mixture
-    for old in (folder / SETTINGS, *folder.glob("classifier.*")):
+    for old in (folder / SETTINGS, folder / STATISTICS, *folder.glob("classifier.*")):
         old.unlink(missing_ok=True)
     # 2. the parts
     for name, source in parts.items():

@@ -1,6 +1,6 @@
 """From frames to predictions: logits at the network's own stride."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 
 import torch
@@ -12,30 +12,47 @@ from meta_ood.data.context import Machine
 from meta_ood.data.frames import Frame
 from meta_ood.data.predictions import Prediction
 from meta_ood.inference.batches import equal_sizes, read, read_ahead, to_unit_range
+from meta_ood.inference.stored_scores import Scorer
 from meta_ood.inference.tiles import tiled_logits
 from meta_ood.models import upsample
 from meta_ood.models.device import device_of, set_tf32
 
 
-def predict(network: nn.Module, frames: Sequence[Frame], params: InferParams, machine: Machine) -> Iterator[Prediction]:
+def predict(
+    network: nn.Module,
+    frames: Sequence[Frame],
+    params: InferParams,
+    machine: Machine,
+    statistics: Mapping[str, Tensor] | None = None,
+) -> Iterator[Prediction]:
     """Yield the prediction of every frame that ``prepare`` wrote, in their order.
 
     `network` is put into eval mode on the device of `machine`, whose ``workers`` read the frames. ``params.batch_size``
     neighbouring frames of one size go through together. With one, the default, the last bits of a result do not depend
-    on its neighbours, on where a run was resumed, or on the server.
+    on its neighbours, on where a run was resumed, or on the server. `statistics` are those of the training frames, for
+    the scores in ``params.scores`` that need them.
     """
     device = device_of(machine)
-    network = network.to(device).eval()
-    align: bool = getattr(network, "align_corners", True)
+    scorer = Scorer(network.to(device), params.scores, statistics).eval()
     scenes = {frame.image_id: frame.scene for frame in frames}
     most = params.batch_size
     samples = read_ahead(partial(read, label_ids=True), frames, machine.workers, ahead=2 * most)
     for batch in equal_sizes(samples, most):
-        logits = average_logits(network, batch.images.to(device), params).float().cpu().numpy()
         size = (batch.targets.shape[1], batch.targets.shape[2])
-        rows = zip(batch.image_ids, logits, batch.targets.numpy(), batch.label_ids, strict=True)
-        for image_id, own, target, label_ids in rows:
-            yield Prediction(image_id, own, size, align, target, scene=scenes[image_id], label_ids=label_ids)
+        logits, maps = scorer.split(average_logits(scorer, batch.images.to(device), params).float(), size)
+        rows = zip(batch.image_ids, logits.cpu().numpy(), batch.targets.numpy(), batch.label_ids, strict=True)
+        stored = {name: values.cpu().numpy() for name, values in maps.items()}
+        for place, (image_id, own, target, label_ids) in enumerate(rows):
+            yield Prediction(
+                image_id,
+                own,
+                size,
+                scorer.align_corners,
+                target,
+                scene=scenes[image_id],
+                label_ids=label_ids,
+                stored={name: values[place] for name, values in stored.items()},
+            )
 
 
 @torch.inference_mode()

@@ -10,7 +10,16 @@ from meta_ood.meta_classification.promise import Promise
 
 
 def run(
-    params: Params, *, network: str, variant: str, weights: Path, meta: Path, detector: Path, log: Log, machine: Machine
+    params: Params,
+    *,
+    network: str,
+    variant: str,
+    weights: Path,
+    statistics: Path,
+    meta: Path,
+    detector: Path,
+    log: Log,
+    machine: Machine,
 ) -> None:
     """Write the folder that ``Detector.load`` reads.
 
@@ -26,4 +35,4 @@ def run(
         meta_from=name,
         promise=Promise.read(meta / promise.NAME) if params.operating_point else None,
     )
-    write_folder(detector, weights, meta if train_on is not None else meta / name, settings)
+    write_folder(detector, weights, meta if train_on is not None else meta / name, settings, statistics)

@@ -17,6 +17,7 @@ STAGES: dict[str, tuple[str, ...]] = {
     "prepare": ("dataset",),
     "pretrain": ("network",),
     "train": ("network",),
+    "statistics": ("network", "variant"),
     **dict.fromkeys(("infer", "segments"), _CELL),
     "meta": ("network", "variant"),
     "evaluate": _CELL,
@@ -32,6 +33,7 @@ DEMO = DATA / "raw" / "demo"
 _PREPARED = "data/prepare/{dataset}"
 _BASELINE, _TRAINED = "data/networks/{network}/baseline", "data/networks/{network}/ood_trained"
 _WEIGHTS = "data/networks/{network}/{variant}.safetensors"
+_STATISTICS = "data/statistics/{network}/{variant}.safetensors"
 _PREDICTIONS = "data/infer/{network}/{variant}/{dataset}"
 _SEGMENTS = "data/segments/{network}/{variant}"
 _META = "data/meta/{network}/{variant}"
@@ -43,14 +45,15 @@ _INPUTS: dict[str, dict[str, str]] = {
     "prepare": {"root": "{root}"},
     "pretrain": _STREETS,
     "train": {**_STREETS, "proxies": "data/prepare/{role}", "baseline": f"{_BASELINE}.safetensors"},
-    "infer": {"prepared": _PREPARED, "weights": _WEIGHTS},
+    "statistics": {"training": _STREETS["training"], "weights": _WEIGHTS},
+    "infer": {"prepared": _PREPARED, "weights": _WEIGHTS, "statistics": _STATISTICS},
     "segments": {"prepared": _PREPARED, "predictions": _PREDICTIONS},
     "meta": {"segments": _SEGMENTS},
     "evaluate": {
         **{"prepared": _PREPARED, "predictions": _PREDICTIONS},
         **{"segments": f"{_SEGMENTS}/{{dataset}}.h5", "meta": f"{_META}/{{dataset}}"},
     },
-    "detector": {"weights": _WEIGHTS, "meta": _META},
+    "detector": {"weights": _WEIGHTS, "statistics": _STATISTICS, "meta": _META},
     "report": {
         **{"evaluation": "data/evaluate", "prepared": "data/prepare"},
         **{"segments": "data/segments", "meta": "data/meta"},
@@ -61,6 +64,7 @@ _OUTPUTS: dict[str, dict[str, str]] = {
     "prepare": {"prepared": _PREPARED},
     "pretrain": {"weights": f"{_BASELINE}.safetensors", "metrics": f"{_BASELINE}.json"},
     "train": {"weights": f"{_TRAINED}.safetensors", "metrics": f"{_TRAINED}.json"},
+    "statistics": {"statistics": _STATISTICS},
     "infer": {"predictions": _PREDICTIONS},
     "segments": {"segments": f"{_SEGMENTS}/{{dataset}}.h5"},
     "meta": {"meta": _META},

@@ -1,11 +1,13 @@
 """Pixel scores of a prediction: higher means more likely out-of-distribution.
 
-All scores of a frame come from a few maps of its softmax, :class:`meta_ood.scores.maps.PixelMaps`, which one pass over
-the logits fills; the full-size ``(C, H, W)`` softmax is never built.
+Scores of logits come from a few maps of a frame's softmax, :class:`meta_ood.scores.maps.PixelMaps`, which one pass over
+the logits fills; the full-size ``(C, H, W)`` softmax is never built. What needs more than the logits is computed beside
+them (``infer.scores``, :mod:`meta_ood.inference.stored_scores`) and stored: here such a score is its up-sampled map.
 """
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +19,11 @@ from meta_ood.scores.maps import MAPS, OF_LOGITS, PixelMaps, pixel_maps
 __all__ = ["SCORES", "PixelMaps", "Score", "find_score", "pixel_maps", "score_maps"]
 
 
+LOGITS = "logits"
+CLASSES = "logits, statistics of the classes"
+MASKS = "masks"
+
+
 @dataclass(frozen=True)
 class Score:
     """A score map of a prediction, or of its pixel maps: ``(H, W) float32``."""
@@ -24,6 +31,13 @@ class Score:
     needs: tuple[str, ...]  # names of the pixel maps that the formula uses, out of maps.MAPS
     formula: Callable[[PixelMaps], npt.NDArray[np.floating]]
     is_unit: bool = False  # whether its values lie in [0, 1]: then pictures span that range
+    source: str = LOGITS  # what it is computed from; all but LOGITS are stored by `infer`
+    about: str = ""  # formula and range, where the docstring of `formula` does not say them
+
+    @property
+    def text(self) -> str:
+        """Formula, range and paper in one line."""
+        return self.about or (self.formula.__doc__ or "").split("\n")[0]
 
     def __call__(self, of: PixelMaps | Prediction) -> FloatMap:
         """Return the score map of a prediction or of its pixel maps; ValueError if a map that it needs is absent."""
@@ -33,11 +47,11 @@ class Score:
         """Return the score map as the formula gives it: one that computes in float64 keeps it."""
         maps = pixel_maps(of, self.needs) if isinstance(of, Prediction) else of
         for name in self.needs:
-            if not getattr(maps, name).size:
+            if not maps.of(name).size:
                 cause = "needs logits, not a given softmax" if name in OF_LOGITS else "is absent"
                 raise ValueError(f"the map {name} {cause}")
         values = self.formula(maps)
-        shape = getattr(maps, self.needs[0]).shape
+        shape = maps.of(self.needs[0]).shape
         if not isinstance(values, np.ndarray) or values.shape != shape or values.dtype.kind != "f":
             got = f"{values.shape} {values.dtype}" if isinstance(values, np.ndarray) else type(values).__name__
             raise ValueError(f"score {self.formula}: expected an array {shape} of floats, got {got}")
@@ -69,12 +83,42 @@ def energy(maps: PixelMaps) -> FloatMap:
     return np.negative(maps.log_sum_exp)
 
 
+def generalised_entropy(maps: PixelMaps) -> FloatMap:
+    """Mean over the classes of (p (1 - p))^0.1, in [0, 0.871] (GEN, Liu et al. 2023)."""
+    return maps.generalised
+
+
+def _stored(name: str, maps: PixelMaps) -> FloatMap:
+    return maps.stored[name]
+
+
+# what -> name -> formula, range and paper; p softmax, l logits, m_c = e^l_c the class mass of a mask model
+_STORED: dict[str, dict[str, str]] = {
+    CLASSES: {
+        "kl_to_prior": "-sum_c p_c ln(p_c / prior_c), prior: share of class c in the training pixels; at most 0",
+        "smoothed_standardised_max_logit": (
+            "-(max l - mean_c) / deviation_c, those of training pixels predicted as class c; borders suppressed, "
+            "smoothed; any sign (SML, Jung et al. 2021)"
+        ),
+    },
+    MASKS: {
+        "rba": "-sum_c tanh m_c, at most 0 (RbA, Nayal et al. 2023)",
+        "no_object": "sum over the queries of P(no object | query) P(pixel in its mask), at least 0",
+    },
+}
+
 SCORES: dict[str, Score] = {
     "entropy": Score(("entropy",), entropy, is_unit=True),
     "max_softmax": Score(("first",), max_softmax, is_unit=True),
     "max_logit": Score(("max_logit",), max_logit),
     "energy": Score(("log_sum_exp",), energy),
     "margin": Score(("first", "second"), margin, is_unit=True),
+    "generalised_entropy": Score(("generalised",), generalised_entropy, is_unit=True),
+    **{
+        name: Score((name,), partial(_stored, name), source=source, about=about)
+        for source, names in _STORED.items()
+        for name, about in names.items()
+    },
 }
 """Name -> score."""
 
@@ -86,8 +130,10 @@ def find_score(name: str) -> Score:
         ValueError: If it is unknown, or no :class:`Score` of known pixel maps.
     """
     score = resolve("score", SCORES, name)
-    if not isinstance(score, Score) or not score.needs or not {*score.needs} <= {*MAPS}:
-        raise ValueError(f"score {name}: expected a meta_ood.scores.Score of maps out of {', '.join(MAPS)}")
+    stored = [name for names in _STORED.values() for name in names]
+    if not isinstance(score, Score) or not score.needs or not {*score.needs} <= {*MAPS, *stored}:
+        known = ", ".join([*MAPS, *stored])
+        raise ValueError(f"score {name}: expected a meta_ood.scores.Score of maps out of {known}")
     return score
 
 

@@ -23,5 +23,6 @@ def reduce(
     second: npt.NDArray[np.float32] | None,
     max_logit: npt.NDArray[np.float32] | None,
     log_sum_exp: npt.NDArray[np.float32] | None,
+    generalised: npt.NDArray[np.float32] | None,
     arg_max: npt.NDArray[np.uint8] | None,
 ) -> bool: ...

@@ -25,6 +25,7 @@ cdef extern from "_softmax.h":
         float *second
         float *max_logit
         float *log_sum_exp
+        float *generalised
         unsigned char *arg_max
     int best_instruction_set() noexcept nogil
     int reduce_rows(
@@ -77,6 +78,7 @@ def reduce(
     float[:, ::1] second,
     float[:, ::1] max_logit,
     float[:, ::1] log_sum_exp,
+    float[:, ::1] generalised,
     unsigned char[:, ::1] arg_max,
 ):
     """Fill the maps that are not None, with one thread for each row of `scratch`.
@@ -96,6 +98,7 @@ def reduce(
     grid.left, grid.right, grid.share = &left[0], &right[0], &share[0]
     maps.entropy, maps.first, maps.second = pointer(entropy), pointer(first), pointer(second)
     maps.max_logit, maps.log_sum_exp = pointer(max_logit), pointer(log_sum_exp)
+    maps.generalised = pointer(generalised)
     maps.arg_max = NULL if arg_max is None else &arg_max[0, 0]
     for thread in prange(threads, nogil=True, num_threads=threads, schedule="static", chunksize=1):
         bad += 1 - reduce_rows(

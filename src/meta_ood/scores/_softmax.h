@@ -17,6 +17,7 @@
 #define BLOCK 64   /* pixels of a row that are reduced together: fits the first-level cache */
 #define POINTS 256 /* pixels of segments that are computed together: fits it too */
 #define GROUP 4    /* classes that share one trip of their pixels' sums through the registers */
+#define GAMMA 0.1f /* of the generalised entropy, as published */
 #define LINE(columns) ((long)(columns) + 16) /* [floats] rows must not all fall on one cache set */
 #define SCRATCH(classes, columns) ((classes) * (2 * LINE(columns) + BLOCK))
 
@@ -51,7 +52,7 @@ typedef struct {
 } Grid;
 
 typedef struct { /* (rows, columns) each, or NULL: not wanted */
-    float *entropy, *first, *second, *max_logit, *log_sum_exp;
+    float *entropy, *first, *second, *max_logit, *log_sum_exp, *generalised;
     unsigned char *arg_max;
 } Maps;
 

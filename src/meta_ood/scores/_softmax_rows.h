@@ -113,6 +113,51 @@ static ALWAYS_INLINE void NAME(exponentials)(
     }
 }
 
+/* Generalised entropy: the mean over the classes of (p (1 - p))^0.1 (Liu et al., CVPR 2023).
+
+   The power makes 1e-10 to 0.1, so that p of the losers and 1 - p of the winner must be right below
+   the resolution of 1: both are taken as logarithms, ln(1 - p) of the winner from the sum of the
+   others relative to the second largest. log_sum: ln of the sum relative to the largest. */
+static ALWAYS_INLINE void NAME(generalise)(
+    const float *restrict z, int classes, const int is_softmax, int n, const float *restrict first,
+    const float *restrict second, const int *restrict arg, const float *restrict log_sum,
+    float *restrict out)
+{
+    float total[BLOCK], others[BLOCK];
+    for (int x = 0; x < n; x++) {
+        total[x] = 0.0f;
+        others[x] = 0.0f;
+    }
+    for (int c = 0; c < classes; c++) {
+        const float *restrict zc = z + (long)c * BLOCK;
+        for (int x = 0; x < n; x++) {
+            float p = zc[x], log_p, lost;
+            if (is_softmax) { /* as given: what is no probability in (0, 1) adds nothing */
+                lost = (p > FLT_MIN) & (p < 1.0f) ? 0.0f : 1.0f;
+                log_p = NAME(log_positive)(lost > 0.0f ? 0.5f : p);
+                p = lost > 0.0f ? 0.5f : p;
+            } else {
+                lost = c == arg[x] ? 1.0f : 0.0f; /* the winner is added below */
+                others[x] += (1.0f - lost) * NAME(exp_nonpositive)(p < second[x] ? p - second[x] : 0.0f);
+                log_p = p - first[x] - log_sum[x];
+                p = NAME(exp_nonpositive)(log_p < 0.0f ? log_p : 0.0f);
+                p = p < 0.75f ? p : 0.75f; /* a loser's is at most a half */
+            }
+            const float power = GAMMA * (log_p + NAME(log_positive)(1.0f - p));
+            total[x] += (1.0f - lost) * NAME(exp_nonpositive)(power < 0.0f ? power : 0.0f);
+        }
+    }
+    for (int x = 0; x < n; x++) {
+        float winner = 0.0f;
+        if (!is_softmax && classes > 1) {
+            const float log_others = second[x] - first[x] + NAME(log_positive)(others[x]) - log_sum[x];
+            const float power = GAMMA * (log_others - log_sum[x]);
+            winner = NAME(exp_nonpositive)(power < 0.0f ? power : 0.0f);
+        }
+        out[x] = (total[x] + winner) / classes;
+    }
+}
+
 /* Reduce n <= BLOCK pixels; upper, lower: the expanded rows above and below, plane after plane. */
 static inline int NAME(reduce_block)(
     const Grid *grid, const float *upper, const float *lower, long stride, float weight, int n,
@@ -150,6 +195,8 @@ static inline int NAME(reduce_block)(
             entropy[x] = NAME(log_positive)(sum[x]) - moment[x] / sum[x];
         if (classes == 1)
             memset(second, 0, sizeof second);
+        if (maps->generalised)
+            NAME(generalise)(z, classes, 1, n, first, second, arg, sum, maps->generalised + at);
     } else {
         if (head == GROUP)
             NAME(exponentials)(z, n, GROUP, 1, first, sum, moment);
@@ -162,8 +209,11 @@ static inline int NAME(reduce_block)(
         for (int x = 0; x < n; x++) {
             log_sum[x] = NAME(log_positive)(sum[x]);
             entropy[x] = log_sum[x] - moment[x] / sum[x];
-            log_sum[x] += first[x];
         }
+        if (maps->generalised) /* before its inputs are overwritten */
+            NAME(generalise)(z, classes, 0, n, first, second, arg, log_sum, maps->generalised + at);
+        for (int x = 0; x < n; x++)
+            log_sum[x] += first[x];
         if (maps->max_logit)
             memcpy(maps->max_logit + at, first, (size_t)n * sizeof *first);
         if (maps->log_sum_exp)

@@ -2,8 +2,8 @@
 
 import functools
 import math
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ from meta_ood.data.labels import LabelMap
 from meta_ood.data.predictions import FloatMap, Prediction
 from meta_ood.scores import _kernel
 
-MAPS = ("entropy", "first", "second", "max_logit", "log_sum_exp", "arg_max")
+MAPS = ("entropy", "first", "second", "max_logit", "log_sum_exp", "generalised", "arg_max")
 OF_LOGITS = ("max_logit", "log_sum_exp")  # maps that a given softmax does not have
 Ints = npt.NDArray[np.int32]
 _ABSENT: FloatMap = np.empty((0, 0), np.float32)
@@ -55,8 +55,16 @@ class PixelMaps:
     second: FloatMap = field(default_factory=lambda: _ABSENT)  # second largest probability, as given
     max_logit: FloatMap = field(default_factory=lambda: _ABSENT)  # max l
     log_sum_exp: FloatMap = field(default_factory=lambda: _ABSENT)  # ln sum exp l
+    generalised: FloatMap = field(default_factory=lambda: _ABSENT)  # mean over the classes of (p (1 - p))^0.1
     # class of the largest logit, the first one on ties
     arg_max: LabelMap = field(default_factory=lambda: np.empty((0, 0), np.uint8))
+    # of the maps that were stored beside the logits those that were asked for, up-sampled: score -> (H, W) float32
+    stored: Mapping[str, FloatMap] = field(default_factory=dict)
+
+    def of(self, name: str) -> npt.NDArray[Any]:
+        """Return the map of this name, a statistic or a stored map; shape ``(0, 0)`` if it is absent."""
+        found: npt.NDArray[Any] = getattr(self, name) if name in MAPS else self.stored.get(name, _ABSENT)
+        return found
 
 
 def pixel_maps(
@@ -66,20 +74,22 @@ def pixel_maps(
 
     Args:
         prediction: One frame.
-        wanted: Names of maps out of :data:`MAPS`; those of logits are left out for a given softmax.
+        wanted: Names of maps out of :data:`MAPS`, and of stored ones; those of logits are left out for a given softmax.
         workspace: Memory for the maps; the next call with it overwrites them.
         threads: How many threads share the rows.
 
     Raises:
-        ValueError: If a value is NaN or infinite; the frame is named.
+        ValueError: If a value is NaN or infinite, or a stored map is not there; the frame is named.
     """
     workspace = workspace or Workspace()
+    wanted = set(wanted)
+    stored = {name: _up_sampled(prediction, name) for name in sorted(wanted - {*MAPS})}
     logits, classes = as_planes(prediction), prediction.logits.shape[0]
     if classes > 255:  # the class map is uint8
         raise ValueError(f"{prediction.image_id}: {classes} classes; at most 255 fit a class map")
     # 1. memory for each map that is wanted; None tells the kernel to leave a map out
     maps: dict[str, npt.NDArray[Any] | None] = dict.fromkeys(MAPS)
-    for name in wanted:
+    for name in wanted & {*MAPS}:
         if not (prediction.is_softmax and name in OF_LOGITS):
             dtype = np.uint8 if name == "arg_max" else np.float32
             maps[name] = workspace.array(name, prediction.size, dtype)
@@ -97,7 +107,19 @@ def pixel_maps(
     if not finite:
         what = "softmax" if prediction.is_softmax else "logits"
         raise ValueError(f"{prediction.image_id}: the {what} hold NaN or infinity")
-    return PixelMaps(**{name: values for name, values in maps.items() if values is not None})
+    return PixelMaps(**{name: values for name, values in maps.items() if values is not None}, stored=stored)
+
+
+def _up_sampled(prediction: Prediction, name: str) -> FloatMap:
+    """Return a stored map at full size: its pixels are the largest "logits" of their only class."""
+    if name not in prediction.stored:
+        held = ", ".join(sorted(prediction.stored)) or "none"
+        raise ValueError(
+            f"{prediction.image_id}: no map of the score {name} is stored (stored: {held}); put it into infer.scores "
+            "and run `infer` again"
+        )
+    alone = replace(prediction, logits=prediction.stored[name][None], is_softmax=False, stored={})
+    return pixel_maps(alone, ["max_logit"]).max_logit
 
 
 def as_planes(prediction: Prediction) -> npt.NDArray[np.float32]:

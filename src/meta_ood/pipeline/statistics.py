@@ -1,0 +1,33 @@
+"""Stage `statistics`: what the scores of ``infer.scores`` need to know of the training frames."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from meta_ood.config import Params
+from meta_ood.data.context import Log, Machine
+from meta_ood.data.frames import read_frames
+from meta_ood.inference.statistics import fit, write_statistics
+from meta_ood.inference.stored_scores import FITTED, sources
+from meta_ood.models import checkpoint
+
+
+def run(
+    params: Params,
+    *,
+    network: str,
+    variant: str,
+    training: Sequence[Path],
+    weights: Path,
+    statistics: Path,
+    log: Log,
+    machine: Machine,
+) -> None:
+    """Write the statistics of the training frames; a file without tensors, at once, if no chosen score needs any."""
+    del variant
+    if not sources(params.infer.scores) & FITTED:
+        write_statistics(statistics, {})
+        return
+    net, made_of = checkpoint.load(weights, params.network_params(network).architecture)
+    frames = [frame for folder in training for frame in read_frames(folder, Path.cwd())]
+    write_statistics(statistics, fit(net, frames, params.infer, machine, made_of["num_classes"]))
+    log({"statistics/frames": float(len(frames))}, 0)
