@@ -14,6 +14,7 @@ from meta_ood import models
 from meta_ood.data import frames, prediction_files
 from meta_ood.data.files import ROOT
 from meta_ood.data.labels import CITYSCAPES
+from meta_ood.inference.statistics import write_statistics
 from meta_ood.models import checkpoint
 from stage_runs import infer_frames
 from training_run import write_frames
@@ -41,6 +42,7 @@ def prepared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         class_names=CITYSCAPES.names,
         variant="baseline",
     )
+    write_statistics(tmp_path / "statistics.safetensors", {})
     return tmp_path / "test"
 
 

@@ -366,8 +366,9 @@ def test_a_module_of_ones_own_is_in_the_digests_of_its_stages(tmp_path: Path, mo
 
     first = digests()
     assert {name for name, lines in first.items() if "own_code_for_test" in lines} == {"segments", "evaluate"}
-    assert first["infer"] == "missing  own_nets.missing\n"
+    assert first["infer"] == first["statistics"] == "missing  own_nets.missing\n"
     assert {name for name, lines in first.items() if "own_nets" in lines} == {
+        "statistics",
         "infer",
         "dualgcn_mini-baseline",
         "dualgcn_mini-ood_trained",

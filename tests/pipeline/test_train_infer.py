@@ -14,6 +14,7 @@ from meta_ood.data.context import Machine, no_log
 from meta_ood.data.files import file_hash, read_json
 from meta_ood.data.labels import IGNORE, IN
 from meta_ood.inference import average_logits
+from meta_ood.inference.statistics import write_statistics
 from meta_ood.models import checkpoint
 from meta_ood.pipeline import infer, pretrain, train
 from meta_ood.training.loader import FrameSet, SegmentationDataset, hold_out
@@ -71,6 +72,7 @@ def run_train(folder: Path, baseline: Path, out: str, log=no_log, *overrides: st
 
 
 def run_infer(folder: Path, weights: Path, *overrides: str) -> Path:
+    write_statistics(Path("statistics.safetensors"), {})
     infer.run(
         load(PARAMS, list(overrides)),
         network=NAME,
@@ -78,6 +80,7 @@ def run_infer(folder: Path, weights: Path, *overrides: str) -> Path:
         dataset="lost_and_found",
         prepared=folder / "test",
         weights=weights,
+        statistics=Path("statistics.safetensors"),
         predictions=Path("predictions"),
         log=no_log,
         machine=CPU,

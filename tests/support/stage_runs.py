@@ -22,6 +22,7 @@ def infer_frames(prepared: Path, predictions: Path) -> None:
         dataset="lost_and_found",
         prepared=prepared,
         weights=prepared.parent / "weights.safetensors",
+        statistics=prepared.parent / "statistics.safetensors",
         predictions=predictions,
         log=no_log,
         machine=Machine("cpu", 2),
