@@ -27,7 +27,20 @@ logger = logging.getLogger(__name__)
 def stage_command(stage: str, text: str) -> click.Command:
     """Return the command of `stage`; its options are the stage's keys and the common ones."""
 
-    def callback(device: str, workers: int, as_json: bool, experiments: Path | None = None, **given: Any) -> None:
+    def callback(
+        device: str,
+        workers: int,
+        as_json: bool,
+        experiments: Path | None = None,
+        compare: tuple[str, str] | None = None,
+        **given: Any,
+    ) -> None:
+        if compare:
+            if experiments:
+                raise click.UsageError("--compare and --experiments exclude each other")
+            page = _compare(compare, given["out"])
+            options.answer(as_json, {"page": str(page)}, str(page))
+            return
         if experiments and given["out"].resolve() == layout.DATA.resolve():
             raise click.UsageError("--experiments needs --out other than data: what DVC owns holds results of one run")
         keys = {key: given.pop(key) for key in layout.STAGES[stage]}
@@ -47,10 +60,25 @@ def stage_command(stage: str, text: str) -> click.Command:
     if stage == "report":
         about = "What `dvc exp show --csv` prints: adds a section over seeds; needs --out."
         decorators.append(click.option("--experiments", type=EXPERIMENTS, help=about))
+        about = "Instead: two folders or DVC revisions side by side, as compare.html in outputs or --out."
+        decorators.append(click.option("--compare", nargs=2, metavar="A B", help=about))
     function: Any = callback
     for decorate in reversed(decorators):  # click lists the options from the last to the first
         function = decorate(function)
     return click.command(stage, help=text, epilog=epilog)(function)
+
+
+def _compare(names: tuple[str, str], out: Path) -> Path:
+    """Write the page of two experiments beside each other."""
+    from meta_ood.data.files import write_text
+    from meta_ood.report.experiments import read_experiment
+    from meta_ood.report.page import compare_page
+
+    # DVC owns data, which has the results of one run
+    folder = Path("outputs") if out.resolve() == layout.DATA.resolve() else out
+    page = compare_page("meta-ood: two experiments", *map(read_experiment, names))
+    write_text(folder / "compare.html", page)
+    return folder / "compare.html"
 
 
 def run_stage(

@@ -25,6 +25,7 @@ from meta_ood.evaluation.uncertainty import FEW
 from meta_ood.metrics.catalogue import METRICS
 from meta_ood.report import breakdowns, compare, frames, pictures, plots
 from meta_ood.report.compare import Setting
+from meta_ood.report.experiments import Experiment, compare_experiments
 from meta_ood.report.headline import summarise
 from meta_ood.report.known_alarms import RECALL, known_alarms, known_alarms_csv
 from meta_ood.report.published import BesidePublished
@@ -95,6 +96,37 @@ def pareto_page(title: str, settings: Sequence[Setting]) -> str:
     """Return a page with a Pareto plot and a table for each network and OoD dataset."""
     count = sum(any(key[1] != "baseline" for key in setting.values) for setting in settings)
     return _render_page("pareto.html.j2", title=title, count=count, trade_offs=_with_plots(settings))
+
+
+def compare_page(title: str, first: Experiment, last: Experiment) -> str:
+    """Return a page with the evaluations of two experiments side by side.
+
+    ValueError if they have none in common.
+    """
+    # before meta classification only where there is no value after it
+    keys = [key for key in _PRINTED if f"{key}_after_meta" not in METRICS]
+    compared = compare_experiments(first, last, keys)
+    a, b = first.parameters, last.parameters
+    return _render_page(
+        "compare.html.j2",
+        title=title,
+        first=first,
+        last=last,
+        metrics=[METRICS[key] for key in keys],
+        compared=compared,
+        unpaired=[one for one in compared if not one.is_paired],
+        only=[
+            (one.name, key)
+            for one, other in ((first, last), (last, first))
+            for key in one.evaluations
+            if key not in other.evaluations
+        ],
+        parameters=[
+            (key, a.get(key, "–"), b.get(key, "–"))
+            for key in sorted(a.keys() | b.keys())
+            if a and b and a.get(key) != b.get(key)
+        ],
+    )
 
 
 def _with_plots(settings: Sequence[Setting]) -> list[tuple[compare.TradeOff, plots.Plot]]:
