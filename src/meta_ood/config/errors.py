@@ -36,7 +36,7 @@ def expected(schema: Mapping[str, Any]) -> str:
     words = {"integer": "an integer", "number": "a number", "string": "a string"}
     words |= {"boolean": "true or false", "null": "nothing"}
     text = words.get(schema.get("type", ""), "a mapping")
-    bounds = {"minimum": "at least", "exclusiveMinimum": "above", "maximum": "at most"}
+    bounds = {"minimum": "at least", "exclusiveMinimum": "above", "maximum": "at most", "exclusiveMaximum": "below"}
     return text + "".join(f", {word} {schema[key]}" for key, word in bounds.items() if key in schema)
 
 
