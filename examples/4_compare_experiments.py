@@ -7,7 +7,7 @@
 # %% [markdown]
 # # Compare experiments
 #
-# This page goes on in the project of [Train on your own data](3_train_on_own_data.md): does the weight λ of the OoD
+# This page goes on in the project of [Train on your own data](3_train_on_own_data.py): does the weight λ of the OoD
 # loss matter more than the seed? Two values, two seeds, so four trainings.
 
 # %%

@@ -18,7 +18,7 @@ import reference
 ROOT = Path(__file__).parents[2]
 # pages of the repository that lie outside of docs -> their place in the site
 _OUTSIDE = {"README.md": "index.md", "CHANGELOG.md": "changelog.md"}
-_LINK = re.compile(r"(?<!!)\[((?:[^\[\]]|`[^`]*`)*)\]\((?!https?:|#|mailto:)([^()\s#]*)(#[^()\s]*)?\)")
+_LINK = re.compile(r"(!?)\[([^\[\]]*)\]\((?!https?:|#|mailto:)([^()\s#]*)(#[^()\s]*)?\)")
 _CODE = re.compile(r"(^ *```.*?^ *```|`[^`\n]*`)", re.DOTALL | re.MULTILINE)
 _ROLE = re.compile(r":(?:attr|class|data|func|meth|mod):<code>")
 _FORMULA = re.compile(r'<(span|div) class="arithmatex">\\([(\[])(.*?)\\[)\]]</\1>', re.DOTALL)
@@ -52,17 +52,21 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
     """Point links to where pages lie in the site; what is only in the repository becomes plain text."""
     places = {place: name for name, place in _OUTSIDE.items()}
     # the folder of the page in the repository, where its links start
-    here = posixpath.dirname(places.get(page.file.src_uri, f"docs/{page.file.src_uri}"))
+    uri = page.file.src_uri
+    here = posixpath.dirname(places.get(uri, uri if uri.startswith("examples/") else f"docs/{uri}"))
 
     def moved(link: re.Match[str]) -> str:
-        text, target, anchor = link[1], link[2], link[3] or ""
+        picture, text, target, anchor = link.groups(default="")
         path = posixpath.normpath(posixpath.join(here, target))
         place = _OUTSIDE.get(path, path.removeprefix("docs/"))
+        if place.startswith("examples/"):
+            place = place.replace(".py", ".md")
         if (ROOT / path).is_dir():
-            place = next((uri for uri in sorted(files.src_uris) if uri.startswith(f"{place}/")), place)
+            pages = sorted(file.src_uri for file in files.documentation_pages())
+            place = next((name for name in pages if name.startswith(f"{place}/")), place)
         if files.get_file_from_path(place) is None and (ROOT / path).exists():
             return text  # a file of the repository, named by its text
-        return f"[{text}]({posixpath.relpath(place, posixpath.dirname(page.file.src_uri) or '.')}{anchor})"
+        return f"{picture}[{text}]({posixpath.relpath(place, posixpath.dirname(uri) or '.')}{anchor})"
 
     # code is left alone
     parts = _CODE.split(markdown)

@@ -47,7 +47,6 @@ ELSEWHERE = {
     "mlflow server": "tests/tracking/test_services.py: make test-services",
     "meta-ood pretrain": ".ci/run, by make demo; examples/3",
     "meta-ood train": ".ci/run, by make demo; examples/3",
-    "meta-ood infer": ".ci/run, by make demo; examples/3",
     "meta-ood report": ".ci/run, by make demo; examples/3",
     "meta-ood detect": "tests/detector, on other images",
     "meta-ood serve": "serves until it is stopped; tests/detector asks it in its process",
@@ -73,7 +72,9 @@ ELSEWHERE = {
 
 def blocks(page):
     """Yield (language, text) of the fenced blocks of a page; of an example, of its comments."""
-    text = re.sub(r"^# ?", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    text = page.read_text(encoding="utf-8")
+    if page.suffix == ".py":
+        text = re.sub(r"^# ?", "", text, flags=re.MULTILINE)
     opened, lines = None, []
     for line in text.splitlines():
         if fence := re.match(r" *```(\w*)$", line):
@@ -111,7 +112,7 @@ def in_sentences():
 def commands(text):
     found = []
     for line in text.replace("\\\n", " ").splitlines():
-        line = re.sub(r'^eval "\$\((.*)\)"', r"\1", line)
+        line = re.sub(r"\$\(.*\)", "", re.sub(r'^eval "\$\((.*)\)"', r"\1", line))
         words = shlex.shlex(re.sub(r"(?<=\s)\[|\](?=\s|…|$)", "", line), posix=True, punctuation_chars="|;<>{}")
         words.whitespace_split = True
         for is_sign, part in itertools.groupby(words, lambda word: set(word) <= set("|;<>{}")):
@@ -124,24 +125,22 @@ def commands(text):
 
 
 def parse(program, words, is_complete):
-    """Let click read the words, of which some may be left out or name files that are not there."""
+    """Let click read the words; files that they name need not be there, and in a sentence words may be left out."""
     context = click.Context(program)
-    words = [word for word in words if word not in ("…", "...", "STAGE")]
-    while isinstance(program, click.Group) and words and not words[0].startswith("-"):
+    if "STAGE" in words:
+        return
+    while isinstance(program, click.Group) and words and words[0] != "…" and not words[0].startswith("-"):
         name, program, words = program.resolve_command(context, words)
-        assert program is not None, name
         try:
             context = program.make_context(name, list(words), parent=context)
         except click.exceptions.Exit:  # --help
             return
-        except click.MissingParameter:
-            if is_complete:
+        except click.UsageError as error:
+            is_missing = not is_complete and not isinstance(error, click.NoSuchOption)
+            if not is_missing and "does not exist" not in str(error):
                 raise
-        except click.BadParameter as error:
-            if is_complete and "does not exist" not in str(error):
-                raise
-        if not isinstance(program, click.Group):
-            return
+            if not isinstance(program, click.Group):
+                return
 
 
 @pytest.fixture(scope="module")

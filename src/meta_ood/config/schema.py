@@ -119,7 +119,7 @@ class Section(BaseModel):
 class RoleSet(Section):
     """One prepared dataset in a role."""
 
-    dataset: Name
+    dataset: Name  # a name of the section datasets
     # share of the role's samples that are drawn from it; none: every frame counts alike. 0, in the role training: only
     # its known objects are used
     weight: Annotated[float, Field(ge=0, le=1e12)] | None = None
@@ -164,9 +164,9 @@ Role = Annotated[
 class RolesParams(Section):
     """Which prepared datasets play which part in training."""
 
-    training: Role
-    validation: Role
-    proxies: Role
+    training: Role  # labelled frames, or ordinary ones without labels
+    validation: Role  # known classes: chooses and reports, never trains
+    proxies: Role  # objects that stand for everything unknown
 
     @model_validator(mode="after")
     def _unused_sets(self) -> Self:
@@ -192,34 +192,34 @@ class SynthesizeParams(Section):
 class DatasetParams(Section):
     """One prepared dataset: a reader, its raw root, a split and the reader's options."""
 
-    reader: ReaderName
-    root: Annotated[str, Field(min_length=1)]
-    split: str
-    options: Options = {}
+    reader: ReaderName  # what knows the layout: docs/datasets.md
+    root: Annotated[str, Field(min_length=1)]  # folder of the raw data
+    split: str  # a split of the layout
+    options: Options = {}  # the reader's own
 
 
 class OptimisationParams(Section):
     """The section `pretrain` (cross entropy from scratch), and what `train` has in common with it."""
 
-    epochs: AtLeastOne
-    batch_size: AtLeastOne
-    crop: Crop
-    learning_rate: Positive
+    epochs: AtLeastOne  # an epoch sees each street frame once, or `samples`
+    batch_size: AtLeastOne  # frames a step, of all processes together
+    crop: Crop  # [px] side of a square, or [height, width]
+    learning_rate: Positive  # at the start
     optimizer: Literal["adam", "adamw", "sgd"] = "adam"
-    weight_decay: NonNegative = 0.0
-    schedule: Literal["constant", "cosine", "poly"] = "constant"
-    scale_jitter: Jitter = 0.0
-    colour_jitter: Jitter = 0.0
+    weight_decay: NonNegative = 0.0  # of the optimizer
+    schedule: Literal["constant", "cosine", "poly"] = "constant"  # of the learning rate over the steps
+    scale_jitter: Jitter = 0.0  # s: a factor in [1 - s, 1 / (1 - s)], log-uniform
+    colour_jitter: Jitter = 0.0  # brightness, contrast and saturation vary by 1 ± this
     photometric: Annotated[float, Field(ge=0, le=3)] = 0.0  # strength of varied gamma, contrast, colours, blur, noise
-    gradient_clip: NonNegative = 0.0
-    accumulate: AtLeastOne = 1
-    ema: Fraction = 0.0
-    precision: Precision = "float32"
+    gradient_clip: NonNegative = 0.0  # largest norm of the gradient; 0: no limit
+    accumulate: AtLeastOne = 1  # batches a step
+    ema: Fraction = 0.0  # decay of an average of the weights that is validated and kept; 0: none
+    precision: Precision = "float32"  # tf32 and bfloat16 need hardware: decision 0022
     # street samples in an epoch; 0: as many as there are frames; the plan of an epoch lies in memory
     samples: Annotated[int, Field(ge=0, le=10**7)] = 0
-    checkpoint_every: AtLeastOne = 100
-    validate_every: AtLeastOne = 1
-    keep: Literal["last", "best"] = "last"
+    checkpoint_every: AtLeastOne = 100  # [steps] between states that a killed training goes on from
+    validate_every: AtLeastOne = 1  # [epochs]
+    keep: Literal["last", "best"] = "last"  # weights of the last epoch, or the best that validation saw
     patience: Count = 0  # validations without an improvement after which training ends; 0: never
     # batch statistics (published), or those of the weights that training starts from
     batch_norm: Literal["train", "frozen"] = "train"
@@ -229,12 +229,13 @@ class OptimisationParams(Section):
 class TrainParams(OptimisationParams):
     """OoD training (docs/method.md)."""
 
-    loss: Loss = "entropy_maximization"
-    loss_options: Options = {}
-    ood_weight: Fraction = 0.9
+    loss: Loss = "entropy_maximization"  # the objective
+    loss_options: Options = {}  # the loss's own
+    ood_weight: Fraction = 0.9  # λ, weight of the OoD term
     ood_weight_ramp: Fraction = 0.0  # share of the training over which λ rises from 0
-    proxy_ratio: NonNegative = 0.1
-    proxy_redraw: bool = True
+    proxy_ratio: NonNegative = 0.1  # proxies per street frame in an epoch
+    proxy_redraw: bool = True  # draw other proxies in each epoch
+    # images as they are, or objects pasted into street frames
     proxy_style: Literal["whole", "pasted", "on_road"] = "whole"
     # on_road: probabilities that known objects are pasted into a crop with proxies, and into one without
     known_objects: Fraction = 0.0
@@ -242,7 +243,7 @@ class TrainParams(OptimisationParams):
     proxy_margin: Annotated[int, Field(ge=0, le=64)] = 0  # [px] at the edge of OoD regions that are left out
     class_balance: Fraction = 0.0  # power of the class weights in the cross entropy; 0: all classes count alike
     proxy_holdout: Fraction = 0.1  # share of the proxies that are used for validation instead of training
-    reset_optimizer: bool = False
+    reset_optimizer: bool = False  # forget the optimizer's state at each epoch, as published
     distillation: NonNegative = 0.0  # weight of the divergence from the baseline's predictions, in-distribution
     interpolation: Fraction = 1.0  # a: the stored weights are a * trained + (1 - a) * baseline
 
@@ -256,10 +257,10 @@ class TrainParams(OptimisationParams):
 class NetworkParams(Section):
     """One network: an architecture, its options, and what differs from the common sections."""
 
-    architecture: ArchitectureName
-    options: Options = {}
-    pretrain: Options = {}
-    train: Options = {}
+    architecture: ArchitectureName  # what builds the network
+    options: Options = {}  # of the architecture
+    pretrain: Options = {}  # values over the section pretrain
+    train: Options = {}  # values over the section train
     # Files: baseline and ood_trained, as `meta-ood weights import` stores them, are taken instead of training;
     # training begins at backbone, the weights of an image classifier.
     weights: dict[Literal["baseline", "ood_trained", "backbone"], str] = {}
@@ -268,12 +269,12 @@ class NetworkParams(Section):
 class InferParams(Section):
     """From images to stored logits."""
 
-    precision: Precision = "float32"
+    precision: Precision = "float32"  # of the forward pass; stored logits are float32 rounded to 16 bits
     # (height, width) [px] at which the network sees every frame; null: as it is. Results have the frame's own size
     size: Annotated[Several[AtLeastOne], AfterValidator(_height_and_width)] | None = None
-    flip: bool = False
-    scales: Several[Positive] = (1.0,)
-    tile: Count = 0
+    flip: bool = False  # average over the mirrored frame
+    scales: Several[Positive] = (1.0,)  # average over frames of these sizes
+    tile: Count = 0  # [px] side of overlapping windows; 0: the whole frame
     batch_size: AtLeastOne = 1  # frames of one size in a forward pass; more change the last bits (decision 0071)
     scores: Several[StoredScore] = ()  # those that need more than the logits are computed here and stored beside them
 
@@ -281,8 +282,8 @@ class InferParams(Section):
 class SegmentsParams(Section):
     """The score and the threshold that make OoD segments."""
 
-    score: ScoreName = "entropy"
-    threshold: float = 0.7
+    score: ScoreName = "entropy"  # which one makes segments
+    threshold: float = 0.7  # a pixel is OoD if its score is at least this
 
 
 class MetaParams(Section):
@@ -290,22 +291,22 @@ class MetaParams(Section):
 
     # null: each evaluation set has a classifier of its own (published); else one for all sets, fitted on these together
     train_on: Several[Name] | None = None
-    classifier: Classifier = "logistic_regression"
-    classifier_options: Options = {}
-    folds: Literal["scene", "image", "leave_one_out", "published"] = "scene"
-    operating_point: Fraction = 0.5
-    max_lost: Fraction | None = None
-    bootstrap: Count = 100
+    classifier: Classifier = "logistic_regression"  # its kind
+    classifier_options: Options = {}  # of its kind
+    folds: Literal["scene", "image", "leave_one_out", "published"] = "scene"  # what is left out to judge a segment
+    operating_point: Fraction = 0.5  # a segment is removed if P(false) is above
+    max_lost: Fraction | None = None  # instead: the most true segments, as a fraction, that may be lost
+    bootstrap: Count = 100  # samples behind the weights' intervals; 0: none
 
 
 class OperatingPointParams(Section):
     """How many false alarms there may be, and the frames that choose the threshold on severity which keeps to that."""
 
-    false_alarms: NonNegative
+    false_alarms: NonNegative  # the budget
     # fraction of frames with a false alarm, fraction of scenes that have any, or frames with one a minute
     per: Literal["frame", "scene", "minute"] = "frame"
     frames_per_minute: Positive | None = None  # where it is per minute
-    confidence: Annotated[float, Field(gt=0, lt=1)] = 0.95
+    confidence: Annotated[float, Field(gt=0, lt=1)] = 0.95  # of the promise
     calibrate_on: Several[Name]  # evaluation sets of ordinary frames that train nothing
     unit: Literal["scene", "frame"] = "scene"  # what can be exchanged; frame: every frame is a scene of its own
 
@@ -325,13 +326,13 @@ class EvaluateParams(Section):
     scores: Several[ReportedScoreName] = ("entropy",)
     protocols: Several[Protocol] = ("exact",)
     temperature: Positive = 1.0  # divides the logits before pixel scores and calibration; segments do not change
-    bootstrap: Count = 200
+    bootstrap: Count = 200  # resamples of scenes behind the intervals; 0: none
     # component metrics of the score map leave out what is smaller than the track says
     component_track: Literal["all", "obstacle", "anomaly"] = "all"
     component_threshold: float | None = None  # null: that of the evaluated set's own best F1
     # by network and variant, chosen on another set; they take precedence over component_threshold
     component_thresholds: dict[Name, dict[Variant, float]] = {}
-    pictures: Count = 4
+    pictures: Count = 4  # frames in the report
 
     def threshold_of(self, network: str, variant: str) -> float | None:
         """Return the given threshold of a network and variant, None if there is none."""
@@ -342,22 +343,22 @@ class EvaluateParams(Section):
 class DetectorParams(Section):
     """The evaluation set whose meta classifier goes into the detector, where ``meta.train_on`` is null."""
 
-    meta_from: Name
+    meta_from: Name  # an evaluation set
 
 
 class ReportParams(Section):
     """The report's title."""
 
-    title: str = "meta-ood"
+    title: str = "meta-ood"  # of the page
 
 
 class GateParams(Section):
     """What a version must show against the baseline to become champion."""
 
-    dataset: Name = "lost_and_found"
+    dataset: Name = "lost_and_found"  # with OoD objects
     auprc_gain: Fraction = 0.0  # on `dataset`, AUPRC must rise and FPR95 fall by at least the gains
     fpr95_gain: Fraction = 0.0
-    miou_dataset: Name = "cityscapes_val"
+    miou_dataset: Name = "cityscapes_val"  # with known classes
     miou_loss: Fraction = 0.01  # by how much mIoU may fall on `miou_dataset`
     promise_dataset: Name | None = None  # ordinary frames that must not refute the promise of operating_point
     criterion: Literal["point", "interval"] = "point"  # interval: the confidence intervals must not overlap either
@@ -366,7 +367,7 @@ class GateParams(Section):
 class TrackingParams(Section):
     """Names in the tracking store, and the gate of the registry."""
 
-    experiment: str = "meta-ood"
+    experiment: str = "meta-ood"  # in MLflow
     champion: GateParams = GateParams()
 
 
@@ -375,9 +376,9 @@ class Params(Section):
 
     # the largest seed of NumPy's and scikit-learn's generators
     seed: Annotated[int, Field(ge=0, le=2**32 - 1)]
-    networks: Several[Name]
-    variants: Several[Variant]
-    evaluation_sets: Several[Name]
+    networks: Several[Name]  # of the section network; the matrix is network x variant x evaluation set
+    variants: Several[Variant]  # before and after OoD training
+    evaluation_sets: Several[Name]  # of the section datasets
     roles: RolesParams
     synthesize: SynthesizeParams
     datasets: dict[Name, DatasetParams]
