@@ -75,7 +75,7 @@ def parameters() -> str:
 def _section(model: type[BaseModel], key: str) -> list[str]:
     inner = [(name, _model_of(field.annotation)) for name, field in model.model_fields.items()]
     own = [name for name, (child, _) in inner if child is None or key == "roles"]
-    lines = ["", f"## {key}", "", inspect.cleandoc(model.__doc__ or ""), "", *_table(model, f"{key}.", own)]
+    lines = ["", f"## `{key}`", "", inspect.cleandoc(model.__doc__ or ""), "", *_table(model, f"{key}.", own)]
     for name, (child, _) in inner:
         if child is not None and name not in own:
             lines += _section(child, f"{key}.{name}")
@@ -91,7 +91,7 @@ def _model_of(annotation: Any) -> tuple[type[BaseModel] | None, bool]:
 
 
 def _table(model: type[BaseModel], prefix: str, names: list[str]) -> list[str]:
-    rows = ["| key | type and range | default | |", "| --- | --- | --- | --- |"]
+    rows = ["| key | type and range | default | meaning |", "| --- | --- | --- | --- |"]
     comments = _comments(model)
     for name in names:
         field = model.model_fields[name]
