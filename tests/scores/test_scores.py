@@ -90,7 +90,7 @@ def test_a_stored_score_is_its_map_up_sampled() -> None:
 
 
 def test_an_unknown_score_lists_the_known_ones() -> None:
-    with pytest.raises(ValueError, match="unknown score 'odin'; known: energy, entropy"):
+    with pytest.raises(ValueError, match="unknown score 'odin'; known: ash, energy, entropy"):
         score_maps(FRAME, ["odin"])
 
 

@@ -43,7 +43,8 @@ def scores() -> None:
         with formatter.section(f"From {source}" + ("" if source == LOGITS else ", by `infer` if in infer.scores")):
             formatter.write_dl([(name, own.text) for name, own in SCORES.items() if own.source == source])
     click.echo(formatter.getvalue())
-    click.echo("Higher means more out-of-distribution; of a pixel p softmax, l logits, m_c mass of class c.")
+    click.echo("Higher means more out-of-distribution. Of a pixel p softmax, l logits, f features;")
+    click.echo("m_c mean features of class c or, of a mask model, the mass of class c.")
 
 
 @click.group()

@@ -91,7 +91,12 @@ Reader = Literal[
 # fmt: on
 Loss = Literal["entropy_maximization", "outlier_exposure", "energy_hinge", "unknown_class", "cross_entropy"]
 # Computed beside the logits, in infer.scores; the other scores are made of the stored logits at any time.
-StoredScore = Literal["kl_to_prior", "smoothed_standardised_max_logit", "rba", "no_object"]
+# fmt: off
+StoredScore = Literal[
+    "kl_to_prior", "smoothed_standardised_max_logit", "mahalanobis", "relative_mahalanobis", "knn", "prototype_cosine",
+    "vim", "react", "ash", "scale", "rba", "no_object",
+]
+# fmt: on
 Score = Literal["entropy", "max_softmax", "max_logit", "energy", "margin", "generalised_entropy", StoredScore]
 ReportedScore = Literal[Score, "standardised_max_logit"]
 ReaderName = Annotated[str, _check_name(Reader), _with_own(Reader)]

@@ -17,15 +17,20 @@ from meta_ood.data.context import Machine, progress
 from meta_ood.data.files import readable, write_bytes
 from meta_ood.data.frames import Frame
 from meta_ood.inference.batches import equal_sizes, read, read_ahead
+from meta_ood.inference.features import FeatureSums, Tap
 from meta_ood.inference.prediction import average_logits
+from meta_ood.inference.stored_scores import Scorer, sources
 from meta_ood.models.device import device_of
+from meta_ood.scores import FEATURES
 
 
 class Fitting:
     """Sums over pixels of training frames, in float64; their memory does not depend on the number of frames."""
 
-    def __init__(self, classes: int) -> None:
-        self.classes = classes
+    def __init__(self, classes: int, frames: int = 1, tap: Tap | None = None, seed: int = 0) -> None:
+        """Start from nothing; with a tap, `frames` with features follow, of each of which `seed` draws some pixels."""
+        self.classes, self.tap = classes, tap
+        self.features = FeatureSums(classes, frames, seed)
         self.labels = torch.zeros(classes, dtype=torch.float64)  # pixels of each class in the targets
         self.powers = torch.zeros(3, classes, dtype=torch.float64)  # of the largest logit, by predicted class
 
@@ -38,9 +43,12 @@ class Fitting:
         largest = largest.double()
         for power, sums in enumerate(self.powers):
             sums += torch.bincount(predicted, largest**power, self.classes).cpu()
+        if self.tap:
+            for features, own in zip(self.tap.features, target, strict=True):
+                self.features.add(features, at_size(own[None], features.shape[1:])[0])
 
     def result(self) -> dict[str, Tensor]:
-        """Return the statistics of all frames that were added, ``(C,) float64`` each.
+        """Return the statistics of all frames that were added, ``(C,)`` each, and those of features.
 
         ``prior``: share of each class in the targets, where each class counts a pixel more than it has, so that none is
         0; ``mean``, ``deviation``: of the largest logit where the class is predicted, 0 and 1 where it is nowhere.
@@ -50,7 +58,8 @@ class Fitting:
         variance = (second / count.clamp(min=1) - mean**2).clamp(min=0)
         counts = self.labels + 1
         deviation = torch.where(variance > 0, variance.sqrt(), torch.ones_like(variance))
-        return {"prior": counts / counts.sum(), "mean": mean, "deviation": deviation}
+        found = {"prior": counts / counts.sum(), "mean": mean, "deviation": deviation}
+        return found | (self.features.result(self.tap, first.sum() / count.sum()) if self.tap else {})
 
 
 def at_size(target: Tensor, size: Sequence[int]) -> Tensor:
@@ -59,22 +68,25 @@ def at_size(target: Tensor, size: Sequence[int]) -> Tensor:
 
 
 def fit(
-    network: nn.Module, frames: Sequence[Frame], params: InferParams, machine: Machine, classes: int
+    network: nn.Module, frames: Sequence[Frame], params: InferParams, machine: Machine, classes: int, seed: int = 0
 ) -> dict[str, Tensor]:
     """Return the statistics of training frames, see :meth:`Fitting.result`.
 
-    The network sees a frame as in :func:`meta_ood.inference.predict`, but once, without flips and scales.
+    The network sees a frame as in :func:`meta_ood.inference.predict`, but once and whole, without flips, scales and
+    tiles. `seed` draws the sample of features.
 
     Raises:
         ValueError: If no pixel has a label.
     """
     device = device_of(machine)
     network = network.to(device).eval()
-    once = params.model_copy(update={"flip": False, "scales": (1.0,)})
-    fitting = Fitting(classes)
+    once = params.model_copy(update={"flip": False, "scales": (1.0,), "tile": 0})
+    tap = Tap(network) if FEATURES in sources(params.scores) else None
+    fitting = Fitting(classes, len(frames), tap, seed)
+    runner = Scorer(network, tap=tap)
     samples = read_ahead(partial(read), frames, machine.workers, ahead=2)
     for batch in progress(equal_sizes(samples, 1), "statistics", len(frames)):
-        logits = average_logits(network, batch.images.to(device), once).float()
+        logits = average_logits(runner, batch.images.to(device), once).float()
         fitting.add(logits, batch.targets.to(device))
     if not fitting.labels.any():
         raise ValueError("roles.training: no pixel has a label, from which alone `statistics` learns")

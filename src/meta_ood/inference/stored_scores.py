@@ -9,10 +9,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, conv2d, max_pool2d, pad
 
+from meta_ood.inference.features import DISTANCES, SHAPINGS, Tap, by_rows, with_statistics
 from meta_ood.models import upsample
-from meta_ood.scores import CLASSES, MASKS, SCORES
+from meta_ood.scores import CLASSES, FEATURES, MASKS, SCORES
 
-FITTED = {CLASSES}  # sources of scores that need the stage `statistics`
+FITTED = {CLASSES, FEATURES}  # sources of scores that need the stage `statistics`
 SUPPRESSION = 4  # [px] width of the suppressed borders between predicted classes, and number of steps inwards
 KERNEL, DILATION, SIGMA = 7, 6, 1.0  # of the Gaussian that smooths; all four as published (Jung et al. 2021)
 _CROSS = torch.tensor([[0.0, 1.0, 0.0], [1.0, 1.0, 1.0], [0.0, 1.0, 0.0]])
@@ -82,6 +83,11 @@ def smooth(score: Tensor) -> Tensor:
     return conv2d(values, weights.view(1, 1, 1, -1), dilation=(1, DILATION))[:, 0]
 
 
+def energy(logits: Tensor) -> Tensor:
+    """Return -ln sum exp of logits ``(N, C, h, w)``: ``(N, 1, h, w)``."""
+    return -logits.logsumexp(1, keepdim=True)
+
+
 class Scorer(nn.Module):
     """A network that also gives what the scores of `names` need: channels after those of the logits.
 
@@ -90,9 +96,15 @@ class Scorer(nn.Module):
     """
 
     def __init__(
-        self, network: nn.Module, names: Iterable[str] = (), statistics: Mapping[str, Tensor] | None = None
+        self,
+        network: nn.Module,
+        names: Iterable[str] = (),
+        statistics: Mapping[str, Tensor] | None = None,
+        tap: Tap | None = None,
     ) -> None:
         """Check that the network and the statistics of :mod:`meta_ood.inference.statistics` have what `names` need.
+
+        `tap` takes the features of each pass, also where no score needs them.
 
         Raises:
             ValueError: If they lack something; it is named.
@@ -101,40 +113,61 @@ class Scorer(nn.Module):
         self.network, self.names = network, tuple(names)
         self.align_corners: bool = getattr(network, "align_corners", True)
         self.output_stride = int(getattr(network, "output_stride", 1))
-        self._statistics = {name: value.float() for name, value in (statistics or {}).items()}
+        device = next((parameter.device for parameter in network.parameters()), None)
+        self._statistics = {name: value.float().to(device) for name, value in (statistics or {}).items()}
         needed = sources(self.names)
-        if CLASSES in needed and "prior" not in self._statistics:
-            raise ValueError(f"infer.scores: {self._of(CLASSES)}: run `statistics` for this network first")
+        for source, name in ((CLASSES, "prior"), (FEATURES, "class_means")):
+            if source in needed and name not in self._statistics:
+                raise ValueError(f"infer.scores: {self._of(source)}: run `statistics` for this network first")
         if MASKS in needed and not isinstance(getattr(network, "no_object", None), nn.Module):
             raise ValueError(
                 f"infer.scores: {self._of(MASKS)} needs a mask model (Mask2Former, EoMT, …); "
                 f"{type(network).__name__} gives a logit for each class at each pixel"
             )
-        self._taken: list[Tensor] = []
-        if "no_object" in self.names:
-            network.get_submodule("no_object").register_forward_hook(lambda _, __, mass: self._taken.append(mass))
+        self.input_size = getattr(network, "input_size", None)
+        # a further channel of the output for each of these
+        self._channels = [name for name in self.names if name == "no_object" or SCORES[name].source == FEATURES]
+        self._tap = Tap(network.eval()) if FEATURES in needed else tap
+        self._shaped = [name for name in self._channels if name in SHAPINGS]
+        if self._tap:
+            self._tap.shapings = [with_statistics(SHAPINGS[name], self._statistics) for name in self._shaped]
 
     def _of(self, source: str) -> str:
         return ", ".join(name for name in self.names if SCORES[name].source == source)
 
     def forward(self, image: Tensor) -> Tensor:
         """Map ``(N, 3, H, W)`` in [0, 1] to logits and further channels ``(N, C + …, h, w)``."""
-        self._taken.clear()
-        logits: Tensor = self.network(image)
-        return torch.cat([logits, *(upsample(own, logits.shape[2:], self.align_corners) for own in self._taken)], 1)
+        found: dict[str, Tensor] = {}
+        hook = None
+        if "no_object" in self.names:
+            masks = self.network.get_submodule("no_object")
+            hook = masks.register_forward_hook(lambda _, __, mass: found.update(no_object=mass))
+        # 1. the network, with features shaped in several ways, whose score is the energy
+        logits, *others = self._tap(image) if self._tap else [self.network(image)]
+        if hook:
+            hook.remove()
+        found |= {name: energy(own) for name, own in zip(self._shaped, others, strict=True)}
+        # 2. distances of features
+        for name in self._channels:
+            if self._tap and name in DISTANCES:
+                values = by_rows(with_statistics(DISTANCES[name], self._statistics), self._tap.features)
+                found[name] = upsample(values, logits.shape[2:], self.align_corners)
+        if "vim" in found:
+            found["vim"] = found["vim"] + energy(logits)
+        size = logits.shape[2:]
+        return torch.cat([logits, *(upsample(found[name], size, self.align_corners) for name in self._channels)], 1)
 
     def split(self, output: Tensor, size: tuple[int, int]) -> tuple[Tensor, dict[str, Tensor]]:
         """Return logits ``(N, C, h, w)`` and score -> ``(N, h', w')`` of (averaged) outputs.
 
         `size` is (H, W) of the image, at which scores are computed whose formula has a width in pixels.
         """
-        extra = 1 if "no_object" in self.names else 0
-        logits, more = output[:, : output.shape[1] - extra], output[:, output.shape[1] - extra :]
-        fitted = {name: value.to(logits.device) for name, value in self._statistics.items()}
+        classes = output.shape[1] - len(self._channels)
+        logits, fitted = output[:, :classes], self._statistics
         maps = {}
         for name in self.names:
-            if name == "no_object":
-                maps[name] = more[:, 0]
+            if name in self._channels:
+                maps[name] = output[:, classes + self._channels.index(name)]
             elif name == "rba":
                 maps[name] = rba(logits)
             elif name == "kl_to_prior":

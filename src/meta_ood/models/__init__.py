@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import nn
 
-from meta_ood.data.registry import resolve
+from meta_ood.data.registry import known_names, resolve
 from meta_ood.models.deeplabv3plus import DeepLabV3Plus, deeplabv3plus_mini
 from meta_ood.models.dual_gcn import DualGCNNet, dualgcn_mini, dualgcnnet_r101
 from meta_ood.models.erfnet import ERFNet
@@ -39,10 +39,14 @@ def build(name: str, num_classes: int, **options: Any) -> nn.Module:
         name: A key of :data:`MODELS`, or ``package.module:builder`` for a network of your own.
         num_classes, **options: Arguments of the builder.
 
+    The option ``features`` names the module of the network whose output scores of features take; it becomes an
+    attribute.
+
     Raises:
-        ValueError: If the name or an option is unknown, or the builder returns something else.
+        ValueError: If the name, an option or that module is unknown, or the builder returns something else.
     """
     builder = resolve("architecture", MODELS, name)
+    features = options.pop("features", None)
     try:
         network = builder(num_classes, **options)
     except TypeError as error:
@@ -55,4 +59,19 @@ def build(name: str, num_classes: int, **options: Any) -> nn.Module:
             f"architecture {name}: {type(network).__name__} has no attribute {', '.join(missing)}; "
             "set align_corners (bool: how its logits are up-sampled) and output_stride (int)"
         )
+    if features is not None:
+        check_module(network, features)
+        network.features = features
     return network
+
+
+def check_module(network: nn.Module, name: str) -> None:
+    """Refuse a name that is no module of a network; the ValueError lists those in its deepest known parent."""
+    known = dict(network.named_modules())
+    if name in known:
+        return
+    parent = name
+    while parent not in known:
+        parent = parent.rpartition(".")[0]
+    names = [f"{parent}.{child}".lstrip(".") for child, _ in known[parent].named_children()]
+    raise ValueError(f"options.features: no module {name!r}; {known_names(name, names)}")

@@ -29,5 +29,6 @@ def run(
         return
     net, made_of = checkpoint.load(weights, params.network_params(network).architecture)
     frames = [frame for folder in training for frame in read_frames(folder, Path.cwd())]
-    write_statistics(statistics, fit(net, frames, params.infer, machine, made_of["num_classes"]))
+    found = fit(net, frames, params.infer, machine, made_of["num_classes"], params.seed)
+    write_statistics(statistics, found)
     log({"statistics/frames": float(len(frames))}, 0)

@@ -22,6 +22,7 @@ __all__ = ["SCORES", "PixelMaps", "Score", "find_score", "pixel_maps", "score_ma
 LOGITS = "logits"
 CLASSES = "logits, statistics of the classes"
 MASKS = "masks"
+FEATURES = "features, statistics of them"
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,8 @@ def _stored(name: str, maps: PixelMaps) -> FloatMap:
     return maps.stored[name]
 
 
-# what -> name -> formula, range and paper; p softmax, l logits, m_c = e^l_c the class mass of a mask model
+# what -> name -> formula, range and paper; p softmax, l logits; f features, m_c their mean in class c; of a mask model
+# m_c = e^l_c is the class mass
 _STORED: dict[str, dict[str, str]] = {
     CLASSES: {
         "kl_to_prior": "-sum_c p_c ln(p_c / prior_c), prior: share of class c in the training pixels; at most 0",
@@ -100,6 +102,16 @@ _STORED: dict[str, dict[str, str]] = {
             "-(max l - mean_c) / deviation_c, those of training pixels predicted as class c; borders suppressed, "
             "smoothed; any sign (SML, Jung et al. 2021)"
         ),
+    },
+    FEATURES: {
+        "mahalanobis": "min_c (f - m_c)' S^-1 (f - m_c), S within classes; at least 0 (Lee et al. 2018)",
+        "relative_mahalanobis": "mahalanobis - the same to the mean of all pixels; any sign (Ren et al. 2021)",
+        "knn": "distance of f / |f| to the nearest of a coreset, in [0, 2] (Sun et al. 2022, Roth et al. 2022)",
+        "prototype_cosine": "-max_c cos(f, m_c), in [-1, 1]",
+        "vim": "alpha |residual of f| - ln sum exp l, any sign (Wang et al. 2022)",
+        "react": "energy after f is clipped at a quantile, any sign (Sun et al. 2021)",
+        "ash": "energy after f is pruned and scaled (ASH-S), any sign (Djurisic et al. 2023)",
+        "scale": "energy after f is scaled, any sign (Xu et al. 2024)",
     },
     MASKS: {
         "rba": "-sum_c tanh m_c, at most 0 (RbA, Nayal et al. 2023)",
