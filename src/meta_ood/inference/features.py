@@ -140,7 +140,8 @@ def prototype_cosine(x: Tensor, fitted: Statistics) -> Tensor:
 
 def virtual_logit(x: Tensor, fitted: Statistics) -> Tensor:
     """Return alpha times the length of x - o outside the principal space: ViM without its energy."""
-    return fitted["alpha"] * ((x - fitted["origin"]) @ fitted["residual"]).norm(dim=1)
+    outside: Tensor = (x - fitted["origin"]) @ fitted["residual"]
+    return outside.square().sum(1).sqrt() * fitted["alpha"]
 
 
 def react(x: Tensor, fitted: Statistics) -> Tensor:
