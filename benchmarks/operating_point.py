@@ -2,11 +2,11 @@
 
     python benchmarks/operating_point.py --weights data/networks/deeplabv3plus_mini/ood_trained.safetensors
 
-Each world is drawn with a seed of its own: 120 drives, each through a street of its own and with two frames; in every
+Each world is drawn with a seed of its own: 240 drives, each through a street of its own and with two frames; in every
 second drive the second frame has objects. Another world fits the meta classifier. Ten times, the world's drives are
-split into 80 that choose the threshold and 40 on which alarms and found objects are counted. "Out of fold", the 80 fit
-the classifier as well. Then the same thresholds meet frames that break the assumption. Segment tables lie in --tables,
-one a world; what is there is not drawn again.
+split into 160 that choose the threshold and 80 on which alarms and found objects are counted. "Out of fold", the 160
+fit the classifier as well. Then the same thresholds meet frames that break the assumption. Segment tables lie in
+--tables, one a world; what is there is not drawn again.
 """
 
 from __future__ import annotations
@@ -50,8 +50,8 @@ from meta_ood.segments import SegmentTable, label_map, measure_segments, predict
 
 SIZE = (128, 256)  # [px] as the demo's networks were trained
 WORLDS, SPLITS = 20, 10
-FIRST_WORLD = 1000  # seeds from here on; nothing was chosen on them
-SCENES, CALIBRATE = 120, 80  # per world; the others are held out
+FIRST_WORLD = 2000  # seeds from here on; nothing was chosen on them
+SCENES, CALIBRATE = 240, 160  # per world; the others are held out
 CONFIDENCE, BUDGETS = 0.9, (0.1, 0.3)  # false alarms per frame
 MONITORED = 50  # frames after which the monitor is asked, one a scene
 SHIFTED_WORLDS = 3
@@ -59,17 +59,24 @@ MONITORED_SPLITS = 2  # of each world: the monitor is slow to test in bulk
 NUMBERS = (25, 50, 100, 200, 400)  # of calibration scenes
 REPEATS = 50  # draws of calibration scenes from all worlds together
 VOID = (1, 2, 4, 6, 9, 10)  # label ids that Cityscapes does not evaluate
-SCORE, SEGMENTS_FROM = "entropy", 0.7  # score and threshold of the segments, as in params.yaml
+SCORE, SEGMENTS_FROM = "entropy", 0.7  # score and threshold of the segments, as published
 
 Pixels = np.ndarray
 
 
+def paved() -> Floats:
+    """Return a noise table ``(256, 256)`` of stones: each of its own brightness, with dark joints between."""
+    place = np.arange(256)
+    stones = np.random.default_rng(1).uniform(-1, 1, (32, 16))[place[:, None] // 8, place // 16]
+    is_joint = (place[:, None] % 8 < 2) | (place % 16 < 2)
+    return np.where(is_joint, -1, stones).astype(np.float32)
+
+
 @contextmanager
-def other_materials() -> Iterator[None]:
-    """Draw with other noise: the same streets of rougher materials."""
+def other_materials(table: Floats) -> Iterator[None]:
+    """Draw the same streets with another table of noise, of which all surfaces are made."""
     plain = textures.noise_table
-    rough = np.clip(1.8 * np.random.default_rng(1).permuted(plain(), axis=0), -1.5, 1.5)
-    textures.noise_table = lambda: rough
+    textures.noise_table = lambda: table
     yield
     textures.noise_table = plain
 
@@ -95,7 +102,12 @@ SHIFTS: dict[str, Callable[[Pixels], Pixels]] = {
     "blur": blurred,
     "night": night,
     "other colours": recoloured,
-    "other materials": np.asarray,  # drawn so, see `measured`
+    "rough materials": np.asarray,  # these two are drawn so, see MATERIALS
+    "paved": np.asarray,
+}
+MATERIALS: dict[str, Callable[[], Floats]] = {
+    "rough materials": lambda: np.clip(1.8 * textures.noise_table(), -1.5, 1.5),
+    "paved": lambda: 3 * paved(),
 }
 
 
@@ -146,7 +158,7 @@ def stored(folder: Path, network: torch.nn.Module, seed: int, scenes: int, shift
     """Return what `measured` returns, from the folder if it is there."""
     path = folder / f"{seed}-{shift.replace(' ', '-')}.h5"
     if not path.is_file():
-        with other_materials() if shift == "other materials" else nullcontext():
+        with other_materials(MATERIALS[shift]()) if shift in MATERIALS else nullcontext():
             table_file.write_table(path, measured(network, seed, scenes, shift), {})
     return table_file.read_table(path)
 
@@ -155,22 +167,21 @@ Judge = Callable[[SegmentTable], Floats]  # severity of each segment, (S,)
 
 
 def of_score(table: SegmentTable) -> Floats:
-    """Return the severity without a meta classifier: the mean score of each segment."""
+    """Return the mean score of each segment, for comparison."""
     return table.segment_score
 
 
-def of_score_and_size(table: SegmentTable) -> Floats:
-    """Return a severity that small segments cannot have: the mean score times the root of the pixels."""
-    return table.segment_score * np.sqrt(table.segment_size)
+def of_excess(table: SegmentTable) -> Floats:
+    """Return the severity without a meta classifier."""
+    return table.excess
 
 
 def fitted(table: SegmentTable, chosen: Flags) -> Judge:
-    """Return the severity 1 - P(false) by a classifier of the segments on the chosen images ``(N,)``."""
+    """Return the severity -ln P(false) by a classifier of the segments on the chosen images ``(N,)``."""
     of = chosen[table.image]
     names = ("image", "features", "iou", "segment_box", "segment_score")
     part = replace(table, overlaps=np.zeros((0, 3), np.int64), **{name: getattr(table, name)[of] for name in names})
-    classifier = fit(part)
-    return lambda other: 1 - classifier.probability(other)
+    return fit(part).severity
 
 
 def out_of_fold(table: SegmentTable, chosen: Flags) -> Floats:
@@ -178,7 +189,8 @@ def out_of_fold(table: SegmentTable, chosen: Flags) -> Floats:
     of = chosen[table.image]
     fold = np.unique(table.scenes, return_inverse=True)[1][table.image[of]] % 5
     values = fitted(table, chosen)(table)
-    values[of] = 1 - predict_folds(table.features[of], table.is_false[of], fold, "logistic_regression").probability
+    found = predict_folds(table.features[of], table.is_false[of], fold, "logistic_regression")
+    values[of] = np.logaddexp(0, -found.log_odds)
     return values
 
 
@@ -230,7 +242,7 @@ def within_worlds(worlds: list[SegmentTable]) -> dict[tuple[str, float], list[li
             calibrate = place < CALIBRATE
             for kind, values, judging in (
                 ("score", of_score(table), of_score),
-                ("score · √size", of_score_and_size(table), of_score_and_size),
+                ("(score - threshold) √size", of_excess(table), of_excess),
                 ("meta", judge(table), judge),
                 ("meta, out of fold", out_of_fold(table, calibrate), fitted(table, calibrate)),
             ):
@@ -249,7 +261,9 @@ def under_shifts(
     print(f"\n| frames | severity | budget | rate | promise unlikely after {MONITORED} | drift found | either |")
     print("|---|---|---|---|---|---|---|")
     rates: dict[tuple[str, str, float], list[float]] = {}
-    for (shift, found), kind, budget in itertools.product(shifted.items(), ("score · √size", "meta"), BUDGETS):
+    for (shift, found), kind, budget in itertools.product(
+        shifted.items(), ("(score - threshold) √size", "meta"), BUDGETS
+    ):
         own, unlikely, drift = [], [], []
         for table, group in zip(worlds, outcomes[kind, budget], strict=True):
             for outcome, other in itertools.product(group[:MONITORED_SPLITS], found):
@@ -292,7 +306,7 @@ def pool(worlds: list[SegmentTable]) -> Pool:
     table = SegmentTable.concatenate(named)
     _, scenes = np.unique(table.scenes, return_inverse=True)
     train = scenes < 2 * SCENES
-    kinds = {"score": of_score(table), "score · √size": of_score_and_size(table), "meta": fitted(table, train)(table)}
+    kinds = {"score": of_score(table), "(score - threshold) √size": table.excess, "meta": fitted(table, train)(table)}
     return Pool(table, scenes, train, kinds)
 
 
@@ -300,7 +314,7 @@ def by_number_of_scenes(everything: Pool) -> None:
     """Print how rate and recall depend on the number of calibration scenes."""
     print("\n| severity | budget | scenes | rate held out | thresholds above the budget | recall / oracle |")
     print("|---|---|---|---|---|---|")
-    for kind, budget, number in itertools.product(("score · √size", "meta"), BUDGETS, NUMBERS):
+    for kind, budget, number in itertools.product(("(score - threshold) √size", "meta"), BUDGETS, NUMBERS):
         values, found = everything.kinds[kind], []
         for repeat in range(REPEATS):
             calibrate = everything.calibration(number, repeat)
@@ -367,7 +381,7 @@ def draw_frames(network: torch.nn.Module, shifted: dict[str, list[SegmentTable]]
     scene = int(np.argmax(sum(alarms.values()) - 2 * len(SHIFTS) * alarms["none"]))
     rows = []
     for shift, change in SHIFTS.items():
-        with other_materials() if shift == "other materials" else nullcontext():
+        with other_materials(MATERIALS[shift]()) if shift in MATERIALS else nullcontext():
             _, pixels, target = next(drawn(FIRST_WORLD + WORLDS, scene))
         image = change(pixels)
         prediction, maps = predicted(network, image, target, "", "")

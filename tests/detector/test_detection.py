@@ -1,6 +1,7 @@
 """The detector against the stages one after another, and the command `detect`."""
 
 import json
+import math
 import os
 import shutil
 
@@ -16,6 +17,7 @@ from meta_ood.data.files import file_hash
 from meta_ood.detector.detector import UNLIKE, as_rgb, judge_segments
 from meta_ood.detector.folder import Settings, read_settings
 from meta_ood.detector.images import detect_images, find_images
+from meta_ood.meta_classification.classifier import OF_CLASSIFIER, OF_SCORE, Formula
 from meta_ood.meta_classification.promise import Promise
 from meta_ood.models import build
 from meta_ood.scores import SCORES, pixel_maps
@@ -97,8 +99,15 @@ def test_without_classifier_and_without_segments(parts, detector):
     assert all(s.false_alarm is None and s.kept and s.farthest is None for s in bare.segments)
 
 
-def promise_at(threshold: float) -> Promise:
-    about = {"budget": 0.5, "per": "frame", "confidence": 0.9, "calibrate_on": ("val",), "unit": "frame"}
+def promise_at(threshold: float, severity: Formula = OF_CLASSIFIER) -> Promise:
+    about = {
+        "severity": severity,
+        "budget": 0.5,
+        "per": "frame",
+        "confidence": 0.9,
+        "calibrate_on": ("val",),
+        "unit": "frame",
+    }
     reference = {"mean score": (0.0,) * 64}
     return Promise(
         **about, threshold=threshold, units=64, frames=64, alarms=20, rate=0.3, bound=0.4, reference=reference
@@ -107,20 +116,25 @@ def promise_at(threshold: float) -> Promise:
 
 def test_a_promise_decides_by_severity(detector, parts):
     before = [segment for frame in parts.frames for segment in detector(frame.image).segments]
-    threshold = float(np.median([1 - segment.false_alarm for segment in before]))
+    severity = [-math.log(segment.false_alarm) for segment in before]
+    assert [segment.severity for segment in before] == pytest.approx(severity)
+    threshold = float(np.median(severity))
     settings = detector.settings.model_copy(update={"promise": promise_at(threshold)})
     promised = Detector(detector.network, settings, detector.classifier, "cpu")
     after = [segment for frame in parts.frames for segment in promised(frame.image).segments]
-    assert [s.kept for s in after] == [1 - s.false_alarm >= threshold for s in before]
+    assert [s.kept for s in after] == [own >= threshold for own in severity]
     assert {s.kept for s in after} == {True, False}
     stated = json.loads(promised(parts.frames[0].image).to_json())["detector"]["promise"]
     assert (stated["threshold"], stated["budget"], stated["units"]) == (threshold, 0.5, 64)
     assert "reference" not in stated
-    # without a meta classifier severity is the score
-    threshold = float(np.median([segment.score for segment in before]))
-    settings = settings.model_copy(update={"promise": promise_at(threshold), "meta_from": ""})
+    # without a meta classifier severity is made of score and size
+    severity = [(segment.score - parts.threshold) * segment.size**0.5 for segment in before]
+    threshold = float(np.median(severity))
+    settings = settings.model_copy(update={"promise": promise_at(threshold, OF_SCORE), "meta_from": ""})
     bare = Detector(detector.network, settings, None, "cpu")
-    assert all(s.kept == (s.score >= threshold) for frame in parts.frames for s in bare(frame.image).segments)
+    found = [segment for frame in parts.frames for segment in bare(frame.image).segments]
+    assert [s.severity for s in found] == pytest.approx(severity)
+    assert [s.kept for s in found] == [own >= threshold for own in severity]
 
 
 def test_detect_counts_alarms_and_doubts_the_promise(detector, parts, tmp_path):

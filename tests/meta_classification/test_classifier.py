@@ -1,3 +1,4 @@
+import dataclasses
 import json
 
 import numpy as np
@@ -5,6 +6,8 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 
 from meta_ood.meta_classification import MetaClassifier, fit
+from meta_ood.meta_classification.models import LinearModel
+from meta_ood.segments import SegmentTable
 from segment_tables import random_table, reference_table
 
 
@@ -92,3 +95,30 @@ def test_values_that_are_not_finite_count_as_the_mean():
     probability = fitted.probability(table)
     table.features[:2, 2] = table.features[2:, 2].mean()
     np.testing.assert_allclose(fitted.probability(table), probability, atol=1e-12)
+
+
+def test_severity_tells_apart_what_probabilities_of_1_cannot():
+    table = random_table(10)
+    fitted = fit(table)
+    # the same classifier, a hundred times as sure: then 1 - P(false) is 1 for many segments
+    model = LinearModel(100 * fitted.weights, 100 * fitted.bias)
+    sure = dataclasses.replace(fitted, model=model)
+    severity, odds = sure.severity(table), sure.log_odds(table)
+    assert ((1 - sure.probability(table)) == 1).sum() > 5
+    order = np.argsort(-odds)
+    assert (np.diff(severity[order][odds[order] < 0]) > 0).all()
+    np.testing.assert_allclose(fitted.severity(table), -np.log(fitted.probability(table)))
+    assert np.isfinite(severity).all()
+    # far beyond what a probability can hold
+    np.testing.assert_allclose(fitted.severity(table, np.array([-2000.0, 0.0, 2000.0])), [2000, np.log(2), 0])
+
+
+def test_without_a_model_severity_is_made_of_score_and_size():
+    nothing = np.zeros(0, np.int64)
+    table = SegmentTable(
+        *(("a",), ("s",), np.zeros(3, np.int64), np.array([[4.0], [1.0], [9.0]]), ("S",), np.zeros(3)),
+        *(nothing, nothing, nothing.reshape(0, 3)),
+        segment_score=np.array([-0.25, -0.5 - 1e-8, 2.0]),  # the second was rounded below the threshold
+        threshold=-0.5,
+    )
+    np.testing.assert_allclose(fit(table).severity(table), [0.25 * 2, 0, 2.5 * 3])

@@ -37,7 +37,7 @@ def settings(**values) -> OperatingPointParams:
 
 
 def promised(table, severity, **values) -> Promise:
-    return choose({"val": table}, {"val": severity}, settings(**values), 0.0)
+    return choose({"val": table}, {"val": severity}, settings(**values), "-ln P(false)")
 
 
 def test_the_lowest_threshold_whose_exact_bound_keeps_to_the_budget():
@@ -61,9 +61,10 @@ def test_the_lowest_threshold_whose_exact_bound_keeps_to_the_budget():
 def test_sets_are_pooled_and_scenes_that_they_share_are_one_unit():
     (a, own), (b, other) = ordinary(seed=0), ordinary(seed=1)
     tables, severities = {"a": a, "b": b}, {"a": own, "b": other}
-    by_frame = choose(tables, severities, settings(calibrate_on=("a", "b")), 0.0)
+    by_frame = choose(tables, severities, settings(calibrate_on=("a", "b")), "-ln P(false)")
     assert (by_frame.units, by_frame.frames) == (80, 80)
-    by_scene = choose(tables, severities, settings(calibrate_on=("a", "b"), unit="scene", false_alarms=0.9), 0.0)
+    both = settings(calibrate_on=("a", "b"), unit="scene", false_alarms=0.9)
+    by_scene = choose(tables, severities, both, "-ln P(false)")
     assert (by_scene.units, by_scene.frames) == (8, 80)
 
 
@@ -103,11 +104,11 @@ def test_frames_with_objects_choose_nothing():
 
 def test_scenes_that_trained_choose_nothing():
     (a, own), (b, other) = ordinary(seed=0), ordinary(seed=1)
-    given = {"a": a, "val": b}, {"a": own, "val": other}
+    given = {"tables": {"a": a, "val": b}, "severities": {"a": own, "val": other}, "formula": "-ln P(false)"}
     with pytest.raises(ValueError, match=r"scenes of val are also in sets of meta.train_on \(s0, s1, s2\)"):
-        choose(*given, settings(unit="scene", false_alarms=0.9), train_on=["a"])
+        choose(**given, settings=settings(unit="scene", false_alarms=0.9), train_on=["a"])
     # where every frame is a scene of its own, names of scenes say nothing
-    assert choose(*given, settings(), train_on=["a"]) == choose(*given, settings())
+    assert choose(**given, settings=settings(), train_on=["a"]) == choose(**given, settings=settings())
 
 
 def objects() -> SegmentTable:

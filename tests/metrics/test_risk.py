@@ -169,15 +169,16 @@ def test_what_makes_no_sense_is_refused() -> None:
         risk.choose_threshold(severities, units[:-1], 0.1, 0.9)
     with pytest.raises(ValueError, match="frame 3 has a severity that is NaN"):
         risk.choose_threshold([*severities[:3], np.array([0.5, math.nan]), *severities[4:]], units, 0.1, 0.9)
-    with pytest.raises(ValueError, match=r"-3 is below the lowest possible one, 0"):
-        risk.choose_threshold([np.array([-3.0])] * 50, units, 0.1, 0.9)
+    for wrong in (-3.0, math.inf):
+        with pytest.raises(ValueError, match="expected finite ones of at least 0"):
+            risk.choose_threshold([np.array([wrong])] * 50, units, 0.1, 0.9)
     with pytest.raises(ValueError, match=r"all false segments have the severity 0\.5"):
         risk.choose_threshold([np.array([0.5])] * 50, units, 0.1, 0.9)
 
 
 def test_without_a_false_segment_every_threshold_keeps_to_the_budget() -> None:
-    point = risk.choose_threshold([np.zeros(0)] * 50, [str(i) for i in range(50)], 0.1, 0.9, lowest=-10.0)
-    assert (point.threshold, point.rate, point.alarms) == (-10, 0, 0)
+    point = risk.choose_threshold([np.zeros(0)] * 50, [str(i) for i in range(50)], 0.1, 0.9)
+    assert (point.threshold, point.rate, point.alarms) == (0, 0, 0)
     assert (1 - point.bound) ** 50 == pytest.approx(0.1)
 
 

@@ -21,6 +21,9 @@ PARAMS = config.load(Path(__file__).parents[2] / "params.yaml")
 
 def segment_table(seed: int = 0) -> SegmentTable:
     table = random_table(seed)
+    # sizes, in the order of the first feature
+    table.features[:, 0] = 1 + np.argsort(np.argsort(table.features[:, 0]))
+    table = dataclasses.replace(table, feature_names=("S", *table.feature_names[1:]))
     return SegmentTable(
         **{f.name: getattr(table, f.name) for f in dataclasses.fields(table)},
         component_image=np.zeros(0, np.int64),
@@ -155,8 +158,7 @@ def test_without_any_training_set_nothing_is_fitted(tmp_path):
 def test_a_budget_of_false_alarms_decides(tmp_path, train_on):
     def scored(seed):
         score = np.random.default_rng(seed).uniform(0.5, 1, 60)
-        names = ("S", "f1", "f2", "f3", "f4")
-        return dataclasses.replace(segment_table(seed), segment_score=score, threshold=0.5, feature_names=names)
+        return dataclasses.replace(segment_table(seed), segment_score=score, threshold=0.5)
 
     objects, ordinary = scored(0), scored(1)
     ordinary.features[:], ordinary.iou[:] = objects.features[::-1], 0
@@ -167,15 +169,22 @@ def test_a_budget_of_false_alarms_decides(tmp_path, train_on):
     budget = OperatingPointParams(false_alarms=0.5, calibrate_on=("ordinary",), unit="frame")
     out, _ = run_sets(tmp_path, tables, train_on=train_on, budget=budget)
     chosen = json.loads((out / "promise.json").read_text())
-    # severity: 1 - P(false) of the shipped classifier, or the score without one
-    severity = 1 - fit(objects).probability(ordinary) if train_on else ordinary.segment_score
+
+    # severity: -ln P(false) of the shipped classifier; made of score and size without one
+    def of_score(table):
+        return (table.segment_score - 0.5) * np.sqrt(table.segment_size)
+
+    severity = -np.log(fit(objects).probability(ordinary)) if train_on else of_score(ordinary)
+    assert chosen["severity"] == ("-ln P(false)" if train_on else "(mean score - threshold) √size")
     assert chosen["alarms"] == len(set(ordinary.image[severity >= chosen["threshold"]].tolist())) == 2
     assert set(chosen["tables"]) == {"ordinary"}
-    severities = {"objects": 1 - out_of_fold(objects).probability if train_on else objects.segment_score}
+    severities = {"objects": -np.log(out_of_fold(objects).probability) if train_on else of_score(objects)}
     severities["ordinary"] = severity
     for name, own in severities.items():
         with (out / name / "probabilities.csv").open(newline="") as file:
-            removed = [row["removed"] == "1" for row in csv.DictReader(file)]
+            rows = list(csv.DictReader(file))
+        np.testing.assert_allclose([float(row["severity"]) for row in rows], own, rtol=1e-8)
+        removed = [row["removed"] == "1" for row in rows]
         np.testing.assert_array_equal(removed, own < chosen["threshold"])
         about = json.loads((out / name / "metrics.json").read_text())
         assert about["removed"] == sum(removed)
@@ -183,4 +192,6 @@ def test_a_budget_of_false_alarms_decides(tmp_path, train_on):
     assert (out / "objects" / "froc.csv").read_text().startswith("threshold,recall,alarm_rate")
     assert not (out / "ordinary" / "froc.csv").exists()
     if train_on:
-        assert MetaClassifier.read(out / "classifier.json").operating_point == pytest.approx(1 - chosen["threshold"])
+        assert MetaClassifier.read(out / "classifier.json").operating_point == pytest.approx(
+            np.exp(-chosen["threshold"])
+        )

@@ -125,3 +125,13 @@ def test_directions_are_counted():
         "FPR95 fell in 3 of 3 comparisons.",
     ]
     assert sentences("0", "1")[0] == "AUROC rose in 1, fell in 1 of 2 comparisons."
+
+
+def test_tiles_do_not_average_unlike_sets():
+    one = counts(9, 4, 1, 1, components=5, frames=10, auroc=0.5, miou=0.5)
+    other = counts(9, 8, 1, 2, components=50, frames=10, auroc=0.9)
+    tiles = {tile.name: tile for tile in headline({"a": (one, one), "b": (other, other)}).tiles}
+    assert (tiles["AUROC, a"].after, tiles["AUROC, b"].after) == ("50.0 %", "90.0 %")
+    assert tiles["mIoU"].after == "50.0 %"  # of the only set that has it
+    assert tiles["missed objects, a"].note == "1 → 1 in 5 objects"
+    assert tiles["false segments per frame, b"].after == "0.80"

@@ -398,12 +398,19 @@ def test_the_promise_stands_above_its_rates(tmp_path):
     calibration = {"frames": 24, "unit": "frame", "units": 24, "alarms": 7, "rate": 0.29, "bound": 0.479}
     promise = {
         "threshold": 0.634,
+        "severity": "-ln P(false)",
         "text": "at most 50 % of the frames",
+        "budget": 0.5,
+        "confidence": 0.9,
+        "rate": 0.75,
         "calibrate_on": ["cityscapes_val"],
         "frames": 40,
+        "alarms": 30,
     }
+    p_values = {"cityscapes_val": 0.9, "lost_and_found": None, "fishyscapes_static": 0.001}
     for path in (tmp_path / "evaluate").rglob("metrics.json"):
-        own = {"calibration": calibration, "is_calibration": path.parent.name == "cityscapes_val"}
+        name = path.parent.name
+        own = {"calibration": calibration, "is_calibration": name == "cityscapes_val", "p_value": p_values[name]}
         values = json.loads(path.read_text())
         values |= {"train_on": ["lost_and_found"], "promise": promise | own, "alarm_rate": 0.25, "object_recall": 0.8}
         path.write_text(json.dumps(values))
@@ -413,7 +420,13 @@ def test_the_promise_stands_above_its_rates(tmp_path):
     page = (tmp_path / "report" / "index.html").read_text()
     section = page[page.index('id="promise"') : page.index('id="pictures"')]
     assert "at most 50 % of the frames" in section
-    assert section.count("chose the threshold<") == 4
+    # four rows each: the set that chose, one with objects, and one that refutes the promise, which the top says too
+    assert "severity (-ln P(false))" in section
+    assert section.count("<td>chose the threshold<") == 4
+    assert section.count("<td>above the budget; frames with objects<") == 4
+    assert section.count("✗ broken</span> p = 0.001<") == 4
+    top = page[: page.index('id="results"')]
+    assert top.count("on fishyscapes_static: 75.0 % of its frames have a false alarm (p = 0.001).") == 4
     assert section.count("<td>47.9</td>") == 4  # the bound stands where the threshold was chosen
     assert section.count("<td>0.634</td>") == 12
     assert "80.0 % of the objects at 0.29 false alarms" in page

@@ -58,7 +58,8 @@ def test_a_refuted_promise_is_refused(promise, passes, said):
 
 def test_the_card_says_what_is_promised():
     about = {
-        "threshold": 0.7,
+        "threshold": 7.25,
+        "severity": "-ln P(false)",
         "budget": 0.1,
         "per": "frame",
         "confidence": 0.9,
@@ -67,7 +68,7 @@ def test_the_card_says_what_is_promised():
     }
     promise = Promise(**about, units=30, frames=90, alarms=2, rate=0.02, bound=0.09)
     text = card.with_promise("# mini\n", promise)
-    assert "severity 0.7000 or more raise an alarm: at most 10 % of the frames" in text
+    assert "whose severity, -ln P(false), is at least 7.25 raise an alarm: at most 10 % of the frames" in text
     assert "90 frames of val (30 scenes), 2 with a false alarm" in text
     assert card.with_promise("# mini\n", None) == "# mini\n"
 

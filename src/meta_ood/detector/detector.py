@@ -39,11 +39,12 @@ UNLIKE = 6.0  # standard deviations from the training segments' mean; once in a 
 
 @dataclass(frozen=True)
 class Segment:
-    """One predicted OoD segment; without a meta classifier only the first three fields and `kept` say something."""
+    """One predicted OoD segment; without a meta classifier only the first four fields and `kept` say something."""
 
     box: tuple[int, int, int, int]  # first row, first column, end row, end column [px], half open
     size: int  # [px]
     score: float  # mean over the segment
+    severity: float  # how surely it is an object, see MetaClassifier.severity
     false_alarm: float | None = None  # probability in [0, 1] of being a false alarm
     kept: bool = True  # False if the meta classifier, or the threshold of the promise, removes the segment
     # the features that decide most, see explanation.reasons; positive log_odds argue for a false alarm
@@ -209,13 +210,12 @@ def judge_segments(
     classifier was fitted on other features, as those of other numbers of classes are.
     """
     boxes = map(tuple, table.segment_box.tolist())
-    rows = list(zip(boxes, table.segment_size.tolist(), table.segment_score.tolist(), strict=True))
+    severity = table.excess if classifier is None else classifier.severity(table)
+    rows = list(zip(boxes, table.segment_size.tolist(), table.segment_score.tolist(), severity.tolist(), strict=True))
     if classifier is None:
-        return [Segment(*row, kept=promise is None or row[2] >= promise.threshold) for row in rows]
+        return [Segment(*row, kept=promise is None or row[3] >= promise.threshold) for row in rows]
     probability = classifier.probability(table)
-    kept = probability <= classifier.operating_point
-    if promise is not None:
-        kept = classifier.severity(table, probability) >= promise.threshold
+    kept = severity >= promise.threshold if promise else probability <= classifier.operating_point
     parts = contributions(classifier, table)
     deviations = np.abs(classifier.scaling(table.features))
     names, class_names = table.feature_names, classifier.class_names

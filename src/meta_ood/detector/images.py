@@ -62,8 +62,7 @@ def detect_images(paths: Sequence[Path], detector: Detector, out: Path) -> tuple
     """
     counts: Counter[str] = Counter()
     statistics: list[Floats] = []
-    promise, classifier = detector.settings.promise, detector.classifier
-    is_fitted = classifier is not None and not classifier.fit_failure
+    promise = detector.settings.promise
     for name, path in progress(find_images(paths), "detect"):
         target = out / f"{name}.json"
         values: Any = None
@@ -96,8 +95,8 @@ def detect_images(paths: Sequence[Path], detector: Detector, out: Path) -> tuple
         counts.update(images=1, alarm=any(segment["kept"] for segment in segments))
         for segment in segments:
             counts.update(segments=1, removed=not segment["kept"], unlike=segment["unlike_training"])
-        score, size = (np.array([s[key] for s in segments], np.float64) for key in ("score", "size"))
-        severity = np.array([1 - s["false_alarm"] for s in segments], np.float64) if is_fitted else score
-        row = np.array([(s["box"][0] + s["box"][2]) / 2 for s in segments], np.float64)
-        statistics.append(frame_statistics(severity, score, size, row))
+        if promise:
+            columns = ([s[key] for s in segments] for key in ("severity", "score", "size"))
+            row = [(s["box"][0] + s["box"][2]) / 2 for s in segments]
+            statistics.append(frame_statistics(*(np.array(own, np.float64) for own in (*columns, row))))
     return counts, monitor(promise, np.array(statistics), counts["alarm"]) if promise else []

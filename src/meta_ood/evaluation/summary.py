@@ -33,7 +33,7 @@ def read_removed(meta: Path, table: SegmentTable) -> tuple[Floats, Flags]:
     """
     path = _of_meta(meta, "probabilities.csv")
     columns = ("image_id", "probability", "removed")
-    rows = files.read_csv(path, columns, optional=("segment", "scene", "estimated_iou"))
+    rows = files.read_csv(path, columns, optional=("segment", "scene", "estimated_iou", "severity"))
     if [row["image_id"] for row in rows] != [table.image_ids[i] for i in table.image]:
         raise ValueError(f"{path}: {len(rows)} rows do not fit the table's {len(table.image)} segments")
     try:

@@ -7,7 +7,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from scipy.special import expit
@@ -19,6 +19,10 @@ from meta_ood.meta_classification.features import Scaling, false_positives
 from meta_ood.meta_classification.models import EstimatorModel, LinearModel, Model, fitter
 from meta_ood.metrics import Flags, Floats
 from meta_ood.segments import SegmentTable
+
+Formula = Literal["-ln P(false)", "(mean score - threshold) √size"]
+OF_CLASSIFIER: Formula = "-ln P(false)"
+OF_SCORE: Formula = "(mean score - threshold) √size"
 
 
 @dataclass(frozen=True)
@@ -66,10 +70,10 @@ class MetaClassifier:
             raise ValueError(f"a classifier {self.classifier!r} has no bias: it is not linear")
         return self.model.bias
 
-    def probability(self, table: SegmentTable) -> Floats:
-        """Return ``(S,)`` probabilities in [0, 1] that the table's segments are false positives.
+    def log_odds(self, table: SegmentTable) -> Floats:
+        """Return ``(S,)`` log odds that the table's segments are false positives.
 
-        All 0 if no model was fitted. ValueError if the table has other features than the classifier was fitted on.
+        All -inf if no model was fitted. ValueError if the table has other features than the classifier was fitted on.
         """
         if tuple(table.feature_names) != self.feature_names:
             raise ValueError(
@@ -77,18 +81,31 @@ class MetaClassifier:
                 f"the meta classifier was fitted on {_shortened(self.feature_names)}"
             )
         if self.fit_failure:
-            return np.zeros(len(table.features))
-        probability: Floats = expit(self.model.log_odds(self.scaling(np.asarray(table.features, np.float64))))
+            return np.full(len(table.features), -np.inf)
+        return self.model.log_odds(self.scaling(np.asarray(table.features, np.float64)))
+
+    def probability(self, table: SegmentTable) -> Floats:
+        """Return ``(S,)`` probabilities in [0, 1] that the table's segments are false positives, see :meth:`log_odds`.
+
+        All 0 if no model was fitted.
+        """
+        probability: Floats = expit(self.log_odds(table))
         return probability
 
-    def severity(self, table: SegmentTable, probability: Floats | None = None) -> Floats:
-        """Return ``(S,)`` how surely the table's segments are objects: higher means that they are kept sooner.
+    @property
+    def severity_formula(self) -> Formula:
+        """What :meth:`severity` is."""
+        return OF_SCORE if self.fit_failure else OF_CLASSIFIER
 
-        1 - P(false), with `probability` or by :meth:`probability`; the segment's mean score if no model was fitted.
+    def severity(self, table: SegmentTable, log_odds: Floats | None = None) -> Floats:
+        """Return ``(S,)`` how surely the table's segments are objects, at least 0: higher ones are kept sooner.
+
+        -ln P(false), from `log_odds` of being false or by :meth:`log_odds`: other than 1 - P(false) it does not end at
+        1, where all sure segments would be alike. :attr:`SegmentTable.excess` if no model was fitted.
         """
         if self.fit_failure:
-            return np.asarray(table.segment_score, np.float64)
-        return 1 - (self.probability(table) if probability is None else probability)
+            return table.excess
+        return np.logaddexp(0, -(self.log_odds(table) if log_odds is None else log_odds))
 
     def differences(
         self, network: str, variant: str, class_names: Sequence[str], score: str, threshold: float

@@ -26,7 +26,7 @@ class CrossValidation:
     Segments that the classifier was fitted on are judged by others, which were fitted without the segment's fold.
     """
 
-    found: OutOfFold  # probabilities of being a false positive
+    found: OutOfFold  # log odds and probabilities of being a false positive
     removed: Flags  # (S,) whether it is above the operating point
     estimated_iou: Floats  # (S,) NaN where there is no other fold
     classifier: MetaClassifier  # fitted on all training segments, for new data
@@ -40,7 +40,7 @@ class CrossValidation:
 
     def severity(self, table: SegmentTable) -> Floats:
         """Return ``(S,)`` how surely each segment is an object, see :meth:`MetaClassifier.severity`."""
-        return self.classifier.severity(table, self.probability)
+        return self.classifier.severity(table, self.found.log_odds)
 
 
 def cross_validate(
@@ -104,7 +104,7 @@ def judge_sets(
             rows = rows_of[name]
             found, removed, estimate = whole.found.rows(rows), whole.removed[rows], whole.estimated_iou[rows]
         else:
-            found = OutOfFold(whole.classifier.probability(table), np.zeros(len(table.image), np.int64), {})
+            found = OutOfFold(whole.classifier.log_odds(table), np.zeros(len(table.image), np.int64), {})
             removed = found.probability > whole.classifier.operating_point
             estimate = estimate_iou(pooled, table)
         one = replace(whole, found=found, removed=removed, estimated_iou=estimate)
@@ -117,8 +117,8 @@ def judge_sets(
 def at_threshold(one: CrossValidation, table: SegmentTable, threshold: float) -> CrossValidation:
     """Return the results of a table where segments are kept whose severity is at least `threshold`."""
     removed = one.severity(table) < threshold
-    # classifier.json alone, without the threshold of the detector, decides alike
-    point = min(max(1 - threshold, 0.0), 1.0)
+    # classifier.json alone, without the threshold of the detector, decides alike, unless it judges nothing
+    point = one.classifier.operating_point if one.classifier.fit_failure else math.exp(-threshold)
     differing = int(((one.classifier.severity(table) < threshold) != removed).sum())
     classifier = replace(one.classifier, operating_point=point)
     metrics = one.metrics | _metrics(table, one.found, removed, one.estimated_iou, differing)

@@ -1,4 +1,4 @@
-"""Cross validation: folds by scene, by image or by segment, and the out-of-fold probabilities."""
+"""Cross validation: folds by scene, by image or by segment, and the out-of-fold judgements."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -28,11 +28,17 @@ LEAVE_ONE_OUT = ("leave_one_out", "published")  # the schemes whose folds are si
 
 @dataclass(frozen=True)
 class OutOfFold:
-    """Probabilities of segments by classifiers that were fitted without their folds."""
+    """Judgements of segments by classifiers that were fitted without their folds."""
 
-    probability: Floats  # (S,) of being a false positive; 0 where no classifier was fitted
+    log_odds: Floats  # (S,) of being a false positive; -inf where no classifier was fitted
     fold: Integers  # (S,) numbers of the folds
     fit_failures: dict[int, str]  # fold number -> why no classifier was fitted for it
+
+    @property
+    def probability(self) -> Floats:
+        """``(S,)`` probabilities of being a false positive; 0 where no classifier was fitted."""
+        probability: Floats = expit(self.log_odds)
+        return probability
 
     @property
     def has_classifier(self) -> Flags:
@@ -40,10 +46,10 @@ class OutOfFold:
         return ~np.isin(self.fold, list(self.fit_failures))
 
     def rows(self, rows: Integers) -> "OutOfFold":
-        """Return the probabilities of some segments."""
+        """Return the judgements of some segments."""
         fold = self.fold[rows]
         failures = {number: text for number, text in self.fit_failures.items() if number in fold}
-        return OutOfFold(self.probability[rows], fold, failures)
+        return OutOfFold(self.log_odds[rows], fold, failures)
 
 
 def assign_folds(table: SegmentTable, folds: str) -> Integers:
@@ -85,7 +91,7 @@ def out_of_fold(
 def predict_folds(features: Floats, false: Flags, fold: Integers, classifier: str, **options: Any) -> OutOfFold:
     """Do what :func:`out_of_fold` does with plain arrays and folds numbered from 0."""
     fit_model = fitter(classifier, **options)
-    probability = np.zeros(len(fold))
+    log_odds = np.full(len(fold), -np.inf)
     failures: dict[int, str] = {}
     for number, out in enumerate(masks(fold)):
         if failure := fit_failure(false[~out]):
@@ -93,8 +99,8 @@ def predict_folds(features: Floats, false: Flags, fold: Integers, classifier: st
         else:
             scaling = Scaling.of(features[~out])
             model = fit_model(scaling(features[~out]), false[~out])
-            probability[out] = expit(model.log_odds(scaling(features[out])))
-    return OutOfFold(probability, fold, failures)
+            log_odds[out] = model.log_odds(scaling(features[out]))
+    return OutOfFold(log_odds, fold, failures)
 
 
 def leave_single_segments_out(features: Floats, false: Flags, published: bool, *, penalty: float = 1.0) -> OutOfFold:
@@ -116,4 +122,5 @@ def leave_single_segments_out(features: Floats, false: Flags, published: bool, *
             scaling = Scaling.of(features[rest])
         design = with_ones(scaling(features))
         log_odds[out] = model.fit(design[rest], false[rest]).decision_function(design[[out]])[0]
-    return OutOfFold(np.where(lone, 0, expit(log_odds)), segments, failures)
+    log_odds[lone] = -np.inf
+    return OutOfFold(log_odds, segments, failures)

@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from meta_ood.config import OperatingPointParams
 from meta_ood.data import files
+from meta_ood.meta_classification.classifier import Formula
 from meta_ood.metrics import Floats, risk
 from meta_ood.segments import SegmentTable
 
@@ -34,6 +35,7 @@ class Promise(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     threshold: float  # a segment is kept if its severity is at least this
+    severity: Formula  # of a segment, see MetaClassifier.severity
     budget: float  # false alarms
     per: Literal["frame", "scene", "minute"]
     confidence: float
@@ -76,13 +78,13 @@ def choose(
     tables: Mapping[str, SegmentTable],
     severities: Mapping[str, Floats],
     settings: OperatingPointParams,
-    lowest: float = 0.0,
+    formula: Formula,
     train_on: Sequence[str] = (),
 ) -> Promise:
     """Return the lowest threshold on severity that keeps to the budget, see :func:`meta_ood.metrics.risk`.
 
-    `tables` and `severities` ``(S,)`` are those of all sets by their names; no severity is below `lowest`. The sets in
-    `train_on` trained the meta classifier.
+    `tables` and `severities` ``(S,)``, at least 0 and made by `formula`, are those of all sets by their names. The sets
+    in `train_on` trained the meta classifier.
 
     Raises:
         ValueError: A set has OoD objects, or a scene that trained; there are too few frames or scenes for the promise
@@ -112,7 +114,6 @@ def choose(
             *(false, units, settings.false_alarms, settings.confidence),
             per=settings.per,
             frames_per_minute=settings.frames_per_minute,
-            lowest=lowest,
         )
     except ValueError as error:
         raise ValueError(f"operating_point on {', '.join(settings.calibrate_on) or 'no set'}: {error}") from None
@@ -120,6 +121,7 @@ def choose(
     reference = {name: column[np.isfinite(column)] for name, column in zip(STATISTICS, sample.T, strict=True)}
     return Promise(
         **asdict(found),
+        severity=formula,
         frames_per_minute=settings.frames_per_minute,
         calibrate_on=settings.calibrate_on,
         unit=settings.unit,
@@ -158,6 +160,7 @@ def outcome(promise: Promise, table: SegmentTable, severity: Floats) -> dict[str
     p_value = risk.promise_p_value(round(float(found.sum())), len(found), promise.limit) if ordinary else None
     return {
         "threshold": promise.threshold,
+        "severity": promise.severity,
         "budget": promise.budget,
         "per": promise.per,
         "confidence": promise.confidence,

@@ -1,10 +1,10 @@
 """False alarms by budget: a threshold with a guarantee, the recall it leaves, and the monitor of the promise.
 
-A segment has a *severity*, higher = more surely an object: 1 - P(false) of the meta classifier, or its score. A frame
-has a *false alarm* if a false segment on it reaches the threshold. A *unit* is what can be exchanged: a scene, or a
-frame where each frame is a scene of its own. The loss of a unit is the fraction of its frames with a false alarm, or
-whether it has any. The promise: with probability `confidence` over the units that choose the threshold, the expected
-loss of a further unit drawn like them is at most the budget.
+A segment has a *severity*, at least 0, higher = more surely an object: -ln P(false) of the meta classifier, or one made
+of its score. A frame has a *false alarm* if a false segment on it reaches the threshold. A *unit* is what can be
+exchanged: a scene, or a frame where each frame is a scene of its own. The loss of a unit is the fraction of its frames
+with a false alarm, or whether it has any. The promise: with probability `confidence` over the units that choose the
+threshold, the expected loss of a further unit drawn like them is at most the budget.
 
 The loss falls when the threshold rises. So the rule starts above all severities and goes down as long as an upper
 confidence bound of the mean loss keeps to the budget: risk-controlling prediction sets (Bates et al. 2021,
@@ -51,22 +51,20 @@ def choose_threshold(
     *,
     per: Per = "frame",
     frames_per_minute: float | None = None,
-    lowest: float = 0.0,
 ) -> OperatingPoint:
     """Return the lowest threshold whose rate of false alarms keeps to the budget, with the stated confidence.
 
-    The threshold is `lowest`, or the next float above a severity: all thresholds between two severities raise the same
+    The threshold is 0, or the next float above a severity: all thresholds between two severities raise the same
     alarms here, and the lowest of them finds most objects. The guarantee holds for every threshold above it, too.
 
     Args:
-        severities: For each frame the severities ``(k,)`` of its false segments; empty where there are none.
+        severities: For each frame the severities ``(k,)``, at least 0, of its false segments; empty without any.
         units: For each frame the name of its scene.
         budget: Frames with a false alarm: as a fraction of all (frame), or expected number (minute); or the fraction
             of scenes that have any (scene).
         confidence: In (0, 1), of the choice.
         per: What the budget counts by.
         frames_per_minute: Only for ``per="minute"``.
-        lowest: No segment has a smaller severity: 0 for probabilities and for scores in [0, 1].
 
     Raises:
         ValueError: A budget, confidence, length or severity that makes no sense; too few units for the promise (the
@@ -83,8 +81,8 @@ def choose_threshold(
         )
     tops = highest(severities)
     seen = np.unique(tops[np.isfinite(tops)])
-    if (seen < lowest).any():
-        raise ValueError(f"a severity of {seen[0]:g} is below the lowest possible one, {lowest:g}")
+    if (wrong := (tops == np.inf) | (np.isfinite(tops) & (tops < 0))).any():
+        raise ValueError(f"a severity of {tops[wrong][0]:g}, expected finite ones of at least 0")
     single = per != "scene" and len(set(units)) == len(units)
     binary = single or per == "scene"
     # 2. with fewer units even a threshold without any alarm would not keep the promise
@@ -97,7 +95,7 @@ def choose_threshold(
         )
     # 3. losses fall with the threshold and the bound falls with the losses, so that bisection finds the first candidate
     # from which on all keep to the limit; the last one raises no alarm and always does
-    candidates = [lowest, *np.nextafter(seen, np.inf).tolist()]
+    candidates = [0.0, *np.nextafter(seen, np.inf).tolist()]
 
     def keeps(threshold: float) -> bool:
         return upper_bound(losses(tops, units, threshold, per), confidence, binary) <= limit
@@ -137,8 +135,8 @@ def least_units(budget: float, confidence: float) -> int:
 def highest(severities: Sequence[Floats]) -> Floats:
     """Return ``(N,)`` the highest severity on each frame, -inf without a segment; NaN is a ``ValueError``."""
     tops = np.array([np.max(own, initial=-np.inf) for own in severities], np.float64)
-    if np.isnan(tops).any() or (tops == np.inf).any():
-        raise ValueError(f"frame {int(np.flatnonzero(~(tops < np.inf))[0])} has a severity that is NaN or infinite")
+    if np.isnan(tops).any():
+        raise ValueError(f"frame {int(np.flatnonzero(np.isnan(tops))[0])} has a severity that is NaN")
     return tops
 
 

@@ -6,8 +6,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from meta_ood.config import OperatingPointParams, Params
 from meta_ood.data import files
 from meta_ood.data.context import Log, Machine
@@ -33,9 +31,9 @@ def run(params: Params, *, network: str, variant: str, segments: Path, meta: Pat
     ``explanation.json``. With it one classifier is fitted on those sets together, and both files lie in `meta` itself.
 
     In any case ``<dataset>/`` gets ``probabilities.csv`` (segment, image_id, scene, probability of being a false
-    positive, removed, estimated IoU; in the table's order) and ``metrics.json``. With ``operating_point`` a budget of
-    false alarms decides: ``promise.json`` says what is promised, ``<dataset>/froc.csv`` is the curve of the recall of
-    objects against false alarms.
+    positive, removed, estimated IoU, severity; in the table's order) and ``metrics.json``. With ``operating_point`` a
+    budget of false alarms decides: ``promise.json`` says what is promised, ``<dataset>/froc.csv`` is the curve of the
+    recall of objects against false alarms.
     """
     del machine
     settings = params.meta
@@ -93,11 +91,9 @@ def _keep_to_budget(
 ) -> dict[str, CrossValidation]:
     """Choose the threshold on severity, write the promise and the curves, and return the decisions at the threshold."""
     severities = {name: one.severity(tables[name]) for name, one in found.items()}
-    # 1. the promise; the score of a segment without a classifier is a mean of float32 that reached the threshold
-    first = next(iter(tables.values()))
-    is_fitted = not next(iter(found.values())).classifier.fit_failure
-    lowest = 0.0 if is_fitted else float(np.nextafter(np.float32(first.threshold), np.float32(-np.inf)))
-    chosen = promise.choose(tables, severities, settings, lowest, train_on)
+    # 1. the promise; all sets have the same classifier
+    formula = next(iter(found.values())).classifier.severity_formula
+    chosen = promise.choose(tables, severities, settings, formula, train_on)
     chosen = chosen.model_copy(update={"tables": {name: files.file_hash(paths[name]) for name in chosen.calibrate_on}})
     files.write_text(meta / promise.NAME, chosen.model_dump_json(indent=1) + "\n")
     # 2. what it does on each set
@@ -115,11 +111,19 @@ def _keep_to_budget(
 
 
 def _write_decisions(folder: Path, table: SegmentTable, one: CrossValidation) -> None:
-    decisions = zip(table.image, one.probability, one.removed, one.estimated_iou, strict=True)
+    decisions = zip(table.image, one.probability, one.removed, one.estimated_iou, one.severity(table), strict=True)
     rows = [
-        (segment, table.image_ids[image], table.scenes[image], f"{probability:.9f}", int(removed), f"{iou:.9f}")
-        for segment, (image, probability, removed, iou) in enumerate(decisions)
+        (
+            segment,
+            table.image_ids[image],
+            table.scenes[image],
+            f"{p:.9f}",
+            int(removed),
+            f"{iou:.9f}",
+            f"{severity:.9g}",
+        )
+        for segment, (image, p, removed, iou, severity) in enumerate(decisions)
     ]
-    columns = ("segment", "image_id", "scene", "probability", "removed", "estimated_iou")
+    columns = ("segment", "image_id", "scene", "probability", "removed", "estimated_iou", "severity")
     files.write_csv(folder / "probabilities.csv", columns, rows)
     files.write_json(folder / "metrics.json", one.metrics)

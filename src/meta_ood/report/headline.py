@@ -1,11 +1,13 @@
 """The top of the page: what OoD training changed, in sentences computed from the metrics.
 
 Every comparison is of the baseline with the OoD-trained network, both with meta classification, over the same datasets.
-Ordinary frames, those of datasets without OoD objects, stay apart.
+Ordinary frames, those of datasets without OoD objects, stay apart. A tile is about one dataset: frames and objects of
+two are not alike, so that a mean over them says nothing about either.
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -44,19 +46,20 @@ def summarise(results: Results) -> Headline:
     ordinary = [pair for pair in pairs if not pair[1].has_ood_objects]
     names = ", ".join(dict.fromkeys(after.dataset for _, after in ordinary))
     tiles = [
-        *(_mean_tile(key, pairs) for key in ("auroc", "fpr95", "auprc", "miou")),
-        _count_tile(_MISSED, "missed objects", with_objects, "components"),
-        _count_tile(_FALSE, "false segments per frame", with_objects, "frames"),
-        _count_tile(_FALSE, "false segments per ordinary frame", ordinary, "frames"),
+        *(tile for key in ("auroc", "fpr95", "auprc", "miou") for tile in _tiles(partial(_mean_tile, key), pairs)),
+        *_tiles(partial(_count_tile, _MISSED, "missed objects", "components"), with_objects),
+        *_tiles(partial(_count_tile, _FALSE, "false segments per frame", "frames"), with_objects),
+        *_tiles(partial(_count_tile, _FALSE, "false segments per ordinary frame", "frames"), ordinary),
     ]
     sentences = [
+        *(_broken(one) for one in results.promised),
         *(_directions(key, pairs) for key in ("auroc", "auprc", "fpr95", "miou")),
         _of_meta_classification([o for _, o in with_objects] or [o for o in results.ordered if o.has_ood_objects]),
         _counts("OoD-trained against baseline, both with meta classification", (_FALSE, _MISSED), with_objects),
         _counts(f"On frames without OoD objects ({names})", (_FALSE,), ordinary),
     ]
     title = _title(pairs) if results.evaluations else "There are no results yet."
-    return Headline(title, [*filter(None, sentences)], [*filter(None, tiles)], _worse(pairs))
+    return Headline(title, [*filter(None, sentences)], tiles, _worse(pairs))
 
 
 def _title(pairs: Sequence[Pair]) -> str:
@@ -82,6 +85,27 @@ def _chance(d: Difference) -> str:
     return ", could be chance" if d.could_be_chance else ""
 
 
+def _tiles(tile_of: Callable[[Sequence[Pair]], Tile | None], pairs: Sequence[Pair]) -> list[Tile]:
+    """Return a tile for each dataset, with its name where there are several."""
+    groups = {
+        name: [pair for pair in pairs if pair[1].dataset == name] for name in dict.fromkeys(o.dataset for _, o in pairs)
+    }
+    found = {name: tile for name, group in groups.items() if (tile := tile_of(group))}
+    return [tile if len(found) == 1 else tile._replace(name=f"{tile.name}, {name}") for name, tile in found.items()]
+
+
+def _broken(one: Evaluation) -> str:
+    """Return that the promise of false alarms is broken on a set, "" if it is not."""
+    promise = one.metrics["promise"]
+    if one.promise_state != "broken":
+        return ""
+    rate = METRICS["alarm_rate"].text(promise["alarms"] / promise["frames"])
+    return (
+        f"The promise ({promise['text']}) is broken for {one.network}, {one.variant}, on {one.dataset}: "
+        f"{rate} % of its frames have a false alarm (p = {promise['p_value']:.2g})."
+    )
+
+
 def _mean_tile(key: str, pairs: Sequence[Pair]) -> Tile | None:
     d = difference(key, *pairs)
     if d is None:
@@ -92,7 +116,7 @@ def _mean_tile(key: str, pairs: Sequence[Pair]) -> Tile | None:
     return Tile(d.metric.name, text(d.before), f"{text(d.after)} %", note + _chance(d), d.tone)
 
 
-def _count_tile(key: str, name: str, pairs: Sequence[Pair], per: str) -> Tile | None:
+def _count_tile(key: str, name: str, per: str, pairs: Sequence[Pair]) -> Tile | None:
     d = difference(key, *pairs)
     total = sum(after.value(per) or 0 for _, after in pairs)
     if d is None or not total:

@@ -63,6 +63,20 @@ class Evaluation:
         """Whether the dataset has labels; without them all pixels count as known and none has a class."""
         return self.has_ood_objects or bool(self.value("ignored")) or bool(self.metrics.get("class_iou"))
 
+    @property
+    def promise_state(self) -> str:
+        """What the dataset says of the promise of false alarms, with the test of the registry's gate.
+
+        It "chose" the threshold; its ordinary frames leave the promise standing ("kept") or refute it ("broken"); or it
+        has OoD objects, and the rate is "above" the budget that was promised for ordinary frames, or "below".
+        """
+        promise = self.metrics["promise"]
+        if promise["is_calibration"]:
+            return "chose"
+        if promise["p_value"] is None:
+            return "above" if promise["rate"] > promise["budget"] else "below"
+        return "broken" if promise["p_value"] < 1 - promise["confidence"] else "kept"
+
 
 Pair = tuple[Evaluation, Evaluation]  # baseline and OoD-trained variant of one network on one dataset
 

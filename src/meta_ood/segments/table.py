@@ -88,6 +88,15 @@ class SegmentTable:
         return self.feature("S").astype(np.int64)
 
     @property
+    def excess(self) -> FloatArray:
+        """``(S,)`` mean score above the threshold that made the segments, times the root of the pixels; at least 0.
+
+        As a test of the mean: how far it is above the threshold, in standard errors, if all pixels vary alike.
+        """
+        # rounding to float32 can put a mean just below the threshold
+        return np.maximum(self.segment_score - self.threshold, 0) * np.sqrt(self.segment_size)
+
+    @property
     def is_false(self) -> npt.NDArray[np.bool_]:
         """``(S,) bool``: no pixel of the segment is OoD."""
         return np.asarray(self.iou == 0, bool)

@@ -49,7 +49,7 @@ def with_promise(text: str, promise: Promise | None) -> str:
     """Return a card with a section on the false alarms that a detector promises, if it does."""
     if promise is None:
         return text
-    threshold = f"Segments of severity {promise.threshold:.4f} or more raise an alarm: {promise.text}."
+    threshold = f"Segments whose severity, {promise.severity}, is at least {promise.threshold:.4g} raise an alarm:"
     chosen = f"Chosen on {promise.frames} frames of {', '.join(promise.calibrate_on)} ({promise.units} {promise.unit}s)"
     seen = f"{promise.alarms} with a false alarm, upper bound of the rate {promise.bound:.4f}; for frames like those."
-    return f"{text.rstrip()}\n\n## False alarms\n\n{threshold} {chosen}, {seen}\n"
+    return f"{text.rstrip()}\n\n## False alarms\n\n{threshold} {promise.text}. {chosen}, {seen}\n"
