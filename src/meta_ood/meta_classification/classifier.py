@@ -105,7 +105,8 @@ class MetaClassifier:
         """
         if self.fit_failure:
             return table.excess
-        return np.logaddexp(0, -(self.log_odds(table) if log_odds is None else log_odds))
+        severity: Floats = np.logaddexp(0, -(self.log_odds(table) if log_odds is None else log_odds))
+        return severity
 
     def differences(
         self, network: str, variant: str, class_names: Sequence[str], score: str, threshold: float

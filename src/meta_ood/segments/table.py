@@ -94,7 +94,8 @@ class SegmentTable:
         As a test of the mean: how far it is above the threshold, in standard errors, if all pixels vary alike.
         """
         # rounding to float32 can put a mean just below the threshold
-        return np.maximum(self.segment_score - self.threshold, 0) * np.sqrt(self.segment_size)
+        excess: FloatArray = np.maximum(self.segment_score - self.threshold, 0) * np.sqrt(self.segment_size)
+        return excess
 
     @property
     def is_false(self) -> npt.NDArray[np.bool_]:
