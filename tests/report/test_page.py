@@ -1,6 +1,7 @@
 """The page and its tables: everything that was evaluated, in one file, the same bytes again."""
 
 import base64
+import collections
 import csv
 import hashlib
 import io
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from click.testing import CliRunner
 from PIL import Image
 
@@ -157,11 +159,27 @@ def test_same_inputs_give_the_same_bytes(evaluation, tmp_path):
     params = PARAMS.model_copy(update=ONE)
     for name in ("first", "second"):
         write_report(evaluation, tmp_path / name, params)
-    names = {path.name for path in (tmp_path / "first").iterdir()}
-    assert names == {"index.html", "known_alarms.csv", "results.csv", "results.md", "results.txt"}
+    names = {path.relative_to(tmp_path / "first").as_posix() for path in (tmp_path / "first").rglob("*.*")}
+    curves = {f"curves/{name}.csv" for name in ("roc", "pr", "trade_off", "froc")}
+    assert names == {"index.html", "known_alarms.csv", "results.csv", "results.md", "results.txt"} | curves
     for name in names:
         first, second = (tmp_path / folder / name for folder in ("first", "second"))
         assert first.read_bytes() == second.read_bytes()
+
+
+def test_dvc_plots_what_the_report_writes(written):
+    root = Path(__file__).parents[2]
+    definitions = yaml.safe_load((root / "dvc.yaml").read_text())["plots"]
+    assert len(definitions) == 4
+    for (plot,) in (one.values() for one in definitions):
+        assert (root / f".dvc/plots/{plot['template']}.json").is_file()
+        ((path, column),) = plot["y"].items()
+        text = (written / Path(path).relative_to("data/report")).read_text()
+        rows = list(csv.DictReader(io.StringIO(text)))
+        if rows:  # the made-up evaluations have no curve of a budget, and another column of operating points
+            assert {"network", "variant", "dataset", plot["x"], column} <= set(rows[0])
+            assert {(row["network"], row["variant"]) for row in rows} == {(n, v) for n in NETWORKS for v in VARIANTS}
+            assert max(collections.Counter((r["network"], r["variant"], r["dataset"]) for r in rows).values()) <= 200
 
 
 def test_missing_evaluations_are_refused_and_named(tmp_path):

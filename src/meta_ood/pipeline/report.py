@@ -7,7 +7,7 @@ from meta_ood.data.context import Log, Machine
 from meta_ood.data.files import write_json, write_text
 from meta_ood.report.compare import read_experiments
 from meta_ood.report.frames import gallery, read_cells
-from meta_ood.report.page import provenance, report_page, results_tables
+from meta_ood.report.page import curve_tables, provenance, report_page, results_tables
 from meta_ood.report.published import match_published, read_published
 from meta_ood.report.results import network_metrics, read_results
 
@@ -25,7 +25,7 @@ def run(
     machine: Machine,
     experiments: str = "",
 ) -> None:
-    """Write ``index.html`` and ``results.csv``, ``.md`` and ``.txt``; the same inputs give the same bytes.
+    """Write ``index.html``, ``results.csv``, ``.md``, ``.txt`` and ``curves/``; the same inputs give the same bytes.
 
     Args:
         params: Names networks, variants and datasets.
@@ -54,4 +54,6 @@ def run(
     write_text(report / "index.html", page)
     for name, text in results_tables(results, published).items():
         write_text(report / name, text)
+    for name, text in curve_tables(results).items():
+        write_text(report / "curves" / name, text)
     write_json(summary, network_metrics(results))

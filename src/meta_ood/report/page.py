@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import version
 from typing import Any
 
+import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from markupsafe import Markup
 
@@ -173,6 +174,23 @@ def results_tables(results: Results, beside: Sequence[BesidePublished] = ()) -> 
     printed = {name: _render(f"{name}.j2", **values) for name in ("results.md", "results.txt")}
     alarms = known_alarms_csv(known_alarms(results))
     return {"results.csv": csv_text(names + keys, exact), "known_alarms.csv": alarms} | printed
+
+
+def curve_tables(results: Results) -> dict[str, str]:
+    """Return the curves that dvc.yaml plots as CSV, by the name of the file: those of all evaluations in each."""
+    tables = {}
+    for stem in ("roc", "pr", "trade_off", "froc"):
+        found = [
+            (one, curve) for one in results.ordered if len(next(iter((curve := one.curves.get(stem, {})).values()), []))
+        ]
+        names = list(found[0][1]) if found else []
+        rows = [
+            [one.network, one.variant, one.dataset, *(f"{value:.6g}" for value in row)]
+            for one, curve in found
+            for row in plots.thinned(np.column_stack([curve[name] for name in names])).tolist()
+        ]
+        tables[f"{stem}.csv"] = csv_text(["network", "variant", "dataset", *names], rows)
+    return tables
 
 
 def _without_repeats(rows: Sequence[Sequence[str]], names: int) -> Iterator[list[str]]:

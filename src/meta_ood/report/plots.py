@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import matplotlib
 import numpy as np
+import numpy.typing as npt
 from markupsafe import Markup
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
@@ -33,7 +34,7 @@ OTHER = "#1f9e77"  # any other variant
 _NETWORKS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 # text and axes, and the grid, where no style sheet says otherwise
 _INK, _GRID = "#3f4654", "#c9ced6"
-_MOST_POINTS = 200  # of a line, for the script
+_MOST_POINTS = 200  # of a line, for the script and DVC
 
 _STYLE: dict[Any, Any] = {
     **{"svg.fonttype": "none", "font.family": "DejaVu Sans", "text.color": _INK},  # text stays text
@@ -283,7 +284,7 @@ def _values(axes: Axes, height: float, lines: Sequence[Line], threshold: str) ->
     for line in lines:
         # a logarithmic axis has no place for NaN
         known = np.flatnonzero(np.isfinite(line.x) & np.isfinite(line.y))
-        known = known[np.unique(np.linspace(0, len(known) - 1, _MOST_POINTS).astype(int))] if len(known) else known
+        known = thinned(known)
         place = axes.transData.transform(np.column_stack([line.x, line.y])[known]) * 72 / axes.figure.dpi
         place[:, 1] = height - place[:, 1]
         values = [_short(column[known]) for column in (line.x, line.y, line.threshold) if column is not None]
@@ -293,6 +294,11 @@ def _values(axes: Axes, height: float, lines: Sequence[Line], threshold: str) ->
         assert isinstance(first, Line2D)
         found.append({"name": line.name, "ids": ids, "colour": to_hex(first.get_color()), "points": points})
     return {"names": [axes.get_xlabel(), axes.get_ylabel(), threshold], "lines": found}
+
+
+def thinned(rows: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Return at most _MOST_POINTS rows, evenly spread, the first and the last among them."""
+    return rows[np.unique(np.linspace(0, len(rows) - 1, _MOST_POINTS).astype(int))] if len(rows) else rows
 
 
 def _short(values: Floats) -> list[float | None]:
