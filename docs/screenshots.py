@@ -77,15 +77,14 @@ def pages(address: str) -> dict[str, str]:
     pair = urllib.parse.quote(json.dumps([before.info.run_id, after.info.run_id]))
     aliases = client.get_registered_model(network).aliases
     version = aliases.get("champion") or aliases["ood_trained"]
-    evaluations, trainings = (
-        f"{runs}&searchFilter=" + urllib.parse.quote(f'tags.stage = "{stage}"') for stage in ("evaluate", "train")
-    )
+    charts, curves = (store.ui_address(address, experiment, stage) for stage in ("evaluate", "train"))
     return {
         "runs": runs,
-        "evaluations": evaluations,
-        "charts": f"{evaluations}&compareRunsMode=CHART",
-        "curves": f"{trainings}&compareRunsMode=CHART",
+        "evaluations": charts.replace("&compareRunsMode=CHART", ""),
+        "charts": charts,
+        "curves": curves,
         "run": f"{run}?{mode}",
+        "system": f"{runs.replace('?', f'/{train.info.run_id}/system-metrics?')}",
         "files": f"{run}/artifacts?{mode}",
         "compare": f"{address}/#/compare-runs?runs={pair}&experiments=[%22{experiment}%22]",
         "model": f"{address}/#/models/{network}",

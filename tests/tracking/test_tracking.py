@@ -20,7 +20,7 @@ from meta_ood import config, tracking
 from meta_ood.cli import main
 from meta_ood.data.files import file_hash
 from meta_ood.pipeline import paths as layout
-from meta_ood.tracking import description, location, query, store
+from meta_ood.tracking import description, location, query, recorder, store
 from meta_ood.tracking.store import all_runs, open_store
 
 SOURCE = Path(__file__).parents[2] / "src"
@@ -84,7 +84,7 @@ def test_runs_files_inputs_and_models_reach_the_store(work):
     ]
     assert failed.data.tags["stage"] == "train"
     assert train.data.params == {"seed": "3"}
-    assert train.data.metrics == {"train/loss": 1.0, "train/frames": 2.0, "auroc/entropy": 0.75}
+    assert train.data.metrics == {"train/loss": 1.0, "train/frames": 2.0, "scores/auroc/entropy": 0.75}
     history = client.get_metric_history(train.info.run_id, "train/loss")
     assert [(m.step, m.value) for m in history] == [(0, 2.0), (1, 1.0)]
     (dataset,) = train.inputs.dataset_inputs
@@ -391,7 +391,29 @@ def test_names_of_runs_begin_with_what_differs():
     cell = {"network": "mini", "variant": "ood_trained", "dataset": "lost_and_found"}
     name = description.run_name("evaluate", cell, {"train.ood_weight": 0.9, "seed": 0})
     assert name == "λ=0.9 lost_and_found mini seed=0 evaluate"
-    assert description.run_name("meta", cell, {}) == "ood_trained lost_and_found mini meta"
+    assert description.run_name("meta", cell, {}) == "meta ood_trained lost_and_found mini"
+
+
+def test_a_training_has_the_load_of_the_machine_and_its_weights_a_step(work, monkeypatch):
+    monkeypatch.setattr(recorder, "_SYSTEM_SECONDS", 0.0)
+    Path("data").mkdir()
+    weights, metrics = Path("data/ood_trained.safetensors"), Path("data/ood_trained.json")
+    weights.write_bytes(b"abc")
+    metrics.write_text('{"step": 7, "steps": 9, "miou": 0.5}', encoding="utf-8")
+    with track(keys={"network": "mini"}) as run:
+        for step in range(3):
+            run.log({"train/loss": 1.0}, step)
+        run.outputs({"weights": weights, "metrics": metrics})
+    client = open_store(work)
+    (train,) = all_runs(client)
+    found = train.data.metrics
+    assert 0 < found["system/system_memory_usage_percentage"] < 100
+    loads = client.get_metric_history(train.info.run_id, "system/cpu_utilization_percentage")
+    assert [m.step for m in loads] == [1, 2]  # the first look only starts the counters
+    (model,) = train.outputs.model_outputs
+    assert model.step == 7
+    assert [m.step for m in client.get_metric_history(train.info.run_id, "train/miou")] == [7]
+    assert not {"train/step", "train/steps"} & set(found)  # no results
 
 
 def test_a_setting_too_long_for_a_tag_is_still_a_group():
@@ -406,5 +428,8 @@ def test_the_page_opens_in_the_mode_that_shows_runs(work, monkeypatch):
     result = CliRunner().invoke(main, ["ui", "--port", "5001"])
     experiment = store.experiment_id(open_store(work), "meta-ood")
     page = f"http://127.0.0.1:5001/#/experiments/{experiment}/runs?workflowType=machine_learning"
-    assert result.output.strip() == page
+    first, results, curves = result.output.splitlines()
+    assert first == f"all runs         {page}"
+    assert "evaluate" in results
+    assert curves.endswith("&compareRunsMode=CHART")
     assert f"sqlite:///{work}/mlflow.db" in commands[0]  # one word of the command, also with blanks

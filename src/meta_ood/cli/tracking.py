@@ -37,15 +37,17 @@ def sync(params_file: Path, as_json: bool) -> None:
 @click.option("--port", default=5000, help="Port of this machine.")
 @click.option("--experiment", default="meta-ood", help="Its name.")
 def ui(port: int, experiment: str) -> None:
-    """Serve MLflow's web pages and print the address of the table of runs."""
+    """Serve MLflow's web pages and print the addresses of runs, results and training curves."""
     from meta_ood.tracking import location, store
 
     root = location.root()
     uri = location.store_uri(root)
     number = store.experiment_id(store.open_store(root), experiment)
     served = uri.startswith(("http://", "https://"))
-    address = store.ui_address(uri if served else f"http://127.0.0.1:{port}", number)
-    click.echo(location.without_password(address).replace("***@", ""))  # the browser asks for both
+    server = uri if served else f"http://127.0.0.1:{port}"
+    for title, stage in (("all runs", ""), ("results", "evaluate"), ("training curves", "train")):
+        address = location.without_password(store.ui_address(server, number, stage))
+        click.echo(f"{title:16} {address.replace('***@', '')}")  # the browser asks for name and password
     if not served:
         command = [sys.executable, "-m", "mlflow", "server", "--workers", "1", "--backend-store-uri", uri]
         command += ["--port", str(port), "--uvicorn-opts", "--log-level warning"]

@@ -70,14 +70,18 @@ def describe(
 
 
 def run_name(stage: str, keys: Mapping[str, str], params: Mapping[str, Any]) -> str:
-    """Return a run's name, such as ``λ=0.9 lost_and_found mini seed=0 evaluate``; the UI shows about 18 characters."""
+    """Return a run's name, such as ``λ=0.9 lost_and_found mini seed=0 evaluate``; the UI shows about 18 characters.
+
+    It begins with what differs between runs that are compared, and with the stage where nothing is.
+    """
     weight = params.get("train.ood_weight")
     first = f"λ={weight}" if weight is not None else keys.get("variant", "")
     words = [first, keys.get("dataset", ""), keys.get("network", "")]
     # other stages have a seed too, but it hardly changes their results
     if stage in ("synthesize", "pretrain", "train", "evaluate") and "seed" in params:
         words.append(f"seed={params['seed']}")
-    return " ".join(word for word in [*words, stage] if word)
+    words = [*words, stage] if stage in ("train", "evaluate") else [stage, *words]
+    return " ".join(word for word in words if word)
 
 
 def git_tags() -> dict[str, str]:

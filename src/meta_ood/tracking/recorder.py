@@ -24,6 +24,7 @@ logger = logging.getLogger(__name__)
 # and to open the store, and its curves are worth watching. `report` imports it anyway, to record the stages before it.
 _LIVE = ("pretrain", "train", "report")
 _WRITE_SECONDS = 1.0  # between two writes of curves
+_SYSTEM_SECONDS = 10.0  # between two looks at processors, memory and GPUs, as in MLflow
 _RETRY_SECONDS = 30.0  # until the first attempt after a failure; the time doubles with each failure
 
 
@@ -34,6 +35,7 @@ class Recorder:
         self.run: OpenRun | None = None
         self._waiting: list[Metric] = []
         self._next_write = 0.0
+        self._next_look = 0.0
         self._failures = 0
         self._incomplete = False
 
@@ -44,8 +46,17 @@ class Recorder:
         from meta_ood.tracking.runs import metrics_at
 
         self._waiting += metrics_at(values, step)
+        if time.monotonic() >= self._next_look:
+            self._next_look = time.monotonic() + _SYSTEM_SECONDS
+            self.attempt("the load of the machine", self._look, step)
         if time.monotonic() >= self._next_write:
             self._write()
+
+    def _look(self, step: int) -> None:
+        from meta_ood.tracking.runs import metrics_at
+
+        if self.run is not None:
+            self._waiting += metrics_at(self.run.system(), step)
 
     def outputs(self, outputs: Mapping[str, Path]) -> None:
         """Log what the stage wrote, by keyword.

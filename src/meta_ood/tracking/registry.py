@@ -20,8 +20,8 @@ from meta_ood.tracking.description import RunDescription
 from meta_ood.tracking.store import created_once
 
 
-def register(store: MlflowClient, run_id: str, weights: Path, about: RunDescription) -> None:
-    """Register `weights` as a version of the model named after the network, if they have none yet.
+def register(store: MlflowClient, run_id: str, weights: Path, about: RunDescription, step: int = 0) -> None:
+    """Register `weights`, those at a step, as a version of the model named after the network, if they have none yet.
 
     The alias named after the variant moves to them if they lie below data/ and are not those of an experiment.
     """
@@ -32,7 +32,7 @@ def register(store: MlflowClient, run_id: str, weights: Path, about: RunDescript
     version = next(iter(find(store, network, tags)), None)
     if version is None:
         text = card.new_card(network, variant, about, hashes)
-        version = add(store, network, run_id, tags, {weights.name: weights}, text)
+        version = add(store, network, run_id, tags, {weights.name: weights}, text, step)
     if weights.parts[0] == "data" and "dvc.exp.name" not in about.tags:
         store.set_registered_model_alias(network, variant, version.version)
 
@@ -44,9 +44,15 @@ def find(store: MlflowClient, network: str, tags: dict[str, str]) -> list[ModelV
 
 
 def add(
-    store: MlflowClient, network: str, run_id: str, tags: dict[str, str], files: dict[str, Path], text: str
+    store: MlflowClient,
+    network: str,
+    run_id: str,
+    tags: dict[str, str],
+    files: dict[str, Path],
+    text: str,
+    step: int = 0,
 ) -> ModelVersion:
-    """Make a version of `network` from `files` (name -> path) and the model card `text`."""
+    """Make a version of `network` from `files` (name -> path), made at a step of the run, and the model card `text`."""
     about = "Weights and detectors of one network; each version has a model card as description."
     with created_once():
         store.create_registered_model(network, {"network": network}, about)
@@ -58,7 +64,7 @@ def add(
         store.log_model_artifact(model.model_id, str(path), folder)
     _write_card(store, model.model_id, text)
     store.finalize_logged_model(model.model_id, "READY")
-    store.log_outputs(run_id, [LoggedModelOutput(model.model_id, 0)])
+    store.log_outputs(run_id, [LoggedModelOutput(model.model_id, step)])
     return store.create_model_version(
         network, model.artifact_location, run_id, tags, description=text, model_id=model.model_id
     )

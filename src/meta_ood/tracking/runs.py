@@ -19,8 +19,13 @@ from meta_ood.tracking.store import RunningMark, experiment_id
 
 # Files that the UI can show; anything else is left to DVC.
 _SHOWN = (".png", ".jpg", ".svg", ".html", ".md", ".csv", ".json", ".txt")
-# Counts in metrics.json that describe the dataset: they are no results, so they get no charts.
-_OF_THE_DATASET = {f"evaluate/{name}" for name in ("frames", "scenes", "pixels", "positives", "ignored", "neutral")}
+# Numbers at the top of a metrics.json that are no results, by stage: they get no charts.
+_NO_RESULTS = {
+    "pretrain": ("step", "steps"),
+    "train": ("step", "steps"),
+    "meta": ("segments", "false", "number_of_folds", "folds_without_classifier", "kept_without_classifier"),
+    "evaluate": ("frames", "scenes", "pixels", "positives", "ignored", "neutral"),
+}
 
 
 class OpenRun:
@@ -32,6 +37,8 @@ class OpenRun:
         self._last: dict[str, float] = {}
         self._notes: list[str] = []  # paragraphs of the description in the UI
         self._picture = False
+        self._system: Any = None
+        self._step = 0  # of what the stage wrote
         self._mark = RunningMark(store.tracking_uri, root)
         # 1. the run, if `mlflow run` has not created it
         self.id = about.run_id
@@ -72,11 +79,28 @@ class OpenRun:
         self._store.log_batch(self.id, metrics=metrics)
         self._last |= {metric.key: metric.value for metric in metrics}
 
+    def system(self) -> dict[str, float]:
+        """Return the load of processors, memory, disk, network and GPUs, as ``system/…``; empty at the first call."""
+        from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
+
+        # only its counters: its thread would wait for a store that does not answer, at the end for minutes
+        if is_first := self._system is None:
+            monitor: Any = SystemMetricsMonitor
+            self._system = monitor(self.id, tracking_uri=self._store.tracking_uri)
+        self._system.collect_metrics()
+        found = {f"system/{name}": value for name, value in self._system.aggregate_metrics().items()}
+        for counter in self._system.monitors:
+            counter.clear_metrics()
+        return {} if is_first else found
+
     def outputs(self, outputs: Mapping[str, Path]) -> None:
         """Log what the stage wrote, see :meth:`meta_ood.tracking.Recorder.outputs`."""
+        # a training's metrics say at which step it had the weights that it kept
+        if (about := outputs.get("metrics")) and about.is_file():
+            self._step = int(read_json(about).get("step", 0))
         for name, path in outputs.items():
             if name == "weights":
-                registry.register(self._store, self.id, path, self._about)
+                registry.register(self._store, self.id, path, self._about, self._step)
                 network = self._about.keys["network"]
                 self._notes.append(f"Registered as a version of [{network}](#/models/{network}).")
                 continue
@@ -101,7 +125,7 @@ class OpenRun:
         values = read_json(path)
         found = _headlines("/".join([self._about.stage, *folders]), values)
         # what the stage has logged itself keeps its step
-        self.log(metrics_at({k: v for k, v in found.items() if self._last.get(k) != v}, 0))
+        self.log(metrics_at({k: v for k, v in found.items() if self._last.get(k) != v}, self._step))
         self.tag({"metrics.md5": file_hash(path, "md5")})
         if self._about.stage == "evaluate" and "weights" in values:
             self._notes.append(_results(self._about.keys, values))
@@ -128,16 +152,17 @@ def _results(keys: Mapping[str, str], values: Mapping[str, Any]) -> str:
 
 def metrics_at(values: Mapping[str, float], step: int) -> list[Metric]:
     """Return numbers as metrics of this moment; what is not finite is left out."""
-    finite = {k: float(v) for k, v in values.items() if math.isfinite(v) and k not in _OF_THE_DATASET}
+    finite = {k: float(v) for k, v in values.items() if math.isfinite(v)}
     now = time.time_ns() // 1_000_000  # MLflow counts milliseconds since 1970
     return [Metric(name, value, now, step) for name, value in finite.items()]
 
 
 def _headlines(stage: str, values: Mapping[str, Any]) -> dict[str, float]:
-    """Return the values at the top of a metrics.json as ``stage/name``, three per score as ``name/score``."""
-    found = {f"{stage}/{name}": value for name, value in values.items()}
+    """Return the results at the top of a metrics.json as ``stage/name``, three per score as ``scores/name/score``."""
+    hidden = _NO_RESULTS.get(stage.split("/")[0], ())
+    found = {f"{stage}/{name}": value for name, value in values.items() if name not in hidden}
     for score, metrics in values.get("scores", {}).items():
-        found |= {f"{name}/{score}": metrics.get(name) for name in ("auroc", "auprc", "fpr95")}
+        found |= {f"scores/{name}/{score}": metrics.get(name) for name in ("auroc", "auprc", "fpr95")}
     # type(), as a bool is an int too
     return {k: float(v) for k, v in found.items() if type(v) in (int, float) and math.isfinite(v)}
 

@@ -7,6 +7,7 @@ import re
 import secrets
 import sqlite3
 import time
+import urllib.parse
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from hashlib import sha256
@@ -21,9 +22,9 @@ from meta_ood.tracking.location import TrackingError, database_of, short_reason,
 
 _EXPERIMENT_NOTE = """\
 One run per stage. `tags.stage = "evaluate"` shows the results: group by `network` or `dataset`, or select the baseline
-and ood_trained runs of a dataset and compare. Charts under `evaluate/` compare variants, those under `auroc/`, `auprc/`
-and `fpr95/` compare scores. Evaluations carry the parameters of the training that they evaluate, so `train.ood_weight`
-can be an axis of a chart.
+and ood_trained runs of a dataset and compare. Charts under `evaluate/` compare variants, those under `scores/` compare
+scores. Trainings have the load of the machine under System metrics. Evaluations carry the parameters of the training
+that they evaluate, so `train.ood_weight` can be an axis of a chart.
 """
 _RUNNING = Path(".meta_ood", "running")  # below the root: the files of RunningMark
 # Columns of MLflow's schema that hold absolute places of files.
@@ -173,10 +174,12 @@ def created_once() -> Iterator[None]:
             raise
 
 
-def ui_address(server: str, experiment: str) -> str:
-    """Return the address at which MLflow's UI shows the runs of an experiment (its id)."""
-    # without its last part the UI opens in the mode that it used last, at first that of chats
-    return f"{server.rstrip('/')}/#/experiments/{experiment}/runs?workflowType=machine_learning"
+def ui_address(server: str, experiment: str, stage: str = "") -> str:
+    """Return the address at which MLflow's UI shows the runs of an experiment (its id), of a stage as charts."""
+    wanted = urllib.parse.quote(f'tags.stage = "{stage}"')
+    charts = f"&searchFilter={wanted}&compareRunsMode=CHART" if stage else ""
+    # without workflowType the UI opens in the mode that it used last, at first that of chats
+    return f"{server.rstrip('/')}/#/experiments/{experiment}/runs?workflowType=machine_learning{charts}"
 
 
 class RunningMark:
