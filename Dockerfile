@@ -15,7 +15,7 @@ COPY docker/steps.sh /tmp/docker/
 RUN sh /tmp/docker/steps.sh run && rm -r /tmp/docker
 COPY --from=build /opt/meta-ood /opt/meta-ood
 # a mounted repository has another owner, at which git stops
-ENV PATH=/opt/meta-ood/bin:$PATH MLFLOW_DISABLE_TELEMETRY=true \
+ENV PATH=/opt/meta-ood/bin:$PATH PYTHONPYCACHEPREFIX=/tmp/pycache MLFLOW_DISABLE_TELEMETRY=true \
     GIT_CONFIG_COUNT=1 GIT_CONFIG_KEY_0=safe.directory GIT_CONFIG_VALUE_0=*
 USER meta-ood
 WORKDIR /work

@@ -14,7 +14,7 @@ umask 022
 inside() {  # ROOT COMMAND...: in the root, with none of this machine's variables but those of proxies and certificates
   local root=$1; shift
   env -i HOME=/root PATH=/opt/meta-ood/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin LANG=C.UTF-8 \
-    MLFLOW_DISABLE_TELEMETRY=true TORCH_INDEX="$index" PYTHON=/opt/meta-ood/bin/python chroot "$root" "$@"
+    PYTHONPYCACHEPREFIX=/tmp/pycache MLFLOW_DISABLE_TELEMETRY=true TORCH_INDEX="$index" PYTHON=/opt/meta-ood/bin/python chroot "$root" "$@"
 }
 
 # 1. Debian, as in debian:bookworm-slim; twice, for both stages
@@ -41,7 +41,7 @@ inside "$folder/build" sh /src/docker/steps.sh package
 install -D "$repository/docker/steps.sh" "$folder/image/tmp/docker/docker/steps.sh"
 [ -d "$folder/image/work" ] || inside "$folder/image" sh /tmp/docker/docker/steps.sh run
 rm -rf "$folder/image/tmp/docker" "$folder/image/opt/meta-ood"
-cp -a "$folder/build/opt/meta-ood" "$folder/image/opt/"
+mkdir -p "$folder/image/opt" && cp -a "$folder/build/opt/meta-ood" "$folder/image/opt/meta-ood"
 for file in ${SITE_FILES:-}; do rm -f "$folder/image$file"; done
 
 # 4. what came out

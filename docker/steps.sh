@@ -7,6 +7,8 @@
 set -eu
 HERE=$(dirname "$(dirname "$(readlink -f "$0")")")
 export DEBIAN_FRONTEND=noninteractive PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
+# bytecode is 270 MB; what a container uses of it, it writes to its /tmp (PYTHONPYCACHEPREFIX in the Dockerfile)
+export PIP_NO_COMPILE=1
 PYTHON=/opt/meta-ood/bin/python
 
 packages() {
@@ -26,9 +28,10 @@ torch)
   ;;
 package)
   $PYTHON -m pip install -q -c "$HERE/constraints.txt" "$HERE[server,s3]"
-  # 300 MB that nothing imports: tests of packages, headers for those who compile against them
+  # what nothing imports: tests of packages, and headers for those who compile against them
   cd /opt/meta-ood/lib/python3*/site-packages
-  find . -type d \( -name tests -o -path ./torch/include -o -path ./pyarrow/include \) -prune -exec rm -rf {} +
+  find . -type d \( -name tests -o -name __pycache__ -o -path ./torch/test -o -path ./torch/include -o -path ./pyarrow/include \) -prune -exec rm -rf {} +
+  find torch/bin -type f ! -name torch_shm_manager -delete
   ;;
 run)
   # git: DVC and the tags of runs; libgomp1: the kernels
