@@ -86,7 +86,17 @@ def test_what_is_not_finite_is_null(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_commands_with_results_have_the_same_option() -> None:
     context = click.Context(main)
-    with_json = {"compare", "compare-meta", "thresholds", "detect", "evaluate-maps", "promote", "sync", "networks"}
+    with_json = {
+        "compare",
+        "compare-meta",
+        "thresholds",
+        "detect",
+        "evaluate-maps",
+        "promote",
+        "sync",
+        "networks",
+        "scores",
+    }
     for name in {*with_json, "doctor", *STAGES}:
         command = main.get_command(context, name)
         assert command is not None

@@ -34,7 +34,8 @@ def networks(as_json: bool) -> None:
 
 
 @click.command()
-def scores() -> None:
+@options.as_json
+def scores(as_json: bool) -> None:
     """List the scores that params.yaml may name: formula, range, and what they need."""
     from meta_ood.scores import LOGITS, SCORES
 
@@ -42,9 +43,12 @@ def scores() -> None:
     for source in dict.fromkeys(own.source for own in SCORES.values()):
         with formatter.section(f"From {source}" + ("" if source == LOGITS else ", by `infer` if in infer.scores")):
             formatter.write_dl([(name, own.text) for name, own in SCORES.items() if own.source == source])
-    click.echo(formatter.getvalue())
-    click.echo("Higher means more out-of-distribution. Of a pixel p softmax, l logits, f features;")
-    click.echo("m_c mean features of class c or, of a mask model, the mass of class c.")
+    note = (
+        "Higher means more out-of-distribution. Of a pixel p softmax, l logits, f features;\n"
+        "m_c mean features of class c or, of a mask model, the mass of class c."
+    )
+    records = [{"score": name, "source": own.source, "text": own.text} for name, own in SCORES.items()]
+    options.answer(as_json, records, f"{formatter.getvalue()}\n{note}")
 
 
 @click.group()
