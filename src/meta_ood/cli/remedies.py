@@ -4,7 +4,9 @@ import errno
 import re
 
 # folder below data/ -> the stage that writes it
-_FOLDERS = {name: name for name in ("prepare", "infer", "segments", "meta", "evaluate", "report", "code", "roles")}
+_FOLDERS = {
+    name: name for name in ("prepare", "statistics", "infer", "segments", "meta", "evaluate", "report", "code", "roles")
+}
 _FOLDERS |= {"raw/demo": "synthesize", "networks": "train", "detectors": "detector"}
 _OUTPUT = re.compile(rf"\bdata/({'|'.join(_FOLDERS)})\b")
 
