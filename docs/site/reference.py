@@ -19,7 +19,7 @@ from meta_ood.config.errors import expected
 
 def command_line() -> str:
     """Return every command with its options, as click knows them."""
-    context = click.Context(cli.main, info_name="meta-ood")
+    context = click.Context(cli.main, info_name="meta-ood", **cli.main.context_settings)
     lines = ["# Command line", "", _text(cli.main), "", *_options(cli.main, context)]
     groups = {"Stages": list(cli.STAGES), **cli.GROUPS}
     for purpose, names in groups.items():
@@ -47,7 +47,7 @@ def _text(command: click.Command) -> str:
 def _options(command: click.Command, context: click.Context) -> list[str]:
     records = [record for each in command.get_params(context) if (record := each.get_help_record(context))]
     rows = [f"| `{names}` | {_cell(text)} |" for names, text in records]
-    return ["| option | |", "| --- | --- |", *rows, ""]
+    return ["| option | meaning |", "| --- | --- |", *rows, ""]
 
 
 def _cell(text: str) -> str:

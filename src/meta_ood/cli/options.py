@@ -38,7 +38,13 @@ device = click.option(
     "--device", default="auto", type=click.Choice(["auto", "cpu", "cuda"]), help="Where networks run."
 )
 _cores = os.cpu_count() or 1
-workers = click.option("--workers", type=click.IntRange(1), default=_cores, help="Processes or threads for images.")
+workers = click.option(
+    "--workers",
+    type=click.IntRange(1),
+    default=_cores,
+    show_default="all cores",
+    help="Processes or threads for images.",
+)
 track = click.option("--track/--no-track", default=True, help="Log to MLflow, or do not.")
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts.")
 
