@@ -61,6 +61,7 @@ ELSEWHERE = {
     "meta-ood pareto": "tests/report; examples/4",
     "meta-ood data": "tests/cli/test_data.py, on miniatures",
     "meta-ood weights": "tests/cli/test_weights.py, on weights of its own",
+    "docker": ".github/workflows/ci.yml; there is no container runtime where the tests run",
     "curl": "needs a running server; tests/detector sends the same bodies",
     "printf": "as curl",
     "base64": "as curl",
