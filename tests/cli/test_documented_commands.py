@@ -41,6 +41,7 @@ ELSEWHERE = {
     "dvc repro": ".ci/run, by make demo",
     "dvc exp": "minutes; the examples compare experiments without DVC's queue",
     "dvc queue": "as dvc exp",
+    "dvc plots": "minutes: needs an experiment; meta-ood report --compare is tested in tests/report",
     "dvc remote": "tests/tracking/test_services.py: make test-services",
     "dvc push": "as dvc remote",
     "mlflow run": "tests/tracking/test_start_methods.py: make test-services",
