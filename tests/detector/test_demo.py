@@ -1,6 +1,8 @@
 """The detector and photos that the package carries, and `meta-ood detect --demo`."""
 
 import re
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -63,3 +65,13 @@ def test_detect_without_what_it_needs_says_what_to_give(given, says):
     result = CliRunner().invoke(cli.main, ["detect", *given])
     assert result.exit_code == 2
     assert says in result.output
+
+
+def test_a_detector_with_a_linear_classifier_answers_without_scikit_learn_and_mlflow():
+    code = (
+        "import sys; from meta_ood import Detector; from meta_ood.detector import demo;"
+        " Detector.load(demo.DETECTOR, 'cpu')(demo.PHOTOS / 'cone.png');"
+        " sys.exit(', '.join({'sklearn', 'mlflow', 'dvc', 'lightning'} & set(sys.modules)) or 0)"
+    )
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")

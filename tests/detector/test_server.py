@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import csv
+import hashlib
+import importlib.metadata
 import io
 import json
 import sys
@@ -12,11 +15,15 @@ import time
 import tracemalloc
 import urllib.error
 import urllib.request
+import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
+from packaging.version import Version
 from PIL import Image, ImageFile
 
+import meta_ood
 from meta_ood.detector.server import Guard, Limits, RequestError, answer, answers, images_of
 
 
@@ -230,6 +237,42 @@ def test_the_packed_model_answers_and_nothing_is_unpickled(parts, detector, pack
 
 
 @pytest.mark.filterwarnings("ignore")  # mlflow's own
+def test_the_packed_model_has_its_code_and_exact_requirements(packed):
+    import mlflow
+
+    options, own, *others = (packed / "requirements.txt").read_text(encoding="utf-8").split("\n")
+    assert options == "--find-links wheels"
+    # 1. the wheel is the only distribution that fulfils the requirement, and holds the code that packed it
+    (wheel,) = (packed / "wheels").iterdir()
+    name, version = own.split("==")
+    assert (name, version.partition("+")[0]) == ("meta-ood", meta_ood.__version__)
+    assert wheel.name.startswith(f"meta_ood-{version}-cp3")
+    source = Path(meta_ood.__file__).parent
+    with zipfile.ZipFile(wheel) as archive:
+        names = set(archive.namelist())
+        for path in (*source.rglob("*.py"), *source.rglob("*.so"), *source.rglob("*.safetensors")):
+            assert archive.read(f"meta_ood/{path.relative_to(source).as_posix()}") == path.read_bytes()
+        # 2. RECORD has every file with its hash, or installers refuse it
+        (record,) = (name for name in names if name.endswith(".dist-info/RECORD"))
+        rows = list(csv.reader(archive.read(record).decode().splitlines()))
+        assert {row[0] for row in rows} == names
+        for file, digits, size in rows:
+            if file != record:
+                content = archive.read(file)
+                hashed = base64.urlsafe_b64encode(hashlib.sha256(content).digest()).decode().rstrip("=")
+                assert (digits, size) == (f"sha256={hashed}", str(len(content)))
+    # 3. exact versions of what it needs
+    for requirement in filter(None, others):
+        needed, exact = requirement.split("==")
+        assert Version(exact) == Version(Version(importlib.metadata.version(needed)).public)
+    assert {"torch", "numpy", "mlflow", "fastapi"} <= {requirement.split("==")[0] for requirement in others}
+    # 4. the input example is a request
+    model = mlflow.pyfunc.load_model(str(packed))
+    (answered,) = model.predict(mlflow.models.Model.load(str(packed)).load_input_example(str(packed)))
+    assert answered["size"] == [128, 256]
+
+
+@pytest.mark.filterwarnings("ignore")  # mlflow's own
 def test_the_scoring_server_over_http(parts, detector):
     import uvicorn
 
@@ -261,6 +304,12 @@ def test_the_scoring_server_over_http(parts, detector):
         assert post(json.dumps({"inputs": {"image": [text]}}).encode()) == expected
         table = {"columns": ["image"], "data": [[text]]}
         assert post(json.dumps({"dataframe_split": table}).encode()) == expected
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/health") as response:
+            assert response.status == 200
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/version") as response:
+            about = json.load(response)
+        assert about["meta_ood"] == meta_ood.__version__
+        assert about["detector"] == json.loads(json.dumps(detector.identity))
         status, message = post(b"[" * 100_000)
         assert (status, message["message"]) == (400, "the JSON is nested too deeply")
         for body in (b'{"a":' * 100_000, b"9" * 5000, b"{", b"", b"[]", b"\xff", b'{"inputs": {"image": 3}}'):

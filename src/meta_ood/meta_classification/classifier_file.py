@@ -14,15 +14,13 @@ from typing import Annotated, Any, Final, Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, Strict, ValidationError, model_validator
-from sklearn.ensemble import HistGradientBoostingClassifier
-from sklearn.neural_network import MLPClassifier
 
 from meta_ood.data.registry import lookup
 from meta_ood.meta_classification.models import CLASSIFIERS
 
 FORMAT: Final = "meta-ood meta classifier, version 2"
 MOST_BYTES = 16 * 2**20  # a classifier of 75 features takes 10 kB, its trees 300 kB: more is no meta classifier
-_ESTIMATORS = {"gradient_boosted_trees": HistGradientBoostingClassifier, "small_network": MLPClassifier}
+_ESTIMATORS = ("gradient_boosted_trees", "small_network")  # stored as skops files
 
 
 class _Entry(BaseModel):
@@ -130,7 +128,10 @@ def load_estimator(data: bytes, classifier: str, features: int, source: str) -> 
 
     ValueError if the file is damaged or holds anything but such a classifier of `features` features; `source` is named.
     """
+    # scikit-learn takes a second to import, and JSON needs none
     import skops.io
+    from sklearn.ensemble import HistGradientBoostingClassifier
+    from sklearn.neural_network import MLPClassifier
 
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as file:
@@ -140,7 +141,8 @@ def load_estimator(data: bytes, classifier: str, features: int, source: str) -> 
         # skops asks for trust because indices in a tree are not checked when it predicts; we check them
         trees = "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor"
         estimator = skops.io.loads(data, trusted=[trees])
-        if type(estimator) is not _ESTIMATORS[classifier]:
+        types = {"gradient_boosted_trees": HistGradientBoostingClassifier, "small_network": MLPClassifier}
+        if type(estimator) is not types[classifier]:
             raise ValueError(f"a {type(estimator).__name__}, expected a {classifier}")
         if classifier == "gradient_boosted_trees":
             _check_trees(estimator, features)
@@ -152,7 +154,7 @@ def load_estimator(data: bytes, classifier: str, features: int, source: str) -> 
     return estimator
 
 
-def _check_trees(estimator: HistGradientBoostingClassifier, features: int) -> None:
+def _check_trees(estimator: Any, features: int) -> None:
     """Refuse trees whose nodes point outside or in a circle: compiled code would follow them."""
     for (tree,) in estimator._predictors:
         nodes, inner = tree.nodes, np.flatnonzero(tree.nodes["is_leaf"] == 0)

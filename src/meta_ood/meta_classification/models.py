@@ -2,6 +2,9 @@
 
 Estimators are scikit-learn's. A linear one is reduced to its weights and bias, which JSON can hold under the features'
 names; the others stay estimators, see ``classifier_file``.
+
+scikit-learn, which takes a second to import, is imported where something is fitted: to apply a linear classifier needs
+NumPy alone.
 """
 
 import warnings
@@ -12,10 +15,6 @@ from typing import Any
 
 import numpy as np
 from scipy.special import logit
-from sklearn.ensemble import HistGradientBoostingClassifier
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegression
-from sklearn.neural_network import MLPClassifier
 
 from meta_ood.data.registry import lookup
 from meta_ood.metrics import Flags, Floats
@@ -61,12 +60,14 @@ def with_ones(scaled: Floats) -> Floats:
     return np.hstack([scaled, np.ones((len(scaled), 1))])
 
 
-def solver(penalty: float, **options: Any) -> LogisticRegression:
-    """Return the unfitted estimator of the published logistic regression, for :func:`with_ones`.
+def solver(penalty: float, **options: Any) -> Any:
+    """Return the unfitted ``LogisticRegression`` of the published classifier, for :func:`with_ones`.
 
     It minimises ``penalty / 2 |w|^2 + sum log(1 + exp(-s (x w)))`` with s = +1 for a false positive, -1 otherwise, and
     w including the bias. The published code's liblinear minimises the same function but stops at a tolerance of 1e-4.
     """
+    from sklearn.linear_model import LogisticRegression
+
     settings = {"solver": "newton-cholesky", "tol": 1e-14, "max_iter": 200} | options
     return LogisticRegression(C=_inverse(penalty), fit_intercept=False, **settings)
 
@@ -86,6 +87,8 @@ def logistic_regression(scaled: Floats, false: Flags, *, penalty: float = 1.0) -
 
 def sparse_logistic_regression(scaled: Floats, false: Flags, *, penalty: float = 1.0) -> LinearModel:
     """Fit a logistic regression with an L1 penalty on all weights but the bias."""
+    from sklearn.linear_model import LogisticRegression
+
     # liblinear penalises the bias too, divided by `intercept_scaling`: as good as not at all
     settings = {"solver": "liblinear", "l1_ratio": 1, "intercept_scaling": 1e4, "tol": 1e-8, "max_iter": 2000}
     estimator = LogisticRegression(C=_inverse(penalty), random_state=0, **settings)
@@ -104,6 +107,8 @@ def gradient_boosted_trees(
     penalty: float = 1.0,
 ) -> EstimatorModel:
     """Fit histogram gradient boosting with `least_segments` in each leaf."""
+    from sklearn.ensemble import HistGradientBoostingClassifier
+
     settings = {"max_iter": trees, "max_leaf_nodes": leaves, "learning_rate": learning_rate}
     settings |= {"min_samples_leaf": least_segments, "l2_regularization": penalty}
     estimator = HistGradientBoostingClassifier(early_stopping=False, random_state=0, **settings)
@@ -114,6 +119,8 @@ def small_network(
     scaled: Floats, false: Flags, *, width: int = 8, penalty: float = 1.0, seed: int = 0
 ) -> EstimatorModel:
     """Fit one hidden layer of `width` tanh units (L-BFGS, L2 penalty)."""
+    from sklearn.neural_network import MLPClassifier
+
     settings = {"activation": "tanh", "solver": "lbfgs", "alpha": penalty, "max_iter": 300}
     estimator = MLPClassifier((width,), random_state=seed, **settings)
     _fit_quietly(estimator, scaled, false)  # one stopped after max_iter is evaluated out of fold like any other
@@ -122,6 +129,8 @@ def small_network(
 
 def _fit_quietly(estimator: Any, scaled: Floats, false: Flags) -> None:
     """Fit without the warning that the tolerance was not reached."""
+    from sklearn.exceptions import ConvergenceWarning
+
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
         estimator.fit(scaled, false)

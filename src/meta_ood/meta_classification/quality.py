@@ -1,10 +1,12 @@
-"""Quality of probabilities of being a false positive: ranking, calibration, operating point."""
+"""Quality of probabilities of being a false positive: ranking, calibration, operating point.
+
+scikit-learn is imported where it is used: whoever applies a classifier to an image imports this module too.
+"""
 
 import math
 from dataclasses import dataclass
 
 import numpy as np
-from sklearn.metrics import average_precision_score, brier_score_loss, roc_auc_score
 
 from meta_ood.metrics import Flags, Floats, Integers
 from meta_ood.metrics.semantic import calibration_bin
@@ -12,17 +14,23 @@ from meta_ood.metrics.semantic import calibration_bin
 
 def auroc(probability: Floats, false: Flags) -> float:
     """Return the area under the ROC curve, with false segments as positives; NaN if all are of one class."""
+    from sklearn.metrics import roc_auc_score
+
     one_class = false.all() or not false.any()
     return math.nan if one_class else float(roc_auc_score(false, probability))
 
 
 def auprc(probability: Floats, false: Flags) -> float:
     """Return average precision, with false segments as positives; NaN if there is none."""
+    from sklearn.metrics import average_precision_score
+
     return float(average_precision_score(false, probability)) if false.any() else math.nan
 
 
 def brier(probability: Floats, false: Flags) -> float:
     """Return the mean squared error of the probabilities, in [0, 1]; NaN if there is no segment."""
+    from sklearn.metrics import brier_score_loss
+
     return float(brier_score_loss(false, probability)) if len(false) else math.nan
 
 

@@ -9,6 +9,7 @@ from meta_ood.data.files import file_hash
 from meta_ood.detector.folder import SETTINGS, WEIGHTS, read_settings
 from meta_ood.tracking import card, registry, served
 from meta_ood.tracking.store import open_store
+from meta_ood.tracking.wheel import running_version
 
 CHAMPION = "champion"
 
@@ -32,6 +33,7 @@ def promote(root: Path, network: str, variant: str, detector: Path) -> ModelVers
         "kind": "detector",
         "detector.sha256": file_hash(detector / SETTINGS),
         "meta.dataset": settings.meta_from,
+        "package": running_version(),  # its code is in the version
     }
     version = next(iter(registry.find(store, network, tags)), None)
     if version is None:

@@ -1,18 +1,24 @@
 """The detector as an MLflow model, and MLflow's scoring server with limits around it.
 
-Models from code: a version holds this three-line program and a detector's folder; no pickle.
+Models from code: a version holds this three-line program and a detector's folder; no pickle. It also holds the package
+as a wheel and names the exact version of everything that this needs, so that ``mlflow models serve`` and
+``build-docker`` make its environment where the repository never was.
 """
 
+import base64
+import logging
 import os
+import shutil
 import tempfile
 import warnings
 from pathlib import Path
 from typing import Any
 
 from meta_ood import __version__
-from meta_ood.detector import server
+from meta_ood.detector import demo, server
 from meta_ood.detector.detector import Detector
 from meta_ood.detector.folder import SETTINGS
+from meta_ood.tracking.wheel import installed_requirements, write_wheel
 
 CODE = """\
 from mlflow.models import set_model
@@ -23,6 +29,9 @@ set_model(model())
 """
 
 FOLDER = "detector"  # name of the model's artifact, the detector's folder
+WHEELS = "wheels"  # folder of the package's wheel
+# `meta-ood` itself answers with the code installed here, whose version is never that of a wheel: no warning of that
+logging.getLogger("mlflow.utils.requirements_utils").setLevel(logging.ERROR)
 
 
 def model() -> Any:
@@ -32,8 +41,8 @@ def model() -> Any:
     from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
     from mlflow.pyfunc.model import PythonModel, PythonModelContext
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # MLflow asks for type hints: see below
+    # MLflow asks for type hints, see below, and its own filter would show it in spite of an "ignore" here
+    with warnings.catch_warnings(record=True):
 
         class Served(PythonModel):
             """The model that the scoring server calls."""
@@ -56,7 +65,7 @@ def model() -> Any:
 
 
 def pack(folder: Path, detector: Path) -> None:
-    """Write a detector's folder as an MLflow model: a three-line program and a copy."""
+    """Write a detector's folder as an MLflow model: a three-line program, a copy, and the package as a wheel."""
     # imported here: the import takes seconds and prints warnings
     from mlflow import pyfunc
     from mlflow.models import ModelSignature
@@ -66,8 +75,10 @@ def pack(folder: Path, detector: Path) -> None:
     code = folder.with_name("detector_model.py")
     code.write_text(CODE, encoding="utf-8")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # MLflow asks for an example of the input
+    wheels = folder.with_name(WHEELS)
+    wheels.mkdir(exist_ok=True)
+    own = write_wheel(wheels)
+    with warnings.catch_warnings(record=True):  # MLflow asks for type hints
         pyfunc.save_model(
             str(folder),
             python_model=str(code),
@@ -76,8 +87,11 @@ def pack(folder: Path, detector: Path) -> None:
                 inputs=Schema([ColSpec(AnyType(), "image")]),  # type: ignore[no-untyped-call]
                 params=ParamSchema([ParamSpec("maps", "boolean", True)]),
             ),
-            pip_requirements=[f"meta-ood=={__version__}"],
+            input_example={"image": [base64.b64encode((demo.PHOTOS / "box.jpg").read_bytes()).decode("ascii")]},
+            # pip and uv look for the folder beside the file that names it, whatever the working directory
+            pip_requirements=[f"--find-links {WHEELS}", own, *installed_requirements()],
         )
+    shutil.move(wheels, folder / WHEELS)
 
 
 def application(model: str) -> Any:
@@ -85,7 +99,9 @@ def application(model: str) -> Any:
 
     `model` is a detector's folder, or a model URI of MLflow such as ``models:/deeplabv3plus_mini@champion``.
     """
+    import mlflow
     from fastapi.responses import JSONResponse
+    from fastapi.routing import APIRoute
     from mlflow.pyfunc import load_model, scoring_server
 
     def unreadable(request: Any, error: Exception) -> JSONResponse:
@@ -100,6 +116,10 @@ def application(model: str) -> Any:
     else:
         loaded = load_model(model)
     application = scoring_server.init(loaded)
+    # MLflow's /health says that the model is loaded, its /version only which MLflow this is: the first route answers
+    served = loaded.unwrap_python_model().detector.identity  # type: ignore[no-untyped-call]
+    about = {"meta_ood": __version__, "mlflow": mlflow.__version__, "detector": served}
+    application.router.routes.insert(0, APIRoute("/version", lambda: JSONResponse(about)))
     application.add_middleware(server.Guard, limits=server.Limits.from_environment())
     for kind in (RecursionError, ValueError):  # the latter for numbers of thousands of digits
         application.add_exception_handler(kind, unreadable)
