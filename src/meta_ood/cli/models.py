@@ -16,21 +16,29 @@ from meta_ood.cli.options import FILE, PATH, Texts
 def networks(as_json: bool) -> None:
     """List the architectures that params.yaml may name, and what they cost."""
     from meta_ood.data.text_table import text_table
-    from meta_ood.models import MODELS, catalogue
+    from meta_ood.models import LIBRARIES, MODELS, catalogue, installed, library_of
 
-    rows, records = [], []
-    for name in MODELS:
+    records: list[dict[str, Any]] = []
+    rows, others = [], []
+    for name in (*MODELS, "timm/BACKBONE"):
+        if library := library_of(name):  # what it costs, the options say
+            package, version = LIBRARIES[library], installed(library)
+            records.append({"architecture": name, "package": package, "installed": version})
+            others.append([name, package, version or f"no: pip install 'meta-ood[{library}]'"])
+            continue
         facts, memory = catalogue.network_facts(name), catalogue.PEAK_MEMORY_GB.get(name)
         records.append({"architecture": name, **asdict(facts), "memory_gb": memory})
         cost = [f"{facts.parameters:,}", f"{facts.output_stride}", f"{facts.gflop:,.0f}"]
         rows.append([name, *cost, f"{memory:.1f} GB" if memory else "-"])
     table = text_table(["architecture", "parameters", "stride", "GFLOP", "memory"], rows)
+    more = text_table(["architecture", "package", "installed"], others)
     height, width = catalogue.FRAME
     note = (
         f"GFLOP and peak memory (CPU, float32, measured by benchmarks/networks.py): one frame of {height} x {width}.\n"
-        "Any other: architecture: package.module:builder, see docs/own-network.md."
+        "Networks of libraries: docs/networks.md. Any other: architecture: package.module:builder, see "
+        "docs/own-network.md."
     )
-    options.answer(as_json, records, f"{table}\n{note}")
+    options.answer(as_json, records, f"{table}\n{more}\n{note}")
 
 
 @click.command()
@@ -57,7 +65,7 @@ def weights() -> None:
 
 
 @weights.command("import", short_help="Turn a released checkpoint into weights of a network.")
-@click.argument("file", type=FILE)
+@click.argument("file", type=PATH)
 @options.network
 @click.option("--variant", required=True, type=click.Choice(["baseline", "ood_trained"]), help="What the weights are.")
 @click.option("--origin", default="", help="Where the file is from: a URL, a paper.")
@@ -70,18 +78,20 @@ def import_(
 ) -> None:
     """Read FILE (weights only), check it against the network, store and register it.
 
-    Known formats: torch.save files and safetensors, a bare state dict or one below "state_dict" or "model". One prefix
-    of all names ("module.", "model.", ...) is removed. Everything must fit, or nothing is written.
+    Known formats: torch.save files and safetensors, a bare state dict or one below "state_dict" or "model"; for
+    architecture transformers, the network's folder. One prefix of all names ("module.", "model.", ...) is removed.
+    Everything must fit, or nothing is written.
     """
     from meta_ood import config, tracking
     from meta_ood.data.labels import CITYSCAPES
-    from meta_ood.models import published
+    from meta_ood.models import portable, published
 
     params = config.load(params_file, overrides)
     own = params.network_params(network)
     stored = out / network / f"{variant}.safetensors"
     # 1. everything fits, or an error that lists what does not
-    made: dict[str, Any] = {"architecture": own.architecture, "options": own.options, "class_names": CITYSCAPES.names}
+    made: dict[str, Any] = {"architecture": own.architecture, "class_names": CITYSCAPES.names}
+    made["options"] = portable(own.architecture, own.options)
     report = published.import_weights(file, stored, name=network, variant=variant, origin=origin, **made)
     click.echo("\n".join(report.lines()))
     # 2. a version in the registry

@@ -177,7 +177,10 @@ def code(params_file: Path, out: Path) -> None:
     for stage in layout.STAGES:
         write_text(out / f"{stage}.txt", stage_digest(stage) + own_modules(own_code.get(stage, ())))
     for network, own in params.network.items():
-        for variant, text in weights_digests(own.weights).items():
+        given: dict[Any, str] = {**own.weights}
+        if own.architecture == "transformers" and (folder := own.options.get("path")):
+            given |= {name: f"{folder}/{name}" for name in ("config.json", "preprocessor_config.json")}
+        for variant, text in weights_digests(given).items():
             write_text(out / "weights" / f"{network}-{variant}.txt", text + own_modules([own.architecture]))
 
 

@@ -31,17 +31,18 @@ def _finite(value: Any) -> Any:
     return value
 
 
-def _with_own(names: Any) -> WithJsonSchema:
-    """Describe the names of a literal, and ``package.module:name`` for one of the user's own."""
-    return WithJsonSchema({"enum": [*get_args(names), "package.module:name"]})
+def _with_own(names: Any, *more: str) -> WithJsonSchema:
+    """Describe the names of a literal, `more`, and ``package.module:name`` for one of the user's own."""
+    return WithJsonSchema({"enum": [*get_args(names), *more, "package.module:name"]})
 
 
-def _check_name(names: Any) -> AfterValidator:
-    """Accept the names of a literal, and ``package.module:name`` for one of the user's own."""
-    known = (*get_args(names), "package.module:name")
+def _check_name(names: Any, *more: str) -> AfterValidator:
+    """Accept the names of a literal, ``FAMILY/any`` for `more`, and ``package.module:name`` for one's own."""
+    known = (*get_args(names), *more, "package.module:name")
+    families = tuple(f"{each.partition('/')[0]}/" for each in more)
 
     def check(name: str) -> str:
-        if ":" not in name and name not in known:
+        if ":" not in name and name not in known and not name.startswith(families):
             raise ValueError(f"{name!r} is unknown; {known_names(name, known)}")
         return name
 
@@ -83,6 +84,8 @@ Architecture = Literal[
     "deeplabv3plus_wrn38", "dualgcnnet_r50", "dualgcnnet_r101", "deeplabv3plus_mini", "dualgcn_mini", "erfnet",
     "espnetv2", "torchvision/fcn_resnet50", "torchvision/fcn_resnet101", "torchvision/lraspp_mobilenet_v3_large",
     "torchvision/deeplabv3_resnet50", "torchvision/deeplabv3_resnet101", "torchvision/deeplabv3_mobilenet_v3_large",
+    "transformers", "smp/Unet", "smp/UnetPlusPlus", "smp/MAnet", "smp/Linknet", "smp/FPN", "smp/PSPNet",
+    "smp/DeepLabV3", "smp/DeepLabV3Plus", "smp/PAN", "smp/UPerNet", "smp/Segformer",
 ]
 Reader = Literal[
     "cityscapes", "coco", "folder", "lost_and_found", "road_anomaly", "road_anomaly21", "road_obstacle21",
@@ -100,7 +103,8 @@ StoredScore = Literal[
 Score = Literal["entropy", "max_softmax", "max_logit", "energy", "margin", "generalised_entropy", StoredScore]
 ReportedScore = Literal[Score, "standardised_max_logit"]
 ReaderName = Annotated[str, _check_name(Reader), _with_own(Reader)]
-ArchitectureName = Annotated[str, _check_name(Architecture), _with_own(Architecture)]
+_TIMM = "timm/BACKBONE"  # any model of timm
+ArchitectureName = Annotated[str, _check_name(Architecture, _TIMM), _with_own(Architecture, _TIMM)]
 ScoreName = Annotated[str, _check_name(Score), _with_own(Score)]
 ReportedScoreName = Annotated[str, _check_name(ReportedScore), _with_own(ReportedScore)]
 Protocol = Literal["exact", "published", "fishyscapes", "smiyc", "per_image_mean", "resized_512x1024"]

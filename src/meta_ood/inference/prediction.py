@@ -55,13 +55,19 @@ def predict(
             )
 
 
+def own_size(network: nn.Module, height: int, width: int) -> tuple[int, int]:
+    """Return the size [px] at which a network infers an image by itself: the image's, unless it has ``input_size``."""
+    resized: Callable[[int, int], tuple[int, int]] | None = getattr(network, "input_size", None)
+    return resized(height, width) if resized else (height, width)
+
+
 @torch.inference_mode()
 def average_logits(network: nn.Module, images: Tensor, params: InferParams) -> Tensor:
     """Return logits ``(N, C, h, w)`` at the network's stride, averaged over scales and flips.
 
     Logits are averaged, not probabilities, so that scores of logits keep their meaning. With one scale and no tiles
     they are on the network's own grid, else on one of ceil(H / stride) x ceil(W / stride); H and W are those of
-    ``params.size`` where it is given.
+    ``params.size``, or else of the network's ``input_size``, where one is given.
 
     Args:
         network: In eval mode.
@@ -69,7 +75,7 @@ def average_logits(network: nn.Module, images: Tensor, params: InferParams) -> T
         params: ``size`` (H, W) [px] to which images are resized, ``scales`` of that, ``flip`` to add the mirror image,
             ``tile`` [px] for windows.
     """
-    height, width = params.size or images.shape[2:]
+    height, width = params.size or own_size(network, *images.shape[2:])
     stride = int(getattr(network, "output_stride", 1))
     align: bool = getattr(network, "align_corners", True)
     grid = (-(-height // stride), -(-width // stride))

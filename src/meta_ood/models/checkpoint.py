@@ -17,7 +17,7 @@ from safetensors.torch import save as to_bytes
 from torch import Tensor, nn
 
 from meta_ood.data.files import write_bytes
-from meta_ood.models import MODELS, build
+from meta_ood.models import build, is_ours, library_of
 from meta_ood.models.matching import match
 from meta_ood.models.pixels import Normalisation
 from meta_ood.models.torch_files import CheckpointError, Contents
@@ -27,9 +27,9 @@ FORMAT = 1
 _REQUIRED: dict[str, type] = {"format": int, "name": str, "architecture": str, "options": dict}
 _REQUIRED |= {"num_classes": int, "class_names": list, "variant": str}
 _KEY = "meta_ood"
-# Bounds for files that others may have written: the largest published option is 4096 channels, and
-# the metadata of an imported network have 2 kB.
-_LARGEST_OPTION = 10_000
+# Bounds for files that others may have written: the largest published option is a vocabulary of 49,408 words, and
+# the metadata of an imported network have 2 kB, with a config of transformers 20 kB.
+_LARGEST_OPTION = 100_000
 _LARGEST_METADATA = 1 << 20
 
 
@@ -109,10 +109,10 @@ def _check(path: Path, metadata: Mapping[str, Any]) -> None:
     if len(names) != number or not all(isinstance(name, str) for name in names):
         raise CheckpointError(f"{path}: metadata: {number} classes with {len(names)} class_names")
     # Options such as `blocks` decide how long it takes to build one of our networks.
-    values = list(metadata["options"].values()) if metadata["architecture"] in MODELS else []
-    for value in values:  # which grows by the members of lists
-        if isinstance(value, list):
-            values.extend(value)
+    values = list(metadata["options"].values()) if is_ours(metadata["architecture"]) else []
+    for value in values:  # which grows by the members of lists and mappings
+        if isinstance(value, list | dict):
+            values.extend(value.values() if isinstance(value, dict) else value)
         elif isinstance(value, int | float) and not abs(value) <= _LARGEST_OPTION:
             raise CheckpointError(f"{path}: metadata: option {value!r} is above {_LARGEST_OPTION}")
 
@@ -139,13 +139,13 @@ def load(path: Path, architecture: str | None = None) -> tuple[nn.Module, dict[s
         )
     tensors = read_tensors(path)
     try:
-        # Our constructors need no memory: every tensor is replaced below.
-        with torch.device("meta") if own in MODELS else nullcontext():
+        # Our constructors need no memory: every tensor is replaced below. Those of libraries make other tensors, too.
+        with torch.device("meta") if is_ours(own) and not library_of(own) else nullcontext():
             network = build(own, metadata["num_classes"], **metadata["options"])
     except Exception as error:  # options from elsewhere: a negative width is a RuntimeError
         raise CheckpointError(f"{path}: {error}") from error
     _, values = match(str(path), Contents(tensors, "meta-ood"), network.state_dict())
-    network.load_state_dict(values, assign=own in MODELS)
+    network.load_state_dict(values, assign=is_ours(own))
     return network, metadata
 
 

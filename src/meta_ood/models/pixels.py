@@ -1,6 +1,7 @@
 """Layers that all networks share: normalisation of the input, up-sampling, a convolution block."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +22,21 @@ def upsample(logits: Tensor, size: Sequence[int], align_corners: bool = True) ->
     if logits.shape[-2:] == tuple(size):
         return logits
     return functional.interpolate(logits, tuple(size), mode="bilinear", align_corners=align_corners)
+
+
+def padded(image: Tensor, multiple: int) -> Tensor:
+    """Return ``(N, C, H, W)`` with zeros below and on the right, so that H and W are multiples of `multiple`."""
+    height, width = image.shape[2:]
+    return functional.pad(image, (0, -width % multiple, 0, -height % multiple))
+
+
+@contextmanager
+def batches_of_one_explained() -> Iterator[None]:
+    """Say what to do where BatchNorm, after image pooling, gets one value per channel."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"{error}: this network cannot train on one image; use a batch_size of at least 2") from error
 
 
 def conv_bn_relu(in_width: int, width: int, kernel: int = 3, dilation: int = 1, stride: int = 1) -> nn.Sequential:

@@ -13,7 +13,7 @@ from typing import Any
 from torch import nn
 
 from meta_ood.data.files import file_hash
-from meta_ood.models import build, checkpoint, torch_files
+from meta_ood.models import build, checkpoint, portable, torch_files, transformers_segmentation
 from meta_ood.models.matching import MatchReport, match
 from meta_ood.models.torch_files import CheckpointError, Contents
 
@@ -24,13 +24,15 @@ def import_published(
     """Return the network of these :func:`meta_ood.models.build` arguments, with weights from a file, and the report.
 
     Args:
-        path: A safetensors file, ours or not, or a file of ``torch.save``; every entry of the state dict is in it.
+        path: A safetensors file, ours or not, a file of ``torch.save``, or a folder of transformers; every entry of the
+            state dict is in it.
 
     Raises:
         CheckpointError: If the file cannot be read, or anything is missing, unexpected or of another shape.
     """
-    contents = _read_any(path)
-    network = build(architecture, num_classes, **(options or {}))
+    options = portable(architecture, options or {})
+    contents = _read_folder(path, options) if path.is_dir() else _read_any(path)
+    network = build(architecture, num_classes, **options)
     report, tensors = match(str(path), contents, network.state_dict())
     network.load_state_dict(tensors)
     return network, report
@@ -53,7 +55,8 @@ def load_backbone(network: nn.Module, path: Path) -> MatchReport:
     within = prefixes[0] if len(prefixes) == 1 else ""
     state = network.state_dict()
     expected = {key.removeprefix(within): value for key, value in state.items() if key.startswith(prefixes)}
-    last_layers = ("fc.", "bn_out.", "classifier.")  # of ImageNet classifiers
+    # of ImageNet classifiers, unless the network knows better
+    last_layers: tuple[str, ...] = getattr(network, "last_layers", ("fc.", "bn_out.", "classifier."))
     report, found = match(str(path), _read_any(path), expected, last_layers)
     network.load_state_dict({**state, **{within + key: value for key, value in found.items()}})
     return report
@@ -71,12 +74,12 @@ def import_weights(source: Path, destination: Path, *, origin: str = "", **about
     """
     names = list(about["class_names"])
     network, report = import_published(source, about["architecture"], len(names), about["options"])
-    earlier = checkpoint.own_metadata(source)
+    earlier = {} if source.is_dir() else checkpoint.own_metadata(source)
     if earlier.get("class_names", names) != names:
         raise CheckpointError(f"{source}: its class names are not those of network {about['name']}")
     file = {
         "file": source.name,
-        "sha256": file_hash(source),
+        "sha256": ", ".join(file_hash(path) for path in _weights_files(source)),
         "layout": f"{report.layout}, prefix {report.prefix or 'none'}",
         "ignored": list(report.ignored),
         "source": origin,
@@ -98,6 +101,20 @@ def adopt(source: Path, destination: Path, *, name: str, architecture: str, **ex
             raise CheckpointError(f"{source}: {key} {metadata[key]!r}, but network {name} has {value!r}")
     checkpoint.write(destination, network.state_dict(), {**metadata, "name": name})
     return network
+
+
+def _weights_files(source: Path) -> list[Path]:
+    return sorted(source.glob("*.safetensors")) if source.is_dir() else [source]
+
+
+def _read_folder(folder: Path, options: Mapping[str, Any]) -> Contents:
+    if "config" not in options:
+        raise CheckpointError(f"{folder}: a folder; expected a file, or architecture: transformers")
+    try:
+        tensors, ignored = transformers_segmentation.read_weights(folder, options["config"])
+    except ValueError as error:
+        raise CheckpointError(str(error)) from None
+    return Contents(tensors, "a folder of transformers", ignored)
 
 
 def _read_any(path: Path) -> Contents:

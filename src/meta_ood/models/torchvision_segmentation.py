@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from meta_ood.models.pixels import IMAGENET_MEAN, IMAGENET_STD, Normalisation
+from meta_ood.models.pixels import IMAGENET_MEAN, IMAGENET_STD, Normalisation, batches_of_one_explained
 
 # Name of torchvision's builder -> H / h of its logits.
 STRIDES = {"fcn_resnet50": 8, "fcn_resnet101": 8, "deeplabv3_resnet50": 8, "deeplabv3_resnet101": 8}
@@ -58,10 +58,6 @@ class TorchvisionSegmentation(nn.Module):
         """Map ``(N, 3, H, W)`` in [0, 1] to logits ``(N, C, H / stride, W / stride)``."""
         features = self.get_submodule("backbone")(self.normalisation(image))
         classifier = self.get_submodule("classifier")
-        try:
+        with batches_of_one_explained():
             logits: Tensor = classifier(features["out"] if self._one_map else features)
-        except ValueError as error:  # BatchNorm after image pooling: one value per channel
-            raise ValueError(
-                f"{error}: this network cannot train on one image; use a batch_size of at least 2"
-            ) from error
         return logits

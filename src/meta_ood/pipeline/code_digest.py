@@ -56,7 +56,9 @@ def stage_digest(stage: str) -> str:
 
 
 def weights_digests(weights: Mapping[Any, str]) -> dict[str, str]:
-    """Return for each variant one line per file in ``network.NAME.weights`` of params.yaml: its hash and its path.
+    """Return for each variant one line per file that it is made of: its hash and its path.
+
+    `weights` are those of ``network.NAME.weights`` in params.yaml, and the files of a folder of transformers.
 
     Raises:
         ValueError: If a file is not below data/weights, where DVC sees that it changes.
@@ -69,9 +71,9 @@ def weights_digests(weights: Mapping[Any, str]) -> dict[str, str]:
                 f"{kind}: {name} is not below {WEIGHTS}, where DVC sees that a file changes: copy or link it there"
             )
         lines[kind] = f"{file_hash(path) if path.is_file() else 'missing'}  {kind}  {name}\n"
-    # pretrain reads the first two, train the last; "none", as DVC warns of empty files
-    read = {"baseline": ("baseline", "backbone"), "ood_trained": ("ood_trained",)}
-    return {variant: "".join(lines.get(k, "") for k in kinds) or "none\n" for variant, kinds in read.items()}
+    # train reads ood_trained, pretrain all others; "none", as DVC warns of empty files
+    trained = lines.pop("ood_trained", "")
+    return {"baseline": "".join(lines.values()) or "none\n", "ood_trained": trained or "none\n"}
 
 
 def own_modules(names: Iterable[str]) -> str:

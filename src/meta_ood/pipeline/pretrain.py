@@ -38,11 +38,12 @@ def run(
     """Write the weights of the baseline, and its metrics on the validation frames."""
     own, settings = params.network_params(network), params.pretrain_of(network)
     num_classes = len(CITYSCAPES.names)
-    about: dict[str, Any] = {"name": network, "architecture": own.architecture, "options": own.options}
+    options = models.portable(own.architecture, own.options)
+    about: dict[str, Any] = {"name": network, "architecture": own.architecture, "options": options}
     about |= {"num_classes": num_classes, "variant": "baseline"}
     sets = [one for one in read_sets(params.roles.training, training) if one.weight != 0]
     validated = Validation(SegmentationDataset.of(read_sets(params.roles.validation, validation)))
-    decisive = ("pretrain", own.architecture, own.options, own.weights, settings, params.seed, params.roles.training)
+    decisive = ("pretrain", own.architecture, options, own.weights, settings, params.seed, params.roles.training)
     resume = resume_folder(decisive, [folder / "frames.csv" for folder in (*training, *validation)])
     # 1. imported weights are taken as they are
     if given := own.weights.get("baseline"):
@@ -55,7 +56,7 @@ def run(
         raise ValueError(f"roles.training: {', '.join(bare)}: no frame has labels, from which alone `pretrain` learns")
     warn_of_padding("pretrain.crop", settings.crop, sets)
     with seeded(params.seed):
-        net = models.build(own.architecture, num_classes, **own.options)
+        net = models.build(own.architecture, num_classes, **options)
     if backbone := own.weights.get("backbone"):
         published.load_backbone(net, Path(backbone))
     found = fit(
