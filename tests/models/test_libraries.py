@@ -10,6 +10,7 @@ from meta_ood import models
 from meta_ood.config import InferParams
 from meta_ood.data.labels import CITYSCAPES
 from meta_ood.inference import average_logits
+from meta_ood.inference.stored_scores import Scorer
 from meta_ood.models import checkpoint, published
 from tiny_networks import write_folder
 
@@ -123,7 +124,7 @@ def test_gradients_reach_classes_and_masks(tiny, kind):
 
 def test_images_are_inferred_at_the_processor_s_size(tiny):
     _, _, network = tiny("segformer", size={"height": 32, "width": 96})
-    image = image_of(64, 128)[None]
+    network, image = Scorer(network), image_of(64, 128)[None]  # as the stage infer calls it
     assert average_logits(network, image, InferParams()).shape == (1, 19, 8, 24)
     assert average_logits(network, image, InferParams(size=(64, 64))).shape == (1, 19, 16, 16)
     _, _, network = tiny("segformer", size={"shortest_edge": 32, "longest_edge": 48})

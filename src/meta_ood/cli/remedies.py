@@ -17,6 +17,9 @@ OPTIONAL = {
     "pycocotools": ("the reader coco", "pycocotools"),
     "onnx": ("export to ONNX", "meta-ood[export]"),
     "onnxruntime": ("the check of an ONNX file", "meta-ood[export]"),
+    "transformers": ("networks of Hugging Face", "meta-ood[transformers]"),
+    "segmentation_models_pytorch": ("the networks smp/…", "meta-ood[smp]"),
+    "timm": ("the networks timm/…", "meta-ood[timm]"),
     "psycopg": ("a tracking store in PostgreSQL", "meta-ood[server]"),
     "boto3": ("artifacts in S3", "meta-ood[server]"),
 }

@@ -105,6 +105,7 @@ class Exported(nn.Module):
         super().__init__()
         self.align_corners = getattr(network, "align_corners", True)
         self.output_stride = getattr(network, "output_stride", 1)
+        self.input_size = getattr(network, "input_size", None)
         self._run = run
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
