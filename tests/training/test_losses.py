@@ -324,13 +324,13 @@ def test_pixels_without_class_take_the_teacher_s_predictions(name):
     # 1. the loss of the pixels with a class or OoD, its means running over those without class, too
     own = PixelCounts(counts.pixels, known, counts.ood)
     hard = LOSSES[name](logits, target, params.ood_weight, counts=own)
-    # 2. the divergence has the weight of the in-distribution term at IN, and distillation wherever nothing is OoD
+    # 2. the divergence has the weight of the in-distribution term at IN, and distillation everywhere in distribution
     weights = {
         "entropy_maximization": (1 - params.ood_weight) / (3 * target.numel()),
         "unknown_class": (1 - params.ood_weight) / (known + counts.ood),
     }
     each = divergence(logits, teacher)
-    soft = weights.get(name, 1 / known) * each[unlabelled].sum() + 0.7 * each[target != OOD].mean()
+    soft = weights.get(name, 1 / known) * each[unlabelled].sum() + 0.7 * each[inside | unlabelled].sum() / known
     torch.testing.assert_close(found, hard + soft)
     gradients = [torch.autograd.grad(value, logits, retain_graph=True)[0] for value in (found, hard + soft)]
     torch.testing.assert_close(*gradients)

@@ -43,8 +43,7 @@ class SoftTargets:
     r"""The softmax q of a teacher, here the network before OoD training (Hinton et al., arXiv 1503.02531).
 
     In-distribution pixels without class (IN) cost :math:`KL(q \,\|\, p)` with the weight that others have for their
-    cross entropy; besides, ``weight`` times the same divergence is added at each pixel that is not OoD. Void ones are
-    among them: nothing else says what a network shall make of things that have no label.
+    cross entropy; besides, ``weight`` times the same divergence is added at each in-distribution pixel.
     """
 
     logits: Tensor  # the teacher's, of the shape of the network's
@@ -230,7 +229,7 @@ def ood_objective(params: TrainParams, class_weights: Tensor | None = None) -> O
         soft = None
         if teacher is not None:  # then pixels without class are learned from, too
             counts = replace(counts, inside=counts.inside + counts.unlabelled)
-            soft = SoftTargets(teacher, params.distillation / max(counts.pixels - counts.ood, 1))
+            soft = SoftTargets(teacher, params.distillation / max(counts.inside, 1))
         options = {"counts": counts, "class_weights": class_weights, "soft": soft, **params.loss_options}
         return loss(logits, target, params.ood_weight * risen, **options)
 
@@ -246,7 +245,7 @@ def _weighted(
 ) -> Tensor:
     """Return the sum of `inside` · w_y · (-log p_y) at known pixels and of `ood` · (-mean_c log p_c) at OoD pixels.
 
-    With `soft`, also that of ``soft.weight`` · KL(q || p) where nothing is OoD, and of `inside` · KL at IN pixels.
+    With `soft`, also that of ``soft.weight`` · KL(q || p) at known and IN pixels, and of `inside` · KL at IN pixels.
     """
     if logits.shape[0] != target.shape[0] or logits.shape[2:] != target.shape[1:]:
         raise ValueError(f"logits {tuple(logits.shape)} and target {tuple(target.shape)} do not belong together")
@@ -335,7 +334,7 @@ def _piece(
     # 3. the divergence from soft targets q: l + sum of q (log q - z)
     if soft is not None:
         unlabelled = t == IN
-        taught = (t != OOD).to(z.dtype).mul_(soft.weight).add_(unlabelled, alpha=inside)
+        taught = (known | unlabelled).to(z.dtype).mul_(soft.weight).add_(unlabelled, alpha=inside)
         log_q = torch.log_softmax(soft.logits.to(z.dtype), 0)
         q = log_q.exp()
         total = total + torch.dot(taught, lse + (q * (log_q - z)).sum(0))
