@@ -35,8 +35,7 @@ def networks(as_json: bool) -> None:
     height, width = catalogue.FRAME
     note = (
         f"GFLOP and peak memory (CPU, float32, measured by benchmarks/networks.py): one frame of {height} x {width}.\n"
-        "Networks of libraries: docs/networks.md. Any other: architecture: package.module:builder, see "
-        "docs/own-network.md."
+        "Networks of libraries, and any other (architecture: package.module:builder): docs/own-network.md."
     )
     options.answer(as_json, records, f"{table}\n{more}\n{note}")
 
