@@ -147,6 +147,7 @@ run("pretrain", network="small")
 run("train", network="small")
 for variant in ("baseline", "ood_trained"):
     cell = {"network": "small", "variant": variant, "dataset": "my_test"}
+    run("statistics", network="small", variant=variant)
     run("infer", **cell)
     run("segments", **cell)
     run("meta", network="small", variant=variant)

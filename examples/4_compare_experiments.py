@@ -56,6 +56,7 @@ for weight in ("0.5", "0.9"):
     for seed in ("1", "2"):
         # half the epochs, for this page's sake
         run("train", f"seed={seed}", f"train.ood_weight={weight}", "train.epochs=4", network="small")
+        run("statistics", **cell)
         for stage in ("infer", "segments"):
             run(stage, **cell, dataset="my_test")
         run("meta", f"seed={seed}", **cell)

@@ -45,6 +45,7 @@ ELSEWHERE = {
     "dvc remote": "tests/tracking/test_services.py: make test-services",
     "dvc push": "as dvc remote",
     "mlflow run": "tests/tracking/test_start_methods.py: make test-services",
+    "mlflow models": "tests/tracking serves a packed model in its process; minutes with an environment of its own",
     "mlflow server": "tests/tracking/test_services.py: make test-services",
     "meta-ood pretrain": ".ci/run, by make demo; examples/3",
     "meta-ood train": ".ci/run, by make demo; examples/3",
