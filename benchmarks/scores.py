@@ -1,0 +1,87 @@
+"""Cost of the scores that `infer` computes beside the logits.
+
+    python benchmarks/scores.py memory               # fitting on 500 synthetic frames of 512 x 1024, 256 features
+    python benchmarks/scores.py time WEIGHTS FRAMES   # a network with and without five feature scores
+
+``memory`` adds one feature map at a quarter of the size after the other, as the stage `statistics` does, and prints how
+much the process grew. ``time`` prints medians of the time of `infer` for a frame, for a folder of prepared frames.
+"""
+
+import argparse
+import resource
+import statistics
+import time
+from pathlib import Path
+
+import torch
+
+from meta_ood.config import InferParams
+from meta_ood.data.context import Machine
+from meta_ood.data.frames import read_frames
+from meta_ood.inference import predict
+from meta_ood.inference.features import FeatureSums, Tap
+from meta_ood.inference.statistics import fit
+from meta_ood.models import checkpoint
+
+FIVE = ("mahalanobis", "knn", "vim", "react", "prototype_cosine")
+
+
+def peak() -> float:
+    """Return the largest memory of this process so far [MB]."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+class Head(torch.nn.Module):
+    """The end of a network with 256 features and 19 classes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = torch.nn.Sequential(torch.nn.Conv2d(3, 256, 1), torch.nn.Conv2d(256, 19, 1))
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        """Return logits."""
+        logits: torch.Tensor = self.layers(image)
+        return logits
+
+
+def memory(frames: int) -> None:
+    """Print what fitting takes."""
+    tap, sums = Tap(Head().eval()), FeatureSums(19, frames)
+    before, started = peak(), time.perf_counter()
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(frames):
+        features = torch.rand(256, 128, 256, generator=generator)
+        sums.add(features, torch.randint(0, 20, (128, 256), generator=generator))
+    sums.result(tap, torch.tensor(10.0, dtype=torch.float64))
+    seconds = time.perf_counter() - started
+    print(f"{frames} frames: {peak() - before:.0f} MB more than before ({peak():.0f} MB in all), {seconds:.0f} s")
+
+
+def timing(weights: Path, folder: Path, count: int) -> None:
+    """Print the time of a frame without and with five scores, in turns."""
+    network, made_of = checkpoint.load(weights)
+    frames, machine = read_frames(folder, Path.cwd())[:count], Machine("cpu", 1)
+    plain, scored = InferParams(size=(512, 1024)), InferParams(size=(512, 1024), scores=FIVE)
+    fitted = fit(network, frames[:2], scored, machine, made_of["num_classes"])
+    seconds: dict[str, list[float]] = {"without": [], "with": []}
+    for frame in frames:
+        for name, params in (("without", plain), ("with", scored)):
+            made = predict(network, [frame] * 2, params, machine, fitted)
+            next(made)  # the first of a run also looks for the last layer
+            started = time.perf_counter()
+            next(made)
+            seconds[name].append(time.perf_counter() - started)
+    without, with_five = (statistics.median(values) for values in seconds.values())
+    print(f"{without:.2f} s a frame without, {with_five:.2f} s with {', '.join(FIVE)}: {with_five / without:.2f} times")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=["memory", "time"])
+    parser.add_argument("paths", nargs="*", type=Path)
+    parser.add_argument("--frames", type=int, help="Frames of `memory` (500) or `time` (10).")
+    given = parser.parse_args()
+    if given.what == "memory":
+        memory(given.frames or 500)
+    else:
+        timing(*given.paths, given.frames or 10)
