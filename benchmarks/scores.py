@@ -1,10 +1,12 @@
-"""Cost of the scores that `infer` computes beside the logits.
+"""Cost of the scores that `infer` computes beside the logits, and what all scores find.
 
-    python benchmarks/scores.py memory               # fitting on 500 synthetic frames of 512 x 1024, 256 features
+    python benchmarks/scores.py memory                # fitting on 500 synthetic frames of 512 x 1024, 256 features
     python benchmarks/scores.py time WEIGHTS FRAMES   # a network with and without five feature scores
+    python benchmarks/scores.py table PREDICTIONS...  # scores of folders that `infer` wrote, AUPRC and FPR95
 
 ``memory`` adds one feature map at a quarter of the size after the other, as the stage `statistics` does, and prints how
 much the process grew. ``time`` prints medians of the time of `infer` for a frame, for a folder of prepared frames.
+``table`` has the scores of logits and those that were stored, with 95 % intervals over scenes, in Markdown.
 """
 
 import argparse
@@ -13,15 +15,21 @@ import statistics
 import time
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from meta_ood.config import InferParams
-from meta_ood.data.context import Machine
+from meta_ood.data.context import Machine, progress
 from meta_ood.data.frames import read_frames
+from meta_ood.data.prediction_files import open_predictions, read_prediction
+from meta_ood.evaluation.uncertainty import pixel_replicates
 from meta_ood.inference import predict
 from meta_ood.inference.features import FeatureSums, Tap
 from meta_ood.inference.statistics import fit
+from meta_ood.metrics.bootstrap import interval, resample
+from meta_ood.metrics.pixel import ScoreHistogram, ThinCounts, pixel_metrics
 from meta_ood.models import checkpoint
+from meta_ood.scores import LOGITS, SCORES, score_maps
 
 FIVE = ("mahalanobis", "knn", "vim", "react", "prototype_cosine")
 
@@ -75,13 +83,47 @@ def timing(weights: Path, folder: Path, count: int) -> None:
     print(f"{without:.2f} s a frame without, {with_five:.2f} s with {', '.join(FIVE)}: {with_five / without:.2f} times")
 
 
+def cells(folder: Path) -> dict[str, list[str]]:
+    """Return, for each score of one folder of predictions, AUPRC and FPR95 [%] with their intervals."""
+    histograms: dict[str, ScoreHistogram] = {}
+    thin: dict[str, dict[str, ThinCounts]] = {}
+    # 1. every frame is read once
+    for path in progress(open_predictions(folder).paths, str(folder), None):
+        frame = read_prediction(path)
+        names = [name for name, score in SCORES.items() if score.source == LOGITS or name in frame.stored]
+        for name, values in score_maps(frame, names).items():
+            histograms.setdefault(name, ScoreHistogram()).add(values, frame.target, len(frame.logits), frame.image_id)
+            scenes, found = thin.setdefault(name, {}), ThinCounts.of(values, frame.target)
+            scenes[frame.scene] = scenes[frame.scene] + found if frame.scene in scenes else found
+    # 2. exact values, and intervals as in `evaluate`: the same draws for every score
+    rows = {}
+    for name, histogram in histograms.items():
+        exact = vars(pixel_metrics(histogram))
+        parts = [thin[name][scene] for scene in sorted(thin[name])]
+        drawn = pixel_replicates(parts, resample(len(parts), 200, seed=0), exact)
+        bounds = {metric: 100 * np.array(interval(drawn[metric])) for metric in ("auprc", "fpr95")}
+        rows[name] = [f"{100 * exact[metric]:.1f} ({low:.1f}, {high:.1f})" for metric, (low, high) in bounds.items()]
+    return rows
+
+
+def table(folders: list[Path]) -> None:
+    """Print a row for each score and two columns for each folder."""
+    columns = [cells(folder) for folder in folders]
+    titles = [f"{folder.name}, {metric}" for folder in folders for metric in ("AUPRC", "FPR95")]
+    print(f"| score | {' | '.join(titles)} |\n|{' --- |' * (1 + len(titles))}")
+    for name in columns[0]:
+        print(f"| `{name}` | {' | '.join(cell for column in columns for cell in column[name])} |")
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["memory", "time"])
+    parser.add_argument("what", choices=["memory", "time", "table"])
     parser.add_argument("paths", nargs="*", type=Path)
     parser.add_argument("--frames", type=int, help="Frames of `memory` (500) or `time` (10).")
     given = parser.parse_args()
     if given.what == "memory":
         memory(given.frames or 500)
+    elif given.what == "table":
+        table(given.paths)
     else:
         timing(*given.paths, given.frames or 10)

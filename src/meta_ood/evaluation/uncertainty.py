@@ -1,13 +1,13 @@
 """Replicates of the headline metrics over resampled scenes."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from meta_ood.evaluation.counting import SetCounts
 from meta_ood.metrics import Flags, Floats, Integers, bootstrap, component, segment, semantic
-from meta_ood.metrics.pixel import resampled_metrics
+from meta_ood.metrics.pixel import ThinCounts, resampled_metrics
 from meta_ood.segments.table import SegmentTable
 
 logger = logging.getLogger(__name__)
@@ -33,14 +33,7 @@ def replicates(
         return {}
     weights = bootstrap.resample(len(scenes), count, seed)
     # 1. pixels
-    thin = [counts.thin[scene] for scene in scenes]
-    result = resampled_metrics(thin, weights)
-    whole = resampled_metrics(thin, np.ones((1, len(scenes)), np.int64))
-    # thin counts have a small error: that of the whole set is taken from the replicates
-    for name, value in whole.items():
-        exact = metrics[name]
-        assert isinstance(exact, float)
-        result[name] = np.clip(result[name] + (exact - value[0]), 0, 1)
+    result = pixel_replicates([counts.thin[scene] for scene in scenes], weights, metrics)
     # 2. segments and components, before and after meta classification
     place = np.array([scenes.index(scene) for scene in table.scenes])
     result |= _of_segments(table, np.zeros_like(removed), place, weights, "")
@@ -55,6 +48,20 @@ def replicates(
     # 4. known classes
     confusion = np.stack([counts.confusion[scene] for scene in scenes])
     result["miou"] = np.array([semantic.mean_iou(np.tensordot(weight, confusion, 1)) for weight in weights])
+    return result
+
+
+def pixel_replicates(
+    scenes: Sequence[ThinCounts], weights: Integers, metrics: Mapping[str, object]
+) -> dict[str, Floats]:
+    """Return what :func:`meta_ood.metrics.pixel.resampled_metrics` does; `metrics` are the exact ones of all scenes."""
+    result = resampled_metrics(scenes, weights)
+    whole = resampled_metrics(scenes, np.ones((1, len(scenes)), np.int64))
+    # thin counts have a small error: that of the whole set is taken from the replicates
+    for name, value in whole.items():
+        exact = metrics[name]
+        assert isinstance(exact, float)
+        result[name] = np.clip(result[name] + (exact - value[0]), 0, 1)
     return result
 
 
