@@ -32,6 +32,17 @@ def segment_table(seed: int = 0) -> SegmentTable:
     )
 
 
+def scored_table(seed: int, **columns) -> SegmentTable:
+    score = np.random.default_rng(seed).uniform(0.5, 1, 60)
+    return dataclasses.replace(segment_table(seed), segment_score=score, threshold=0.5, **columns)
+
+
+def without_segments(table: SegmentTable) -> SegmentTable:
+    """Return the same frames without a segment on them."""
+    columns = ("image", "features", "iou", "segment_box", "segment_score")
+    return dataclasses.replace(table, **{name: getattr(table, name)[:0] for name in columns})
+
+
 def run(folder, table, **settings):
     """Run the stage on one set "d"; return its folder and what was logged."""
     out, logged = run_sets(folder, {"d": table}, **settings)
@@ -109,16 +120,7 @@ def test_only_false_segments_say_why_nothing_goes(tmp_path, caplog):
 
 @pytest.mark.parametrize("folds", ["published", "leave_one_out"])
 def test_no_segment(tmp_path, folds):
-    table = segment_table()
-    empty = dataclasses.replace(
-        table,
-        image=table.image[:0],
-        features=table.features[:0],
-        iou=table.iou[:0],
-        segment_box=table.segment_box[:0],
-        segment_score=table.segment_score[:0],
-    )
-    out, _ = run(tmp_path, empty, folds=folds)
+    out, _ = run(tmp_path, without_segments(segment_table()), folds=folds)
     assert (out / "probabilities.csv").read_text().count("\n") == 1
     assert json.loads((out / "metrics.json").read_text())["segments"] == 0
 
@@ -156,11 +158,7 @@ def test_without_any_training_set_nothing_is_fitted(tmp_path):
 
 @pytest.mark.parametrize("train_on", [("objects",), ()])
 def test_a_budget_of_false_alarms_decides(tmp_path, train_on):
-    def scored(seed):
-        score = np.random.default_rng(seed).uniform(0.5, 1, 60)
-        return dataclasses.replace(segment_table(seed), segment_score=score, threshold=0.5)
-
-    objects, ordinary = scored(0), scored(1)
+    objects, ordinary = scored_table(0), scored_table(1)
     ordinary.features[:], ordinary.iou[:] = objects.features[::-1], 0
     first = int(np.flatnonzero(objects.iou > 0)[0])
     component = {"component_image": objects.image[[first]], "component_size": np.ones(1, np.int64)}
@@ -195,3 +193,27 @@ def test_a_budget_of_false_alarms_decides(tmp_path, train_on):
         assert MetaClassifier.read(out / "classifier.json").operating_point == pytest.approx(
             np.exp(-chosen["threshold"])
         )
+
+
+def test_a_budget_where_everything_that_trains_is_out_of_distribution(tmp_path, caplog):
+    # no false segment teaches a classifier, so that the score is the severity, and the promise is made all the same
+    tables = {"objects": scored_table(0, iou=np.ones(60)), "ordinary": scored_table(1, iou=np.zeros(60))}
+    budget = OperatingPointParams(false_alarms=0.5, calibrate_on=("ordinary",), unit="frame")
+    with caplog.at_level(logging.WARNING, "meta_ood"):
+        out, _ = run_sets(tmp_path, tables, train_on=("objects",), budget=budget)
+    assert "none of 60 training segments is a false positive" in caplog.text
+    assert "their score decides" in caplog.text
+    chosen = json.loads((out / "promise.json").read_text())
+    assert chosen["severity"] == "(mean score - threshold) √size"
+    false = tables["ordinary"].excess >= chosen["threshold"]
+    assert chosen["alarms"] == len(set(tables["ordinary"].image[false].tolist())) > 0
+
+
+def test_a_budget_where_no_ordinary_frame_has_a_segment(tmp_path, caplog):
+    tables = {"objects": scored_table(0), "ordinary": without_segments(scored_table(1))}
+    budget = OperatingPointParams(false_alarms=0.5, calibrate_on=("ordinary",), unit="frame")
+    with caplog.at_level(logging.WARNING, "meta_ood"):
+        out, _ = run_sets(tmp_path, tables, train_on=("objects",), budget=budget)
+    assert "every segment is kept: 0 of 12 frames of ordinary have a false alarm then" in caplog.text
+    assert json.loads((out / "promise.json").read_text())["threshold"] == 0
+    assert json.loads((out / "objects" / "metrics.json").read_text())["removed"] == 0

@@ -325,6 +325,14 @@ class OperatingPointParams(Section):
             raise ValueError(f"frames_per_minute: got {self.frames_per_minute} for false alarms per {self.per}")
         if (self.per, self.unit) == ("scene", "frame"):
             raise ValueError("unit: got 'frame', expected 'scene' for false alarms per scene")
+        # what no data can promise is refused here, before networks are trained
+        most = self.frames_per_minute or 1
+        if not 0 < self.false_alarms < most:
+            raise ValueError(
+                f"false_alarms: got {self.false_alarms:g}, expected more than 0 and less than {most:g} per {self.per}"
+            )
+        if not self.calibrate_on:
+            raise ValueError("calibrate_on: got no set, expected sets of ordinary frames, which choose the threshold")
         return self
 
 

@@ -116,7 +116,7 @@ def choose(
             frames_per_minute=settings.frames_per_minute,
         )
     except ValueError as error:
-        raise ValueError(f"operating_point on {', '.join(settings.calibrate_on) or 'no set'}: {error}") from None
+        raise ValueError(f"operating_point on {', '.join(settings.calibrate_on)}: {error}") from None
     sample = risk.quantile_sample(np.concatenate(statistics), QUANTILES)
     reference = {name: column[np.isfinite(column)] for name, column in zip(STATISTICS, sample.T, strict=True)}
     return Promise(

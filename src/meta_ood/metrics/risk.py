@@ -103,7 +103,8 @@ def choose_threshold(
     threshold = candidates[bisect.bisect_left(candidates, True, hi=len(seen), key=keeps)]
     if len(seen) == 1 and threshold > seen[0] and sum(map(len, severities)) > 1:
         raise ValueError(
-            f"all false segments have the severity {seen[0]:g}: only a threshold above all of them keeps to the budget"
+            f"all false segments have the severity {seen[0]:g}: only a threshold above all of them keeps to the "
+            "budget; another score, or a meta classifier, has to tell segments apart"
         )
     found = losses(tops, units, threshold, per)
     return OperatingPoint(

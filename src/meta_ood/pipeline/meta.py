@@ -74,9 +74,10 @@ def run(params: Params, *, network: str, variant: str, segments: Path, meta: Pat
     # 2. the decisions on each set
     for name, one in found.items():
         if reason := one.metrics["fit_failures"]:
-            kept = one.metrics["kept_without_classifier"]
-            about = (network, variant, name, kept, reason)
-            _log.warning("%s %s %s: %d segments are kept without a classifier: %s", *about)
+            by_score = params.operating_point and one.classifier.fit_failure
+            instead = "their score decides" if by_score else "all are kept"
+            about = (network, variant, name, one.metrics["kept_without_classifier"], instead, reason)
+            _log.warning("%s %s %s: %d segments have no classifier, %s: %s", *about)
         _write_decisions(meta / name, tables[name], one)
         log({f"meta/{name}/{k}": v for k, v in one.metrics.items() if isinstance(v, int | float)}, 0)
 
@@ -96,6 +97,9 @@ def _keep_to_budget(
     chosen = promise.choose(tables, severities, settings, formula, train_on)
     chosen = chosen.model_copy(update={"tables": {name: files.file_hash(paths[name]) for name in chosen.calibrate_on}})
     files.write_text(meta / promise.NAME, chosen.model_dump_json(indent=1) + "\n")
+    if chosen.threshold == 0:
+        kept = "every segment is kept: %d of %d frames of %s have a false alarm then, and the budget allows that"
+        _log.warning(kept, chosen.alarms, chosen.frames, ", ".join(chosen.calibrate_on))
     # 2. what it does on each set
     results = {}
     for name, one in found.items():

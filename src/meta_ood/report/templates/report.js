@@ -198,7 +198,7 @@ const explore = (data, thumbnails) => {
   const recount = () => {
     const p = chosen === null ? null : data.points[chosen];
     $("#point-value").textContent = p === null ? "as evaluated, each at its own"
-      : p < 0 ? "nothing is kept" : `P(false) above ${probability(p)} (severity below ${probability(1 - p)})`;
+      : p < 0 ? "nothing is kept" : `P(false) above ${probability(p)} (severity below ${p > 0 ? (-Math.log(p)).toPrecision(3) : "∞"})`;
     slider.setAttribute("aria-valuetext", $("#point-value").textContent);
     $$("#recount [data-cell]").forEach((row) => {
       const cell = cells[row.dataset.cell];
