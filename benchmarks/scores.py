@@ -6,7 +6,8 @@
 
 ``memory`` adds one feature map at a quarter of the size after the other, as the stage `statistics` does, and prints how
 much the process grew. ``time`` prints medians of the time of `infer` for a frame, for a folder of prepared frames.
-``table`` has the scores of logits and those that were stored, with 95 % intervals over scenes, in Markdown.
+``table`` has the scores of logits and those that were stored, by protocol `resized_512x1024`, with 95 % intervals over
+scenes, in Markdown.
 """
 
 import argparse
@@ -21,7 +22,9 @@ import torch
 from meta_ood.config import InferParams
 from meta_ood.data.context import Machine, progress
 from meta_ood.data.frames import read_frames
+from meta_ood.data.labels import OOD
 from meta_ood.data.prediction_files import open_predictions, read_prediction
+from meta_ood.evaluation.counting import resized
 from meta_ood.evaluation.uncertainty import pixel_replicates
 from meta_ood.inference import predict
 from meta_ood.inference.features import FeatureSums, Tap
@@ -84,12 +87,14 @@ def timing(weights: Path, folder: Path, count: int) -> None:
 
 
 def cells(folder: Path) -> dict[str, list[str]]:
-    """Return, for each score of one folder of predictions, AUPRC and FPR95 [%] with their intervals."""
+    """Return, for each score of a folder of predictions, AUPRC and FPR95 [%] with their intervals."""
     histograms: dict[str, ScoreHistogram] = {}
     thin: dict[str, dict[str, ThinCounts]] = {}
-    # 1. every frame is read once
+    # 1. every frame is read once; as published results have it, at 512 x 1024 and without frames that show no OoD then
     for path in progress(open_predictions(folder).paths, str(folder), None):
-        frame = read_prediction(path)
+        frame = resized(read_prediction(path))
+        if not (frame.target == OOD).any():
+            continue
         names = [name for name, score in SCORES.items() if score.source == LOGITS or name in frame.stored]
         for name, values in score_maps(frame, names).items():
             histograms.setdefault(name, ScoreHistogram()).add(values, frame.target, len(frame.logits), frame.image_id)
