@@ -4,9 +4,9 @@
 
 Each world is drawn with a seed of its own: 240 drives, each through a street of its own and with two frames; in every
 second drive the second frame has objects. Another world fits the meta classifier. Ten times, the world's drives are
-split into 160 that choose the threshold and 80 on which alarms and found objects are counted. "Out of fold", the 160
-fit the classifier as well. Then the same thresholds meet frames that break the assumption. Segment tables lie in
---tables, one a world; what is there is not drawn again.
+split into those that choose the threshold (CHOOSING) and the others, on which alarms and found objects are counted.
+"Out of fold", those that choose fit the classifier as well. Then the same thresholds meet frames that break the
+assumption. Segment tables lie in --tables, one a world; what is there is not drawn again.
 """
 
 from __future__ import annotations

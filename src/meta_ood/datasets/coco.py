@@ -22,9 +22,9 @@ logger = logging.getLogger(__name__)
 IMAGES, ANNOTATIONS = "{split}", "annotations/instances_{split}.json"
 # option background -> target value of pixels without annotation; 0 is the train id of road
 BACKGROUNDS = {"ignore": IGNORE, "road": 0, "ood": OOD}
-# preset of option exclude -> category names; an image with any of them is left out
 # [px] of the polygons of an annotation; pycocotools takes some 100 bytes for each, people draw some thousand
 LONGEST_OUTLINE = 1_000_000
+# preset of option exclude -> category names; an image with any of them is left out
 _PUBLISHED = ("person", "bicycle", "car", "motorcycle", "bus", "truck", "traffic light", "stop sign")
 EXCLUDES: dict[str, tuple[str, ...]] = {"street": (*_PUBLISHED, "train"), "published": _PUBLISHED}
 
