@@ -65,6 +65,20 @@ def test_the_other_processes_of_torchrun_take_no_lock(monkeypatch: pytest.Monkey
         assert not stages.LOCKS.exists()
 
 
+def test_statistics_are_asked_for_only_where_a_score_needs_them() -> None:
+    """Everything else that the stage reads is there, but empty."""
+    Path("data/prepare/lost_and_found").mkdir(parents=True)
+    weights = Path("data/networks/dualgcn_mini/baseline.safetensors")
+    weights.parent.mkdir(parents=True)
+    weights.touch()
+    keys = {"network": "dualgcn_mini", "variant": "baseline", "dataset": "lost_and_found"}
+    made = "make it with: meta-ood statistics --network dualgcn_mini --variant baseline$"
+    with pytest.raises(FileNotFoundError, match=rf"statistics .* infer.scores has knn, kl_to_prior, .*{made}"):
+        run_stage("infer", keys, params_file=PARAMS, overrides=["infer.scores=[knn, kl_to_prior]"], track=False)
+    with pytest.raises(ValueError, match=r"baseline\.safetensors"):  # the stage itself runs, and finds no weights
+        run_stage("infer", keys, params_file=PARAMS, track=False)
+
+
 @pytest.mark.parametrize(
     ("command", "message"),
     [

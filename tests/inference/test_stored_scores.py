@@ -166,5 +166,5 @@ def test_maps_of_a_mask_model_lie_beside_its_logits(tmp_path: Path, flip: bool) 
 def test_what_a_score_lacks_is_named() -> None:
     with pytest.raises(ValueError, match=r"infer.scores: rba, no_object needs a mask model .* Identity gives"):
         Scorer(nn.Identity(), ["rba", "no_object"])
-    with pytest.raises(ValueError, match=r"infer.scores: kl_to_prior: run `statistics` for this network first"):
+    with pytest.raises(ValueError, match=r"infer.scores: kl_to_prior needs statistics .* `meta-ood statistics -"):
         Scorer(nn.Identity(), ["kl_to_prior"])

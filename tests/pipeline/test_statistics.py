@@ -37,7 +37,10 @@ def test_stored_scores_from_training_frames_to_a_detector(tmp_path: Path, monkey
     checkpoint.save(weights, net, num_classes=19, class_names=CITYSCAPES.names, **about)
     given = {"network": "dualgcn_mini", "variant": "baseline", "weights": weights, "statistics": fitted}
     given |= {"log": no_log, "machine": Machine("cpu", 1)}
-    # 1. without such scores nothing is fitted
+    # 1. without such scores nothing is fitted, and no file is needed
+    infer.run(load(PARAMS), dataset="d", prepared=tmp_path / "test", predictions=tmp_path / "predictions", **given)
+    write_folder(tmp_path / "detector", weights, None, Settings(score="entropy", threshold=0.5), fitted)
+    assert Detector.load(tmp_path / "detector", "cpu").predict(read_image(drawn[0].image)).stored == {}
     statistics.run(load(PARAMS), training=[tmp_path / "test"], **given)
     assert read_statistics(fitted) == {}
     # 2. with them

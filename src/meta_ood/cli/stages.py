@@ -101,17 +101,24 @@ def run_stage(
         FileNotFoundError: If an input is missing; says which stage makes it.
     """
     from meta_ood import tracking
+    from meta_ood.scores import fitted_scores
 
     # 1. what can be wrong without a look at any data
     params = config.load(params_file, overrides)
     paths = layout.stage_paths(stage, params, out=out, **keys)
     values = config.stage_values(params, stage, **keys)
     _warn_of_unused(stage, overrides, params, config.load(params_file))
-    # 2. inputs
+    # 2. inputs; statistics are there for some scores only
+    fitted = ", ".join(fitted_scores(params.infer.scores))
+    found = {name: path for name, path in paths.inputs.items() if path.exists()}
     for name, path in paths.inputs.items():
-        if not path.exists():
-            remedy = "run the stages before it (dvc repro), or see data/README.md for raw datasets"
-            raise FileNotFoundError(f"{path}, the {name} of stage {stage}, does not exist: {remedy}")
+        if name in found or (name == "statistics" and not fitted):
+            continue
+        remedy = "run the stages before it (dvc repro), or see data/README.md for raw datasets"
+        if name == "statistics":
+            own = " ".join(f"--{key} {keys[key]}" for key in layout.STAGES["statistics"])
+            remedy = f"infer.scores has {fitted}, which need it; make it with: meta-ood statistics {own}"
+        raise FileNotFoundError(f"{path}, the {name} of stage {stage}, does not exist: {remedy}")
     for path in paths.outputs.values():
         path.parent.mkdir(parents=True, exist_ok=True)
     # 3. the stage itself
@@ -120,7 +127,7 @@ def run_stage(
     started, instance = time.monotonic(), " ".join([stage, *keys.values()])
     with (
         _alone(instance, out.resolve(), values),
-        tracking.run(stage, keys=keys, params=values, inputs=paths.inputs, **recorded) as run,
+        tracking.run(stage, keys=keys, params=values, inputs=found, **recorded) as run,
     ):
         module: Any = importlib.import_module(f"meta_ood.pipeline.{stage}")
         given = {**keys, **paths.arguments, **(more or {})}

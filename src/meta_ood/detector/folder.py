@@ -20,6 +20,7 @@ from meta_ood.config import InferParams
 from meta_ood.data import files
 from meta_ood.meta_classification import MetaClassifier
 from meta_ood.meta_classification.promise import Promise
+from meta_ood.scores import fitted_scores
 
 SETTINGS, WEIGHTS, CLASSIFIER = "detector.json", "weights.safetensors", "classifier.json"
 STATISTICS = "statistics.safetensors"
@@ -56,12 +57,14 @@ def write_folder(
         weights: A weights file of this package; its metadata and the hashes of all files are added to the settings.
         meta: Folder of the meta classifier, as the stage `meta` writes it; None for no classifier.
         settings: Score, threshold, infer, meta_from and promise.
-        statistics: What the stage `statistics` wrote; it is needed for scores in ``infer.scores``.
+        statistics: What the stage `statistics` wrote; some scores in ``infer.scores`` need it.
 
     ValueError if `weights` was not written by this package, or the meta classifier was fitted for another detector.
     """
     settings = settings.model_copy(update=_weights_metadata(weights))
-    parts = {WEIGHTS: weights} | ({STATISTICS: statistics} if statistics and settings.infer.scores else {})
+    parts = {WEIGHTS: weights}
+    if statistics and fitted_scores(settings.infer.scores):
+        parts[STATISTICS] = statistics
     if meta is not None:
         check_classifier(MetaClassifier.read(meta / CLASSIFIER), settings)
         parts |= {path.name: path for path in sorted(meta.glob("classifier.*"))}

@@ -13,7 +13,6 @@ from meta_ood.inference.features import DISTANCES, SHAPINGS, Tap, by_rows, with_
 from meta_ood.models import upsample
 from meta_ood.scores import CLASSES, FEATURES, MASKS, SCORES
 
-FITTED = {CLASSES, FEATURES}  # sources of scores that need the stage `statistics`
 SUPPRESSION = 4  # [px] width of the suppressed borders between predicted classes, and number of steps inwards
 KERNEL, DILATION, SIGMA = 7, 6, 1.0  # of the Gaussian that smooths; all four as published (Jung et al. 2021)
 _CROSS = torch.tensor([[0.0, 1.0, 0.0], [1.0, 1.0, 1.0], [0.0, 1.0, 0.0]])
@@ -118,7 +117,10 @@ class Scorer(nn.Module):
         needed = sources(self.names)
         for source, name in ((CLASSES, "prior"), (FEATURES, "class_means")):
             if source in needed and name not in self._statistics:
-                raise ValueError(f"infer.scores: {self._of(source)}: run `statistics` for this network first")
+                raise ValueError(
+                    f"infer.scores: {self._of(source)} needs statistics of training frames, which "
+                    "`meta-ood statistics --network NAME --variant VARIANT` makes"
+                )
         if MASKS in needed and not isinstance(getattr(network, "no_object", None), nn.Module):
             raise ValueError(
                 f"infer.scores: {self._of(MASKS)} needs a mask model (Mask2Former, EoMT, …); "

@@ -13,6 +13,7 @@ from meta_ood.data.predictions import Prediction
 from meta_ood.inference import predict, processes, write_behind
 from meta_ood.inference.statistics import read_statistics
 from meta_ood.models import checkpoint
+from meta_ood.scores import fitted_scores
 
 
 def run(
@@ -37,7 +38,8 @@ def run(
     # predictions contain the targets, so changed targets make predictions of an earlier run useless
     labels = [path for frame in frames for path in (frame.target, frame.label_ids) if path]
     own = ("infer", network, variant, dataset, params.infer)
-    gathered = resume_folder(own, (prepared / "frames.csv", weights, statistics), labels)
+    fitted = [statistics] if fitted_scores(params.infer.scores) else []  # else the file need not be there
+    gathered = resume_folder(own, (prepared / "frames.csv", weights, *fitted), labels)
     gathered.mkdir(parents=True, exist_ok=True)
 
     about: dict[str, Any] = {"class_names": made_of["class_names"], "network": f"{network}/{variant}"}
@@ -52,7 +54,8 @@ def run(
         if params.infer.batch_size > 1:
             todo.sort(key=lambda frame: image_size(frame.image))  # a batch takes neighbours of one size
         # 2. the next frame is computed while the last ones are written
-        made = write_behind(predict(net, todo, params.infer, machine, read_statistics(statistics)), write)
+        known = read_statistics(statistics) if fitted else None
+        made = write_behind(predict(net, todo, params.infer, machine, known), write)
         for _ in progress(made, f"infer {network} {variant} {dataset}", len(todo)):
             pass
     # 3. all processes are done here

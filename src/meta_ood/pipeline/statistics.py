@@ -7,8 +7,8 @@ from meta_ood.config import Params
 from meta_ood.data.context import Log, Machine
 from meta_ood.data.frames import read_frames
 from meta_ood.inference.statistics import fit, write_statistics
-from meta_ood.inference.stored_scores import FITTED, sources
 from meta_ood.models import checkpoint
+from meta_ood.scores import fitted_scores
 
 
 def run(
@@ -24,7 +24,7 @@ def run(
 ) -> None:
     """Write the statistics of the training frames; a file without tensors, at once, if no chosen score needs any."""
     del variant
-    if not sources(params.infer.scores) & FITTED:
+    if not fitted_scores(params.infer.scores):
         write_statistics(statistics, {})
         return
     net, made_of = checkpoint.load(weights, params.network_params(network).architecture)

@@ -23,6 +23,7 @@ LOGITS = "logits"
 CLASSES = "logits, statistics of the classes"
 MASKS = "masks"
 FEATURES = "features, statistics of them"
+FITTED = (CLASSES, FEATURES)  # sources that need the stage `statistics`
 
 
 @dataclass(frozen=True)
@@ -147,6 +148,11 @@ def find_score(name: str) -> Score:
         known = ", ".join([*MAPS, *stored])
         raise ValueError(f"score {name}: expected a meta_ood.scores.Score of maps out of {known}")
     return score
+
+
+def fitted_scores(names: Iterable[str]) -> list[str]:
+    """Return which of these scores need the file that the stage `statistics` writes."""
+    return [name for name in names if name in SCORES and SCORES[name].source in FITTED]
 
 
 def score_maps(prediction: Prediction, names: Iterable[str], threads: int = 1) -> dict[str, FloatMap]:
