@@ -32,6 +32,10 @@ class BuildKernels(build_ext):
         for extension in self.extensions:
             extension.extra_compile_args = OPTIMISE[kind] + openmp
             extension.extra_link_args = openmp if kind == "unix" else []
+            if sys.platform == "linux":
+                # PyTorch's OpenMP, which lies beside the package: one library for both, and none of the system is needed
+                up = "/".join([".."] * extension.name.count("."))
+                extension.extra_link_args = [*openmp, f"-Wl,-rpath,$ORIGIN/{up}/torch/lib"]
         if not openmp:
             sys.stderr.write("meta-ood: this compiler has no OpenMP; one thread a frame\n")
         super().build_extensions()

@@ -20,6 +20,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from packaging.version import Version
 from PIL import Image, ImageFile
 
@@ -266,7 +267,10 @@ def test_the_packed_model_has_its_code_and_exact_requirements(packed):
         needed, exact = requirement.split("==")
         assert Version(exact) == Version(Version(importlib.metadata.version(needed)).public)
     assert {"torch", "numpy", "mlflow", "fastapi"} <= {requirement.split("==")[0] for requirement in others}
-    # 4. the input example is a request
+    # 4. any patch release of this Python will do
+    python = yaml.safe_load((packed / "python_env.yaml").read_text(encoding="utf-8"))["python"]
+    assert python == f"{sys.version_info.major}.{sys.version_info.minor}"
+    # 5. the input example is a request
     model = mlflow.pyfunc.load_model(str(packed))
     (answered,) = model.predict(mlflow.models.Model.load(str(packed)).load_input_example(str(packed)))
     assert answered["size"] == [128, 256]

@@ -9,10 +9,13 @@ import base64
 import logging
 import os
 import shutil
+import sys
 import tempfile
 import warnings
 from pathlib import Path
 from typing import Any
+
+import yaml
 
 from meta_ood import __version__
 from meta_ood.detector import demo, server
@@ -92,6 +95,11 @@ def pack(folder: Path, detector: Path) -> None:
             pip_requirements=[f"--find-links {WHEELS}", own, *installed_requirements()],
         )
     shutil.move(wheels, folder / WHEELS)
+    # MLflow asks for the very patch release of Python; the wheel is for each of its minor version
+    environment = folder / "python_env.yaml"
+    content = yaml.safe_load(environment.read_text(encoding="utf-8"))
+    content["python"] = f"{sys.version_info.major}.{sys.version_info.minor}"
+    environment.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
 
 
 def application(model: str) -> Any:
