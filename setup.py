@@ -33,7 +33,7 @@ class BuildKernels(build_ext):
             extension.extra_compile_args = OPTIMISE[kind] + openmp
             extension.extra_link_args = openmp if kind == "unix" else []
             if sys.platform == "linux":
-                # PyTorch's OpenMP, which lies beside the package: one library for both, and none of the system is needed
+                # PyTorch's OpenMP, which lies beside the package: one for both, and the system's is not needed
                 up = "/".join([".."] * extension.name.count("."))
                 extension.extra_link_args = [*openmp, f"-Wl,-rpath,$ORIGIN/{up}/torch/lib"]
         if not openmp:

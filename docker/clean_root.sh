@@ -45,7 +45,7 @@ mkdir -p "$folder/image/opt" && cp -a "$folder/build/opt/meta-ood" "$folder/imag
 for file in ${SITE_FILES:-}; do rm -f "$folder/image$file"; done
 
 # 4. what came out
-size=$(du -sm --apparent-size "$folder/image" | cut -f1)
+size=$(($(du -sb "$folder/image" | cut -f1) / 1000000))
 echo "image: $size MB (at most ${LIMIT_MB:=1500})"
 inside "$folder/image" chroot --userspec=meta-ood / meta-ood --version
 inside "$folder/image" chroot --userspec=meta-ood / sh -c 'cd /work && meta-ood doctor && time meta-ood detect --demo'

@@ -32,6 +32,8 @@ package)
   cd /opt/meta-ood/lib/python3*/site-packages
   find . -type d \( -name tests -o -name __pycache__ -o -path ./torch/test -o -path ./torch/include -o -path ./pyarrow/include \) -prune -exec rm -rf {} +
   find torch/bin -type f ! -name torch_shm_manager -delete
+  # sources of compiled modules, static libraries, and Arrow's RPC; ours stay, whose digest the stage `code` writes
+  find . -path ./meta_ood -prune -o -type f \( -name '*.c' -o -name '*.cpp' -o -name '*.pyx' -o -name '*.pxd' -o -name '*.a' -o -path './pyarrow/*flight*' \) -exec rm {} +
   ;;
 run)
   # git: DVC and the tags of runs; libgomp1: the kernels
