@@ -3,11 +3,14 @@
     python benchmarks/scores.py memory                # fitting on 500 synthetic frames of 512 x 1024, 256 features
     python benchmarks/scores.py time WEIGHTS FRAMES   # a network with and without five feature scores
     python benchmarks/scores.py table PREDICTIONS...  # scores of folders that `infer` wrote, AUPRC and FPR95
+    python benchmarks/scores.py meta SEGMENTS...      # meta classification without and with features of scores
 
 ``memory`` adds one feature map at a quarter of the size after the other, as the stage `statistics` does, and prints how
 much the process grew. ``time`` prints medians of the time of `infer` for a frame, for a folder of prepared frames.
 ``table`` has the scores of logits and those that were stored, by protocol `resized_512x1024`, with 95 % intervals over
-scenes, in Markdown.
+scenes, in Markdown. ``meta`` takes tables of the stage `segments` with ``segments.features``, pools them, and prints
+AUROC, AUPRC (of the false ones) and errors at probability 0.5 of the logistic regression, out of fold by scene; the
+interval is that of the gain in AUROC over scenes.
 """
 
 import argparse
@@ -29,10 +32,14 @@ from meta_ood.evaluation.uncertainty import pixel_replicates
 from meta_ood.inference import predict
 from meta_ood.inference.features import FeatureSums, Tap
 from meta_ood.inference.statistics import fit
+from meta_ood.meta_classification import out_of_fold, quality
 from meta_ood.metrics.bootstrap import interval, resample
 from meta_ood.metrics.pixel import ScoreHistogram, ThinCounts, pixel_metrics
 from meta_ood.models import checkpoint
 from meta_ood.scores import LOGITS, SCORES, score_maps
+from meta_ood.segments import SegmentTable
+from meta_ood.segments.features import scores_of
+from meta_ood.segments.table_file import read_table
 
 FIVE = ("mahalanobis", "knn", "vim", "react", "prototype_cosine")
 
@@ -120,9 +127,34 @@ def table(folders: list[Path]) -> None:
         print(f"| `{name}` | {' | '.join(cell for column in columns for cell in column[name])} |")
 
 
+def meta(paths: list[Path]) -> None:
+    """Print the quality of meta classification without and with features of scores, and the interval of the gain."""
+    tables = {path.stem: read_table(path) for path in paths}
+    pooled = SegmentTable.concatenate(list(tables.values()))
+    published = [name for name in pooled.feature_names if not scores_of([name])]
+    chosen = {"published": published, "with scores": list(pooled.feature_names)}
+    found = {name: out_of_fold(pooled.with_features(own), "scene").probability for name, own in chosen.items()}
+    false, scene = pooled.is_false, np.array(pooled.scenes)[pooled.image]
+    print(f"{len(false)} segments, {false.sum()} false, {len(np.unique(scene))} scenes: {', '.join(tables)}")
+    print("| features | number | AUROC | AUPRC | false removed | true lost |\n| --- | --- | --- | --- | --- | --- |")
+    for name, p in found.items():
+        removed = p > 0.5
+        values = [f"{100 * measure(p, false):.1f}" for measure in (quality.auroc, quality.auprc)]
+        counts = [f"{(removed & false).sum()}", f"{(removed & ~false).sum()}"]
+        print("|", " | ".join([name, str(len(chosen[name])), *values, *counts]), "|")
+    rows = [np.flatnonzero(scene == each) for each in np.unique(scene)]
+    gains = []
+    for weights in resample(len(rows), 200, seed=0):
+        drawn = np.concatenate([np.repeat(own, count) for own, count in zip(rows, weights, strict=True)])
+        aurocs = [quality.auroc(p[drawn], false[drawn]) for p in found.values()]
+        gains.append(aurocs[1] - aurocs[0])
+    low, high = 100 * np.array(interval(np.array(gains)))
+    print(f"gain in AUROC: 95 % interval over scenes {low:.1f} to {high:.1f} points")
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["memory", "time", "table"])
+    parser.add_argument("what", choices=["memory", "time", "table", "meta"])
     parser.add_argument("paths", nargs="*", type=Path)
     parser.add_argument("--frames", type=int, help="Frames of `memory` (500) or `time` (10).")
     given = parser.parse_args()
@@ -130,5 +162,7 @@ if __name__ == "__main__":
         memory(given.frames or 500)
     elif given.what == "table":
         table(given.paths)
+    elif given.what == "meta":
+        meta(given.paths)
     else:
         timing(*given.paths, given.frames or 10)

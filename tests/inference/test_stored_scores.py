@@ -10,6 +10,7 @@ from meta_ood.config import InferParams
 from meta_ood.data.context import Machine
 from meta_ood.data.frames import Frame
 from meta_ood.inference import predict
+from meta_ood.inference import statistics as fitting_module
 from meta_ood.inference.statistics import Fitting, fit, read_statistics, write_statistics
 from meta_ood.inference.stored_scores import (
     Scorer,
@@ -161,6 +162,32 @@ def test_maps_of_a_mask_model_lie_beside_its_logits(tmp_path: Path, flip: bool) 
         expected = image + (0.5 if flip else place)  # of both views the mean
         np.testing.assert_allclose(one.stored["no_object"], expected, atol=1e-6)
         np.testing.assert_allclose(one.stored["rba"], -np.tanh(np.exp(one.logits)).sum(0), atol=1e-6)
+
+
+def test_a_killed_fit_goes_on_and_ends_with_the_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second of three frames is the last that is kept; the third is read again, the others are not."""
+
+    class Net(nn.Conv2d):
+        calls = 0
+
+        def forward(self, image: Tensor) -> Tensor:
+            Net.calls += 1
+            if Net.calls == limit:
+                raise KeyboardInterrupt
+            return super().forward(image)
+
+    monkeypatch.setattr(fitting_module, "SAVED_EVERY", 1)
+    frames, params = write_frames(tmp_path), InferParams(scores=("kl_to_prior", "knn"))
+    torch.manual_seed(0)
+    net, limit, state = Net(3, 4, 1), 0, tmp_path / "resume" / "state.safetensors"
+    write_statistics(tmp_path / "whole", fit(net, frames, params, CPU, 4))
+    Net.calls, limit = 0, 4  # a call to find the last layer, and one for each frame
+    with pytest.raises(KeyboardInterrupt):
+        fit(net, frames, params, CPU, 4, state=state)
+    Net.calls, limit = 0, 0
+    write_statistics(tmp_path / "resumed", fit(net, frames, params, CPU, 4, state=state))
+    assert Net.calls == 2
+    assert (tmp_path / "resumed").read_bytes() == (tmp_path / "whole").read_bytes()
 
 
 def test_what_a_score_lacks_is_named() -> None:

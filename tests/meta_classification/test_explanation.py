@@ -26,7 +26,7 @@ from segment_tables import random_table, reference_table
 def test_the_75_features_fall_into_the_groups():
     table, _ = reference_table("A_laf", "base")
     groups = feature_groups(table.feature_names)
-    assert list(groups) == list(GROUPS)
+    assert [*groups, "scores"] == list(GROUPS)
     assert sorted(i for columns in groups.values() for i in columns) == list(range(75))
     assert [len(columns) for columns in groups.values()] == [10, 10, 10, 5, 2, 19, 19]
 
@@ -40,6 +40,8 @@ def test_every_feature_has_words_of_its_own():
     assert describe_feature("ndist1", ["road", "train"]) == "share of neighbouring pixels that are 'train'"
     assert describe_feature("cprob7") == "mean probability of 'class 7'"
     assert describe_feature("E_var_bd") == "variance of the entropy on the boundary"
+    assert describe_feature("max_logit_var_rel_in") == ("variance of the score max_logit inside, times relative size")
+    assert feature_groups(["max_logit_in", "E_in", "mine"]) == {"entropy": [1], "scores": [0], "other": [2]}
     assert describe_feature("mine") == "mine"
 
 

@@ -37,6 +37,22 @@ def scored_table(seed: int, **columns) -> SegmentTable:
     return dataclasses.replace(segment_table(seed), segment_score=score, threshold=0.5, **columns)
 
 
+def test_features_of_scores_are_used_only_if_they_are_asked_for(tmp_path):
+    table = segment_table()
+    run(tmp_path / "a", table)
+    names = (*table.feature_names, "knn", "knn_in")
+    more = dataclasses.replace(table, features=np.c_[table.features, table.iou, table.iou], feature_names=names)
+    plain, _ = run(tmp_path / "b", more)
+    for path in (tmp_path / "a").rglob("meta/**/*.*"):
+        assert path.read_bytes() == (tmp_path / "b" / path.relative_to(tmp_path / "a")).read_bytes()
+    with_scores, _ = run(tmp_path / "c", more, features=("dispersion", "scores"))
+    assert MetaClassifier.read(with_scores / "classifier.json").feature_names == names
+    auroc = [json.loads((folder / "metrics.json").read_text())["auroc"] for folder in (plain, with_scores)]
+    assert auroc[0] < auroc[1]
+    with pytest.raises(ValueError, match=r"d\.h5: no features of scores, which meta\.features asks for"):
+        run(tmp_path / "d", table, features=("dispersion", "scores"))
+
+
 def without_segments(table: SegmentTable) -> SegmentTable:
     """Return the same frames without a segment on them."""
     columns = ("image", "features", "iou", "segment_box", "segment_score")

@@ -20,6 +20,7 @@ from meta_ood.data.predictions import Prediction
 from meta_ood.scores import _kernel as pixel_kernel
 from meta_ood.scores.maps import Workspace, pixel_maps
 from meta_ood.segments import SegmentTable, label_map, measure_segments, predicted_ood
+from meta_ood.segments.features import scores_of
 
 TARGETS = np.array([0, 1, NEUTRAL, OOD, OOD, IGNORE], np.uint8)
 
@@ -197,6 +198,30 @@ def test_logits_against_double_precision(
     finally:
         pixel_kernel.use_instruction_set()
     assert_equal(table, oracle.table(p, values >= threshold, target), tolerance=2e-5)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_scores_are_features_as_heat_maps_are(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    size = (13 + seed, 21)
+    stored = (5 + 3 * rng.standard_normal((3, 4))).astype(np.float32)
+    target = rng.choice(TARGETS, size)
+    prediction = Prediction("x", logits(seed, 5, (6, 7)), size, False, target, stored={"knn": stored})
+    full = oracle.upsampled(prediction.logits.astype(np.float64), size, False)
+    p = oracle.softmax(full)
+    knn = oracle.upsampled(stored[None].astype(np.float64), size, False)[0]
+    threshold = gap_threshold(knn, 0.4)
+    table = measure_segments(prediction, "knn", threshold, features=["max_logit", "knn"])
+    scores = {"max_logit": -full.max(0), "knn": knn}
+    expected = oracle.table(p, knn >= threshold, target, scores)
+    assert len(expected["iou"]) > 0
+    for row, features in zip(table.features, expected["features"], strict=True):
+        np.testing.assert_allclose(row, [features[name] for name in table.feature_names], rtol=2e-5, atol=2e-4)
+    # the published ones are what they were, to the bit
+    plain = measure_segments(prediction, "knn", threshold)
+    np.testing.assert_array_equal(table.with_features(plain.feature_names).features, plain.features)
+    assert scores_of(table.feature_names) == ["knn", "max_logit"]
+    assert scores_of(plain.feature_names) == []
 
 
 def test_maps_that_are_there_already_give_the_same_tables() -> None:

@@ -64,7 +64,10 @@ def adjusted_ious(parts: list[list[Pixel]], mask: np.ndarray, other: np.ndarray)
     return ious
 
 
-def segment_features(region: list[Pixel], mask: np.ndarray, p: np.ndarray) -> dict[str, float]:
+Maps = dict[str, np.ndarray]
+
+
+def segment_features(region: list[Pixel], mask: np.ndarray, p: np.ndarray, scores: Maps) -> dict[str, float]:
     classes = len(p)
     is_inner = {q: all(mask[n] for n in around(q, mask.shape)) for q in region}
     inner = [q for q in region if is_inner[q]]
@@ -75,6 +78,7 @@ def segment_features(region: list[Pixel], mask: np.ndarray, p: np.ndarray) -> di
         "E": -(p * np.log(p + EPSILON)).sum(0) / math.log(classes),
         "D": 1 - ordered[-1] + ordered[-2],
         "V": 1 - ordered[-1],
+        **scores,
     }
     features = {
         "S": size,
@@ -101,12 +105,12 @@ def segment_features(region: list[Pixel], mask: np.ndarray, p: np.ndarray) -> di
     return features
 
 
-def table(p: np.ndarray, above: np.ndarray, target: np.ndarray) -> dict[str, list]:
-    """Return what a SegmentTable of one image must hold; `above`: score >= threshold."""
+def table(p: np.ndarray, above: np.ndarray, target: np.ndarray, scores: Maps | None = None) -> dict[str, list]:
+    """Return what a SegmentTable of one image must hold; `above`: score >= threshold; `scores` are features too."""
     predicted, true = above & (target != IGNORE), target == OOD
     segments, components = regions(predicted), regions(true)
     return {
-        "features": [segment_features(s, predicted, p) for s in segments],
+        "features": [segment_features(s, predicted, p, scores or {}) for s in segments],
         "iou": adjusted_ious(segments, predicted, true),
         "box": [_box(s) for s in segments],
         "component_size": [len(c) for c in components],

@@ -52,7 +52,8 @@ def scores(as_json: bool) -> None:
             formatter.write_dl([(name, own.text) for name, own in SCORES.items() if own.source == source])
     note = (
         "Higher means more out-of-distribution. Of a pixel p softmax, l logits, f features;\n"
-        "m_c mean features of class c or, of a mask model, the mass of class c."
+        "m_c mean features of class c or, of a mask model, the mass of class c;\n"
+        "members are the passes that infer.repetition asks for."
     )
     records = [{"score": name, "source": own.source, "text": own.text} for name, own in SCORES.items()]
     options.answer(as_json, records, f"{formatter.getvalue()}\n{note}")

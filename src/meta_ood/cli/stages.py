@@ -174,15 +174,21 @@ def code(params_file: Path, out: Path) -> None:
     """
     from meta_ood.data.files import write_text
     from meta_ood.pipeline.checks import check_options
-    from meta_ood.pipeline.code_digest import own_modules, stage_digest, weights_digests
+    from meta_ood.pipeline.code_digest import own_modules, stage_digest, weights_digests, weights_line
 
     params = config.load(params_file)
     check_options(params)
     networks = [own.architecture for own in params.network.values()]
     own_code = {"prepare": [own.reader for own in params.datasets.values()], "statistics": networks, "infer": networks}
     own_code |= {"segments": [params.segments.score], "evaluate": [params.segments.score, *params.evaluate.scores]}
+    # the other networks of an ensemble are no deps of dvc.yaml, which knows no lists
+    repetition = params.infer.repetition
+    cells = [(network, variant) for network in params.networks for variant in params.variants] if repetition else []
+    ensemble = {path for cell in cells for path in (repetition.files(*cell) if repetition else ())}
+    members = "".join(weights_line("infer.repetition.weights", path) for path in sorted(ensemble))
     for stage in layout.STAGES:
-        write_text(out / f"{stage}.txt", stage_digest(stage) + own_modules(own_code.get(stage, ())))
+        text = stage_digest(stage) + own_modules(own_code.get(stage, ()))
+        write_text(out / f"{stage}.txt", text + (members if stage in ("infer", "detector") else ""))
     for network, own in params.network.items():
         given: dict[Any, str] = {**own.weights}
         if own.architecture == "transformers" and (folder := own.options.get("path")):

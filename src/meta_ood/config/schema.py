@@ -1,6 +1,7 @@
 """The sections of params.yaml as frozen pydantic models, with types, ranges and known names."""
 
 import math
+from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar, get_args
 
 from pydantic import (
@@ -55,6 +56,12 @@ def _height_and_width(sides: tuple[int, ...]) -> tuple[int, ...]:
     return sides
 
 
+def _with_dispersion(kinds: tuple[str, ...]) -> tuple[str, ...]:
+    if kinds.count("dispersion") != 1 or kinds.count("scores") > 1:
+        raise ValueError(f"got {list(kinds)}, expected [dispersion] or [dispersion, scores]")
+    return kinds
+
+
 def _crop(value: Any) -> Any:
     """Return the side of a square, or height and width, in pixels."""
     sides = value if isinstance(value, list | tuple) else (value, value)
@@ -78,6 +85,11 @@ Several = Annotated[tuple[T, ...], Field(strict=False)]
 # Keyword options of something pluggable, checked by what takes them.
 Options = Annotated[dict[str, Any], AfterValidator(_finite)]
 
+# Later additions are written only where they say something: what is made without them (detectors, groups of runs) stays
+# what it was, and readable by versions that do not know them.
+_ONLY_IF_SET = Field(exclude_if=lambda value: not value)
+_MORE_THAN_DISPERSION = Field(exclude_if=lambda kinds: kinds == ("dispersion",))
+
 # The names of the registries, which lie in rooms above this one; tests/config compares them.
 # fmt: off
 Architecture = Literal[
@@ -97,16 +109,22 @@ Loss = Literal["entropy_maximization", "outlier_exposure", "energy_hinge", "unkn
 # fmt: off
 StoredScore = Literal[
     "kl_to_prior", "smoothed_standardised_max_logit", "mahalanobis", "relative_mahalanobis", "knn", "prototype_cosine",
-    "vim", "react", "ash", "scale", "rba", "no_object",
+    "vim", "react", "ash", "scale", "rba", "no_object", "predictive_entropy", "expected_entropy", "mutual_information",
+    "predictive_variance",
 ]
 # fmt: on
+# of several passes, see RepetitionParams
+REPEATED_SCORES = ("predictive_entropy", "expected_entropy", "mutual_information", "predictive_variance")
 Score = Literal["entropy", "max_softmax", "max_logit", "energy", "margin", "generalised_entropy", StoredScore]
 ReportedScore = Literal[Score, "standardised_max_logit"]
 ReaderName = Annotated[str, _check_name(Reader), _with_own(Reader)]
 _TIMM = "timm/BACKBONE"  # any model of timm
 ArchitectureName = Annotated[str, _check_name(Architecture, _TIMM), _with_own(Architecture, _TIMM)]
+# entropy, margin and max_softmax are published features
+FeatureScore = Literal["max_logit", "energy", "generalised_entropy", StoredScore]
 ScoreName = Annotated[str, _check_name(Score), _with_own(Score)]
 ReportedScoreName = Annotated[str, _check_name(ReportedScore), _with_own(ReportedScore)]
+FeatureKind = Literal["dispersion", "scores"]
 Protocol = Literal["exact", "published", "fishyscapes", "smiyc", "per_image_mean", "resized_512x1024"]
 Classifier = Literal["logistic_regression", "sparse_logistic_regression", "gradient_boosted_trees", "small_network"]
 Variant = Literal["baseline", "ood_trained"]
@@ -275,6 +293,27 @@ class NetworkParams(Section):
     weights: dict[Literal["baseline", "ood_trained", "backbone"], str] = {}
 
 
+class RepetitionParams(Section):
+    """Several passes of the same image, the members: their spread is a score. Every kind multiplies their number."""
+
+    dropout: Count = 0  # passes of each network with active dropout layers (MC dropout); 0: one without
+    # of what is dropped; k passes draw from seed to seed + k - 1, alike in every frame
+    seed: Annotated[int, Field(ge=0, le=2**31 - 1)] = 0
+    views: bool = False  # each flip and scale is a member; else the average of all is one
+    # further weights files of the architecture (an ensemble); {network} and {variant} are filled in
+    weights: Several[str] = ()
+
+    @model_validator(mode="after")
+    def _repeats(self) -> Self:
+        if not (self.dropout or self.views or self.weights):
+            raise ValueError("expected dropout above 0, views: true or weights: without them there is a single pass")
+        return self
+
+    def files(self, network: str, variant: str) -> list[Path]:
+        """Return the weights files for a network and variant."""
+        return [Path(name.replace("{network}", network).replace("{variant}", variant)) for name in self.weights]
+
+
 class InferParams(Section):
     """From images to stored logits."""
 
@@ -286,6 +325,23 @@ class InferParams(Section):
     tile: Count = 0  # [px] side of overlapping windows; 0: the whole frame
     batch_size: AtLeastOne = 1  # frames of one size in a forward pass; more change the last bits (decision 0071)
     scores: Several[StoredScore] = ()  # those that need more than the logits are computed here and stored beside them
+    # passes for mutual_information and the like; null: none
+    repetition: Annotated[RepetitionParams | None, _ONLY_IF_SET] = None
+
+    @model_validator(mode="after")
+    def _repetition_fits(self) -> Self:
+        needing = ", ".join(name for name in self.scores if name in REPEATED_SCORES)
+        if self.repetition is None:
+            if needing:
+                raise ValueError(f"scores: {needing} need infer.repetition: dropout, views or weights")
+            return self
+        if not needing:
+            raise ValueError(f"repetition: expected one of {', '.join(REPEATED_SCORES)} in infer.scores, got none")
+        if self.repetition.views and not self.flip and len(self.scales) == 1:
+            raise ValueError("repetition.views: true needs infer.flip or several infer.scales")
+        if self.batch_size > 1:
+            raise ValueError(f"batch_size: got {self.batch_size}, expected 1 beside repetition, frame by frame")
+        return self
 
 
 class SegmentsParams(Section):
@@ -293,6 +349,8 @@ class SegmentsParams(Section):
 
     score: ScoreName = "entropy"  # which one makes segments
     threshold: float = 0.7  # a pixel is OoD if its score is at least this
+    # scores whose means and variances in a segment are measured too, for meta.features
+    features: Annotated[Several[FeatureScore], _ONLY_IF_SET] = ()
 
 
 class MetaParams(Section):
@@ -303,6 +361,8 @@ class MetaParams(Section):
     classifier: Classifier = "logistic_regression"  # its kind
     classifier_options: Options = {}  # of its kind
     folds: Literal["scene", "image", "leave_one_out", "published"] = "scene"  # what is left out to judge a segment
+    # dispersion: the published ones; scores: those of segments.features, beside them
+    features: Annotated[Several[FeatureKind], AfterValidator(_with_dispersion), _MORE_THAN_DISPERSION] = ("dispersion",)
     operating_point: Fraction = 0.5  # a segment is removed if P(false) is above
     max_lost: Fraction | None = None  # instead: the most true segments, as a fraction, that may be lost
     bootstrap: Count = 100  # samples behind the weights' intervals; 0: none
@@ -437,9 +497,18 @@ class Params(Section):
             if len(set(names)) < len(names) or not (names or key == "evaluation_sets"):
                 raise ValueError(f"{key}: got {list(names)}, expected at least one, each once")
         stored = get_args(StoredScore)
-        for key, scores in (("segments.score", (self.segments.score,)), ("evaluate.scores", evaluate.scores)):
+        measured = self.segments.features
+        for key, scores in (
+            ("segments.score", (self.segments.score,)),
+            ("segments.features", measured),
+            ("evaluate.scores", evaluate.scores),
+        ):
             if missing := [name for name in scores if name in stored and name not in self.infer.scores]:
                 raise ValueError(f"{key}: {', '.join(missing)} must be computed by `infer`: add it to infer.scores")
+        if len(set(measured)) < len(measured):
+            raise ValueError(f"segments.features: got {list(measured)}, expected each once")
+        if "scores" in self.meta.features and not measured:
+            raise ValueError("meta.features: scores are measured by `segments`: name them in segments.features")
         # 2. thresholds of the scores that lie in [0, 1]; the others have no bounds
         score = self.segments.score
         thresholds = {"evaluate.component_threshold": evaluate.component_threshold}

@@ -4,7 +4,7 @@ The result is that of the stages infer, segments and meta, one after another, fo
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -21,8 +21,9 @@ from meta_ood.data.labels import IN, LabelMap
 from meta_ood.data.overlays import Picture, segments_map
 from meta_ood.data.prediction_files import as_stored, map_as_stored
 from meta_ood.data.predictions import FloatMap, Prediction
-from meta_ood.detector.folder import CLASSIFIER, STATISTICS, WEIGHTS, Settings, check_classifier, read_settings
-from meta_ood.inference import average_logits
+from meta_ood.detector.folder import CLASSIFIER, MEMBER, STATISTICS, WEIGHTS, Settings, check_classifier, read_settings
+from meta_ood.inference import logits_and_maps
+from meta_ood.inference.repetition import check_members
 from meta_ood.inference.statistics import read_statistics
 from meta_ood.inference.stored_scores import Scorer
 from meta_ood.meta_classification import MetaClassifier
@@ -33,6 +34,7 @@ from meta_ood.models import checkpoint
 from meta_ood.models.device import device_of
 from meta_ood.scores import find_score, pixel_maps
 from meta_ood.segments import SegmentTable, label_map, measure_segments, predicted_ood
+from meta_ood.segments.features import scores_of
 
 UNLIKE = 6.0  # standard deviations from the training segments' mean; once in a billion normal values
 
@@ -110,6 +112,7 @@ class Detector:
         classifier: MetaClassifier | None = None,
         device: str = "auto",
         statistics: Mapping[str, Tensor] | None = None,
+        others: Sequence[nn.Module] = (),
     ) -> None:
         """Check that the parts belong together, else raise a ValueError; :meth:`load` reads them from a folder."""
         find_score(settings.score)
@@ -117,6 +120,8 @@ class Detector:
             check_classifier(classifier, settings)
         self._device = device_of(Machine(device, 1))
         self.network = network.to(self._device).eval()
+        self._others = [other.to(self._device).eval() for other in others]
+        check_members([network, *self._others], settings.infer)
         self._scorer = Scorer(self.network, settings.infer.scores, statistics).eval()
         self.settings = settings
         self.classifier = classifier
@@ -139,10 +144,13 @@ class Detector:
         settings = read_settings(folder)
         if ":" in settings.score and settings.score != score:
             raise ValueError(f"{folder}: its score is code of its own: load it with score={settings.score!r}")
-        network, _ = checkpoint.load(folder / WEIGHTS, architecture)
+        network, made_of = checkpoint.load(folder / WEIGHTS, architecture)
+        repetition = settings.infer.repetition
+        names = [MEMBER.format(1 + number) for number in range(len(repetition.weights) if repetition else 0)]
+        others = [checkpoint.load_alike(folder / name, made_of) for name in names if name in settings.files]
         classifier = MetaClassifier.read(folder / CLASSIFIER) if CLASSIFIER in settings.files else None
         statistics = read_statistics(folder / STATISTICS) if STATISTICS in settings.files else None
-        return cls(network, settings, classifier, device, statistics)
+        return cls(network, settings, classifier, device, statistics, others)
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -163,11 +171,13 @@ class Detector:
         # 1. score and classes, in one pass over the logits
         name, threshold = self.settings.score, self.settings.threshold
         formula = find_score(name)
-        maps = pixel_maps(prediction, {*formula.needs, "arg_max"})
+        features = scores_of(self.classifier.feature_names) if self.classifier else []
+        needed = {need for own in (name, *features) for need in find_score(own).needs}
+        maps = pixel_maps(prediction, {*needed, "arg_max"})
         score = formula(maps)
         # 2. segments: `labels` and the rows of `table` are in the same order, that of their first pixels
         labels = label_map(predicted_ood(score, threshold))
-        table = measure_segments(prediction, name, threshold, maps=maps)
+        table = measure_segments(prediction, name, threshold, maps=maps, features=features)
         # 3. meta classification, and the threshold on severity
         segments = judge_segments(table, self.classifier, self.settings.promise)
         return Detection(image, score, maps.arg_max, labels, segments, self.identity)
@@ -176,8 +186,8 @@ class Detector:
         """Return the network's logits for ``(H, W, 3) uint8``; nothing of the target is void."""
         size = (image.shape[0], image.shape[1])
         pixels = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1))[None])
-        output = average_logits(self._scorer, pixels.to(self._device), self.settings.infer).float()
-        logits, maps = self._scorer.split(output, size)
+        given = self.settings.infer, size, self._others
+        logits, maps = logits_and_maps(self._scorer, pixels.to(self._device), *given)
         # rounded as the stage infer stores them: the same scores, to the bit
         rounded = as_stored(logits[0].cpu().numpy())
         stored = {name: map_as_stored(values[0].cpu().numpy()) for name, values in maps.items()}

@@ -3,6 +3,7 @@
 - ``detector.json``: :class:`Settings`, with the hash of each other file
 - ``weights.safetensors``: the network
 - ``statistics.safetensors``: what the scores that the stage `infer` stores know of training frames, if there are any
+- ``member-1.safetensors`` and so on: the other networks of an ensemble, if there are any
 - ``classifier.json``, and ``classifier.skops`` where JSON cannot hold it: the meta classifier
 
 This module imports no torch, so that writing the folder takes no longer than copying its files.
@@ -10,20 +11,26 @@ This module imports no torch, so that writing the folder takes no longer than co
 
 import json
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import safetensors
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
 
 from meta_ood.config import InferParams
 from meta_ood.data import files
 from meta_ood.meta_classification import MetaClassifier
 from meta_ood.meta_classification.promise import Promise
-from meta_ood.scores import fitted_scores
+from meta_ood.scores import LOGITS, SCORES, fitted_scores
+from meta_ood.segments.features import scores_of
 
 SETTINGS, WEIGHTS, CLASSIFIER = "detector.json", "weights.safetensors", "classifier.json"
 STATISTICS = "statistics.safetensors"
+MEMBER = "member-{}.safetensors"  # from 1
+FileName = Annotated[
+    str, StringConstraints(pattern=r"^(weights|statistics|member-[1-9]\d*)\.safetensors$|^classifier\.(json|skops)$")
+]
 
 
 class Settings(BaseModel):
@@ -41,14 +48,16 @@ class Settings(BaseModel):
     # dataset on whose segments the meta classifier was fitted, several with + between; "" without one
     meta_from: str = ""
     promise: Promise | None = None  # a threshold on severity, and how many false alarms it promises
-    # SHA-256
-    files: dict[
-        Literal["weights.safetensors", "statistics.safetensors", "classifier.json", "classifier.skops"], str
-    ] = {}
+    files: dict[FileName, str] = {}  # SHA-256
 
 
 def write_folder(
-    folder: Path, weights: Path, meta: Path | None, settings: Settings, statistics: Path | None = None
+    folder: Path,
+    weights: Path,
+    meta: Path | None,
+    settings: Settings,
+    statistics: Path | None = None,
+    members: Sequence[Path] = (),
 ) -> None:
     """Write a detector's folder; files of a detector that is there already are replaced.
 
@@ -58,6 +67,7 @@ def write_folder(
         meta: Folder of the meta classifier, as the stage `meta` writes it; None for no classifier.
         settings: Score, threshold, infer, meta_from and promise.
         statistics: What the stage `statistics` wrote; some scores in ``infer.scores`` need it.
+        members: The weights files of ``infer.repetition.weights``, in this order.
 
     ValueError if `weights` was not written by this package, or the meta classifier was fitted for another detector.
     """
@@ -65,11 +75,12 @@ def write_folder(
     parts = {WEIGHTS: weights}
     if statistics and fitted_scores(settings.infer.scores):
         parts[STATISTICS] = statistics
+    parts |= {MEMBER.format(number): path for number, path in enumerate(members, start=1)}
     if meta is not None:
         check_classifier(MetaClassifier.read(meta / CLASSIFIER), settings)
         parts |= {path.name: path for path in sorted(meta.glob("classifier.*"))}
     # 1. without detector.json the folder is no detector: an interrupted writer leaves no mixture
-    for old in (folder / SETTINGS, folder / STATISTICS, *folder.glob("classifier.*")):
+    for old in (folder / SETTINGS, folder / STATISTICS, *folder.glob("classifier.*"), *folder.glob("member-*")):
         old.unlink(missing_ok=True)
     # 2. the parts
     for name, source in parts.items():
@@ -109,7 +120,10 @@ def read_settings(folder: Path) -> Settings:
 
 
 def check_classifier(classifier: MetaClassifier, settings: Settings) -> None:
-    """Refuse a meta classifier that was fitted on segments of a different network, score or threshold."""
+    """Refuse a meta classifier that was fitted on segments of a different network, score, threshold or other scores."""
+    of_maps = [name for name in scores_of(classifier.feature_names) if SCORES[name].source != LOGITS]
+    if missing := ", ".join(name for name in of_maps if name not in settings.infer.scores):
+        raise ValueError(f"the meta classifier takes features of {missing}: add {missing} to infer.scores")
     detector = settings.network, settings.variant, settings.class_names, settings.score, settings.threshold
     if found := classifier.differences(*detector):
         raise ValueError("; ".join(found))

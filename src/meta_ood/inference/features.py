@@ -197,10 +197,11 @@ class FeatureSums:
     """Sums over training pixels, in float64, and a sample of them; their memory does not depend on the frames."""
 
     def __init__(self, classes: int, frames: int, seed: int = 0) -> None:
+        """Start from nothing; `frames` follow, of each of which `seed` draws some pixels."""
         self.counts = torch.zeros(classes, dtype=torch.float64)
-        self.seed, self._each, self._frames = seed, -(-SAMPLE // max(frames, 1)), 0
-        self._sample: list[Tensor] = []
-        self._shift = self._sums = self._products = torch.empty(0)
+        self.seed, self._most, self._each, self._frames = seed, frames, -(-SAMPLE // max(frames, 1)), 0
+        self._shift = self._sums = self._products = self._sample = torch.empty(0)
+        self._sampled = 0  # rows of the sample that are filled
 
     def add(self, features: Tensor, labels: Tensor) -> None:
         """Add a frame: features ``(F, h, w)``, labels ``(h, w) int64``; labels that are no class are left out."""
@@ -214,19 +215,34 @@ class FeatureSums:
             self._shift = rows[known[:ROWS]].double().mean(0)
             self._sums = torch.zeros(classes, width, dtype=torch.float64, device=rows.device)
             self._products = torch.zeros(width, width, dtype=torch.float64, device=rows.device)
+            # at once: small pieces that stay between large ones that go would tear memory apart
+            self._sample = torch.zeros(self._most * self._each, width)
         for part in torch.split(known, ROWS):
             x = rows[part].double() - self._shift
             self._sums.index_add_(0, labels[part], x)
             self._products += x.T @ x
         self.counts += torch.bincount(labels[known], minlength=classes).cpu()
         chosen = np.random.default_rng((self.seed, self._frames)).permutation(len(known))[: self._each]
-        self._sample.append(rows[known[torch.from_numpy(chosen).to(known.device)]].float().cpu())
+        found = rows[known[torch.from_numpy(chosen).to(known.device)]]
+        self._sample[self._sampled : self._sampled + len(found)] = found
+        self._sampled += len(found)
         self._frames += 1
+
+    def state(self) -> dict[str, Tensor]:
+        """Return what :meth:`restore` goes on from."""
+        parts = {"counts": self.counts, "shift": self._shift, "sums": self._sums, "products": self._products}
+        return parts | {"sample": self._sample, "sampled": torch.tensor([self._frames, self._sampled])}
+
+    def restore(self, state: Mapping[str, Tensor], device: torch.device) -> None:
+        """Go on from a :meth:`state`, with features on `device`."""
+        self.counts, self._sample = state["counts"], state["sample"]
+        self._shift, self._sums, self._products = (state[name].to(device) for name in ("shift", "sums", "products"))
+        self._frames, self._sampled = state["sampled"].tolist()
 
     def result(self, tap: Tap, mean_max_logit: Tensor) -> dict[str, Tensor]:
         """Return what the formulas need; `mean_max_logit` is the largest logit's mean over the training pixels."""
         counts, sums, products, shift = self.counts, self._sums.cpu(), self._products.cpu(), self._shift.cpu()
-        number, seen, sample = counts.sum(), counts > 0, torch.cat(self._sample)
+        number, seen, sample = counts.sum(), counts > 0, self._sample[: self._sampled]
         # 1. means, and the covariances around them, out of the sums around the shift
         means = sums[seen] / counts[seen, None]
         mean = sums.sum(0) / number
@@ -238,7 +254,8 @@ class FeatureSums:
         away = centre - origin
         values, vectors = torch.linalg.eigh(total + torch.outer(away, away))
         residual = vectors[:, : len(values) - len(values) // 2]
-        alpha = mean_max_logit / ((sample.double() - origin) @ residual).norm(dim=1).mean().clamp(min=1e-12)
+        lengths = [((rows.double() - origin) @ residual).norm(dim=1) for rows in torch.split(sample, ROWS)]
+        alpha = mean_max_logit / torch.cat(lengths).mean().clamp(min=1e-12)
         found = {
             "centre": centre,
             "class_means": means + shift,
@@ -247,7 +264,7 @@ class FeatureSums:
             "origin": origin,
             "residual": residual,
             "alpha": alpha,
-            "clip": torch.from_numpy(np.quantile(sample.double().numpy(), [CLIPPED]))[0],
+            "clip": torch.tensor(float(np.quantile(sample.numpy(), CLIPPED))),
             "coreset": k_centres(normalize(sample), CORESET),
         }
         return {name: value.float() for name, value in found.items()}

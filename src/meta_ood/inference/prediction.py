@@ -12,6 +12,7 @@ from meta_ood.data.context import Machine
 from meta_ood.data.frames import Frame
 from meta_ood.data.predictions import Prediction
 from meta_ood.inference.batches import equal_sizes, read, read_ahead, to_unit_range
+from meta_ood.inference.repetition import Members, active_dropout, check_members
 from meta_ood.inference.stored_scores import Scorer
 from meta_ood.inference.tiles import tiled_logits
 from meta_ood.models import upsample
@@ -24,22 +25,25 @@ def predict(
     params: InferParams,
     machine: Machine,
     statistics: Mapping[str, Tensor] | None = None,
+    others: Sequence[nn.Module] = (),
 ) -> Iterator[Prediction]:
     """Yield the prediction of every frame that ``prepare`` wrote, in their order.
 
     `network` is put into eval mode on the device of `machine`, whose ``workers`` read the frames. ``params.batch_size``
     neighbouring frames of one size go through together. With one, the default, the last bits of a result do not depend
     on its neighbours, on where a run was resumed, or on the server. `statistics` are those of the training frames, for
-    the scores in ``params.scores`` that need them.
+    the scores in ``params.scores`` that need them; `others` are the networks of ``repetition.weights``.
     """
     device = device_of(machine)
+    others = [other.to(device).eval() for other in others]
+    check_members([network, *others], params)
     scorer = Scorer(network.to(device), params.scores, statistics).eval()
     scenes = {frame.image_id: frame.scene for frame in frames}
     most = params.batch_size
     samples = read_ahead(partial(read, label_ids=True), frames, machine.workers, ahead=2 * most)
     for batch in equal_sizes(samples, most):
         size = (batch.targets.shape[1], batch.targets.shape[2])
-        logits, maps = scorer.split(average_logits(scorer, batch.images.to(device), params).float(), size)
+        logits, maps = logits_and_maps(scorer, batch.images.to(device), params, size, others)
         rows = zip(batch.image_ids, logits.cpu().numpy(), batch.targets.numpy(), batch.label_ids, strict=True)
         stored = {name: values.cpu().numpy() for name, values in maps.items()}
         for place, (image_id, own, target, label_ids) in enumerate(rows):
@@ -55,6 +59,48 @@ def predict(
             )
 
 
+def logits_and_maps(
+    scorer: Scorer, images: Tensor, params: InferParams, size: tuple[int, int], others: Sequence[nn.Module] = ()
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Return the network's logits ``(N, C, h, w)`` and, in their order, each of ``params.scores``: ``(N, h', w')``.
+
+    With ``params.repetition`` further passes follow: of the network itself with dropout, and of the `others`. The
+    logits stay those of the network alone.
+
+    Args:
+        scorer: The network, see :class:`meta_ood.inference.stored_scores.Scorer`.
+        images: ``(N, 3, H, W) uint8`` on its device.
+        params: See :func:`average_logits`.
+        size: (H, W) of the frame, see :meth:`Scorer.split`.
+        others: Networks on the same device that :func:`meta_ood.inference.repetition.check_members` accepted.
+    """
+    repetition, members = params.repetition, Members()
+
+    def run(network: nn.Module, logits: Callable[[Tensor], Tensor], is_member: bool) -> Tensor:
+        """Run a network once; each of its views, or their average, becomes a member."""
+        with_views = is_member and repetition is not None and repetition.views
+        each = (lambda view: members.add(logits(view))) if with_views else None
+        output = average_logits(network, images, params, each)
+        if is_member and not with_views:
+            members.add(logits(output))
+        return output
+
+    # 1. the network as it is, a member itself where nothing is dropped
+    output = run(scorer, scorer.logits, repetition is not None and not repetition.dropout)
+    logits, maps = scorer.split(output.float(), size)
+    if repetition is None:
+        return logits, maps
+    # 2. further passes, each of which drops something else
+    for network in (scorer.network, *others) if repetition.dropout else others:
+        for number in range(repetition.dropout):
+            with active_dropout(network, repetition.seed + number):
+                run(network, lambda view: view, is_member=True)
+        if not repetition.dropout:
+            run(network, lambda view: view, is_member=True)
+    found = maps | members.maps()
+    return logits, {name: found[name] for name in params.scores}
+
+
 def own_size(network: nn.Module, height: int, width: int) -> tuple[int, int]:
     """Return the size [px] at which a network infers an image by itself: the image's, unless it has ``input_size``."""
     resized: Callable[[int, int], tuple[int, int]] | None = getattr(network, "input_size", None)
@@ -62,7 +108,9 @@ def own_size(network: nn.Module, height: int, width: int) -> tuple[int, int]:
 
 
 @torch.inference_mode()
-def average_logits(network: nn.Module, images: Tensor, params: InferParams) -> Tensor:
+def average_logits(
+    network: nn.Module, images: Tensor, params: InferParams, each: Callable[[Tensor], None] | None = None
+) -> Tensor:
     """Return logits ``(N, C, h, w)`` at the network's stride, averaged over scales and flips.
 
     Logits are averaged, not probabilities, so that scores of logits keep their meaning. With one scale and no tiles
@@ -74,6 +122,7 @@ def average_logits(network: nn.Module, images: Tensor, params: InferParams) -> T
         images: ``(N, 3, H, W) uint8`` on the network's device.
         params: ``size`` (H, W) [px] to which images are resized, ``scales`` of that, ``flip`` to add the mirror image,
             ``tile`` [px] for windows.
+        each: Is given the logits of each flip and scale, on the grid of the average.
     """
     height, width = params.size or own_size(network, *images.shape[2:])
     stride = int(getattr(network, "output_stride", 1))
@@ -100,6 +149,8 @@ def average_logits(network: nn.Module, images: Tensor, params: InferParams) -> T
                 # 3. all views on one grid; a single whole image stays as the network gives it
                 if params.scales != (1.0,) or params.tile:
                     logits = upsample(logits, grid, align)
+                if each:
+                    each(logits)
                 total = total + logits
     return total / (len(params.scales) * (2 if params.flip else 1))
 

@@ -23,6 +23,8 @@ from meta_ood.inference.stored_scores import Scorer, sources
 from meta_ood.models.device import device_of
 from meta_ood.scores import FEATURES
 
+SAVED_EVERY = 50  # frames: at most so many are added again after a kill
+
 
 class Fitting:
     """Sums over pixels of training frames, in float64; their memory does not depend on the number of frames."""
@@ -47,6 +49,18 @@ class Fitting:
             for features, own in zip(self.tap.features, target, strict=True):
                 self.features.add(features, at_size(own[None], features.shape[1:])[0])
 
+    def state(self, frames: int) -> dict[str, Tensor]:
+        """Return what :meth:`restore` goes on from, after so many frames."""
+        own = {"frames": torch.tensor(frames), "labels": self.labels, "powers": self.powers}
+        return own | (self.features.state() if self.tap else {})
+
+    def restore(self, state: Mapping[str, Tensor], device: torch.device) -> int:
+        """Go on from a :meth:`state`; return the number of its frames."""
+        self.labels, self.powers = state["labels"], state["powers"]
+        if self.tap:
+            self.features.restore(state, device)
+        return int(state["frames"])
+
     def result(self) -> dict[str, Tensor]:
         """Return the statistics of all frames that were added, ``(C,)`` each, and those of features.
 
@@ -68,12 +82,19 @@ def at_size(target: Tensor, size: Sequence[int]) -> Tensor:
 
 
 def fit(
-    network: nn.Module, frames: Sequence[Frame], params: InferParams, machine: Machine, classes: int, seed: int = 0
+    network: nn.Module,
+    frames: Sequence[Frame],
+    params: InferParams,
+    machine: Machine,
+    classes: int,
+    seed: int = 0,
+    state: Path | None = None,
 ) -> dict[str, Tensor]:
     """Return the statistics of training frames, see :meth:`Fitting.result`.
 
     The network sees a frame as in :func:`meta_ood.inference.predict`, but once and whole, without flips, scales and
-    tiles. `seed` draws the sample of features.
+    tiles. `seed` draws the sample of features. Sums are kept in the file `state` now and then: a fit that finds it goes
+    on from there, with the same result to the bit.
 
     Raises:
         ValueError: If no pixel has a label.
@@ -84,10 +105,13 @@ def fit(
     tap = Tap(network) if FEATURES in sources(params.scores) else None
     fitting = Fitting(classes, len(frames), tap, seed)
     runner = Scorer(network, tap=tap)
-    samples = read_ahead(partial(read), frames, machine.workers, ahead=2)
-    for batch in progress(equal_sizes(samples, 1), "statistics", len(frames)):
+    done = fitting.restore(read_statistics(state), device) if state and state.is_file() else 0
+    samples = read_ahead(partial(read), frames[done:], machine.workers, ahead=2)
+    for number, batch in enumerate(progress(equal_sizes(samples, 1), "statistics", len(frames) - done), start=done + 1):
         logits = average_logits(runner, batch.images.to(device), once).float()
         fitting.add(logits, batch.targets.to(device))
+        if state and number % SAVED_EVERY == 0:
+            write_statistics(state, fitting.state(number))
     if not fitting.labels.any():
         raise ValueError("roles.training: no pixel has a label, from which alone `statistics` learns")
     return fitting.result()

@@ -11,7 +11,7 @@ from torch.nn.functional import avg_pool2d, conv2d, max_pool2d, pad
 
 from meta_ood.inference.features import DISTANCES, SHAPINGS, Tap, by_rows, with_statistics
 from meta_ood.models import upsample
-from meta_ood.scores import CLASSES, FEATURES, MASKS, SCORES
+from meta_ood.scores import CLASSES, FEATURES, MASKS, REPEATED, SCORES
 
 SUPPRESSION = 4  # [px] width of the suppressed borders between predicted classes, and number of steps inwards
 KERNEL, DILATION, SIGMA = 7, 6, 1.0  # of the Gaussian that smooths; all four as published (Jung et al. 2021)
@@ -109,7 +109,8 @@ class Scorer(nn.Module):
             ValueError: If they lack something; it is named.
         """
         super().__init__()
-        self.network, self.names = network, tuple(names)
+        # those of repeated passes are computed around this one
+        self.network, self.names = network, tuple(name for name in names if SCORES[name].source != REPEATED)
         self.align_corners: bool = getattr(network, "align_corners", True)
         self.output_stride = int(getattr(network, "output_stride", 1))
         device = next((parameter.device for parameter in network.parameters()), None)
@@ -159,13 +160,17 @@ class Scorer(nn.Module):
         size = logits.shape[2:]
         return torch.cat([logits, *(upsample(found[name], size, self.align_corners) for name in self._channels)], 1)
 
+    def logits(self, output: Tensor) -> Tensor:
+        """Return the logits ``(N, C, h, w)`` of an output."""
+        return output[:, : output.shape[1] - len(self._channels)]
+
     def split(self, output: Tensor, size: tuple[int, int]) -> tuple[Tensor, dict[str, Tensor]]:
         """Return logits ``(N, C, h, w)`` and score -> ``(N, h', w')`` of (averaged) outputs.
 
         `size` is (H, W) of the image, at which scores are computed whose formula has a width in pixels.
         """
-        classes = output.shape[1] - len(self._channels)
-        logits, fitted = output[:, :classes], self._statistics
+        logits, fitted = self.logits(output), self._statistics
+        classes = logits.shape[1]
         maps = {}
         for name in self.names:
             if name in self._channels:

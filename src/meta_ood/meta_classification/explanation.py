@@ -12,6 +12,7 @@ from meta_ood.meta_classification.features import Scaling, degenerate_columns, d
 from meta_ood.meta_classification.folds import LEAVE_ONE_OUT, assign_folds, masks, predict_folds
 from meta_ood.metrics import Flags, Floats, Integers
 from meta_ood.segments import SegmentTable
+from meta_ood.segments.features import OF_SCORE
 
 GROUPS: dict[str, str] = {
     "entropy": r"E(_.*)?",
@@ -21,8 +22,9 @@ GROUPS: dict[str, str] = {
     "position": r"mean_[xy]",
     "class shares": r"cprob\d+",
     "neighbours": r"ndist\d+",
+    "scores": OF_SCORE.pattern,
 }
-"""Group of features -> pattern of the published names (docs/method.md, section 4)."""
+"""Group of features -> pattern of the names (docs/method.md, section 4)."""
 
 
 def feature_groups(names: Sequence[str]) -> dict[str, list[int]]:

@@ -10,6 +10,7 @@ import numpy as np
 
 from meta_ood.metrics import Flags, Floats
 from meta_ood.segments import SegmentTable
+from meta_ood.segments.features import OF_SCORE
 
 
 def false_positives(table: SegmentTable) -> Flags:
@@ -87,7 +88,7 @@ _CLASSES = {"cprob": "mean probability of", "ndist": "share of neighbouring pixe
 
 
 def describe_feature(name: str, class_names: Sequence[str] = ()) -> str:
-    """Return a published feature name (docs/method.md, section 4) in words, as "variance of the entropy inside".
+    """Return the name of a feature (docs/method.md, section 4) in words, as "variance of the entropy inside".
 
     A class without a name is given by its number; an unknown feature name is returned as it is.
     """
@@ -98,4 +99,6 @@ def describe_feature(name: str, class_names: Sequence[str] = ()) -> str:
     if found := re.fullmatch(r"([EDV])(_var)?((?:_in|_bd|_rel|_rel_in)?)", name):
         statistic = "variance of the" if found[2] else "mean"
         return f"{statistic} {_HEAT_MAPS[found[1]]}{_PLACES[found[3]]}"
+    if found := OF_SCORE.fullmatch(name):
+        return f"{'variance' if found[2] else 'mean'} of the score {found[1]}{_PLACES[found[3]]}"
     return _WORDS.get(name, name)

@@ -149,6 +149,19 @@ def load(path: Path, architecture: str | None = None) -> tuple[nn.Module, dict[s
     return network, metadata
 
 
+def load_alike(path: Path, metadata: Mapping[str, Any]) -> nn.Module:
+    """Return another network of the architecture, classes and stride of the one with this metadata.
+
+    Raises:
+        CheckpointError: If they differ, or as :func:`load`.
+    """
+    network, own = load(path, metadata["architecture"])
+    for key in ("class_names", "align_corners", "output_stride"):
+        if own.get(key) != metadata.get(key):
+            raise CheckpointError(f"{path}: {key} is {own.get(key)!r:.80}, not that of {metadata['name']}")
+    return network
+
+
 def is_safetensors(path: Path) -> bool:
     """Return whether the name or the first bytes are those of a safetensors file."""
     with path.open("rb") as file:

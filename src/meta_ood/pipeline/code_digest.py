@@ -65,15 +65,19 @@ def weights_digests(weights: Mapping[Any, str]) -> dict[str, str]:
     """
     lines = {}
     for kind, name in weights.items():
-        path = Path(name)
-        if path.parts[:2] != WEIGHTS.parts or ".." in path.parts:
-            raise ValueError(
-                f"{kind}: {name} is not below {WEIGHTS}, where DVC sees that a file changes: copy or link it there"
-            )
-        lines[kind] = f"{file_hash(path) if path.is_file() else 'missing'}  {kind}  {name}\n"
+        lines[kind] = weights_line(kind, Path(name))
     # train reads ood_trained, pretrain all others; "none", as DVC warns of empty files
     trained = lines.pop("ood_trained", "")
     return {"baseline": "".join(lines.values()) or "none\n", "ood_trained": trained or "none\n"}
+
+
+def weights_line(kind: str, path: Path) -> str:
+    """Return a line with hash, kind and path of a weights file; ValueError if it is not below data/weights."""
+    if path.parts[:2] != WEIGHTS.parts or ".." in path.parts:
+        raise ValueError(
+            f"{kind}: {path} is not below {WEIGHTS}, where DVC sees that a file changes: copy or link it there"
+        )
+    return f"{file_hash(path) if path.is_file() else 'missing'}  {kind}  {path}\n"
 
 
 def own_modules(names: Iterable[str]) -> str:

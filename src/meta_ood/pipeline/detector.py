@@ -35,4 +35,6 @@ def run(
         meta_from=name,
         promise=Promise.read(meta / promise.NAME) if params.operating_point else None,
     )
-    write_folder(detector, weights, meta if train_on is not None else meta / name, settings, statistics)
+    repetition = params.infer.repetition
+    members = repetition.files(network, variant) if repetition else []
+    write_folder(detector, weights, meta if train_on is not None else meta / name, settings, statistics, members)

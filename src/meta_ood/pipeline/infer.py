@@ -39,7 +39,10 @@ def run(
     labels = [path for frame in frames for path in (frame.target, frame.label_ids) if path]
     own = ("infer", network, variant, dataset, params.infer)
     fitted = [statistics] if fitted_scores(params.infer.scores) else []  # else the file need not be there
-    gathered = resume_folder(own, (prepared / "frames.csv", weights, *fitted), labels)
+    repetition = params.infer.repetition
+    ensemble = repetition.files(network, variant) if repetition else []
+    others = [checkpoint.load_alike(path, made_of) for path in ensemble]
+    gathered = resume_folder(own, (prepared / "frames.csv", weights, *fitted, *ensemble), labels)
     gathered.mkdir(parents=True, exist_ok=True)
 
     about: dict[str, Any] = {"class_names": made_of["class_names"], "network": f"{network}/{variant}"}
@@ -55,7 +58,7 @@ def run(
             todo.sort(key=lambda frame: image_size(frame.image))  # a batch takes neighbours of one size
         # 2. the next frame is computed while the last ones are written
         known = read_statistics(statistics) if fitted else None
-        made = write_behind(predict(net, todo, params.infer, machine, known), write)
+        made = write_behind(predict(net, todo, params.infer, machine, known, others), write)
         for _ in progress(made, f"infer {network} {variant} {dataset}", len(todo)):
             pass
     # 3. all processes are done here

@@ -19,6 +19,7 @@ from meta_ood.meta_classification.cross_validation import (
 )
 from meta_ood.meta_classification.explanation import explain
 from meta_ood.segments import SegmentTable, table_file
+from meta_ood.segments.features import scores_of
 
 _log = logging.getLogger(__name__)
 
@@ -38,7 +39,7 @@ def run(params: Params, *, network: str, variant: str, segments: Path, meta: Pat
     del machine
     settings = params.meta
     paths = {name: segments / f"{name}.h5" for name in params.evaluation_sets}
-    tables = {name: table_file.read_table(path) for name, path in paths.items()}
+    tables = {name: _chosen_features(path, settings.features) for name, path in paths.items()}
     class_names = table_file.read_class_names(next(iter(paths.values())))
     given: dict[str, Any] = {
         "classifier": settings.classifier,
@@ -80,6 +81,17 @@ def run(params: Params, *, network: str, variant: str, segments: Path, meta: Pat
             _log.warning("%s %s %s: %d segments have no classifier, %s: %s", *about)
         _write_decisions(meta / name, tables[name], one)
         log({f"meta/{name}/{k}": v for k, v in one.metrics.items() if isinstance(v, int | float)}, 0)
+
+
+def _chosen_features(path: Path, kinds: Sequence[str]) -> SegmentTable:
+    """Return a table with the features of these kinds: the published ones, and those of scores if asked for."""
+    table = table_file.read_table(path)
+    published = [name for name in table.feature_names if not scores_of([name])]
+    if "scores" not in kinds:
+        return table.with_features(published)
+    if len(published) == len(table.feature_names):
+        raise ValueError(f"{path}: no features of scores, which meta.features asks for: run `segments` again")
+    return table
 
 
 def _keep_to_budget(

@@ -67,7 +67,8 @@ def _measure(paths: tuple[Path, ...], settings: SegmentsParams, workers: int) ->
     def measure(path: Path) -> SegmentTable:
         workspace: Workspace = memory.__dict__.setdefault("workspace", Workspace())
         prediction = prediction_files.read_prediction(path, workspace.allocator("logits"))
-        return measure_segments(prediction, settings.score, settings.threshold, workspace=workspace)
+        given = settings.score, settings.threshold
+        return measure_segments(prediction, *given, workspace=workspace, features=settings.features)
 
     with ThreadPoolExecutor(max(workers, 1)) as pool:
         yield from pool.map(measure, paths)

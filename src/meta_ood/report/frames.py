@@ -79,6 +79,7 @@ def read_cells(results: Results, segments: Path, meta: Path) -> list[Cell]:
         # one classifier of all sets lies above those of the sets
         place = folder if "train_on" in one.metrics else folder / one.dataset
         classifier, runs = MetaClassifier.read(place / "classifier.json"), read_masks(one.masks)
+        table = table.with_features(classifier.feature_names)
         if set(runs) != set(table.image_ids):
             raise ValueError(f"{one.masks} is of other frames than the segments of {'/'.join(one.key)}: evaluate again")
         cells.append(Cell(one, table, probability, removed, point, classifier, runs))

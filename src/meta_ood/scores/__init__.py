@@ -23,6 +23,7 @@ LOGITS = "logits"
 CLASSES = "logits, statistics of the classes"
 MASKS = "masks"
 FEATURES = "features, statistics of them"
+REPEATED = "repeated passes"
 FITTED = (CLASSES, FEATURES)  # sources that need the stage `statistics`
 
 
@@ -95,7 +96,7 @@ def _stored(name: str, maps: PixelMaps) -> FloatMap:
 
 
 # what -> name -> formula, range and paper; p softmax, l logits; f features, m_c their mean in class c; of a mask model
-# m_c = e^l_c is the class mass
+# m_c = e^l_c is the class mass; members are the passes of infer.repetition
 _STORED: dict[str, dict[str, str]] = {
     CLASSES: {
         "kl_to_prior": "-sum_c p_c ln(p_c / prior_c), prior: share of class c in the training pixels; at most 0",
@@ -117,6 +118,12 @@ _STORED: dict[str, dict[str, str]] = {
     MASKS: {
         "rba": "-sum_c tanh m_c, at most 0 (RbA, Nayal et al. 2023)",
         "no_object": "sum over the queries of P(no object | query) P(pixel in its mask), at least 0",
+    },
+    REPEATED: {
+        "predictive_entropy": "entropy of the members' mean softmax over ln C, in [0, 1]",
+        "expected_entropy": "mean of the members' entropies over ln C, in [0, 1]",
+        "mutual_information": "predictive_entropy - expected_entropy, in [0, 1] (Houlsby et al. 2011, Gal et al. 2017)",
+        "predictive_variance": "sum_c variance of p_c over the members, in [0, 1 - 1/C]",
     },
 }
 

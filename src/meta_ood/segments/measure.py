@@ -42,6 +42,7 @@ def measure_segments(
     workspace: Workspace | None = None,
     threads: int = 1,
     maps: PixelMaps | None = None,
+    features: Sequence[str] = (),
 ) -> SegmentTable:
     """Measure the segments where `score` reaches `threshold`, and the true components.
 
@@ -50,16 +51,18 @@ def measure_segments(
         score, threshold: Name as in :func:`meta_ood.scores.find_score`, and its threshold, see :func:`predicted_ood`.
         workspace: Memory to use again from frame to frame.
         threads: How many threads share the pass over the pixels, where the compiler had OpenMP.
-        maps: Pixel maps of this prediction, with ``arg_max`` and what the score needs; None computes them.
+        maps: Pixel maps of this prediction, with ``arg_max`` and what the scores need; None computes them.
+        features: Scores whose means and variances are features too, beside the published ones.
 
     Raises:
         ValueError: Unknown score; NaN or infinity in the prediction (the frame is named).
     """
     workspace = workspace or Workspace()
-    formula = find_score(score)
+    formula, further = find_score(score), [find_score(name) for name in features]
 
     # 1. score and most probable class of each pixel, in one pass over the logits
-    maps = maps or pixel_maps(prediction, {*formula.needs, "arg_max"}, workspace, threads)
+    needed = {need for each in (formula, *further) for need in each.needs}
+    maps = maps or pixel_maps(prediction, {*needed, "arg_max"}, workspace, threads)
     score_map = formula(maps)
 
     # 2. predicted segments and true components. Each mask needs a buffer name of its own: all of
@@ -75,6 +78,7 @@ def measure_segments(
 
     # 3. sums over the pixels of each segment, and its features
     sums, probabilities, neighbours = _sums(segments, predicted, prediction, score_map, maps, workspace)
+    sums = np.hstack([sums, *(_map_sums(segments, predicted, each(maps)) for each in further)])
 
     # 4. overlaps, and the adjusted IoU: parts of true components that no segment covers count
     #    against every segment that they touch
@@ -84,8 +88,8 @@ def measure_segments(
         image_ids=(prediction.image_id,),
         scenes=(prediction.scene,),
         image=np.zeros(segments.count, np.int64),
-        features=segment_features(sums, probabilities, neighbours),
-        feature_names=feature_names(prediction.logits.shape[0]),
+        features=segment_features(sums, probabilities, neighbours, features),
+        feature_names=feature_names(prediction.logits.shape[0], features),
         iou=_adjusted_iou(segments, uncovered, overlaps),
         component_image=np.zeros(components.count, np.int64),
         component_size=components.size,
@@ -220,6 +224,19 @@ def _sums(
         neighbours,
     )
     return sums, probabilities, neighbours
+
+
+def _map_sums(segments: _Runs, mask: Mask, values: FloatMap) -> FloatArray:
+    """Return ``(S, 4)`` sums of a map ``(H, W)``, as the kernel's of a heat map: values, squares, those inside."""
+    # 1. inner pixels; beyond the image there is no neighbour that could lie outside
+    across = np.pad(mask, 1, constant_values=True)
+    across = across[:, :-2] & across[:, 1:-1] & across[:, 2:]
+    inner = (across[:-2] & across[1:-1] & across[2:])[mask]
+    # 2. runs are in raster order, as are the pixels of the mask
+    label = np.repeat(segments.label, segments.end - segments.start)
+    own = values[mask].astype(np.float64)
+    columns = (own, own * own, own * inner, own * own * inner)
+    return np.stack([np.bincount(label, column, segments.count) for column in columns], axis=1)
 
 
 def _contacts(a: _Runs, b: _Runs, reach: int) -> IntArray:

@@ -25,8 +25,8 @@ class SegmentTable:
     image_ids: tuple[str, ...]  # N names; images without segments and components are there too
     scenes: tuple[str, ...]  # N names, the unit of grouped cross validation
     image: IntArray  # (S,) index into `image_ids`, ascending
-    features: FloatArray  # (S, F) finite; F = 37 + 2 C (75 for C = 19)
-    feature_names: tuple[str, ...]  # F published names, sorted as strings: D D_bd D_in ..., see docs/formats.md
+    features: FloatArray  # (S, F) finite; F = 37 + 2 C (75 for C = 19) and 10 for each score that was asked for
+    feature_names: tuple[str, ...]  # F names, sorted as strings: D D_bd D_in ..., see docs/formats.md
     iou: FloatArray  # (S,) in [0, 1], adjusted IoU (docs/method.md, section 4); 0 = no OoD pixel: a false positive
     component_image: IntArray  # (T,) index into `image_ids`, ascending
     component_size: IntArray  # (T,) [px], at least 1
@@ -124,6 +124,13 @@ class SegmentTable:
         if name not in self.feature_names:
             raise ValueError(f"unknown feature {name!r}; known: {', '.join(self.feature_names)}")
         return self.features[:, self.feature_names.index(name)]
+
+    def with_features(self, names: Sequence[str]) -> SegmentTable:
+        """Return the table with these columns of `features` alone; an unknown name lists the known ones."""
+        if tuple(names) == self.feature_names:
+            return self
+        columns = [self.feature(name) for name in names]
+        return replace(self, features=np.stack(columns, axis=1), feature_names=tuple(names))
 
     def without_segments(self) -> SegmentTable:
         """Return a table of the same kind without images, segments and components."""
