@@ -92,7 +92,7 @@ def test_published_has_no_figure_for_other_scores(wrong: float, caplog: pytest.L
     target = np.uint8([[IN, IN, OOD, OOD]])
     m = pixel_metrics(ScoreHistogram.of(np.array([[0.1, 0.2, 0.9, wrong]]), target), "published")
     assert np.isnan([m.auroc, m.auprc, m.fpr95]).all()
-    assert "needs scores in [0, 1]" in caplog.text
+    assert "needs scores in [0, 1]: it has no value for this score" in caplog.text
 
 
 def images(count: int = 5) -> list[tuple[np.ndarray, np.ndarray]]:

@@ -100,6 +100,7 @@ from meta_ood.scores import Score
 
 squared = Score(("first", "second"), lambda maps: np.square(1 - maps.first + maps.second), is_unit=True)
 flat = Score(("first",), lambda maps: maps.first[0])
+forgotten = Score(("first",), lambda maps: maps.first - maps.entropy)
 unknown = Score(("third",), lambda maps: maps.third)
 none = 3
 """
@@ -119,7 +120,8 @@ def test_scores_of_ones_own(tmp_path, monkeypatch):
     for wrong, message in (
         (f"{module}:lost", "expected package.module:name, .*no attribute 'lost'"),
         (f"{module}:unknown", "expected a meta_ood.scores.Score of maps out of entropy, "),
-        (f"{module}:none", "expected a meta_ood.scores.Score"),
+        (f"{module}:none", "expected a meta_ood.scores.Score .*got int"),
+        (f"{module}:forgotten", "score of first: .*shapes.*a map that `needs` does not name is empty"),
         (f"{module}:flat", r"expected an array \(\d+, \d+\) of floats, got \(\d+,\) float32"),
     ):
         with pytest.raises(ValueError, match=message):

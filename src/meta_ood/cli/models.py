@@ -44,18 +44,24 @@ def networks(as_json: bool) -> None:
 @options.as_json
 def scores(as_json: bool) -> None:
     """List the scores that params.yaml may name: formula, range, and what they need."""
+    from meta_ood.evaluation.counting import STANDARDISED
     from meta_ood.scores import LOGITS, SCORES
 
+    listed = [(name, own.source, own.text) for name, own in SCORES.items()]
+    # the one that `evaluate` alone knows (decision 0045)
+    of_set = "logits, statistics of the evaluated set"
+    listed.append((STANDARDISED, of_set, "-(max l - mean_c) / deviation_c, c the predicted class; any sign"))
     formatter = click.HelpFormatter(width=120)
-    for source in dict.fromkeys(own.source for own in SCORES.values()):
-        with formatter.section(f"From {source}" + ("" if source == LOGITS else ", by `infer` if in infer.scores")):
-            formatter.write_dl([(name, own.text) for name, own in SCORES.items() if own.source == source])
+    for source in dict.fromkeys(source for _, source, _ in listed):
+        where = {LOGITS: "", of_set: ", in evaluate.scores alone"}.get(source, ", by `infer` if in infer.scores")
+        with formatter.section(f"From {source}{where}"):
+            formatter.write_dl([(name, text) for name, of, text in listed if of == source])
     note = (
         "Higher means more out-of-distribution. Of a pixel p softmax, l logits, f features;\n"
         "m_c mean features of class c or, of a mask model, the mass of class c;\n"
         "members are the passes that infer.repetition asks for."
     )
-    records = [{"score": name, "source": own.source, "text": own.text} for name, own in SCORES.items()]
+    records = [{"score": name, "source": source, "text": text} for name, source, text in listed]
     options.answer(as_json, records, f"{formatter.getvalue()}\n{note}")
 
 

@@ -196,10 +196,13 @@ class SetCounts:
     ) -> None:
         classes, image = prediction.logits.shape[0], prediction.image_id
         with self._locks[name]:
-            if histograms is None:
-                self.histograms[name].add(values, prediction.target, classes, image, self._curves)
-            else:
-                histograms[name].add(values, prediction.target, classes, image)
+            try:
+                if histograms is None:
+                    self.histograms[name].add(values, prediction.target, classes, image, self._curves)
+                else:
+                    histograms[name].add(values, prediction.target, classes, image)
+            except ValueError as error:  # it names the frame
+                raise ValueError(f"score {name}: {error}") from None
 
     def _add_components(self, values: FloatMap, target: LabelMap, image: str, cuts: Mapping[str, Cut]) -> None:
         for name, cut in cuts.items():

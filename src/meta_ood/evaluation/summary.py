@@ -114,9 +114,9 @@ def measure(
         curve = counts.curve if score == counts.main else pixel.sweep(histogram)
         for name, of_scores in pixels.items():
             if name == pixel.RESIZED:
-                one = pixel.pixel_metrics(counts.resized[score], name)
+                one = pixel.pixel_metrics(counts.resized[score], name, score=score)
             elif is_defined:
-                one = pixel.pixel_metrics(histogram, name, curve)
+                one = pixel.pixel_metrics(histogram, name, curve, score)
             else:
                 one = pixel.with_counts(histogram, name, {})
             of_scores[score] = asdict(one)

@@ -53,11 +53,15 @@ class Score:
             if not maps.of(name).size:
                 cause = "needs logits, not a given softmax" if name in OF_LOGITS else "is absent"
                 raise ValueError(f"the map {name} {cause}")
-        values = self.formula(maps)
+        about, hint = f"score of {', '.join(self.needs)}", "a map that `needs` does not name is empty"
+        try:
+            values = self.formula(maps)
+        except ValueError as error:  # NumPy's, of shapes that do not fit
+            raise ValueError(f"{about}: {error}; {hint}") from error
         shape = maps.of(self.needs[0]).shape
         if not isinstance(values, np.ndarray) or values.shape != shape or values.dtype.kind != "f":
             got = f"{values.shape} {values.dtype}" if isinstance(values, np.ndarray) else type(values).__name__
-            raise ValueError(f"score {self.formula}: expected an array {shape} of floats, got {got}")
+            raise ValueError(f"{about}: expected an array {shape} of floats, got {got}; {hint}")
         return values
 
 
@@ -153,7 +157,8 @@ def find_score(name: str) -> Score:
     stored = [name for names in _STORED.values() for name in names]
     if not isinstance(score, Score) or not score.needs or not {*score.needs} <= {*MAPS, *stored}:
         known = ", ".join([*MAPS, *stored])
-        raise ValueError(f"score {name}: expected a meta_ood.scores.Score of maps out of {known}")
+        got = f"one of {', '.join(score.needs) or 'none'}" if isinstance(score, Score) else type(score).__name__
+        raise ValueError(f"score {name}: expected a meta_ood.scores.Score of maps out of {known}; got {got}")
     return score
 
 

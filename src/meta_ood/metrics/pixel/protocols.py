@@ -70,7 +70,6 @@ def published(histogram: ScoreHistogram, curve: Sweep) -> Values:
     """
     scores = curve.thresholds
     if scores[-1] < -1e-6 or scores[0] > 1 + 1e-6:  # a float32 probability rounds by less
-        logger.warning("protocol published needs scores in [0, 1]: the metrics are NaN")
         return {}
     # what came in double precision is binned in double precision; a coarse cell must not go below zero
     counted = np.stack([unit_bins(scores, cell) for cell in (curve.cell_fp, curve.cell_tp)])
@@ -117,10 +116,7 @@ def smiyc(histogram: ScoreHistogram, curve: Sweep) -> Values:
     Needs the images' curves; infinite scores have no quantiles and no value.
     """
     merged = _smiyc_sweep(histogram)
-    if merged is None:
-        logger.warning("protocol smiyc needs finite scores: the metrics are NaN")
-        return {}
-    return {name: value for name, (value, _) in rates(merged).items()}
+    return {name: value for name, (value, _) in rates(merged).items()} if merged else {}
 
 
 def smiyc_threshold(histogram: ScoreHistogram) -> float:
@@ -180,19 +176,34 @@ PROTOCOLS: dict[str, Callable[[ScoreHistogram, Sweep], Values]] = {
 }
 
 
-def pixel_metrics(histogram: ScoreHistogram, protocol: str = "exact", curve: Sweep | None = None) -> PixelMetrics:
+_NEEDS = {
+    "published": "scores in [0, 1]",
+    "smiyc": "finite scores",
+    "per_image_mean": "an image with OoD and in-distribution pixels",
+}
+"""Protocol -> without what it has no value."""
+
+
+def pixel_metrics(
+    histogram: ScoreHistogram, protocol: str = "exact", curve: Sweep | None = None, score: str = "this score"
+) -> PixelMetrics:
     """Return the metrics of the counted pixels under a protocol.
 
-    Without a positive or without a negative pixel all are NaN, with a warning in the log.
+    Without a positive or without a negative pixel all are NaN, and so they are of a score that the protocol cannot
+    evaluate; a warning in the log says so.
 
     Args:
         histogram: The evaluated pixels.
         protocol: Key of :data:`PROTOCOLS`; another one is a ``ValueError``.
         curve: Sweep of this histogram, if it is there already.
+        score: Its name, for the warning.
     """
     evaluate = lookup("protocol", PROTOCOLS, protocol)
     if histogram.positives and histogram.negatives:
-        return with_counts(histogram, protocol, evaluate(histogram, curve or sweep(histogram)))
+        values = evaluate(histogram, curve or sweep(histogram))
+        if not values:
+            logger.warning("protocol %s needs %s: it has no value for %s", protocol, _NEEDS[protocol], score)
+        return with_counts(histogram, protocol, values)
     missing = "in-distribution" if histogram.positives else "OoD"
     logger.warning("protocol %s: no %s pixel, the metrics are NaN", protocol, missing)
     return with_counts(histogram, protocol, {})
