@@ -68,10 +68,19 @@ def pair_files(scores: Path, targets: Path, score_end: str = "", target_end: str
     maps = _by_name(scores, arrays.SUFFIXES, score_end)
     truths = _by_name(targets, (".png", ".npy", ".tif", ".tiff"), target_end)
     if missing := sorted(set(truths) - set(maps)):
-        raise ValueError(f"{scores}: no score map for {len(missing)} targets: {', '.join(missing[:5])} …")
+        raise ValueError(
+            f"{scores}: no score map for {_some(missing)}; its maps are {_some(sorted(maps))}. Names that differ at "
+            "their end alone are paired by --score-end and --target-end"
+        )
     if extra := sorted(set(maps) - set(truths)):
-        logger.warning("%d score maps have no target: %s …", len(extra), ", ".join(extra[:5]))
+        logger.warning("no target for the score maps %s: left out", _some(extra))
     return [(name, maps[name], truths[name]) for name in sorted(truths)]
+
+
+def _some(names: Sequence[str]) -> str:
+    """Return the first three names and the number of the others."""
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return ", ".join(names[:3]) + more
 
 
 def _by_name(folder: Path, suffixes: Sequence[str], end: str) -> dict[str, Path]:
@@ -175,7 +184,7 @@ def maps_text(result: dict[str, Any]) -> str:
         [name, *(_percent(one[key]) for key in rates), *(str(one[key]) for key in counts)]
         for name, one in result["protocols"].items()
     ]
-    text = text_table(["protocol", *map(str.upper, rates), *counts], rows)
+    text = text_table(["protocol", *(f"{name.upper()} [%]" for name in rates), *counts], rows)
     rules = {
         "given": "which was given",
         "best_pixel_f1": "the best pixel F1 of this very set: an oracle",
@@ -187,7 +196,7 @@ def maps_text(result: dict[str, Any]) -> str:
             # JSON has no infinity: a set whose best threshold is an infinite score
             threshold = "an infinite score" if found["threshold"] is None else f"{found['threshold']:.6g}"
             text += (
-                f"\n\ncomponents, track {found['track']}: sIoU {siou} PPV {ppv} mean F1 {f1}\n"
+                f"\n\ncomponents, track {found['track']}: sIoU {siou} %, PPV {ppv} %, mean F1 {f1} %\n"
                 f"at the threshold {threshold}, {rules[found['rule']]}; "
                 f"{found['components']} components, {found['segments']} segments"
             )

@@ -45,7 +45,7 @@ KINDS: dict[str, tuple[Level, str, str]] = {
     "labels_colour": ("error", "{count} label file(s) are colour pictures, not label ids",
         "use the files that end in _labelIds.png, not _color.png"),
     "label_values": ("error", "{count} label file(s) hold values outside the table",
-        "check the reader and its option labels: train ids are not label ids"),
+        "name each value in the option labels (value: meaning); of a known format: train ids are not label ids"),
     "size_mismatch": ("error", "{count} image(s) differ in size from their labels",
         "resize both alike, or take both from the same archive"),
     "labels_empty": ("warning", "{count} label file(s) hold nothing but void",
