@@ -200,6 +200,16 @@ def test_an_image_as_the_body_is_accepted():
     assert int(headers[b"content-length"]) == len(body)
 
 
+def test_what_is_no_image_and_no_table_is_refused():
+    """A form, or an image that curl did not find: the scoring server's own answers do not say what to do."""
+    for content_type in ("application/x-www-form-urlencoded", "multipart/form-data; boundary=x", ""):
+        assert ask(Limits(), [b"1"], content_type) == ([], 415)
+    assert ask(Limits(), [b""], "image/jpeg") == ([], 400)
+    assert ask(Limits(), [b"{}"], "application/json; charset=utf-8")[1] == 200
+    with pytest.raises(RequestError, match="image 2 is no PNG or JPEG file: expected a PNG or JPEG file as base64"):
+        list(answers(None, {"image": [text_of(BLACK), "aGVsbG8="]}, Limits()))
+
+
 # --- MLflow ------------------------------------------------------------------------------------
 
 

@@ -14,13 +14,14 @@ from dataclasses import dataclass, fields
 from typing import Any, Self
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from meta_ood.data.images import check_scans, to_rgb
 from meta_ood.data.overlays import encode_png
 from meta_ood.detector.detector import Detection, Detector
 
 EXPECTED = "expected a PNG or JPEG file as base64 text, or an array (H, W, 3) of whole numbers in [0, 255]"
+_TABLES = ("application/json", "text/csv", "application/vnd.apache.parquet")  # what the scoring server takes itself
 _SMALLEST = 32  # [px] each way: the networks reduce height and width by up to 32
 
 
@@ -134,6 +135,8 @@ def _opened(given: Any, number: int) -> Image.Image:
             numbers = f"numbers from {values.min()} to {values.max()}"
             raise ValueError(f"got an array of shape {values.shape} and dtype {values.dtype}, {numbers}")
         return Image.fromarray(whole.astype(np.uint8))
+    except UnidentifiedImageError:  # its text names an object in memory
+        raise RequestError(f"image {number} is no PNG or JPEG file: {EXPECTED}") from None
     except Exception as error:  # on damaged files decoders raise nearly anything
         raise RequestError(f"image {number}: {error}: {EXPECTED}") from None
 
@@ -145,8 +148,8 @@ def _base64(content: bytes | bytearray) -> str:
 class Guard:
     """ASGI middleware around a scoring server: bounds the body, and takes images as the body.
 
-    A body that is too large or too slow is refused before it is complete. A body of type ``image/jpeg`` or
-    ``image/png`` is passed on as the JSON that the scoring server expects.
+    A body that is too large or too slow is refused before it is complete, and so is one of an unknown type. A body of
+    type ``image/jpeg`` or ``image/png`` is passed on as the JSON that the scoring server expects.
     """
 
     def __init__(self, app: Any, limits: Limits) -> None:
@@ -169,16 +172,24 @@ class Guard:
                     more = message.get("more_body", False)
         except TimeoutError:
             status, problem = 408, f"the body did not arrive within {seconds} s"
-        if more or len(body) > most:
+        is_accepted = not more and len(body) <= most
+        headers = dict(scope["headers"])
+        kind = headers.get(b"content-type", b"").decode("latin-1").partition(";")[0].strip().lower()
+        is_image = kind.startswith("image/")
+        if is_accepted and is_image and not body:
+            is_accepted, status, problem = False, 400, f"the body is empty, of type {kind}: expected an image file"
+        elif is_accepted and not is_image and kind not in _TABLES:
+            expected = "image/jpeg or image/png with the file as the body, or application/json, see docs/serve.md"
+            is_accepted, status, problem = False, 415, f"content type {kind or 'unknown'}: expected {expected}"
+        if not is_accepted:
             from starlette.responses import JSONResponse
 
             content = {"error_code": "BAD_REQUEST", "message": problem}
-            # the connection ends, since the rest of the body is not read
+            # the connection ends, since the rest of the body may not be read
             await JSONResponse(content, status, {"connection": "close"})(scope, receive, send)
             return
         # 2. an image becomes the JSON that the scoring server takes
-        headers = dict(scope["headers"])
-        if headers.get(b"content-type", b"").startswith(b"image/"):
+        if is_image:
             body = bytearray(json.dumps({"inputs": {"image": [_base64(body)]}}).encode())
             headers |= {b"content-type": b"application/json", b"content-length": str(len(body)).encode()}
         headers.pop(b"transfer-encoding", None)
