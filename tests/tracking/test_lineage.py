@@ -100,8 +100,18 @@ def test_sync_records_once_and_lineage_finds_both_ways(work):
     # a later training made other weights: the older dvc.lock does not mean its run
     later = store.create_run(runs["pretrain"].info.experiment_id, tags=runs["pretrain"].data.tags)
     store.set_tag(later.info.run_id, "weights.md5", "0" * 32)
+    for name, text in (runs["pretrain"].data.params | {"seed": "7"}).items():
+        store.log_param(later.info.run_id, name, text)
     store.set_terminated(later.info.run_id, "FINISHED")
     assert f"made by run {runs['pretrain'].info.run_id}" in "\n".join(lineage.Lineage(work).of(weights))
+
+    # what differs between a version and a run: the seed; the run has none of the version's inputs and tags
+    two = ("deeplabv3plus_mini/1", later.info.run_id)
+    changed = list(lineage.Lineage(work).between(*two))
+    assert changed[:2] == [" -> ".join(two), f"  seed: {runs['pretrain'].data.params['seed']} -> 7"]
+    assert any(re.fullmatch("  input data/prepare/cityscapes_train: .+ -> –", line) for line in changed)
+    same = list(lineage.Lineage(work).between(two[0], "deeplabv3plus_mini@baseline"))
+    assert same == [f"{two[0]} -> deeplabv3plus_mini@baseline: no parameter, input, commit or tag differs"]
 
     # what is out of date is not recorded: another seed means that pretrain must run again
     params = config.read_yaml(Path("params.yaml"))

@@ -12,12 +12,17 @@ from meta_ood.cli import options
 
 @click.command()
 @click.argument("what")
-def lineage(what: str) -> None:
-    """Print where WHAT comes from: a file, a run id, NAME@ALIAS or NAME/VERSION of a model."""
+@click.argument("other", required=False)
+def lineage(what: str, other: str | None) -> None:
+    """Print where WHAT comes from: a file, a run id, NAME@ALIAS or NAME/VERSION of a model.
+
+    With OTHER, a second run or version: what differs between the two, parameters first.
+    """
     from meta_ood.tracking import location
     from meta_ood.tracking.lineage import Lineage
 
-    for line in Lineage(location.root()).of(what):
+    known = Lineage(location.root())
+    for line in known.between(what, other) if other else known.of(what):
         click.echo(line)
 
 

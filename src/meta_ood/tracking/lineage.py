@@ -17,6 +17,9 @@ from meta_ood.tracking.store import all_runs, open_store
 _TAGS = {"dvc.stage": "stage", "dvc.exp.name": "exp", "command": "by", "weights.md5": "weights", "recorded": "recorded"}
 
 
+_RUN_ID = re.compile(r"[0-9a-f]{32}")
+
+
 class Lineage:
     """Answers where things come from, by the store and dvc.lock of the repository at `root`."""
 
@@ -30,10 +33,36 @@ class Lineage:
         """Yield the lines about a file, a run id or a model version; ValueError if `what` is none of them."""
         if Path(what).exists():
             yield from self._of_path(Path(what))
-        elif re.fullmatch(r"[0-9a-f]{32}", what):
+        elif _RUN_ID.fullmatch(what):
             yield from self._of_run(query.run_of(self.store, what))
         else:
             yield from self._of_version(query.version_of(self.store, what))
+
+    def between(self, first: str, last: str) -> Iterator[str]:
+        """Yield what differs between two runs, or two model versions and the runs that made their weights.
+
+        Raises:
+            ValueError: If one of them is neither a run nor a version that a run made.
+        """
+        before, after = self._facts(first), self._facts(last)
+        changed = [name for name in {**before, **after} if before.get(name) != after.get(name)]
+        yield f"{first} -> {last}" + ("" if changed else ": no parameter, input, commit or tag differs")
+        yield from (f"  {name}: {before.get(name, '–')} -> {after.get(name, '–')}" for name in changed)
+
+    def _facts(self, what: str) -> dict[str, str]:
+        """Return what a run or version depends on: its parameters, commit and inputs; then the version's tags."""
+        tags: dict[str, str] = {}
+        run_id: str | None = what
+        if not _RUN_ID.fullmatch(what):
+            version = query.version_of(self.store, what)
+            tags, run_id = version.tags, version.run_id
+        if not run_id:
+            raise ValueError(f"{what}: no run is known that made it, so its parameters are not known either")
+        run = query.run_of(self.store, run_id)
+        inputs = {f"input {path}": digest for path, digest in sorted(query.dataset_digests(run).items())}
+        return {**dict(sorted(run.data.params.items())), "git": run.data.tags.get("git.sha", "?"), **inputs} | {
+            f"tag {name}": value for name, value in sorted(tags.items())
+        }
 
     def _of_version(self, version: ModelVersion) -> Iterator[str]:
         """Yield the lines about a model version: its run, its evaluations, its report."""
