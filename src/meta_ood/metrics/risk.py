@@ -88,10 +88,14 @@ def choose_threshold(
     # 2. with fewer units even a threshold without any alarm would not keep the promise
     count, needed = len(set(units)), least_units(limit, confidence)
     if count < needed:
+        # the least budget, rounded up: (1 - budget)^n = 1 - confidence
+        least = math.ceil(-1000 * scale * math.expm1(math.log1p(-confidence) / count)) / 1000 if count else math.inf
+        remedy = f": enough for {least:g}; give more, or raise the budget" if least < scale else ""
         raise ValueError(
             f"{budget:g} false alarms per {per} at {100 * confidence:g} % needs at least {needed} independent "
             f"{'frames' if single else 'scenes'} without an alarm; you have {count}"
             + ("" if single else f" ({len(units)} frames)")
+            + remedy
         )
     # 3. losses fall with the threshold and the bound falls with the losses, so that bisection finds the first candidate
     # from which on all keep to the limit; the last one raises no alarm and always does
