@@ -57,6 +57,7 @@ ELSEWHERE = {
     "meta-ood lineage": "tests/tracking",
     "meta-ood sync": "tests/tracking; .ci/run, by make demo",
     "meta-ood reproduce": "tests/tracking",
+    "meta-ood evaluate --": ".ci/run, by make demo",
     "meta-ood evaluate-maps": "tests/evaluation; examples/2",
     "meta-ood compare": "tests/report; examples/4",
     "meta-ood compare-meta": "tests/report",
