@@ -43,10 +43,17 @@ $(SERVICES): $(SETUP)
 	@$(install)
 	@touch $(SERVICES)
 
+# All stages of a network are one job, and two jobs run at once. One thread each: other numbers of threads add in another
+# order, so that the last digits of a training differ.
+stages = dvc stage list --name-only
+each_network = $(stages) | sed -n 's/^pretrain@//p' | xargs -P 2 -I NETWORK sh -c \
+	  'dvc --wait-for-lock repro --quiet --single-item $$($(stages) | grep -E "@NETWORK(-|$$)")'
+
+demo: export OMP_NUM_THREADS := 1
 demo: $(SETUP)  ## run the whole pipeline on the embedded demo data
 	@again='Not finished. What is done is kept: run make demo again to go on.'; \
 	trap 'echo; echo "$$again"; exit 130' INT TERM; \
-	start=$$SECONDS; { python -m meta_ood repair && dvc repro --quiet || { echo "$$again"; false; }; } && python -m meta_ood -q sync && cat data/report/results.txt && \
+	start=$$SECONDS; { python -m meta_ood repair && dvc repro --quiet roles && $(each_network) && dvc repro --quiet || { echo "$$again"; false; }; } && python -m meta_ood -q sync && cat data/report/results.txt && \
 	echo "The whole pipeline took $$((SECONDS - start)) s. Where to look next:" && \
 	echo "  report      open data/report/index.html in a browser" && \
 	echo "  runs        make ui, then open the address that it prints" && \

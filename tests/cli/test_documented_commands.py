@@ -39,6 +39,7 @@ ELSEWHERE = {
     "cp configs/paper.yaml": "a copy; tests/config loads every file of configs",
     "export": "sets the environment of the shell",
     "dvc repro": ".ci/run, by make demo",
+    "dvc --wait-for-lock": ".ci/run, by make demo",
     "dvc exp": "minutes; the examples compare experiments without DVC's queue",
     "dvc queue": "as dvc exp",
     "dvc plots": "minutes: needs an experiment; meta-ood report --compare is tested in tests/report",

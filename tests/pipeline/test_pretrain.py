@@ -51,6 +51,7 @@ def run(stage, params, folder, **paths):
         validation=[folder],
         weights=Path("out.safetensors"),
         metrics=Path("out.json"),
+        curves=Path("out.csv"),
         log=no_log,
         machine=Machine("cpu", 1),
         **paths,
@@ -72,6 +73,7 @@ def test_given_weights_are_taken_with_their_origin(prepared, stage, variant):
     assert (metadata["name"], metadata["variant"]) == (NAME, variant)
     assert metadata["origin"]["source"] == "a paper"
     assert "miou" in Path("out.json").read_text()
+    assert Path("out.csv").read_text() == "step,curve,value\n"  # nothing was trained
 
 
 def test_given_weights_of_the_other_variant_are_refused(prepared):

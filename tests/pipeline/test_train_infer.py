@@ -48,6 +48,7 @@ def run_pretrain(folder: Path, out: str, *overrides: str) -> Path:
         validation=[folder / "test"],
         weights=weights,
         metrics=Path(f"{out}.json"),
+        curves=Path(f"{out}.csv"),
         log=no_log,
         machine=CPU,
     )
@@ -65,6 +66,7 @@ def run_train(folder: Path, baseline: Path, out: str, log=no_log, *overrides: st
         baseline=baseline,
         weights=weights,
         metrics=Path(f"{out}.json"),
+        curves=Path(f"{out}.csv"),
         log=log,
         machine=CPU,
     )
@@ -168,6 +170,7 @@ def test_an_ordinary_drive_trains_by_the_baseline_s_predictions(prepared):
         baseline=baseline,
         weights=Path("a.safetensors"),
         metrics=Path("a.json"),
+        curves=Path("a.csv"),
         log=lambda values, step: seen.update(values),
     )
     names = {"train/loss_in/cityscapes_train", "train/loss_in/lost_and_found"}
@@ -181,6 +184,7 @@ def test_an_ordinary_drive_trains_by_the_baseline_s_predictions(prepared):
             **{key: value for key, value in stage.items() if key != "proxies"} | {"validation": [prepared / "test"]},
             weights=Path("b.safetensors"),
             metrics=Path("b.json"),
+            curves=Path("b.csv"),
             log=no_log,
         )
 

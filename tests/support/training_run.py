@@ -93,6 +93,7 @@ def train(
     *,
     seed: int = 0,
     resume: Path | None = None,
+    curves: Path | None = None,
     die_at: int = 0,
     with_signal: int = 0,
     network: dict[str, Any] | None = None,
@@ -139,6 +140,7 @@ def train(
         log=log,
         validation=Validation(SegmentationDataset(frames[14:]), proxies=True),
         resume=resume,
+        curves=curves,
         teacher=copy.deepcopy(net) if taught else None,
         apart=["streets", "drive"] if taught else [],
     )
@@ -226,6 +228,7 @@ def stage_of_two(rank: int, port: int, out: Path) -> None:
         validation=[out / "frames"],
         weights=out / "out" / "w.safetensors",
         metrics=out / "out" / "m.json",
+        curves=out / "out" / "m.csv",
         log=no_log,
         machine=Machine("cpu", 1),
     )

@@ -62,8 +62,10 @@ _INPUTS: dict[str, dict[str, str]] = {
 _OUTPUTS: dict[str, dict[str, str]] = {
     "synthesize": {name: f"{DEMO}/{name}" for name in ("cityscapes", "coco", "lost_and_found", "fishyscapes")},
     "prepare": {"prepared": _PREPARED},
-    "pretrain": {"weights": f"{_BASELINE}.safetensors", "metrics": f"{_BASELINE}.json"},
-    "train": {"weights": f"{_TRAINED}.safetensors", "metrics": f"{_TRAINED}.json"},
+    **{
+        stage: {"weights": f"{path}.safetensors", "metrics": f"{path}.json", "curves": f"{path}.csv"}
+        for stage, path in (("pretrain", _BASELINE), ("train", _TRAINED))
+    },
     "statistics": {"statistics": _STATISTICS},
     "infer": {"predictions": _PREDICTIONS},
     "segments": {"segments": f"{_SEGMENTS}/{{dataset}}.h5"},

@@ -8,7 +8,7 @@ from typing import Any
 from meta_ood import models
 from meta_ood.config import Params, RoleSet
 from meta_ood.data.context import Log, Machine
-from meta_ood.data.files import resume_folder, write_json
+from meta_ood.data.files import resume_folder, write_csv, write_json
 from meta_ood.data.frames import read_frames
 from meta_ood.data.images import image_size, read_label_map
 from meta_ood.data.labels import CITYSCAPES
@@ -16,7 +16,7 @@ from meta_ood.inference import is_first_process
 from meta_ood.models import checkpoint, published
 from meta_ood.training.checkpoints import delete_checkpoint
 from meta_ood.training.loader import FrameSet, SegmentationDataset, mix_proxies, pool_of
-from meta_ood.training.loop import fit, seeded
+from meta_ood.training.loop import CURVES, fit, seeded
 from meta_ood.training.losses import cross_entropy
 from meta_ood.training.transforms import Augmentation, sides
 from meta_ood.training.validation import Validation, evaluate_once
@@ -32,6 +32,7 @@ def run(
     validation: Sequence[Path],
     weights: Path,
     metrics: Path,
+    curves: Path,
     log: Log,
     machine: Machine,
 ) -> None:
@@ -50,6 +51,7 @@ def run(
         if is_first_process():
             net = published.adopt(Path(given), weights, **about)
             write_json(metrics, evaluate_once(net, validated, num_classes, machine))
+            write_csv(curves, CURVES, [])
         return
     # 2. otherwise cross entropy, from scratch or from a pretrained backbone
     if bare := without_labels(sets, num_classes):
@@ -71,6 +73,7 @@ def run(
         log=log,
         validation=validated,
         resume=resume,
+        curves=curves,
         apart=told_apart(sets),
         what=f"pretrain {network}",
     )

@@ -8,13 +8,13 @@ from torch import nn
 
 from meta_ood.config import Params
 from meta_ood.data.context import Log, Machine
-from meta_ood.data.files import resume_folder, write_json
+from meta_ood.data.files import resume_folder, write_csv, write_json
 from meta_ood.inference import is_first_process
 from meta_ood.models import checkpoint, published
 from meta_ood.pipeline.pretrain import read_sets, told_apart, warn_of_padding, without_labels
 from meta_ood.training.checkpoints import delete_checkpoint
 from meta_ood.training.loader import FrameSet, SegmentationDataset, count_classes, hold_out, mix_proxies, pool_of
-from meta_ood.training.loop import fit
+from meta_ood.training.loop import CURVES, fit
 from meta_ood.training.losses import balanced, ood_objective
 from meta_ood.training.optimisation import interpolate
 from meta_ood.training.pasting import OnRoad
@@ -32,6 +32,7 @@ def run(
     baseline: Path,
     weights: Path,
     metrics: Path,
+    curves: Path,
     log: Log,
     machine: Machine,
 ) -> None:
@@ -50,6 +51,7 @@ def run(
             net = published.adopt(Path(given), weights, name=network, variant="ood_trained", **same)
             validated = Validation(SegmentationDataset.of(read_sets(roles.validation, validation)))
             write_json(metrics, evaluate_once(net, validated, num_classes, machine))
+            write_csv(curves, CURVES, [])
         return
     # 2. otherwise training on street frames and proxies
     sets, learned, held_out = read_sets(roles.training, training), [], []
@@ -96,6 +98,7 @@ def run(
         log=log,
         validation=validated,
         resume=resume,
+        curves=curves,
         reset_optimizer=settings.reset_optimizer,
         teacher=start() if settings.distillation or without_labels(streets, num_classes) else None,
         apart=told_apart(streets),

@@ -5,7 +5,7 @@ import logging
 import math
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import partial
@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from meta_ood.config import OptimisationParams
 from meta_ood.data.context import Log, Machine, progress
+from meta_ood.data.files import write_csv
 from meta_ood.data.labels import IGNORE, OOD
 from meta_ood.inference.batches import Batch, to_unit_range
 from meta_ood.inference.processes import end_with_parent
@@ -31,6 +32,9 @@ from meta_ood.training.optimisation import learning_rate, make_optimizer, train_
 from meta_ood.training.validation import Validation, validate_all
 
 logger = logging.getLogger(__name__)
+
+CURVES = ("step", "curve", "value")
+"""Columns of the curves of a training: steps done, a name such as train/loss, the value then."""
 
 
 class DivergedError(ValueError):
@@ -49,6 +53,7 @@ class TrainingState:
     metrics: dict[str, float] = field(default_factory=dict)  # of the last validation
     best: dict[str, float] = field(default_factory=dict)  # with `selection_metric` and `step`
     stale: int = 0  # validations since the best one
+    curves: list[list[Any]] = field(default_factory=list)  # the rows of CURVES
 
 
 @contextmanager
@@ -72,6 +77,7 @@ def fit(
     log: Log,
     validation: Validation | None = None,
     resume: Path | None = None,
+    curves: Path | None = None,
     reset_optimizer: bool = False,
     teacher: nn.Module | None = None,
     apart: Sequence[str] = (),
@@ -85,9 +91,10 @@ def fit(
         objective, params, num_classes: The loss, the options of the optimisation, C.
         seed: With step and rank it decides every draw, so that a resumed training draws the same.
         machine: Device and loader threads; no effect on the result beyond rounding.
-        log: Receives the curves.
+        log: Receives the curves as they grow.
         validation: Validated every ``validate_every`` epochs and at the end.
         resume: Folder for checkpoints; one that is found there is continued at the exact sample. The caller deletes it.
+        curves: CSV file for :data:`CURVES`, written at the end: the whole training, also of one that was resumed.
         reset_optimizer: Reset the optimizer's state at the start of every epoch, as published.
         teacher: A network that is not changed; the objective gets its logits of the same pixels.
         apart: Datasets whose in-distribution loss is logged by itself, too.
@@ -148,6 +155,8 @@ def fit(
             if params.patience and trainer.state.stale >= params.patience:
                 logger.info("%s: not better for %d validations", what, trainer.state.stale)
                 break
+    if curves and fabric.is_global_zero:
+        write_csv(curves, CURVES, trainer.state.curves)
     return trainer.finish()
 
 
@@ -267,8 +276,7 @@ class _Trainer:
             part=(self.fabric.global_rank, self.fabric.world_size),
             add_up=partial(_sum, self.fabric),
         )
-        if self.fabric.is_global_zero:
-            log({f"validation/{name}": value for name, value in metrics.items()}, self.state.step)
+        self._log(log, "validation", metrics)
         self.state.metrics = metrics
         whole = [value for name, value in metrics.items() if "/" not in name]  # without those of each set
         selection_metric = sum(whole) / len(whole)
@@ -288,14 +296,22 @@ class _Trainer:
         rate = self.optimizer.param_groups[0]["lr"]
         speed = len(recent) * self.params.batch_size * self.params.accumulate / seconds
         bar.set_postfix({"loss": f"{loss:.4f}", "lr": f"{rate:.1e}", "img_s": f"{speed:.1f}"}, refresh=False)
+        curves = {"loss": loss, "learning_rate": rate, "images_per_second": speed}
+        if ood:
+            curves |= {"loss_in": inside, "loss_ood": ood}
+        for name, total, samples in zip(self.apart, of_sets[::2], of_sets[1::2], strict=True):
+            if samples:
+                curves[f"loss_in/{name}"] = total / samples
+        self._log(log, "train", curves)
+
+    def _log(self, log: Log, group: str, values: Mapping[str, float]) -> None:
+        """Log values at this step, and keep them but for the speed, which is another on every machine."""
+        step, named = self.state.step, {f"{group}/{name}": value for name, value in values.items()}
         if self.fabric.is_global_zero:
-            curves = {"loss": loss, "learning_rate": rate, "images_per_second": speed}
-            if ood:
-                curves |= {"loss_in": inside, "loss_ood": ood}
-            for name, total, samples in zip(self.apart, of_sets[::2], of_sets[1::2], strict=True):
-                if samples:
-                    curves[f"loss_in/{name}"] = total / samples
-            log({f"train/{name}": value for name, value in curves.items()}, self.state.step)
+            log(named, step)
+        self.state.curves += [
+            [step, name, f"{value:.6g}"] for name, value in named.items() if name != "train/images_per_second"
+        ]
 
     def save_checkpoint(self) -> None:
         """Write everything that is needed to continue; only the first process writes."""

@@ -8,7 +8,7 @@ import torch
 from sklearn.metrics import roc_auc_score
 from torch import Tensor, nn
 
-from meta_ood.data.context import Machine
+from meta_ood.data.context import Machine, progress
 from meta_ood.data.labels import OOD
 from meta_ood.inference.batches import equal_sizes, to_unit_range
 from meta_ood.metrics.semantic import mean_iou
@@ -74,7 +74,7 @@ def validate(
     network.eval()
     confusion = torch.zeros(num_classes * num_classes, dtype=torch.int64, device=device)
     entropies = torch.zeros(2, BINS, dtype=torch.int64, device=device)
-    for batch in equal_sizes((dataset[i] for i in indices), batch_size):
+    for batch in equal_sizes((dataset[i] for i in progress(indices, "validate")), batch_size):
         # 1. logits at full size
         targets = batch.targets.to(device)  # (N, H, W)
         logits = network(to_unit_range(batch.images.to(device)))
