@@ -52,6 +52,8 @@ ELSEWHERE = {
     "meta-ood train": ".ci/run, by make demo; examples/3",
     "meta-ood report": ".ci/run, by make demo; examples/3",
     "meta-ood detect": "tests/detector, on other images",
+    "meta-ood manifest": "tests/detector, on other images",
+    "meta-ood scan": "as meta-ood manifest",
     "meta-ood serve": "serves until it is stopped; tests/detector asks it in its process",
     "meta-ood export": "tests/detector",
     "meta-ood promote": "tests/tracking",

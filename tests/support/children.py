@@ -17,7 +17,10 @@ import pytest
 
 SERVER = multiprocessing.get_context("forkserver")
 SERVER.set_forkserver_preload(
-    ["pytest", "training_run", "stage_runs", "meta_ood.pipeline.infer", "meta_ood.pipeline.segments"]
+    [
+        *("pytest", "training_run", "stage_runs"),
+        *("meta_ood.pipeline.infer", "meta_ood.pipeline.segments", "meta_ood.detector.scan.engine"),
+    ]
 )
 
 

@@ -33,7 +33,7 @@ STAGES: dict[str, str] = {
 """Stage -> what it does; the order is that of the pipeline."""
 
 GROUPS: dict[str, dict[str, str]] = {
-    "Apply a detector": {"detect": "detect", "serve": "detect", "export": "models"},
+    "Apply a detector": {"detect": "detect", "manifest": "scan", "scan": "scan", "serve": "detect", "export": "models"},
     "Judge score maps of any method": {"evaluate-maps": "detect", "submit": "detect"},
     "Compare": dict.fromkeys(("compare", "compare-meta", "pareto", "thresholds"), "compare"),
     "Runs and models": dict.fromkeys(("ui", "sync", "lineage", "reproduce", "promote"), "tracking"),

@@ -20,6 +20,10 @@ OPTIONAL = {
     "transformers": ("networks of Hugging Face", "meta-ood[transformers]"),
     "segmentation_models_pytorch": ("the networks smp/…", "meta-ood[smp]"),
     "timm": ("the networks timm/…", "meta-ood[timm]"),
+    "pyarrow": ("manifest, scan", "pyarrow"),
+    "av": ("videos", "meta-ood[video]"),
+    "fsspec": ("addresses such as s3://…", "fsspec"),
+    "s3fs": ("addresses s3://…", "meta-ood[s3]"),
     "psycopg": ("a tracking store in PostgreSQL", "meta-ood[server]"),
     "boto3": ("artifacts in S3", "meta-ood[server]"),
 }

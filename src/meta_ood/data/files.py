@@ -132,10 +132,16 @@ def readable(path: Path, what: str) -> Iterator[None]:
 
 def read_text(path: Path) -> str:
     """Return the text of a UTF-8 file; another encoding is a ValueError that names the file."""
+    return decoded(path.read_bytes(), str(path))
+
+
+def decoded(content: bytes, name: str) -> str:
+    """Return the content of a UTF-8 file as text, with Unix line ends, as :func:`read_text`; `name` is for messages."""
     try:
-        return path.read_text(encoding="utf-8-sig")
+        text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: not a text file in UTF-8: {error}") from None
+        raise ValueError(f"{name}: not a text file in UTF-8: {error}") from None
+    return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
 def read_json(path: Path) -> Any:
@@ -160,19 +166,24 @@ def read_csv(path: Path, columns: Sequence[str], optional: Sequence[str] = ()) -
         FileNotFoundError: If there is no such file.
         ValueError: If it is no such table; file and line are named.
     """
+    return csv_rows(read_text(path), str(path), columns, optional)
+
+
+def csv_rows(text: str, name: str, columns: Sequence[str], optional: Sequence[str] = ()) -> list[dict[str, str]]:
+    """Return the lines of CSV text as :func:`read_csv`; `name` is for messages."""
     try:
-        lines = list(csv.reader(io.StringIO(read_text(path), newline="")))
+        lines = list(csv.reader(io.StringIO(text, newline="")))
     except csv.Error as error:
-        raise ValueError(f"{path}: not a CSV file: {error}") from None
+        raise ValueError(f"{name}: not a CSV file: {error}") from None
     header = lines[0] if lines else []
     unexpected = set(header) - {*columns, *optional}
     if set(columns) - set(header) or unexpected or len(set(header)) != len(header):
-        expected = ",".join([*columns, *(f"[{name}]" for name in optional)])
-        raise ValueError(f"{path}: expected the header {expected}, got {','.join(header)!r}")
+        expected = ",".join([*columns, *(f"[{column}]" for column in optional)])
+        raise ValueError(f"{name}: expected the header {expected}, got {','.join(header)!r}")
     rows = []
     for number, line in enumerate(lines[1:], start=2):
         if len(line) != len(header):
-            raise ValueError(f"{path}, line {number}: expected {len(header)} columns, got {len(line)}")
+            raise ValueError(f"{name}, line {number}: expected {len(header)} columns, got {len(line)}")
         cells = [cell.removeprefix("'") for cell in line]  # see csv_text
         rows.append(dict.fromkeys(optional, "") | dict(zip(header, cells, strict=True)))
     return rows

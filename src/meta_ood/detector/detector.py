@@ -36,6 +36,7 @@ from meta_ood.scores import find_score, pixel_maps
 from meta_ood.segments import SegmentTable, label_map, measure_segments, predicted_ood
 from meta_ood.segments.features import scores_of
 
+SMALLEST = 32  # [px] each way, of images: the networks reduce height and width by up to 32
 UNLIKE = 6.0  # standard deviations from the training segments' mean; once in a billion normal values
 
 
@@ -66,6 +67,7 @@ class Detection:
     labels: npt.NDArray[np.int32]  # (H, W): 0 outside, k + 1 in segments[k]
     segments: list[Segment]  # in raster order of their first pixel
     detector: Mapping[str, Any]  # plain values, see Detector.identity
+    table: SegmentTable  # the same segments, with their features
 
     @property
     def mask(self) -> npt.NDArray[np.bool_]:
@@ -180,7 +182,7 @@ class Detector:
         table = measure_segments(prediction, name, threshold, maps=maps, features=features)
         # 3. meta classification, and the threshold on severity
         segments = judge_segments(table, self.classifier, self.settings.promise)
-        return Detection(image, score, maps.arg_max, labels, segments, self.identity)
+        return Detection(image, score, maps.arg_max, labels, segments, self.identity, table)
 
     def predict(self, image: Picture) -> Prediction:
         """Return the network's logits for ``(H, W, 3) uint8``; nothing of the target is void."""

@@ -18,11 +18,10 @@ from PIL import Image, UnidentifiedImageError
 
 from meta_ood.data.images import check_scans, to_rgb
 from meta_ood.data.overlays import encode_png
-from meta_ood.detector.detector import Detection, Detector
+from meta_ood.detector.detector import SMALLEST, Detection, Detector
 
 EXPECTED = "expected a PNG or JPEG file as base64 text, or an array (H, W, 3) of whole numbers in [0, 255]"
 _TABLES = ("application/json", "text/csv", "application/vnd.apache.parquet")  # what the scoring server takes itself
-_SMALLEST = 32  # [px] each way: the networks reduce height and width by up to 32
 
 
 class RequestError(ValueError):
@@ -66,8 +65,8 @@ def answers(detector: Detector, request: Any, limits: Limits, maps: bool = True)
     # 1. sizes, from the headers: Pillow decodes an image when its pixels are asked for
     images = [_opened(one, number) for number, one in enumerate(given, start=1)]
     for number, image in enumerate(images, start=1):
-        if min(image.size) < _SMALLEST or image.height * image.width > limits.pixels:
-            expected = f"at least {_SMALLEST} each way and at most {limits.pixels} in all"
+        if min(image.size) < SMALLEST or image.height * image.width > limits.pixels:
+            expected = f"at least {SMALLEST} each way and at most {limits.pixels} in all"
             raise RequestError(f"image {number} has {image.height} x {image.width} pixels: expected {expected}")
     total = sum(image.height * image.width for image in images)
     if total > limits.pixels_in_sum:

@@ -1,0 +1,129 @@
+"""What the tables of a scan say in all: counts, doubts about the promise, and a contact sheet of the worst alarms."""
+
+import heapq
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.compute as pc
+import pyarrow.dataset as ds
+from PIL import Image, ImageDraw, ImageFont
+
+from meta_ood.data.images import write_image
+from meta_ood.data.overlays import KEPT
+from meta_ood.detector.scan import tables
+from meta_ood.detector.scan.engine import MANIFEST
+from meta_ood.detector.scan.manifest import frames_of, read_manifest
+from meta_ood.detector.scan.sources import Reader
+from meta_ood.meta_classification.promise import STATISTICS, Promise, monitor
+
+SHEET = "alarms.jpg"
+COUNTED = ("frames", "alarm", "unreadable", "segments", "removed", "unlike")  # by summarise
+_TILES, _COLUMNS = 24, 2
+_WIDTH, _HEIGHT, _LINE = 320, 180, 16  # [px] of a frame in the sheet, and of the line below it
+_NEAR = 50  # frames of a sequence within which alarms at the same place are taken for the same object
+
+
+def summarise(out: Path, promise: Promise | None) -> tuple[Counter[str], list[str]]:
+    """Return the counts over all finished parts by :data:`COUNTED`, and reasons to distrust the promise."""
+    names = [name.replace(" ", "_") for name in STATISTICS]
+    frames = _dataset(out, "frames").to_table(["alarm", "kept", "error", "sequence", "time", *names])
+    readable = frames.filter(pc.is_null(frames["error"]))
+    counts = Counter(
+        frames=len(frames),
+        alarm=pc.sum(readable["alarm"]).as_py() or 0,
+        unreadable=len(frames) - len(readable),
+        segments=pc.sum(readable["segments"]).as_py() or 0,
+        unlike=_dataset(out, "segments").count_rows(filter=pc.field("unlike_training")),
+    )
+    counts["removed"] = counts["segments"] - (pc.sum(readable["kept"]).as_py() or 0)
+    if promise is None:
+        return counts, []
+    # frames that follow each other are alike: one of each second, where times are known
+    second = np.floor(readable["time"].to_numpy())
+    sequence = readable["sequence"].combine_chunks().dictionary_encode().indices.to_numpy()
+    changes = np.isnan(second) | (np.diff(second, prepend=np.nan) != 0) | (np.diff(sequence, prepend=-1) != 0)
+    statistics = np.stack([readable[name].to_numpy().astype(np.float64) for name in names], axis=1)
+    return counts, monitor(promise, statistics[changes], int(readable["alarm"].to_numpy()[changes].sum()))
+
+
+def worst_alarms(out: Path, count: int = _TILES) -> list[dict[str, Any]]:
+    """Return the kept segments with the highest severity, as rows of ``segments``.
+
+    Of segments whose boxes overlap, in the same sequence and at most 50 frames apart, all but the worst come last: they
+    are mostly the same object.
+    """
+    columns = ["frame", "index", "sequence", "time", "top", "left", "bottom", "right", "size", "severity"]
+    batches = _dataset(out, "segments").to_batches(columns=columns, filter=pc.field("kept"))
+    rows = (row for batch in batches for row in batch.to_pylist())
+    # ties, as of parts in any order, are decided by place: the same sheet however the work was done
+    order = heapq.nlargest(_NEAR * count, rows, key=lambda row: (row["severity"], -row["index"], -row["top"]))
+    first: list[dict[str, Any]] = []
+    again: list[dict[str, Any]] = []
+    for row in order:
+        (again if any(_is_same(row, other) for other in first) else first).append(row)
+    return (first + again)[:count]
+
+
+def _is_same(a: dict[str, Any], b: dict[str, Any]) -> bool:
+    """Return whether two alarms are taken for the same object."""
+    is_near = a["sequence"] == b["sequence"] and abs(a["index"] - b["index"]) <= _NEAR
+    rows = min(a["bottom"], b["bottom"]) > max(a["top"], b["top"])
+    return bool(is_near and rows and min(a["right"], b["right"]) > max(a["left"], b["left"]))
+
+
+def write_sheet(out: Path) -> Path | None:
+    """Write the worst alarms as one picture, each frame beside what its box holds; None if there is no alarm."""
+    alarms = worst_alarms(out)
+    if not alarms:
+        return None
+    rows = -(-len(alarms) // _COLUMNS)
+    tile = _WIDTH + _HEIGHT, _HEIGHT + _LINE  # [px]
+    sheet = Image.new("RGB", (_COLUMNS * tile[0], rows * tile[1]), "black")
+    for number, drawn in enumerate(_tiles(out, alarms)):
+        sheet.paste(drawn, (number % _COLUMNS * tile[0], number // _COLUMNS * tile[1]))
+    write_image(out / SHEET, np.asarray(sheet), quality=90)
+    return out / SHEET
+
+
+def _tiles(out: Path, alarms: list[dict[str, Any]]) -> Iterator[Image.Image]:
+    """Yield a tile for each alarm, in their order; its frame is read again."""
+    manifest = read_manifest(str(out / MANIFEST))
+    with closing(Reader()) as reader:
+        for alarm in alarms:
+            (frame,) = frames_of(manifest, alarm["index"], 1)
+            tile = Image.new("RGB", (_WIDTH + _HEIGHT, _HEIGHT + _LINE), "black")
+            draw = ImageDraw.Draw(tile)
+            when = "" if alarm["time"] is None else f" at {alarm['time']:.1f} s"
+            text = f"severity {alarm['severity']:.1f}, {alarm['size']} px, {frame.id}{when}"
+            draw.text((2, _HEIGHT + 2), text, "white", ImageFont.load_default())
+            try:
+                whole = Image.fromarray(reader(frame.source, frame.position)[0])
+            except (OSError, ValueError):  # gone since
+                draw.text((2, 2), "cannot be read any more", "white")
+            else:
+                _draw(tile, whole, alarm)
+            yield tile
+
+
+def _draw(tile: Image.Image, whole: Image.Image, alarm: dict[str, Any]) -> None:
+    """Draw a frame with the box of an alarm, and right of it a square around the box."""
+    top, left, bottom, right = (alarm[side] for side in ("top", "left", "bottom", "right"))
+    # 1. the frame
+    scale = min(_WIDTH / whole.width, _HEIGHT / whole.height)
+    small = whole.resize((max(1, round(whole.width * scale)), max(1, round(whole.height * scale))))
+    box = [round(scale * side) for side in (left, top, right, bottom)]
+    ImageDraw.Draw(small).rectangle((box[0] - 2, box[1] - 2, box[2] + 1, box[3] + 1), outline=KEPT, width=2)
+    tile.paste(small, (0, 0))
+    # 2. the object with as much again around it, at most the frame
+    side = min(max(2 * (bottom - top), 2 * (right - left), 32), whole.height, whole.width)
+    x = min(max((left + right - side) // 2, 0), whole.width - side)
+    y = min(max((top + bottom - side) // 2, 0), whole.height - side)
+    tile.paste(whole.resize((_HEIGHT, _HEIGHT), box=(x, y, x + side, y + side)), (_WIDTH, 0))
+
+
+def _dataset(out: Path, kind: str) -> ds.Dataset:
+    return ds.dataset(out / kind, tables.schema(kind), format="parquet")
