@@ -73,6 +73,22 @@ def test_networks_that_round_sizes_are_exported_for_one(architecture, tmp_path):
     assert export.check(network, run, size) < 1e-4
 
 
+class Branching(torch.nn.Module):
+    """A network that looks at its values to choose what it does: no exporter follows that."""
+
+    def forward(self, image):
+        return image if image.mean() > 0.5 else -image
+
+
+@pytest.mark.filterwarnings("ignore")  # of torch.export
+def test_a_network_that_exporters_cannot_follow_is_refused_in_one_line(tmp_path):
+    for size, message in ((None, r"for any size: .*; infer\.size"), ((64, 128), "for 64x128: ")):
+        with pytest.raises(ValueError, match=f"^Branching cannot be exported {message}") as error:
+            export.export(Branching(), tmp_path / "network.onnx", size)
+        assert "\n" not in str(error.value)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_difference_is_found(detector):
     reference = export.network_runner(detector.network)
     with pytest.raises(ValueError, match="96 x 160: logits differ by"):

@@ -41,7 +41,7 @@ def export(network: nn.Module, path: Path, size: tuple[int, ...] | None = None) 
     """Write a network as ONNX (``.onnx``) or as a ``torch.export`` program, for images of `size` or of any (None).
 
     Puts the network into eval mode on the CPU, and returns what the file computes there, by onnxruntime or torch.
-    ValueError if the packages for ONNX are not installed.
+    ValueError if the packages for ONNX are not installed, or the exporter cannot follow the network.
     """
     is_onnx = path.suffix == ".onnx"
     if is_onnx and not all(map(importlib.util.find_spec, ("onnx", "onnxscript", "onnxruntime"))):
@@ -50,20 +50,33 @@ def export(network: nn.Module, path: Path, size: tuple[int, ...] | None = None) 
     free = None if size else ({2: torch.export.Dim.AUTO, 3: torch.export.Dim.AUTO},)
     with files.replacing(path) as temporary, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the exporters, about their own future
-        program = torch.export.export(network.cpu().eval(), example, dynamic_shapes=free)
-        if is_onnx:
-            # operator set 18 is the oldest that the exporter writes directly
-            options: dict[str, Any] = {"opset_version": 18, "external_data": False, "verbose": False}
-            options |= {"input_names": ["image"], "output_names": ["logits"]}
-            torch.onnx.export(program, (), str(temporary), dynamo=True, **options)
-        else:
-            torch.export.save(program, temporary)
+        try:
+            program = torch.export.export(network.cpu().eval(), example, dynamic_shapes=free)
+            if is_onnx:
+                # operator set 18 is the oldest that the exporter writes directly
+                options: dict[str, Any] = {"opset_version": 18, "external_data": False, "verbose": False}
+                options |= {"input_names": ["image"], "output_names": ["logits"]}
+                torch.onnx.export(program, (), str(temporary), dynamo=True, **options)
+            else:
+                torch.export.save(program, temporary)
+        except OSError:  # a full disk says enough
+            raise
+        except Exception as error:  # each exporter raises kinds of its own
+            raise ValueError(_refusal(network, size, error)) from error
     if is_onnx:
         import onnxruntime
 
         session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
         return lambda image: session.run(None, {"image": image})[0]
     return network_runner(torch.export.load(path).module())
+
+
+def _refusal(network: nn.Module, size: tuple[int, ...] | None, error: Exception) -> str:
+    """Return one line of why a network cannot be written for a size or any, and what to try."""
+    sizes = "x".join(map(str, size)) if size else "any size"
+    reason = next(filter(None, map(str.strip, str(error).splitlines())), "no reason given")
+    remedy = "" if size else "; infer.size in params.yaml makes detectors of one size, which more networks take"
+    return f"{type(network).__name__} cannot be exported for {sizes}: {type(error).__name__}: {reason[:300]}{remedy}"
 
 
 def network_runner(network: nn.Module) -> Runner:
