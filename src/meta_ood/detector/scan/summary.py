@@ -56,7 +56,19 @@ def worst_alarms(out: Path, count: int = _TILES) -> list[dict[str, Any]]:
     Of segments whose boxes overlap, in the same sequence and at most 50 frames apart, all but the worst come last: they
     are mostly the same object.
     """
-    columns = ["frame", "index", "sequence", "time", "top", "left", "bottom", "right", "size", "severity"]
+    columns = [
+        "frame",
+        "index",
+        "sequence",
+        "time",
+        "top",
+        "left",
+        "bottom",
+        "right",
+        "size",
+        "severity",
+        "unlike_training",
+    ]
     batches = _dataset(out, "segments").to_batches(columns=columns, filter=pc.field("kept"))
     rows = (row for batch in batches for row in batch.to_pylist())
     # ties, as of parts in any order, are decided by place: the same sheet however the work was done
@@ -98,7 +110,8 @@ def _tiles(out: Path, alarms: list[dict[str, Any]]) -> Iterator[Image.Image]:
             tile = Image.new("RGB", (_WIDTH + _HEIGHT, _HEIGHT + _LINE), "black")
             draw = ImageDraw.Draw(tile)
             when = "" if alarm["time"] is None else f" at {alarm['time']:.1f} s"
-            text = f"severity {alarm['severity']:.1f}, {alarm['size']} px, {frame.id}{when}"
+            unsure = ", unlike training" if alarm["unlike_training"] else ""
+            text = f"severity {alarm['severity']:.1f}, {alarm['size']} px{unsure}, {frame.id}{when}"
             draw.text((2, _HEIGHT + 2), text, "white", ImageFont.load_default())
             try:
                 whole = Image.fromarray(reader(frame.source, frame.position)[0])
