@@ -62,8 +62,8 @@ def test_an_answer_is_the_json_of_detect_with_pictures(parts, detector):
     ("given", "message"),
     [
         ("street.png", "image 1: .*base64"),
-        (base64.b64encode(b"no image at all").decode(), "cannot identify"),
-        (base64.b64encode(b"%!PS-Adobe-3.0 EPSF-3.0\n").decode(), "cannot identify"),
+        (base64.b64encode(b"no image at all").decode(), "no PNG or JPEG file"),
+        (base64.b64encode(b"%!PS-Adobe-3.0 EPSF-3.0\n").decode(), "no PNG or JPEG file"),
         (text_of(BLACK, "BMP"), "expected a PNG or JPEG"),
         (base64.b64encode(b"\xff\xd8" + 2000 * b"\xff\xda").decode(), "more than 1000 scans"),
         (text_of(np.random.default_rng(0).integers(0, 256, BLACK.shape, np.uint8))[:4000], "PNG"),

@@ -44,7 +44,7 @@ def test_pixels_and_components_prefer_different_methods(run, capsys):
     run("2_evaluate_score_maps")
     lines = capsys.readouterr().out.splitlines()
     auprc = [float(line.split()[2]) for line in lines if line.startswith("exact")]
-    mean_f1 = [float(line.split()[-1]) for line in lines if line.startswith("components")]
+    mean_f1 = [float(line.split()[-2]) for line in lines if line.startswith("components")]
     assert auprc[0] < auprc[1]
     assert mean_f1[0] > mean_f1[1]
 

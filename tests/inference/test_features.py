@@ -166,7 +166,7 @@ def test_features_that_cannot_be_changed_alone() -> None:
     tap.shapings = [torch.relu]
     with pytest.raises(ValueError, match="do not let changed features through alone"):
         tap(torch.rand(2, 3, 8, 8))
-    with pytest.raises(ValueError, match=r"infer.scores: knn, vim: run `statistics` for this network first"):
+    with pytest.raises(ValueError, match=r"infer.scores: knn, vim: statistics of training frames are missing"):
         Scorer(Net(), ["knn", "vim"])
 
 

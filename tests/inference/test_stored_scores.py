@@ -193,5 +193,5 @@ def test_a_killed_fit_goes_on_and_ends_with_the_same_bytes(tmp_path: Path, monke
 def test_what_a_score_lacks_is_named() -> None:
     with pytest.raises(ValueError, match=r"infer.scores: rba, no_object needs a mask model .* Identity gives"):
         Scorer(nn.Identity(), ["rba", "no_object"])
-    with pytest.raises(ValueError, match=r"infer.scores: kl_to_prior needs statistics .* `meta-ood statistics -"):
+    with pytest.raises(ValueError, match=r"infer.scores: kl_to_prior: statistics .* `meta-ood statistics -"):
         Scorer(nn.Identity(), ["kl_to_prior"])

@@ -286,9 +286,9 @@ def test_infer_batches_frames_of_one_size(prepared, monkeypatch):
     alone = list(prediction_files.open_predictions(run_infer(prepared, weights)))
     batches: list[tuple[int, ...]] = []
 
-    def seen(network, images, params):
+    def seen(network, images, *given):
         batches.append(tuple(images.shape))
-        return average_logits(network, images, params)
+        return average_logits(network, images, *given)
 
     monkeypatch.setattr("meta_ood.inference.prediction.average_logits", seen)
     together = list(prediction_files.open_predictions(run_infer(prepared, weights, "infer.batch_size=3")))

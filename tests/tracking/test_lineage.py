@@ -35,6 +35,7 @@ def work(work):
         path.parent.mkdir(parents=True)
     weights.write_bytes(b"weights")
     weights.with_suffix(".json").write_text('{"miou": 0.5}', encoding="utf-8")
+    weights.with_suffix(".csv").write_text("step,curve,value\n", encoding="utf-8")
     sha256 = "9e2e4ee4b7ea8cbb0ce4a5a0a0ea1d5b"
     values = {"weights": sha256, "auroc": 0.9, "frames": 4}
     metrics.write_text(json.dumps(values), encoding="utf-8")
@@ -75,7 +76,7 @@ def test_sync_records_once_and_lineage_finds_both_ways(work):
     assert {run.data.tags["recorded"] for run in runs.values()} == {"from dvc.lock"}
     setting = layout.setting_of(config.load(PARAMS), "evaluate", **CELL)
     # evaluations carry what they evaluate, so that a chart can plot results against it
-    assert runs["evaluate"].data.params["pretrain.epochs"] == "30"
+    assert runs["evaluate"].data.params["pretrain.epochs"] == str(config.read_yaml(PARAMS)["pretrain"]["epochs"])
     tags = description.setting_tags("evaluate", CELL, setting)
     assert tags.items() <= runs["evaluate"].data.tags.items()
 

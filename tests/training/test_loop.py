@@ -152,7 +152,7 @@ def test_only_the_first_process_saves_weights(tmp_path):
     drawn = training_run.write_frames(tmp_path / "frames", 8)
     frames.write_frames(tmp_path / "frames", drawn, tmp_path)
     run_two(training_run.stage_of_two, tmp_path)
-    assert {path.name for path in (tmp_path / "out").iterdir()} == {"w.safetensors", "m.json"}
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"w.safetensors", "m.json", "m.csv"}
 
 
 def test_processes_end_when_their_launcher_is_killed(tmp_path):

@@ -119,7 +119,7 @@ class Scorer(nn.Module):
         for source, name in ((CLASSES, "prior"), (FEATURES, "class_means")):
             if source in needed and name not in self._statistics:
                 raise ValueError(
-                    f"infer.scores: {self._of(source)} needs statistics of training frames, which "
+                    f"infer.scores: {self._of(source)}: statistics of training frames are missing, which "
                     "`meta-ood statistics --network NAME --variant VARIANT` makes"
                 )
         if MASKS in needed and not isinstance(getattr(network, "no_object", None), nn.Module):
