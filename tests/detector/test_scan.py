@@ -19,11 +19,13 @@ from PIL import Image
 
 import children
 from meta_ood import Detector, cli
+from meta_ood.data import workers
 from meta_ood.data.files import file_hash
 from meta_ood.data.images import read_image
 from meta_ood.detector import demo
 from meta_ood.detector.scan import engine, sources, summary, tables
 from meta_ood.detector.scan.manifest import SCHEMA, frames_of, make_manifest, read_manifest, write_manifest
+from meta_ood.detector.scan.parts import Scan
 
 PHOTOS = sorted(demo.PHOTOS.iterdir())
 
@@ -311,25 +313,24 @@ def test_a_second_run_does_nothing_and_another_scan_is_refused(frames, scanned, 
 
 
 def test_kills_and_numbers_of_processes_change_no_byte(frames, scanned, tmp_path, monkeypatch):
-    """Two processes are killed after their first frames and replaced; the other half is a job of its own."""
+    """Two processes are killed after a frame and replaced; the other half is a job of its own."""
     reference = contents(scanned[0])
-    task = engine.Scan(tmp_path, demo.DETECTOR, "cpu", "none", True, 3)
+    task = Scan(tmp_path, demo.DETECTOR, "cpu", "none", True, 3)
     manifest = make_manifest([str(frames)])
     engine.prepare(task, manifest)
-    started, killed = engine._started, []
+    made, killed = workers._Worker, []
 
-    def start(scan):
-        pipe, worker = started(scan)
+    def make(process, item):
+        worker = made(process, item)
         if len(killed) < 2:
             killed.append(worker)
-            threading.Thread(target=kill_when, args=(worker, lambda: worker.frames > 0)).start()
-        return pipe, worker
+            threading.Thread(target=kill_when, args=(worker, lambda: worker.done > 0)).start()
+        return worker
 
-    monkeypatch.setattr(engine, "_started", start)
+    monkeypatch.setattr(workers, "_Worker", make)
     engine.run(task, manifest, workers=2, shard=(1, 2))
     assert [worker.process.exitcode for worker in killed] == [-signal.SIGKILL] * 2
     assert tables.finished_parts(tmp_path) == [0, 2]
-    monkeypatch.setattr(engine, "_started", started)
     engine.run(task, manifest, workers=1, shard=(2, 2))
     assert contents(tmp_path) == reference
 
@@ -340,26 +341,8 @@ def kill_when(worker, is_time):
     os.kill(worker.process.pid, signal.SIGKILL)
 
 
-def test_a_part_that_ends_every_process_is_given_up_and_the_others_are_done(frames, tmp_path, monkeypatch):
-    task = engine.Scan(tmp_path, demo.DETECTOR, "cpu", frames_per_part=6)
-    manifest = make_manifest([str(frames)])
-    engine.prepare(task, manifest)
-    monkeypatch.setattr(engine, "_work", ends_at_part_0)
-    with pytest.raises(ChildProcessError, match="parts 0 of 6 frames ended their process 3 times"):
-        engine.run(task, manifest, workers=1)
-    assert sorted(path.name for path in tmp_path.glob("done-*")) == ["done-1"]
-
-
-def ends_at_part_0(scan, pipe):
-    number, _ = pipe.recv()
-    if number == 0:
-        os.kill(os.getpid(), signal.SIGKILL)
-    (scan.out / f"done-{number}").touch()
-    pipe.send({})
-
-
 def test_two_scans_of_one_folder_exclude_each_other(frames, tmp_path):
-    task = engine.Scan(tmp_path, demo.DETECTOR, "cpu")
+    task = Scan(tmp_path, demo.DETECTOR, "cpu")
     manifest = make_manifest([str(frames)])
     is_refused = pytest.raises(BlockingIOError, match="is running since")
     with engine.files.running("another", tmp_path / ".shard-1-of-1.lock"), is_refused:
@@ -367,7 +350,7 @@ def test_two_scans_of_one_folder_exclude_each_other(frames, tmp_path):
 
 
 def test_a_full_disk_ends_the_scan_with_its_name(frames, tmp_path, monkeypatch):
-    task = engine.Scan(tmp_path, demo.DETECTOR, "cpu", frames_per_part=12)
+    task = Scan(tmp_path, demo.DETECTOR, "cpu", frames_per_part=12)
     manifest = make_manifest([str(frames)])
     engine.prepare(task, manifest)
     (tmp_path / "segments").write_text("a file where the folder should be")

@@ -27,7 +27,7 @@ def _share(text: str) -> tuple[int, int]:
 def manifest(inputs: tuple[str, ...], every: int, out: Path) -> None:
     """List the frames of images, folders, patterns, lists, tar archives and videos, for `meta-ood scan`.
 
-    Addresses of object stores (s3://bucket/drives) work like paths, see docs/scale.md.
+    Addresses of object stores (s3://bucket/drives) work like paths, see docs/drives.md.
     """
     from meta_ood.detector.scan.manifest import make_manifest, write_manifest
 
@@ -76,12 +76,13 @@ def scan(
     """
     from meta_ood.detector.scan import engine, tables
     from meta_ood.detector.scan.manifest import make_manifest
+    from meta_ood.detector.scan.parts import Scan
     from meta_ood.detector.scan.summary import COUNTED, summarise, write_sheet
 
     share = _share(shard)
     # 1. what is to be done: reports wrong inputs before any process starts
     table = make_manifest(inputs, every)
-    task = engine.Scan(out, detector, device, pictures, features, frames_per_part)
+    task = Scan(out, detector, device, pictures, features, frames_per_part)
     promise = engine.prepare(task, table).settings.promise
     # 2. the work
     seconds = engine.run(task, table, workers, share)
