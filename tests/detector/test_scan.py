@@ -291,7 +291,8 @@ def test_the_sheet_shows_the_worst_of_objects_that_differ(scanned):
     assert told["sheet"] == str(out / summary.SHEET)
     kept = [row for row in pq.read_table(out / "segments").to_pylist() if row["kept"]]
     chosen = summary.worst_alarms(out, count=4)
-    assert chosen[0]["severity"] == max(row["severity"] for row in kept)
+    weight = [row["severity"] ** 2 * row["size"] for row in kept]  # in the order of severity times the root of the size
+    assert chosen[0]["size"] == kept[int(np.argmax(weight))]["size"]
     assert len({(row["frame"], row["top"], row["left"]) for row in summary.worst_alarms(out, count=1000)}) == len(kept)
     assert read_image(out / summary.SHEET).shape[1] == 1000
 
