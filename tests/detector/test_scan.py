@@ -1,6 +1,7 @@
 """`meta-ood manifest` and `meta-ood scan`: inputs, tables against the detector itself, kills."""
 
 import io
+import itertools
 import json
 import os
 import shutil
@@ -23,7 +24,7 @@ from meta_ood.data import workers
 from meta_ood.data.files import file_hash
 from meta_ood.data.images import read_image
 from meta_ood.detector import demo
-from meta_ood.detector.scan import engine, sources, summary, tables
+from meta_ood.detector.scan import engine, parts, sources, summary, tables
 from meta_ood.detector.scan.manifest import SCHEMA, frames_of, make_manifest, read_manifest, write_manifest
 from meta_ood.detector.scan.parts import Scan
 
@@ -340,6 +341,31 @@ def kill_when(worker, is_time):
     while not is_time():
         time.sleep(0.001)
     os.kill(worker.process.pid, signal.SIGKILL)
+
+
+def test_a_kill_costs_the_frame_in_hand_only(frames, scanned, tmp_path, monkeypatch):
+    class Counting(sources.Reader):
+        def __call__(self, address, position):
+            read.append(Path(address).name)
+            return super().__call__(address, position)
+
+    monkeypatch.setattr(parts, "Reader", Counting)
+    manifest, read = make_manifest([str(frames)]), []
+    part = parts.Part(0, frames_of(manifest, 0, 12))
+    with parts.worker(Scan(tmp_path / "whole", demo.DETECTOR, "cpu", "none", True, 12)) as do:
+        assert [said for said in do(part) if isinstance(said, int)] == [1] * 12
+    # two processes end within the part, the first while it writes the record of the sixth frame
+    for done, said in ((5, [1] * 5), (2, [5, 1])):
+        with parts.worker(Scan(tmp_path / "cut", demo.DETECTOR, "cpu", "none", True, 12)) as do:
+            assert list(itertools.islice(do(part), len(said))) == said
+        if done == 5:
+            (file,) = (tmp_path / "cut" / "journal").rglob("*.jsonl")
+            file.write_bytes(file.read_bytes() + file.read_bytes()[:100])
+    with parts.worker(Scan(tmp_path / "cut", demo.DETECTOR, "cpu", "none", True, 12)) as do:
+        assert list(do(part))[:-1] == [6] + [1] * 6
+    assert read == [f"{number:02d}.png" for number in range(12)] * 2
+    assert contents(tmp_path / "cut") == contents(tmp_path / "whole")
+    assert not any((tmp_path / "cut" / "journal").iterdir())
 
 
 def test_two_scans_of_one_folder_exclude_each_other(frames, tmp_path):

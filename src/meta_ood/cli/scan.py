@@ -49,7 +49,7 @@ def manifest(inputs: tuple[str, ...], every: int, out: Path) -> None:
     help="Masks and overlays: of frames with an alarm, of all, of none.",
 )
 @click.option("--features", is_flag=True, help="Keep the features of each segment.")
-@click.option("--frames-per-part", type=click.IntRange(1), default=100, help="A kill loses at most one part a process.")
+@click.option("--frames-per-part", type=click.IntRange(1), default=100, help="Frames in a file of a table.")
 @click.option("--shard", default="1/1", metavar="K/N", help="Do the K-th of N shares: of a job array.")
 @options.workers
 @options.device

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from threadpoolctl import threadpool_limits
 
-_MOST_ENDS = 3  # an item whose process ended so often without a word, for lack of memory say, is given up
+_MOST_ENDS = 3  # an item that ends its process so often at the same point, for lack of memory say, is given up
 logger = logging.getLogger(__name__)
 
 Do = Callable[[Any], Iterator[Any]]
@@ -54,11 +54,11 @@ def distribute(job: Job, items: Iterable[Item], workers: int) -> Generator[tuple
     as there are items at most, each with one thread, and end with this one. Items are taken when a process is free.
 
     Raises:
-        ChildProcessError: Items have ended their process three times; they are named, all others are done.
+        ChildProcessError: Items have ended their process three times at the same point; named, all others done.
         OSError, ImportError, ValueError, RuntimeError: Of an item; the others are ended.
     """
     busy: dict[Connection, _Worker] = {}
-    ends: Counter[str] = Counter()  # of processes, by name of their item
+    ends: Counter[tuple[str, int]] = Counter()  # of processes, by name of their item and how much of it was done
     again: deque[Item] = deque()
     remaining = iter(items)
 
@@ -84,9 +84,9 @@ def distribute(job: Job, items: Iterable[Item], workers: int) -> Generator[tuple
                     worker.process.join()
                     del busy[pipe]
                     pipe.close()
-                    ends[worker.item.name] += 1
+                    ends[worker.item.name, worker.done] += 1
                     logger.warning("process of %s ended: %s", worker.item.name, worker.process.exitcode)
-                    if ends[worker.item.name] < _MOST_ENDS:
+                    if ends[worker.item.name, worker.done] < _MOST_ENDS:
                         again.append(worker.item)
                     yield -worker.done, None
                     continue
@@ -109,10 +109,10 @@ def distribute(job: Job, items: Iterable[Item], workers: int) -> Generator[tuple
             worker.process.terminate()
             worker.process.join()
             pipe.close()
-    if lost := [name for name, times in ends.items() if times >= _MOST_ENDS]:
+    if lost := [name for (name, _), times in ends.items() if times >= _MOST_ENDS]:
         raise ChildProcessError(
-            f"{', '.join(sorted(lost))} ended their process {_MOST_ENDS} times, for lack of memory perhaps; "
-            "all others are finished. Fewer --workers need less"
+            f"{', '.join(sorted(lost))} ended their process {_MOST_ENDS} times at the same point, for lack of memory "
+            "perhaps; all others are finished. Fewer --workers need less"
         )
 
 

@@ -14,9 +14,9 @@ from meta_ood.data import files
 from meta_ood.data.context import progress
 from meta_ood.data.workers import Item, Job, distribute
 from meta_ood.detector.detector import Detector
-from meta_ood.detector.scan import tables
+from meta_ood.detector.scan import journal, tables
 from meta_ood.detector.scan.manifest import frames_of, read_manifest, write_manifest
-from meta_ood.detector.scan.parts import Part, Scan, worker
+from meta_ood.detector.scan.parts import JOURNAL, Part, Scan, worker
 
 FORMAT = "meta-ood scan, version 1"
 SETTINGS, MANIFEST = "scan.json", "manifest.parquet"  # in the output folder
@@ -79,4 +79,7 @@ def run(scan: Scan, manifest: pa.Table, workers: int, shard: tuple[int, int] = (
             for done, spent in events:
                 bar.update(done)
                 seconds.update(spent or {})
+        # of a process that was killed between the last file of a part and the end of its journal
+        names = {f"{number:08d}" for number in tables.finished_parts(scan.out)}
+        journal.remove(folder for folder in (scan.out / JOURNAL).glob("*") if folder.name in names)
     return dict(seconds)

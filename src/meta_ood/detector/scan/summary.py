@@ -150,4 +150,4 @@ def _draw(tile: Image.Image, whole: Image.Image, alarm: dict[str, Any]) -> None:
 
 
 def _dataset(out: Path, kind: str) -> ds.Dataset:
-    return ds.dataset(out / kind, tables.schema(kind), format="parquet")
+    return ds.dataset(out / kind, tables.SCHEMAS[kind], format="parquet")

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -56,12 +57,7 @@ SEGMENTS = pa.schema(
 SECONDS = pa.schema([("id", pa.string()), *((step, pa.float64()) for step in STEPS)])
 
 
-def schema(kind: str, features: Sequence[str] = ()) -> pa.Schema:
-    """Return the schema of a table by :data:`KINDS`; that of segments with a column for each of the named features."""
-    if kind != "segments":
-        return {"frames": FRAMES, "seconds": SECONDS}[kind]
-    fields = [*SEGMENTS, *(pa.field(name, pa.float64()) for name in features)]
-    return pa.schema(fields, SEGMENTS.metadata)
+SCHEMAS = {"frames": FRAMES, "segments": SEGMENTS, "seconds": SECONDS}
 
 
 def frame_row(frame: ManifestFrame, index: int) -> dict[str, Any]:
@@ -81,13 +77,13 @@ def found_columns(found: Detection) -> dict[str, Any]:
     return {**own, "segments": len(segments), "height": height, "width": width, "kept": kept, "alarm": kept > 0}
 
 
-def segment_rows(frame: ManifestFrame, index: int, found: Detection, features: bool) -> Iterator[dict[str, Any]]:
-    """Yield the rows of ``segments`` of one frame, with `features` also these."""
-    names, own = found.table.feature_names, {**frame_row(frame, index), "frame": frame.id}
+def segment_rows(frame: ManifestFrame, index: int, found: Detection) -> Iterator[dict[str, Any]]:
+    """Yield the rows of ``segments`` of one frame, without their features."""
+    own = {**frame_row(frame, index), "frame": frame.id}
     for number, segment in enumerate(found.segments):
-        box = dict(zip(("top", "left", "bottom", "right"), segment.box, strict=True))
-        values = found.table.features[number].tolist() if features else ()
-        yield {**own, **box, **vars(segment), "segment": number, **dict(zip(names, values, strict=bool(values)))}
+        values = dict(vars(segment))
+        box = dict(zip(("top", "left", "bottom", "right"), values.pop("box"), strict=True))
+        yield {**own, **box, **values, "segment": number}
 
 
 def part_path(out: Path, kind: str, number: int) -> Path:
@@ -95,10 +91,27 @@ def part_path(out: Path, kind: str, number: int) -> Path:
     return out / kind / f"part-{number:08d}.parquet"
 
 
-def write_part(path: Path, rows: Sequence[Mapping[str, Any]], schema: pa.Schema) -> None:
-    """Write rows as a Parquet file, atomically; columns that a row lacks are null, keys without a column left out."""
+def write_part(
+    path: Path,
+    rows: Sequence[Mapping[str, Any]],
+    schema: pa.Schema,
+    names: Sequence[str] = (),
+    features: npt.NDArray[np.float64] | None = None,
+) -> None:
+    """Write rows as a Parquet file, atomically; columns that a row lacks are null, keys without a column left out.
+
+    Args:
+        path: Of the file.
+        rows: What the columns of `schema` hold.
+        schema: One of :data:`SCHEMAS`.
+        names: Of further columns.
+        features: ``(number of rows, number of names)``: what these hold.
+    """
+    table = pa.Table.from_pylist(rows, schema)
+    for name, column in zip(names, () if features is None else features.T, strict=True):
+        table = table.append_column(name, pa.array(column))
     with files.replacing(path) as temporary:
-        pq.write_table(pa.Table.from_pylist(rows, schema), temporary, compression="zstd")
+        pq.write_table(table, temporary, compression="zstd")
 
 
 def finished_parts(out: Path) -> list[int]:
