@@ -91,6 +91,20 @@ def test_every_nth_frame_is_counted_in_each_sequence(drives):
     assert make_manifest(["all.parquet"], every=3)["id"].to_pylist() == ["0", "1", "6", "7"]
 
 
+def test_names_of_lost_and_found_tell_sequences_apart(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names = [f"02_Street_4_{sequence:06d}_{frame:06d}" for sequence, frame in ((0, 90), (0, 100), (3, 10))]
+    paths = [*(f"laf/02_Street_4/{name}_leftImg8bit.png" for name in names), "x/ulm_000002_000019_leftImg8bit.png"]
+    for path in paths:
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        Path(path).touch()
+    manifest = make_manifest(["laf", "x"])
+    assert manifest["id"].to_pylist() == paths
+    one = "laf/02_Street_4/02_Street_4_00000"
+    # Cityscapes has one frame of each sequence: its folder is the sequence
+    assert manifest["sequence"].to_pylist() == [f"{one}0", f"{one}0", f"{one}3", "x"]
+
+
 def test_a_manifest_needs_ids_and_sources_only(tmp_path):
     path = tmp_path / "own.parquet"
     pq.write_table(pa.table({"source": ["x.png"], "id": ["x"], "weather": ["rain"]}), path)

@@ -158,6 +158,23 @@ def synthesize(kind: str, root: Path, split: str | None, count: int | None, heig
         click.echo(f"{root}: {written} frames of {name}")
 
 
+@data.command(help="Draw drives through the demo world: sequences of frames in LostAndFound's layout, with times.")
+@click.argument("root", type=FOLDER)
+@click.option("--count", type=click.IntRange(1), default=10, help="Drives.")
+@click.option("--frames", type=click.IntRange(1), default=60, help="Frames a drive; ten are one second.")
+@click.option("--height", type=click.IntRange(32), default=128, help="[px]")
+@click.option("--width", type=click.IntRange(32), default=256, help="[px]")
+@click.option("--seed", type=click.IntRange(0), default=0)
+def drives(root: Path, count: int, frames: int, height: int, width: int, seed: int) -> None:
+    """Print what `meta-ood scan` takes."""
+    from meta_ood.data.context import progress
+    from meta_ood.demo.drives import LIST, write_drives
+
+    written = write_drives(root, count, frames, seed=seed, height=height, width=width)
+    total = sum(progress(written, "draw", count * frames))
+    click.echo(f"{total} frames with their times: {root / LIST}")
+
+
 @data.command("audit-proxies", help="Which COCO categories become proxies, and what that means.")
 @click.argument("name", required=False)
 @options.params_file

@@ -46,6 +46,9 @@ class Side:
     parking: npt.NDArray[np.float64]
 
 
+Extra = tuple[float, Callable[[Canvas, Camera], None]]  # depth [m] and drawing of what a street holds beside its items
+
+
 @dataclass(frozen=True)
 class World:
     """A street, independent of any camera."""
@@ -57,7 +60,7 @@ class World:
     warmth: float
     rails: float
     phase: float
-    extras: tuple[tuple[float, Callable[[Canvas, Camera], None]], ...] = ()
+    extras: tuple[Extra, ...] = ()
 
 
 _FRONTS: tuple[Colour, ...] = (
@@ -70,13 +73,13 @@ _FRONTS: tuple[Colour, ...] = (
 )
 
 
-def _side(rng: np.random.Generator, road: float, wanted: Sequence[int], start: float) -> Side:
+def _side(rng: np.random.Generator, road: float, wanted: Sequence[int], start: float, length: float) -> Side:
     kerb = road + rng.uniform(1.8, 3.0)
     front = kerb + rng.uniform(1.2, 3.2)
-    # 1. stretches of 200 m; the wanted kinds come first, where the camera sees them
+    # 1. stretches of 200 m and the length of the drive; the wanted kinds come first, where the camera sees them
     breaks, kinds = [start], []
     first = list(wanted)
-    while breaks[-1] < start + 200:
+    while breaks[-1] < start + 200 + length:
         if first:
             kind = first.pop(0)
         else:
@@ -112,7 +115,9 @@ def _side(rng: np.random.Generator, road: float, wanted: Sequence[int], start: f
     )
 
 
-def sample_world(rng: np.random.Generator, turn: int, things: bool = True, traffic: float = 1.0) -> World:
+def sample_world(
+    rng: np.random.Generator, turn: int, things: bool = True, traffic: float = 1.0, length: float = 0.0
+) -> World:
     """Draw a street.
 
     Args:
@@ -120,20 +125,21 @@ def sample_world(rng: np.random.Generator, turn: int, things: bool = True, traff
         turn: Number of the street in its set; decides which rare classes it gets.
         things: Whether there is traffic; without it the road is free.
         traffic: Scale of the number of cars.
+        length: How far [m] the camera will drive.
 
     Returns:
         The street; the camera starts at Z = 0.
     """
     # 1. both sides; the order of the draws decides what a seed gives
-    left = _side(rng, rng.uniform(3.6, 5.2), (_TURNS[turn % 4][0], _TURNS[turn % 4][1]), 4.0)
-    right = _side(rng, rng.uniform(3.2, 4.6), (_TURNS[turn % 4][2], _TURNS[turn % 4][3]), 4.0)
+    left = _side(rng, rng.uniform(3.6, 5.2), (_TURNS[turn % 4][0], _TURNS[turn % 4][1]), 4.0, length)
+    right = _side(rng, rng.uniform(3.2, 4.6), (_TURNS[turn % 4][2], _TURNS[turn % 4][3]), 4.0, length)
     left = replace(left, strip=_with(left.strip, 0, TERRAIN if turn % 2 == 0 else left.strip[0]))
     right = replace(right, strip=_with(right.strip, 0, TERRAIN if turn % 2 else right.strip[0]))
     # 2. things: three rare kinds in turn, two at random
     forced = [RARE[(turn * 4 + k) % len(RARE)] for k in range(3)]
     extra = [str(kind) for kind in rng.choice(RARE, 2) if things or kind not in _ON_ROAD]
     kinds = [*forced, *extra] if things else [k for k in (*forced, *extra) if k not in _ON_ROAD]
-    items = _items(rng, kinds, left, right, things, traffic)
+    items = _items(rng, kinds, left, right, things, traffic, length)
     # 3. the weather: a third of the skies is overcast
     clear = rng.uniform(0, 1)
     sky = ((0.42 + 0.2 * clear, 0.58 + 0.12 * clear, 0.8 + 0.12 * clear), (0.76, 0.85, 0.95))
@@ -151,6 +157,7 @@ def sample_world(rng: np.random.Generator, turn: int, things: bool = True, traff
     )
 
 
+_AGAIN = 25.0  # [m] after which the things that every street gets are repeated along a drive
 _ON_ROAD = ("bus", "truck", "train", "rider", "motorcycle")
 _TURNS = (
     (BUILDING, WALL, VEGETATION, BUILDING),
@@ -167,23 +174,24 @@ def _with(values: npt.NDArray[np.int64], index: int, value: int) -> npt.NDArray[
 
 
 def _items(
-    rng: np.random.Generator, kinds: Sequence[str], left: Side, right: Side, things: bool, traffic: float
+    rng: np.random.Generator, kinds: Sequence[str], left: Side, right: Side, things: bool, traffic: float, length: float
 ) -> list[Item]:
     items: list[Item] = []
 
     def add(kind: str, x: float, z: float) -> None:
         items.append(Item(kind, x, z, dice(rng), len(items) + 1))
 
-    # 1. the forced things: on a lane, at its edge, or on the sidewalk
+    # 1. the forced things: on a lane, at its edge, or on the sidewalk; again every 25 m of the drive
     own, other = right.road * 0.5, -left.road * 0.55
     lanes = {own: rng.uniform(13, 20), other: rng.uniform(9, 17)}
-    for kind in kinds:
+    for number in range((1 + int(length // _AGAIN)) * len(kinds)):
+        kind, ahead = kinds[number % len(kinds)], _AGAIN * (number // len(kinds))
         if kind in ("bus", "truck", "train", "motorcycle", "rider"):
             lane = other if kind == "train" else float(rng.choice((own, other)))
             if kind in ("motorcycle", "rider"):
                 side = 1 if lane == own else -1
                 edge = (right if side > 0 else left).road
-                add(kind, side * (edge - rng.uniform(0.7, 1.2)), float(rng.uniform(7, 13)))
+                add(kind, side * (edge - rng.uniform(0.7, 1.2)), ahead + float(rng.uniform(7, 13)))
                 continue
             add(kind, lane, lanes[lane])
             lanes[lane] += {"bus": 14, "truck": 10, "train": 22}[kind] + rng.uniform(2, 8)
@@ -191,14 +199,14 @@ def _items(
             flank, sign = (left, -1) if rng.uniform() < 0.5 else (right, 1)
             low = flank.road + 0.5 if kind in ("traffic light", "traffic sign") else flank.road + 0.9
             x = sign * (low if kind.startswith("traffic") else rng.uniform(low, flank.kerb - 0.2))
-            add(kind, x, float(rng.uniform(7, 15)))
+            add(kind, x, ahead + float(rng.uniform(7, 15)))
             if kind == "person" and rng.uniform() < 0.6:
                 add(kind, x + 0.7, items[-1].z + float(rng.uniform(0, 1.5)))
     # 2. poles, trees and passers-by along both sides
     for flank, sign in ((left, -1), (right, 1)):
-        for z in np.arange(rng.uniform(9, 16), 60, rng.uniform(16, 24)):
+        for z in np.arange(rng.uniform(9, 16), 60 + length, rng.uniform(16, 24)):
             add("pole", sign * (flank.road + 0.4), float(z))
-        for z in np.arange(rng.uniform(9, 30), 80, rng.uniform(15, 25)):
+        for z in np.arange(rng.uniform(9, 30), 80 + length, rng.uniform(15, 25)):
             if rng.uniform() < 0.4:
                 add("tree", sign * (flank.kerb + 0.5), float(z))
         if rng.uniform() < 0.3:

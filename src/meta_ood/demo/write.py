@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from meta_ood.demo.proxies import PROXIES, draw_proxy, scenery
 from meta_ood.demo.street import add_car_body, aim, render
 from meta_ood.demo.textures import vector
 from meta_ood.demo.things import THINGS, Item, dice
-from meta_ood.demo.world import ROAD, World, sample_world
+from meta_ood.demo.world import ROAD, Extra, World, sample_world
 
 Draw = Callable[[Pen, tuple[float, ...]], None]
 
@@ -118,53 +119,63 @@ def write_lost_and_found_scene(
     street = sample_world(rng, index, things=False)
     cameras = aim(rng, height, width)
     # 1. the objects in the order in which the camera passes them
-    objects: list[tuple[float, Callable[[Canvas, Camera], None]]] = []
+    objects: list[Extra] = []
     z, start = 3.5 + 0.6 * frames + float(rng.uniform(0, 1.5)), float(rng.uniform(0, 1))
     for number in range(int(rng.integers(2, 5))):
-        # the first one is always a hazard, a third of the others may be driven over
-        harmless = number > 0 and rng.uniform() < 0.35
-        label = int(rng.choice(list(NON_HAZARDS if harmless else HAZARDS)))
-        draw = NON_HAZARDS[label] if harmless else HAZARDS[label]
-        left, right = 0.7 * street.sides[0].road, 0.8 * street.sides[1].road
-        x = (left + right) * ((start + 0.37 * number) % 1) - left
-        size = float(rng.uniform(0.8, 1.4))
-        rolled = dice(rng)
-        objects.append(
-            (z, partial(stand, draw=draw, x=x, z=z, rolled=rolled, label=100 + label, size=size, instance=number + 1))
-        )
+        objects.append(obstacle(rng, street, number, start, z))
         z += float(rng.uniform(0.7, 6))
     # 2. one picture each 0.6 m
     sequence, day = int(rng.integers(0, 3)), light(rng)
     for step in range(frames):
-        camera = Camera(cameras.focal, cameras.vanishing, cameras.x + 0.03 * step, cameras.height, 0.6 * step)
+        camera = replace(cameras, x=cameras.x + 0.03 * step, z=0.6 * step)
         last = step == frames - 1 and frames > 1
-        world = World(
-            street.sides,
-            street.items,
-            street.sky,
-            street.asphalt,
-            street.warmth,
-            street.rails,
-            street.phase,
-            () if last else tuple(objects),
-        )
-        canvas = render(world, camera, height, width)
-        add_car_body(canvas, ego=False)
-        stem = f"{name}_{sequence:06d}_{10 * (step + 1):06d}"
+        world = replace(street, extras=() if last else tuple(objects))
         own = np.random.default_rng([seed, _WORLD_LAF, index, step])
-        picture = photo(own, canvas, world, *day)
-        write_image(root / "leftImg8bit" / "test" / name / f"{stem}_leftImg8bit.png", picture)
-        # 3. label ids (1 free road, objects from 2) and the train ids of the archive
-        ids = np.where(canvas.ids == ROAD, 1, 0).astype(np.uint8)
-        ids = np.where(canvas.ids >= 100, canvas.ids - 100, ids).astype(np.uint8)
-        train_ids = np.where(ids == 1, 1, 255)
-        train_ids[np.isin(ids, list(HAZARDS))] = 2
-        train_ids[np.isin(ids, list(NON_HAZARDS))] = 0
-        labels = root / "gtCoarse" / "test" / name
-        write_image(labels / f"{stem}_gtCoarse_labelIds.png", ids)
-        write_image(labels / f"{stem}_gtCoarse_labelTrainIds.png", train_ids.astype(np.uint8))
-        instances = np.where(ids > 1, ids.astype(np.uint16) * 1000 + canvas.instances, ids)
-        write_image(labels / f"{stem}_gtCoarse_instanceIds.png", instances.astype(np.uint16))
+        frame = f"{name}_{sequence:06d}_{10 * (step + 1):06d}"
+        write_lost_and_found_frame(root, frame, own, world, camera, day, height, width)
+
+
+def obstacle(rng: np.random.Generator, street: World, number: int, start: float, z: float) -> Extra:
+    """Draw the number-th object of a drive, at depth `z` [m]; `start` in [0, 1) shifts all of them across the road."""
+    # the first one is always a hazard, a third of the others may be driven over
+    harmless = number > 0 and rng.uniform() < 0.35
+    label = int(rng.choice(list(NON_HAZARDS if harmless else HAZARDS)))
+    draw = NON_HAZARDS[label] if harmless else HAZARDS[label]
+    left, right = 0.7 * street.sides[0].road, 0.8 * street.sides[1].road
+    x = (left + right) * ((start + 0.37 * number) % 1) - left
+    size = float(rng.uniform(0.8, 1.4))
+    rolled = dice(rng)
+    return z, partial(stand, draw=draw, x=x, z=z, rolled=rolled, label=100 + label, size=size, instance=number + 1)
+
+
+def write_lost_and_found_frame(
+    root: Path,
+    frame: str,
+    rng: np.random.Generator,
+    world: World,
+    camera: Camera,
+    day: tuple[float, float],
+    height: int,
+    width: int,
+) -> Path:
+    """Write a frame of LostAndFound, named scene_sequence_number, with its labels; return the image's path."""
+    canvas = render(world, camera, height, width)
+    add_car_body(canvas, ego=False)
+    name = frame[:-14]  # without _sequence_number, of six digits each
+    image = root / "leftImg8bit" / "test" / name / f"{frame}_leftImg8bit.png"
+    write_image(image, photo(rng, canvas, world, *day))
+    # label ids (1 free road, objects from 2) and the train ids of the archive
+    ids = np.where(canvas.ids == ROAD, 1, 0).astype(np.uint8)
+    ids = np.where(canvas.ids >= 100, canvas.ids - 100, ids).astype(np.uint8)
+    train_ids = np.where(ids == 1, 1, 255)
+    train_ids[np.isin(ids, list(HAZARDS))] = 2
+    train_ids[np.isin(ids, list(NON_HAZARDS))] = 0
+    labels = root / "gtCoarse" / "test" / name
+    write_image(labels / f"{frame}_gtCoarse_labelIds.png", ids)
+    write_image(labels / f"{frame}_gtCoarse_labelTrainIds.png", train_ids.astype(np.uint8))
+    instances = np.where(ids > 1, ids.astype(np.uint16) * 1000 + canvas.instances, ids)
+    write_image(labels / f"{frame}_gtCoarse_instanceIds.png", instances.astype(np.uint16))
+    return image
 
 
 def write_static_frame(root: Path, index: int, seed: int, height: int, width: int) -> None:

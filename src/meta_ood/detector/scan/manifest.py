@@ -7,6 +7,7 @@ could not even be listed, null if it was).
 
 import glob
 import itertools
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -32,6 +33,8 @@ SCHEMA = pa.schema(
     ]
 )
 _LISTS = (".txt", ".csv")
+# of LostAndFound: scene_sequence_frame, so that names in their order are frames in their order
+_NUMBERED = re.compile(r"(.*\b\d\d_[^/]+_\d{6})_\d{6}_leftImg8bit\.\w+$")
 _BATCH = 50_000  # rows that are Python objects at one time: 20 MB
 
 
@@ -163,14 +166,14 @@ def _of_address(address: str) -> Iterator[ManifestFrame]:
     kind = suffix(address)
     if kind in IMAGES:
         name = _name(address)
-        yield ManifestFrame(name, address, None, name.rpartition("/")[0], None, None)
+        yield ManifestFrame(name, address, None, _sequence(name), None, None)
     elif kind in TARS or kind in VIDEOS:
         name = _name(address)
         try:
             for part in (sources.tar_images if kind in TARS else sources.video_frames)(address):
                 # the members of an archive lie in folders, the frames of a video in none
                 own = f"{name}/{part.name}"
-                yield ManifestFrame(own, address, part.position, own.rpartition("/")[0], part.time, None)
+                yield ManifestFrame(own, address, part.position, _sequence(own), part.time, None)
         except (OSError, ValueError) as error:
             yield ManifestFrame(f"{name}/damaged", address, None, name, None, str(error))
     else:
@@ -195,11 +198,17 @@ def _of_list(address: str) -> Iterator[ManifestFrame]:
             time = float(row["time"]) if row["time"] else None
         except ValueError:
             raise ValueError(f"{address}: the time {row['time']!r} of {name}: expected seconds") from None
-        yield ManifestFrame(name, source, None, row["sequence"] or name.rpartition("/")[0], time, None)
+        yield ManifestFrame(name, source, None, row["sequence"] or _sequence(name), time, None)
 
 
 def _below(folder: str, path: str) -> str:
     return path if not folder or is_remote(path) or path.startswith("/") else f"{folder}/{path}"
+
+
+def _sequence(name: str) -> str:
+    """Return the folder of a frame; a folder of LostAndFound holds several sequences, which its names tell apart."""
+    match = _NUMBERED.match(name) if "_leftImg8bit." in name else None
+    return match[1] if match else name.rpartition("/")[0]
 
 
 def _name(address: str) -> str:
