@@ -26,6 +26,7 @@ class Prediction:
     label_ids: LabelMap | None = None  # (H, W) uint8, the dataset's own ids, if they say which object lies on the road
     # score -> (h', w') map that was computed beside the logits, at a stride of its own; up-sampled as the logits are
     stored: Mapping[str, FloatMap] = field(default_factory=dict)
+    features: FloatMap | None = None  # (F, h', w') of the network's pass, for embeddings; in no file
 
     def __post_init__(self) -> None:
         """Check shapes and dtypes once, where data enters."""

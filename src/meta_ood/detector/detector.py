@@ -5,7 +5,7 @@ The result is that of the stages infer, segments and meta, one after another, fo
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -23,6 +23,7 @@ from meta_ood.data.prediction_files import as_stored, map_as_stored
 from meta_ood.data.predictions import FloatMap, Prediction
 from meta_ood.detector.folder import CLASSIFIER, MEMBER, STATISTICS, WEIGHTS, Settings, check_classifier, read_settings
 from meta_ood.inference import logits_and_maps
+from meta_ood.inference.features import Tap
 from meta_ood.inference.repetition import check_members
 from meta_ood.inference.statistics import read_statistics
 from meta_ood.inference.stored_scores import Scorer
@@ -33,7 +34,7 @@ from meta_ood.meta_classification.promise import Promise
 from meta_ood.models import checkpoint
 from meta_ood.models.device import device_of
 from meta_ood.scores import find_score, pixel_maps
-from meta_ood.segments import SegmentTable, label_map, measure_segments, predicted_ood
+from meta_ood.segments import SegmentTable, label_map, measure_segments, predicted_ood, segment_means
 from meta_ood.segments.features import scores_of
 
 SMALLEST = 32  # [px] each way, of images: the networks reduce height and width by up to 32
@@ -68,6 +69,7 @@ class Detection:
     segments: list[Segment]  # in raster order of their first pixel
     detector: Mapping[str, Any]  # plain values, see Detector.identity
     table: SegmentTable  # the same segments, with their features
+    embeddings: FloatMap | None = None  # (S, F) float32: what `similar` compares, of a detector loaded with `embed`
 
     @property
     def mask(self) -> npt.NDArray[np.bool_]:
@@ -115,6 +117,7 @@ class Detector:
         device: str = "auto",
         statistics: Mapping[str, Tensor] | None = None,
         others: Sequence[nn.Module] = (),
+        embed: bool = False,
     ) -> None:
         """Check that the parts belong together, else raise a ValueError; :meth:`load` reads them from a folder."""
         find_score(settings.score)
@@ -124,13 +127,24 @@ class Detector:
         self.network = network.to(self._device).eval()
         self._others = [other.to(self._device).eval() for other in others]
         check_members([network, *self._others], settings.infer)
-        self._scorer = Scorer(self.network, settings.infer.scores, statistics).eval()
+        # the features of windows are not those of an image
+        tap = _tap(self.network) if embed and not settings.infer.tile else None
+        self._scorer = Scorer(self.network, settings.infer.scores, statistics, tap).eval()
+        self._features_of = tap and self._scorer.tap
+        self._embeds = embed
+        if embed and not tap and classifier is None:
+            raise ValueError("no embeddings: the network gives no map of features and there is no meta classifier")
         self.settings = settings
         self.classifier = classifier
 
     @classmethod
     def load(
-        cls, folder: Path | str, device: str = "auto", architecture: str | None = None, score: str | None = None
+        cls,
+        folder: Path | str,
+        device: str = "auto",
+        architecture: str | None = None,
+        score: str | None = None,
+        embed: bool = False,
     ) -> Self:
         """Read a detector's folder, see :mod:`meta_ood.detector.folder`; nothing is unpickled.
 
@@ -139,6 +153,8 @@ class Detector:
             device: ``auto``, ``cpu`` or ``cuda``.
             architecture, score: Needed for networks and scores of your own (``package.module:name``): a file alone
                 never decides what code is imported.
+            embed: Detections have embeddings: means of the network's features over each segment, or where it has no
+                map of them (some transformers, `infer.tile`) the features that the meta classifier scales.
 
         Raises FileNotFoundError or ValueError if a file is missing, damaged or not that of detector.json; it is named.
         """
@@ -152,7 +168,7 @@ class Detector:
         others = [checkpoint.load_alike(folder / name, made_of) for name in names if name in settings.files]
         classifier = MetaClassifier.read(folder / CLASSIFIER) if CLASSIFIER in settings.files else None
         statistics = read_statistics(folder / STATISTICS) if STATISTICS in settings.files else None
-        return cls(network, settings, classifier, device, statistics, others)
+        return cls(network, settings, classifier, device, statistics, others, embed)
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -182,7 +198,14 @@ class Detector:
         table = measure_segments(prediction, name, threshold, maps=maps, features=features)
         # 3. meta classification, and the threshold on severity
         segments = judge_segments(table, self.classifier, self.settings.promise)
-        return Detection(image, score, maps.arg_max, labels, segments, self.identity, table)
+        found = Detection(image, score, maps.arg_max, labels, segments, self.identity, table)
+        return replace(found, embeddings=self._embeddings(found, prediction.features)) if self._embeds else found
+
+    def _embeddings(self, found: Detection, features: FloatMap | None) -> FloatMap:
+        if features is not None:
+            return segment_means(found.labels, features)
+        assert self.classifier is not None, "see __init__"
+        return self.classifier.scaling(found.table.features).astype(np.float32)
 
     def predict(self, image: Picture) -> Prediction:
         """Return the network's logits for ``(H, W, 3) uint8``; nothing of the target is void."""
@@ -194,7 +217,19 @@ class Detector:
         rounded = as_stored(logits[0].cpu().numpy())
         stored = {name: map_as_stored(values[0].cpu().numpy()) for name, values in maps.items()}
         align, target = self._scorer.align_corners, np.full(size, IN, np.uint8)
-        return Prediction("image", rounded, size, align, target, stored=stored)
+        features = None
+        if self._features_of:
+            tapped = self._features_of.features[0].float()
+            features = (tapped.flip(-1) if self.settings.infer.flip else tapped).cpu().numpy()  # last is the mirror image
+        return Prediction("image", rounded, size, align, target, stored=stored, features=features)
+
+
+def _tap(network: nn.Module) -> Tap | None:
+    """Return what takes the features of a network's pass; None if it has no map of them."""
+    try:
+        return Tap(network.eval())
+    except ValueError:
+        return None
 
 
 def as_rgb(image: Picture | Image.Image | Path | str) -> Picture:

@@ -130,10 +130,10 @@ class Scorer(nn.Module):
         self.input_size = getattr(network, "input_size", None)
         # a further channel of the output for each of these
         self._channels = [name for name in self.names if name == "no_object" or SCORES[name].source == FEATURES]
-        self._tap = Tap(network.eval()) if FEATURES in needed else tap
+        self.tap = Tap(network.eval()) if FEATURES in needed else tap
         self._shaped = [name for name in self._channels if name in SHAPINGS]
-        if self._tap:
-            self._tap.shapings = [with_statistics(SHAPINGS[name], self._statistics) for name in self._shaped]
+        if self.tap:
+            self.tap.shapings = [with_statistics(SHAPINGS[name], self._statistics) for name in self._shaped]
 
     def _of(self, source: str) -> str:
         return ", ".join(name for name in self.names if SCORES[name].source == source)
@@ -146,14 +146,14 @@ class Scorer(nn.Module):
             masks = self.network.get_submodule("no_object")
             hook = masks.register_forward_hook(lambda _, __, mass: found.update(no_object=mass))
         # 1. the network, with features shaped in several ways, whose score is the energy
-        logits, *others = self._tap(image) if self._tap else [self.network(image)]
+        logits, *others = self.tap(image) if self.tap else [self.network(image)]
         if hook:
             hook.remove()
         found |= {name: energy(own) for name, own in zip(self._shaped, others, strict=True)}
         # 2. distances of features
         for name in self._channels:
-            if self._tap and name in DISTANCES:
-                values = by_rows(with_statistics(DISTANCES[name], self._statistics), self._tap.features)
+            if self.tap and name in DISTANCES:
+                values = by_rows(with_statistics(DISTANCES[name], self._statistics), self.tap.features)
                 found[name] = upsample(values, logits.shape[2:], self.align_corners)
         if "vim" in found:
             found["vim"] = found["vim"] + energy(logits)

@@ -114,6 +114,25 @@ def label_map(mask: Mask) -> Ints:
     return labels
 
 
+def segment_means(labels: Ints, values: FloatMap) -> FloatMap:
+    """Return ``(S, F) float32``: means of a coarser map ``(F, h, w)`` over the pixels of each segment.
+
+    A pixel of `labels` ``(H, W)``, 0 outside and k + 1 in segment k, has the values of the cell that it lies in, so that
+    the smallest segment has some.
+    """
+    (height, width), (_, h, w) = labels.shape, values.shape
+    # 1. how many pixels of each segment lie in which cell; sorted by segment
+    rows, columns = np.nonzero(labels)
+    cells = rows * h // height * w + columns * w // width
+    pairs, pixels = np.unique((labels[rows, columns] - 1) * np.int64(h * w) + cells, return_counts=True)
+    segment, cell = np.divmod(pairs, h * w)
+    # 2. their weighted sums
+    first = np.flatnonzero(np.diff(segment, prepend=-1))
+    sums = np.add.reduceat(values.reshape(-1, h * w).T[cell] * pixels[:, None].astype(np.float64), first)
+    means: FloatMap = (sums / np.add.reduceat(pixels, first)[:, None]).astype(np.float32)
+    return means
+
+
 def count_segments(score: FloatMap, target: LabelMap, thresholds: FloatArray, least: Sequence[int] = (0,)) -> IntArray:
     """Count segments and found objects of a frame at each of several thresholds.
 
