@@ -244,7 +244,18 @@ def frames(tmp_path_factory):
 @pytest.fixture(scope="module")
 def scanned(frames, tmp_path_factory):
     out = tmp_path_factory.mktemp("scan")
-    task = ("scan", frames, "--detector", demo.DETECTOR, "--out", out, "--features", "--frames-per-part", 3)
+    task = (
+        "scan",
+        frames,
+        "--detector",
+        demo.DETECTOR,
+        "--out",
+        out,
+        "--features",
+        "--embeddings",
+        "--frames-per-part",
+        3,
+    )
     text = invoke(*task, "--workers", 1, "--pictures", "alarms", "--json", code=3)
     return out, json.loads(text)
 
@@ -259,7 +270,7 @@ def part_files(out: Path, kind: str) -> list[Path]:
 
 def test_the_tables_say_what_the_detector_says(frames, scanned):
     out, told = scanned
-    detector = Detector.load(demo.DETECTOR, "cpu")
+    detector = Detector.load(demo.DETECTOR, "cpu", embed=True)
     by_frame = pq.read_table(out / "frames").to_pylist()
     by_segment = pq.read_table(out / "segments").to_pylist()
     assert [row["index"] for row in by_frame] == list(range(12))
@@ -283,6 +294,8 @@ def test_the_tables_say_what_the_detector_says(frames, scanned):
             for name in ("size", "score", "severity", "false_alarm", "kept", "reasons", "farthest", "unlike_training"):
                 assert segment[name] == getattr(expected, name), name
             assert [segment[name] for name in found.table.feature_names] == features.tolist()
+            embedding = found.embeddings[segment["segment"]].tolist() if expected.kept else None
+            assert segment["embedding"] == embedding
     assert told["frames"] == 12
     assert told["unreadable"] == 1
     assert told["alarm"] == sum(bool(row["alarm"]) for row in by_frame)
@@ -316,7 +329,7 @@ def test_a_second_run_does_nothing_and_another_scan_is_refused(frames, scanned, 
     out, told = scanned
     times = {path: path.stat().st_mtime_ns for kind in tables.KINDS for path in part_files(out, kind)}
     assert len(times) == 12
-    given = ("scan", frames, "--detector", demo.DETECTOR, "--out", out, "--frames-per-part", 3)
+    given = ("scan", frames, "--detector", demo.DETECTOR, "--out", out, "--embeddings", "--frames-per-part", 3)
     again = json.loads(invoke(*given, "--features", "--pictures", "alarms", "--json", code=3))
     assert again["seconds"] == {}
     assert {key: again[key] for key in summary.COUNTED} == {key: told[key] for key in summary.COUNTED}
@@ -331,7 +344,7 @@ def test_a_second_run_does_nothing_and_another_scan_is_refused(frames, scanned, 
 def test_kills_and_numbers_of_processes_change_no_byte(frames, scanned, tmp_path, monkeypatch):
     """Two processes are killed after a frame and replaced; the other half is a job of its own."""
     reference = contents(scanned[0])
-    task = Scan(tmp_path, demo.DETECTOR, "cpu", "none", True, 3)
+    task = Scan(tmp_path, demo.DETECTOR, "cpu", "none", True, 3, True)
     manifest = make_manifest([str(frames)])
     engine.prepare(task, manifest)
     made, killed = workers._Worker, []

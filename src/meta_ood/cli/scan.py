@@ -49,6 +49,7 @@ def manifest(inputs: tuple[str, ...], every: int, out: Path) -> None:
     help="Masks and overlays: of frames with an alarm, of all, of none.",
 )
 @click.option("--features", is_flag=True, help="Keep the features of each segment.")
+@click.option("--embeddings", is_flag=True, help="Keep what `similar` and `cluster` compare alarms by.")
 @click.option("--frames-per-part", type=click.IntRange(1), default=100, help="Frames in a file of a table.")
 @click.option("--shard", default="1/1", metavar="K/N", help="Do the K-th of N shares: of a job array.")
 @options.workers
@@ -61,6 +62,7 @@ def scan(
     out: Path,
     pictures: Literal["alarms", "all", "none"],
     features: bool,
+    embeddings: bool,
     frames_per_part: int,
     shard: str,
     workers: int,
@@ -77,19 +79,19 @@ def scan(
     from meta_ood.detector.scan import engine, tables
     from meta_ood.detector.scan.manifest import make_manifest
     from meta_ood.detector.scan.parts import Scan
-    from meta_ood.detector.scan.summary import COUNTED, summarise, write_sheet
+    from meta_ood.detector.scan.summary import COUNTED, summarise, worst_alarms, write_sheet
 
     share = _share(shard)
     # 1. what is to be done: reports wrong inputs before any process starts
     table = make_manifest(inputs, every)
-    task = Scan(out, detector, device, pictures, features, frames_per_part)
+    task = Scan(out, detector, device, pictures, features, frames_per_part, embeddings)
     promise = engine.prepare(task, table).settings.promise
     # 2. the work
     seconds = engine.run(task, table, workers, share)
     # 3. what all finished parts say, also those of other shards
     counts, doubts = summarise(out, promise)
     parts, finished = -(-len(table) // frames_per_part), len(tables.finished_parts(out))
-    sheet = write_sheet(out) if finished == parts else None
+    sheet = write_sheet(out, worst_alarms(out)) if finished == parts else None
     found = "{frames} frames, {segments} segments, {removed} of them removed as false alarms".format_map(counts)
     lines = [f"{found}: {out}", f"{counts['alarm']} frames raise an alarm"]
     if promise:

@@ -220,7 +220,8 @@ class Detector:
         features = None
         if self._features_of:
             tapped = self._features_of.features[0].float()
-            features = (tapped.flip(-1) if self.settings.infer.flip else tapped).cpu().numpy()  # last is the mirror image
+            # the last pass is that of the mirror image
+            features = (tapped.flip(-1) if self.settings.infer.flip else tapped).cpu().numpy()
         return Prediction("image", rounded, size, align, target, stored=stored, features=features)
 
 

@@ -117,8 +117,8 @@ def label_map(mask: Mask) -> Ints:
 def segment_means(labels: Ints, values: FloatMap) -> FloatMap:
     """Return ``(S, F) float32``: means of a coarser map ``(F, h, w)`` over the pixels of each segment.
 
-    A pixel of `labels` ``(H, W)``, 0 outside and k + 1 in segment k, has the values of the cell that it lies in, so that
-    the smallest segment has some.
+    A pixel of `labels` ``(H, W)``, 0 outside and k + 1 in segment k, has the values of the cell that it lies in, so
+    that the smallest segment has some.
     """
     (height, width), (_, h, w) = labels.shape, values.shape
     # 1. how many pixels of each segment lie in which cell; sorted by segment

@@ -27,18 +27,20 @@ def prepare(scan: Scan, manifest: pa.Table) -> Detector:
 
     ValueError if the folder holds the results of another scan.
     """
-    detector = Detector.load(scan.detector, "cpu")
+    detector = Detector.load(scan.detector, "cpu", embed=scan.embeddings)
     settings = {
         "format": FORMAT,
         "detector": detector.identity,
         "frames_per_part": scan.frames_per_part,
         "features": scan.features,
+        "embeddings": scan.embeddings,
         "pictures": scan.pictures,
     }
     path, listed = scan.out / SETTINGS, scan.out / MANIFEST
     if path.exists():
-        there = files.read_json(path)
-        differ = [name for name, value in settings.items() if not isinstance(there, dict) or there.get(name) != value]
+        read = files.read_json(path)
+        there = read if isinstance(read, dict) else {}
+        differ = [name for name, value in settings.items() if there.get(name, False) != value]
         if not differ and not read_manifest(str(listed)).equals(manifest):
             differ = [f"frames ({MANIFEST})"]
         if differ:

@@ -34,6 +34,7 @@ class Scan:
     pictures: Literal["alarms", "all", "none"] = "none"
     features: bool = False  # the features of each segment go into its row
     frames_per_part: int = 100
+    embeddings: bool = False  # what alarms are compared by goes into their rows
 
 
 class Part(NamedTuple):
@@ -47,7 +48,7 @@ class Part(NamedTuple):
 def worker(scan: Scan) -> Iterator[Callable[[Part], Iterator[int | Mapping[str, float]]]]:
     """Yield what does a part: it yields 1 after each frame, and seconds by step after the last."""
     torch.set_num_threads(1)  # more would sum in another order, and the processes are as many as there are cores
-    detector = Detector.load(scan.detector, scan.device)
+    detector = Detector.load(scan.detector, scan.device, embed=scan.embeddings)
     with closing(Reader()) as reader:
         yield lambda part: _do_part(scan, detector, reader, part)
 

@@ -3,7 +3,7 @@
 import heapq
 import math
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -25,20 +25,22 @@ SHEET = "alarms.jpg"
 COUNTED = ("frames", "alarm", "unreadable", "segments", "removed", "unlike")  # by summarise
 _TILES, _COLUMNS = 24, 2
 _WIDTH, _HEIGHT, _LINE = 320, 180, 16  # [px] of a frame in the sheet, and of the line below it
+ALARM = ["frame", "index", "sequence", "time", "segment", "top", "left", "bottom", "right"]  # columns of a row here
+ALARM += ["size", "severity", "unlike_training"]
 _NEAR = 50  # frames of a sequence within which alarms at the same place are taken for the same object
 
 
 def summarise(out: Path, promise: Promise | None) -> tuple[Counter[str], list[str]]:
     """Return the counts over all finished parts by :data:`COUNTED`, and reasons to distrust the promise."""
     names = [name.replace(" ", "_") for name in STATISTICS]
-    frames = _dataset(out, "frames").to_table(["alarm", "kept", "error", "sequence", "time", *names])
+    frames = dataset(out, "frames").to_table(["alarm", "kept", "error", "sequence", "time", *names])
     readable = frames.filter(pc.is_null(frames["error"]))
     counts = Counter(
         frames=len(frames),
         alarm=pc.sum(readable["alarm"]).as_py() or 0,
         unreadable=len(frames) - len(readable),
         segments=pc.sum(readable["segments"]).as_py() or 0,
-        unlike=_dataset(out, "segments").count_rows(filter=pc.field("unlike_training")),
+        unlike=dataset(out, "segments").count_rows(filter=pc.field("unlike_training")),
     )
     counts["removed"] = counts["segments"] - (pc.sum(readable["kept"]).as_py() or 0)
     if promise is None:
@@ -58,27 +60,14 @@ def worst_alarms(out: Path, count: int = _TILES) -> list[dict[str, Any]]:
     overlap, in the same sequence and at most 50 frames apart, all but the worst come last: they are mostly the same
     object.
     """
-    columns = [
-        "frame",
-        "index",
-        "sequence",
-        "time",
-        "top",
-        "left",
-        "bottom",
-        "right",
-        "size",
-        "severity",
-        "unlike_training",
-    ]
-    batches = _dataset(out, "segments").to_batches(columns=columns, filter=pc.field("kept"))
+    batches = dataset(out, "segments").to_batches(columns=ALARM, filter=pc.field("kept"))
     rows = (row for batch in batches for row in batch.to_pylist())
     # ties, as of parts in any order, are decided by place: the same sheet however the work was done
     order = heapq.nlargest(_NEAR * count, rows, key=_worst_first)
     first: list[dict[str, Any]] = []
     again: list[dict[str, Any]] = []
     for row in order:
-        (again if any(_is_same(row, other) for other in first) else first).append(row)
+        (again if any(is_same(row, other) for other in first) else first).append(row)
     return (first + again)[:count]
 
 
@@ -86,16 +75,18 @@ def _worst_first(row: dict[str, Any]) -> tuple[float, int, int]:
     return row["severity"] * math.sqrt(row["size"]), -row["index"], -row["top"]
 
 
-def _is_same(a: dict[str, Any], b: dict[str, Any]) -> bool:
+def is_same(a: Mapping[str, Any], b: Mapping[str, Any]) -> bool:
     """Return whether two alarms are taken for the same object."""
     is_near = a["sequence"] == b["sequence"] and abs(a["index"] - b["index"]) <= _NEAR
     rows = min(a["bottom"], b["bottom"]) > max(a["top"], b["top"])
     return bool(is_near and rows and min(a["right"], b["right"]) > max(a["left"], b["left"]))
 
 
-def write_sheet(out: Path) -> Path | None:
-    """Write the worst alarms as one picture, each frame beside what its box holds; None if there is no alarm."""
-    alarms = worst_alarms(out)
+def write_sheet(out: Path, alarms: Sequence[Mapping[str, Any]], name: str = SHEET) -> Path | None:
+    """Write alarms as one picture, each frame beside what its box holds; None if there is no alarm.
+
+    Rows have the columns :data:`ALARM`, and perhaps a ``note`` that begins the line below.
+    """
     if not alarms:
         return None
     rows = -(-len(alarms) // _COLUMNS)
@@ -103,11 +94,11 @@ def write_sheet(out: Path) -> Path | None:
     sheet = Image.new("RGB", (_COLUMNS * tile[0], rows * tile[1]), "black")
     for number, drawn in enumerate(_tiles(out, alarms)):
         sheet.paste(drawn, (number % _COLUMNS * tile[0], number // _COLUMNS * tile[1]))
-    write_image(out / SHEET, np.asarray(sheet), quality=90)
-    return out / SHEET
+    write_image(out / name, np.asarray(sheet), quality=90)
+    return out / name
 
 
-def _tiles(out: Path, alarms: list[dict[str, Any]]) -> Iterator[Image.Image]:
+def _tiles(out: Path, alarms: Sequence[Mapping[str, Any]]) -> Iterator[Image.Image]:
     """Yield a tile for each alarm, in their order; its frame is read again."""
     manifest = read_manifest(str(out / MANIFEST))
     with closing(Reader()) as reader:
@@ -117,7 +108,7 @@ def _tiles(out: Path, alarms: list[dict[str, Any]]) -> Iterator[Image.Image]:
             draw = ImageDraw.Draw(tile)
             when = "" if alarm["time"] is None else f" at {alarm['time']:.1f} s"
             unsure = ", unlike training" if alarm["unlike_training"] else ""
-            text = f"severity {alarm['severity']:.2g}, {alarm['size']} px{unsure}{when}, "
+            text = f"{alarm.get('note', '')}severity {alarm['severity']:.2g}, {alarm['size']} px{unsure}{when}, "
             # as much of the id's end as fits
             draw.text((2, _HEIGHT + 2), text + frame.id[len(text) - 80 :], "white", ImageFont.load_default())
             try:
@@ -129,7 +120,7 @@ def _tiles(out: Path, alarms: list[dict[str, Any]]) -> Iterator[Image.Image]:
             yield tile
 
 
-def _draw(tile: Image.Image, whole: Image.Image, alarm: dict[str, Any]) -> None:
+def _draw(tile: Image.Image, whole: Image.Image, alarm: Mapping[str, Any]) -> None:
     """Draw a frame with the box of an alarm, and right of it a square around the box."""
     top, left, bottom, right = (alarm[side] for side in ("top", "left", "bottom", "right"))
     # 1. the frame
@@ -149,5 +140,6 @@ def _draw(tile: Image.Image, whole: Image.Image, alarm: dict[str, Any]) -> None:
     tile.paste(near, (_WIDTH, 0))
 
 
-def _dataset(out: Path, kind: str) -> ds.Dataset:
+def dataset(out: Path, kind: str) -> ds.Dataset:
+    """Return a table of a scan by :data:`tables.KINDS`, without columns of features."""
     return ds.dataset(out / kind, tables.SCHEMAS[kind], format="parquet")

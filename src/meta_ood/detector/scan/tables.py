@@ -51,6 +51,7 @@ SEGMENTS = pa.schema(
         ("unlike_training", pa.bool_()),
         ("reasons", pa.list_(pa.struct(_REASON))),
         ("farthest", pa.struct(_FARTHEST)),
+        ("embedding", pa.list_(pa.float32())),  # of kept segments
     ],
     {"format": "meta-ood scan, segments, version 1"},
 )
@@ -83,6 +84,8 @@ def segment_rows(frame: ManifestFrame, index: int, found: Detection) -> Iterator
     for number, segment in enumerate(found.segments):
         values = dict(vars(segment))
         box = dict(zip(("top", "left", "bottom", "right"), values.pop("box"), strict=True))
+        if found.embeddings is not None and segment.kept:
+            values["embedding"] = found.embeddings[number].tolist()
         yield {**own, **box, **values, "segment": number}
 
 
