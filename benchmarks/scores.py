@@ -6,7 +6,8 @@
     python benchmarks/scores.py meta SEGMENTS...      # meta classification without and with features of scores
 
 ``memory`` adds one feature map at a quarter of the size after the other, as the stage `statistics` does, and prints how
-much the process grew. ``time`` prints medians of the time of `infer` for a frame, for a folder of prepared frames.
+much the process grew. ``time`` prints medians of the time of `infer` for a frame, for a folder of prepared frames: with
+one thread, CPU time depends little on what else runs.
 ``table`` has the scores of logits and those that were stored, by protocol `resized_512x1024`, with 95 % intervals over
 scenes, in Markdown. ``meta`` takes tables of the stage `segments` with ``segments.features``, pools them, and prints
 AUROC, AUPRC (of the false ones) and errors at probability 0.5 of the logistic regression, out of fold by scene; the
@@ -81,16 +82,18 @@ def timing(weights: Path, folder: Path, count: int) -> None:
     frames, machine = read_frames(folder, Path.cwd())[:count], Machine("cpu", 1)
     plain, scored = InferParams(size=(512, 1024)), InferParams(size=(512, 1024), scores=FIVE)
     fitted = fit(network, frames[:2], scored, machine, made_of["num_classes"])
-    seconds: dict[str, list[float]] = {"without": [], "with": []}
+    seconds: dict[str, list[tuple[float, float]]] = {"without": [], "with": []}
     for frame in frames:
         for name, params in (("without", plain), ("with", scored)):
             made = predict(network, [frame] * 2, params, machine, fitted)
             next(made)  # the first of a run also looks for the last layer
-            started = time.perf_counter()
+            started = time.perf_counter(), time.process_time()
             next(made)
-            seconds[name].append(time.perf_counter() - started)
-    without, with_five = (statistics.median(values) for values in seconds.values())
-    print(f"{without:.2f} s a frame without, {with_five:.2f} s with {', '.join(FIVE)}: {with_five / without:.2f} times")
+            seconds[name].append((time.perf_counter() - started[0], time.process_time() - started[1]))
+    for clock, own in (("wall clock", 0), ("CPU time", 1)):
+        without, with_five = (statistics.median(each[own] for each in pairs) for pairs in seconds.values())
+        ratio = with_five / without
+        print(f"{clock}: {without:.2f} s a frame without, {with_five:.2f} s with {', '.join(FIVE)}: {ratio:.2f} times")
 
 
 def cells(folder: Path) -> dict[str, list[str]]:

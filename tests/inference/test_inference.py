@@ -12,7 +12,7 @@ from meta_ood.config import InferParams
 from meta_ood.data.context import Machine
 from meta_ood.data.frames import Frame
 from meta_ood.inference import average_logits, predict, processes, write_behind
-from meta_ood.inference.tiles import _windows, tiled_logits
+from meta_ood.inference.tiles import _windows, tiled_outputs
 from meta_ood.models import upsample
 
 CPU = Machine("cpu", 2)
@@ -102,7 +102,7 @@ def test_tiles_are_seamless_for_what_is_linear(align, size):
     network = Strided(align)
     grid = (-(-size[0] // 4), -(-size[1] // 4))
     whole = network(pixels)
-    tiled = tiled_logits(network, pixels, 40, grid)
+    (tiled,) = tiled_outputs(network, pixels, 40, grid)
     inner = (slice(None), slice(None), slice(1, -1), slice(1, -1))  # windows end with a half cell
     torch.testing.assert_close(tiled[inner], whole[inner], rtol=1e-4, atol=1e-4 if align else 3e-3)
 

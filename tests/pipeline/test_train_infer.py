@@ -13,7 +13,7 @@ from meta_ood.data import frames, prediction_files
 from meta_ood.data.context import Machine, no_log
 from meta_ood.data.files import file_hash, read_json
 from meta_ood.data.labels import IGNORE, IN
-from meta_ood.inference import average_logits
+from meta_ood.inference.prediction import average_outputs
 from meta_ood.inference.statistics import write_statistics
 from meta_ood.models import checkpoint
 from meta_ood.pipeline import infer, pretrain, train
@@ -288,9 +288,9 @@ def test_infer_batches_frames_of_one_size(prepared, monkeypatch):
 
     def seen(network, images, *given):
         batches.append(tuple(images.shape))
-        return average_logits(network, images, *given)
+        return average_outputs(network, images, *given)
 
-    monkeypatch.setattr("meta_ood.inference.prediction.average_logits", seen)
+    monkeypatch.setattr("meta_ood.inference.prediction.average_outputs", seen)
     together = list(prediction_files.open_predictions(run_infer(prepared, weights, "infer.batch_size=3")))
     assert batches == [(2, 3, 20, 28), (3, 3, 24, 32)]
     for one, three in zip(alone, together, strict=True):

@@ -3,7 +3,7 @@
 The formulas take rows, one for each pixel, so that they are those of the papers; docs/method.md, section 3, has them.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 Statistics = Mapping[str, Tensor]
-ROWS = 8192  # pixels that are scored, or added up, together: bounds the memory of distances and of float64 copies
+ROWS = 2048  # pixels that are scored, or added up, together: what is made of them, 4 MB of cosines, stays in the cache
 SAMPLE = 20_000  # pixels of all training frames together that are kept, for what sums cannot give
 CORESET = 512  # points of the sample that nearest neighbours are looked for in
 PRUNED = 0.65  # share of a pixel's activations that ASH removes, and SCALE leaves out of its ratio (pytorch-ood)
@@ -103,10 +103,17 @@ class Tap:
 
 
 def by_rows(call: Callable[[Tensor], Tensor], features: Tensor) -> Tensor:
-    """Apply a function of rows ``(n, F)``, to ``(n, F')`` or ``(n,)``, to ``(N, F, h, w)``: ``(N, F' or 1, h, w)``."""
+    """Apply a function of rows ``(n, F) float32``, to ``(n, F')``, to ``(N, F, h, w)``: ``(N, F', h, w)``."""
     rows = features.permute(0, 2, 3, 1).reshape(-1, features.shape[1])
-    found = torch.cat([call(part).reshape(len(part), -1) for part in torch.split(rows, ROWS)])
+    # autocast would round products, and so differences of distances, to 8 bits
+    with torch.autocast(features.device.type, enabled=False):
+        found = torch.cat([call(part.float()) for part in torch.split(rows, ROWS)])
     return found.view(features.shape[0], *features.shape[2:], -1).permute(0, 3, 1, 2)
+
+
+def distances(names: Sequence[str], features: Tensor, fitted: Statistics) -> Tensor:
+    """Return those of :data:`DISTANCES` of features ``(N, F, h, w)``, a channel each: ``(N, len(names), h, w)``."""
+    return by_rows(lambda rows: torch.stack([DISTANCES[name](rows, fitted) for name in names], 1), features)
 
 
 # --- formulas --------------------------------------------------------------------------------

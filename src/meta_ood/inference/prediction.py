@@ -14,7 +14,7 @@ from meta_ood.data.predictions import Prediction
 from meta_ood.inference.batches import equal_sizes, read, read_ahead, to_unit_range
 from meta_ood.inference.repetition import Members, active_dropout, check_members
 from meta_ood.inference.stored_scores import Scorer
-from meta_ood.inference.tiles import tiled_logits
+from meta_ood.inference.tiles import outputs_of, tiled_outputs
 from meta_ood.models import upsample
 from meta_ood.models.device import device_of, set_tf32
 
@@ -76,27 +76,26 @@ def logits_and_maps(
     """
     repetition, members = params.repetition, Members()
 
-    def run(network: nn.Module, logits: Callable[[Tensor], Tensor], is_member: bool) -> Tensor:
+    def run(network: nn.Module, is_member: bool) -> list[Tensor]:
         """Run a network once; each of its views, or their average, becomes a member."""
         with_views = is_member and repetition is not None and repetition.views
-        each = (lambda view: members.add(logits(view))) if with_views else None
-        output = average_logits(network, images, params, each)
+        outputs = average_outputs(network, images, params, members.add if with_views else None)
         if is_member and not with_views:
-            members.add(logits(output))
-        return output
+            members.add(outputs[0])
+        return outputs
 
     # 1. the network as it is, a member itself where nothing is dropped
-    output = run(scorer, scorer.logits, repetition is not None and not repetition.dropout)
-    logits, maps = scorer.split(output.float(), size)
+    outputs = run(scorer, repetition is not None and not repetition.dropout)
+    logits, maps = scorer.split([output.float() for output in outputs], size)
     if repetition is None:
         return logits, maps
     # 2. further passes, each of which drops something else
     for network in (scorer.network, *others) if repetition.dropout else others:
         for number in range(repetition.dropout):
             with active_dropout(network, repetition.seed + number):
-                run(network, lambda view: view, is_member=True)
+                run(network, is_member=True)
         if not repetition.dropout:
-            run(network, lambda view: view, is_member=True)
+            run(network, is_member=True)
     found = maps | members.maps()
     return logits, {name: found[name] for name in params.scores}
 
@@ -107,18 +106,23 @@ def own_size(network: nn.Module, height: int, width: int) -> tuple[int, int]:
     return resized(height, width) if resized else (height, width)
 
 
+def average_logits(network: nn.Module, images: Tensor, params: InferParams) -> Tensor:
+    """Return the logits of :func:`average_outputs`."""
+    return average_outputs(network, images, params)[0]
+
+
 @torch.inference_mode()
-def average_logits(
+def average_outputs(
     network: nn.Module, images: Tensor, params: InferParams, each: Callable[[Tensor], None] | None = None
-) -> Tensor:
-    """Return logits ``(N, C, h, w)`` at the network's stride, averaged over scales and flips.
+) -> list[Tensor]:
+    """Return logits ``(N, C, h, w)`` at the network's stride, averaged over scales and flips, and a scorer's maps.
 
     Logits are averaged, not probabilities, so that scores of logits keep their meaning. With one scale and no tiles
     they are on the network's own grid, else on one of ceil(H / stride) x ceil(W / stride); H and W are those of
     ``params.size``, or else of the network's ``input_size``, where one is given.
 
     Args:
-        network: In eval mode.
+        network: In eval mode, or a :class:`meta_ood.inference.stored_scores.Scorer`.
         images: ``(N, 3, H, W) uint8`` on the network's device.
         params: ``size`` (H, W) [px] to which images are resized, ``scales`` of that, ``flip`` to add the mirror image,
             ``tile`` [px] for windows.
@@ -129,7 +133,7 @@ def average_logits(
     align: bool = getattr(network, "align_corners", True)
     grid = (-(-height // stride), -(-width // stride))
     set_tf32(params.precision, images.device)
-    total = torch.zeros((), device=images.device)  # without dimensions: its sums have the shape and type of logits
+    totals: list[Tensor] = []
     with torch.autocast(images.device.type, torch.bfloat16, enabled=params.precision == "bfloat16"):
         for scale in params.scales:
             # 1. the image at this scale
@@ -142,17 +146,19 @@ def average_logits(
                 view = pixels.flip(-1) if flip else pixels
                 view = view.contiguous(memory_format=torch.channels_last)
                 if params.tile and max(view.shape[2:]) > params.tile:
-                    logits = tiled_logits(network, view, params.tile, grid)
+                    outputs = tiled_outputs(network, view, params.tile, grid)
                 else:
-                    logits = network(view)
-                logits = logits.flip(-1) if flip else logits
+                    outputs = outputs_of(network, view)
+                if flip:
+                    outputs = [output.flip(-1) for output in outputs]
                 # 3. all views on one grid; a single whole image stays as the network gives it
                 if params.scales != (1.0,) or params.tile:
-                    logits = upsample(logits, grid, align)
+                    outputs = [upsample(output, grid, align) for output in outputs]
                 if each:
-                    each(logits)
-                total = total + logits
-    return total / (len(params.scales) * (2 if params.flip else 1))
+                    each(outputs[0])
+                totals = [a + b for a, b in zip(totals, outputs, strict=True)] if totals else outputs
+    views = len(params.scales) * (2 if params.flip else 1)
+    return [total / views for total in totals] if views > 1 else totals
 
 
 def write_behind(

@@ -3,18 +3,19 @@
 Formulas are in docs/method.md, section 3. Higher means more out-of-distribution.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, conv2d, max_pool2d, pad
 
-from meta_ood.inference.features import DISTANCES, SHAPINGS, Tap, by_rows, with_statistics
+from meta_ood.inference.features import DISTANCES, SHAPINGS, Tap, distances, with_statistics
 from meta_ood.models import upsample
 from meta_ood.scores import CLASSES, FEATURES, MASKS, REPEATED, SCORES
 
 SUPPRESSION = 4  # [px] width of the suppressed borders between predicted classes, and number of steps inwards
 KERNEL, DILATION, SIGMA = 7, 6, 1.0  # of the Gaussian that smooths; all four as published (Jung et al. 2021)
+STRIP = 16  # rows of logits whose energy is computed together: they stay in the cache
 _CROSS = torch.tensor([[0.0, 1.0, 0.0], [1.0, 1.0, 1.0], [0.0, 1.0, 0.0]])
 
 
@@ -84,14 +85,14 @@ def smooth(score: Tensor) -> Tensor:
 
 def energy(logits: Tensor) -> Tensor:
     """Return -ln sum exp of logits ``(N, C, h, w)``: ``(N, 1, h, w)``."""
-    return -logits.logsumexp(1, keepdim=True)
+    return torch.cat([-strip.logsumexp(1, keepdim=True) for strip in torch.split(logits, STRIP, 2)], 2)
 
 
 class Scorer(nn.Module):
-    """A network that also gives what the scores of `names` need: channels after those of the logits.
+    """A network that also gives what the scores of `names` need: further maps beside the logits.
 
-    So flips, scales and tiles average them as they average logits; :meth:`split` makes the scores of the result. It has
-    the attributes of a network and is one, without scores, for no names.
+    Flips, scales and tiles average them as they average logits; :meth:`split` makes the scores of the result. It has
+    the attributes of a network.
     """
 
     def __init__(
@@ -128,18 +129,19 @@ class Scorer(nn.Module):
                 f"{type(network).__name__} gives a logit for each class at each pixel"
             )
         self.input_size = getattr(network, "input_size", None)
-        # a further channel of the output for each of these
+        # a further map for each of these
         self._channels = [name for name in self.names if name == "no_object" or SCORES[name].source == FEATURES]
         self.tap = Tap(network.eval()) if FEATURES in needed else tap
         self._shaped = [name for name in self._channels if name in SHAPINGS]
+        self._distances = [name for name in self._channels if name in DISTANCES]
         if self.tap:
             self.tap.shapings = [with_statistics(SHAPINGS[name], self._statistics) for name in self._shaped]
 
     def _of(self, source: str) -> str:
         return ", ".join(name for name in self.names if SCORES[name].source == source)
 
-    def forward(self, image: Tensor) -> Tensor:
-        """Map ``(N, 3, H, W)`` in [0, 1] to logits and further channels ``(N, C + …, h, w)``."""
+    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
+        """Map ``(N, 3, H, W)`` in [0, 1] to logits ``(N, C, h, w)`` and, if scores need any, maps ``(N, …, h, w)``."""
         found: dict[str, Tensor] = {}
         hook = None
         if "no_object" in self.names:
@@ -150,31 +152,29 @@ class Scorer(nn.Module):
         if hook:
             hook.remove()
         found |= {name: energy(own) for name, own in zip(self._shaped, others, strict=True)}
+        if not self._channels:
+            return (logits,)
         # 2. distances of features
-        for name in self._channels:
-            if self.tap and name in DISTANCES:
-                values = by_rows(with_statistics(DISTANCES[name], self._statistics), self.tap.features)
-                found[name] = upsample(values, logits.shape[2:], self.align_corners)
+        size = logits.shape[2:]
+        if self.tap and self._distances:
+            values = distances(self._distances, self.tap.features, self._statistics)
+            values = upsample(values, size, self.align_corners)
+            found |= {name: values[:, place : place + 1] for place, name in enumerate(self._distances)}
         if "vim" in found:
             found["vim"] = found["vim"] + energy(logits)
-        size = logits.shape[2:]
-        return torch.cat([logits, *(upsample(found[name], size, self.align_corners) for name in self._channels)], 1)
+        # not in one tensor with the logits, which are many times as large
+        return logits, torch.cat([upsample(found[name], size, self.align_corners) for name in self._channels], 1)
 
-    def logits(self, output: Tensor) -> Tensor:
-        """Return the logits ``(N, C, h, w)`` of an output."""
-        return output[:, : output.shape[1] - len(self._channels)]
-
-    def split(self, output: Tensor, size: tuple[int, int]) -> tuple[Tensor, dict[str, Tensor]]:
+    def split(self, outputs: Sequence[Tensor], size: tuple[int, int]) -> tuple[Tensor, dict[str, Tensor]]:
         """Return logits ``(N, C, h, w)`` and score -> ``(N, h', w')`` of (averaged) outputs.
 
         `size` is (H, W) of the image, at which scores are computed whose formula has a width in pixels.
         """
-        logits, fitted = self.logits(output), self._statistics
-        classes = logits.shape[1]
+        logits, fitted = outputs[0], self._statistics
         maps = {}
         for name in self.names:
             if name in self._channels:
-                maps[name] = output[:, classes + self._channels.index(name)]
+                maps[name] = outputs[1][:, self._channels.index(name)]
             elif name == "rba":
                 maps[name] = rba(logits)
             elif name == "kl_to_prior":

@@ -1,12 +1,18 @@
-"""Logits of images that are too large to go through a network at once."""
+"""Outputs of a network for images that are too large to go through it at once."""
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import grid_sample
 
 
-def tiled_logits(network: nn.Module, pixels: Tensor, tile: int, grid: tuple[int, int]) -> Tensor:
-    """Return a network's logits from overlapping windows, blended on one grid: ``(N, C, h, w) float32``.
+def outputs_of(network: nn.Module, pixels: Tensor) -> list[Tensor]:
+    """Return the logits of a network; of a scorer, which gives several outputs, all."""
+    found: Tensor | tuple[Tensor, ...] = network(pixels)
+    return [found] if isinstance(found, Tensor) else list(found)
+
+
+def tiled_outputs(network: nn.Module, pixels: Tensor, tile: int, grid: tuple[int, int]) -> list[Tensor]:
+    """Return :func:`outputs_of` overlapping windows, blended on one grid: ``(N, C, h, w) float32`` each.
 
     Each point of the grid takes the bilinear values of the windows around it, weighted by its distance from their
     borders.
@@ -21,30 +27,28 @@ def tiled_logits(network: nn.Module, pixels: Tensor, tile: int, grid: tuple[int,
     height, width = pixels.shape[2:]
     rows = _positions(height, grid[0], align).to(pixels.device)
     columns = _positions(width, grid[1], align).to(pixels.device)
-    total: Tensor | None = None
+    totals: list[Tensor] = []
     weights = torch.zeros(grid, device=pixels.device)
     for top, bottom in _windows(height, tile):
         for left, right in _windows(width, tile):
-            # 1. the window's own logits, at the network's stride
-            logits = network(pixels[:, :, top:bottom, left:right]).float()
+            # 1. the window's own outputs, at the network's stride
+            outputs = [output.float() for output in outputs_of(network, pixels[:, :, top:bottom, left:right])]
             # 2. the points of the grid that lie in the window
             down = torch.nonzero((rows >= top - 0.5) & (rows < bottom - 0.5))[:, 0]
             across = torch.nonzero((columns >= left - 0.5) & (columns < right - 0.5))[:, 0]
             if not len(down) or not len(across):
                 continue
-            # 3. the logits' bilinear values there
+            # 3. their bilinear values there, and 4. the sums of those over the windows, weighted
             y, y_weight = _within(rows[down], top, bottom, align)
             x, x_weight = _within(columns[across], left, right, align)
-            points = torch.stack(torch.meshgrid(x, y, indexing="xy"), -1).expand(len(logits), -1, -1, -1)
-            values = grid_sample(logits, points, padding_mode="border", align_corners=align)  # (N, C, h', w')
-            # 4. their weighted sum over the windows
+            points = torch.stack(torch.meshgrid(x, y, indexing="xy"), -1).expand(len(pixels), -1, -1, -1)
             weight = y_weight[:, None] * x_weight
-            if total is None:
-                total = logits.new_zeros(len(logits), logits.shape[1], *grid)
-            total[:, :, down[:, None], across] += values * weight
+            totals = totals or [output.new_zeros(*output.shape[:2], *grid) for output in outputs]
+            for total, output in zip(totals, outputs, strict=True):
+                values = grid_sample(output, points, padding_mode="border", align_corners=align)  # (N, C, h', w')
+                total[:, :, down[:, None], across] += values * weight
             weights[down[:, None], across] += weight
-    assert total is not None
-    return total / weights
+    return [total / weights for total in totals]
 
 
 def _positions(size: int, points: int, align: bool) -> Tensor:
