@@ -26,7 +26,7 @@ from meta_ood.data.images import read_image
 from meta_ood.detector import demo
 from meta_ood.detector.scan import engine, parts, sources, summary, tables
 from meta_ood.detector.scan.manifest import SCHEMA, frames_of, make_manifest, read_manifest, write_manifest
-from meta_ood.detector.scan.parts import Scan
+from meta_ood.detector.scan.task import Scan
 
 PHOTOS = sorted(demo.PHOTOS.iterdir())
 
@@ -371,13 +371,14 @@ def kill_when(worker, is_time):
 
 
 def test_a_kill_costs_the_frame_in_hand_only(frames, scanned, tmp_path, monkeypatch):
-    class Counting(sources.Reader):
-        def __call__(self, address, position):
-            read.append(Path(address).name)
-            return super().__call__(address, position)
+    do_frame, worked = parts._do_frame, []
 
-    monkeypatch.setattr(parts, "Reader", Counting)
-    manifest, read = make_manifest([str(frames)]), []
+    def counting(scan, detector, read, *given):
+        worked.append(Path(read.frame.id).name)
+        return do_frame(scan, detector, read, *given)
+
+    monkeypatch.setattr(parts, "_do_frame", counting)
+    manifest = make_manifest([str(frames)])
     part = parts.Part(0, frames_of(manifest, 0, 12))
     with parts.worker(Scan(tmp_path / "whole", demo.DETECTOR, "cpu", "none", True, 12)) as do:
         assert [said for said in do(part) if isinstance(said, int)] == [1] * 12
@@ -390,7 +391,7 @@ def test_a_kill_costs_the_frame_in_hand_only(frames, scanned, tmp_path, monkeypa
             file.write_bytes(file.read_bytes() + file.read_bytes()[:100])
     with parts.worker(Scan(tmp_path / "cut", demo.DETECTOR, "cpu", "none", True, 12)) as do:
         assert list(do(part))[:-1] == [6] + [1] * 6
-    assert read == [f"{number:02d}.png" for number in range(12)] * 2
+    assert worked == [f"{number:02d}.png" for number in range(12)] * 2
     assert contents(tmp_path / "cut") == contents(tmp_path / "whole")
     assert not any((tmp_path / "cut" / "journal").iterdir())
 

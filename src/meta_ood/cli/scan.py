@@ -52,6 +52,16 @@ def manifest(inputs: tuple[str, ...], every: int, out: Path) -> None:
 @click.option("--embeddings", is_flag=True, help="Keep what `similar` and `cluster` compare alarms by.")
 @click.option("--frames-per-part", type=click.IntRange(1), default=100, help="Frames in a file of a table.")
 @click.option("--shard", default="1/1", metavar="K/N", help="Do the K-th of N shares: of a job array.")
+@click.option(
+    "--runtime",
+    default="torch",
+    metavar="RUNTIME",
+    help="What computes the network: torch, onnx (ONNX Runtime, CPU), or a file of `meta-ood export`, of 8 bits say.",
+)
+@click.option("--precision", type=click.Choice(["float32", "tf32", "bfloat16"]), help="Default: the detector's.")
+@click.option(
+    "--batch-size", type=click.IntRange(1), help="Neighbours of one size that go through the network together."
+)
 @options.workers
 @options.device
 @options.as_json
@@ -65,6 +75,9 @@ def scan(
     embeddings: bool,
     frames_per_part: int,
     shard: str,
+    runtime: str,
+    precision: Literal["float32", "tf32", "bfloat16"] | None,
+    batch_size: int | None,
     workers: int,
     device: str,
     as_json: bool,
@@ -78,13 +91,16 @@ def scan(
     """
     from meta_ood.detector.scan import engine, tables
     from meta_ood.detector.scan.manifest import make_manifest
-    from meta_ood.detector.scan.parts import Scan
     from meta_ood.detector.scan.summary import COUNTED, summarise, worst_alarms, write_sheet
+    from meta_ood.detector.scan.task import Scan
 
     share = _share(shard)
+    if runtime not in ("torch", "onnx") and not (runtime.endswith(".onnx") and Path(runtime).is_file()):
+        raise click.UsageError(f"--runtime {runtime}: expected torch, onnx, or a file that ends with .onnx")
     # 1. what is to be done: reports wrong inputs before any process starts
     table = make_manifest(inputs, every)
-    task = Scan(out, detector, device, pictures, features, frames_per_part, embeddings)
+    kept = (pictures, features, frames_per_part, embeddings)
+    task = Scan(out, detector, device, *kept, runtime, precision, batch_size)
     promise = engine.prepare(task, table).settings.promise
     # 2. the work
     seconds = engine.run(task, table, workers, share)
@@ -103,9 +119,10 @@ def scan(
         lines.append(f"{finished} of {parts} parts are finished, the others are those of other shards")
     if sheet:
         lines.append(f"the worst alarms: {sheet}")
-    if total := sum(seconds.values()):
-        shares = ", ".join(f"{step} {value / total:.0%}" for step, value in seconds.items())
-        lines.append(f"{total:.0f} s of work: {shares}")
+    work = {step: value for step, value in seconds.items() if step != "decode"}
+    if total := sum(work.values()):
+        shares = ", ".join(f"{step} {value / total:.0%}" for step, value in work.items())
+        lines.append(f"{total:.0f} s of work: {shares}; beside it {seconds.get('decode', 0):.0f} s of decoding")
     told = {"out": str(out), "parts": parts, "finished": finished, "doubts": doubts, "seconds": seconds}
     told |= {"promise": promise.text if promise else None, "sheet": str(sheet) if sheet else None}
     options.answer(as_json, {key: counts[key] for key in COUNTED} | told, "\n".join(lines))

@@ -15,6 +15,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from meta_ood.config import InferParams
 from meta_ood.data.context import Machine
 from meta_ood.data.images import read_image, to_rgb
 from meta_ood.data.labels import IN, LabelMap
@@ -145,6 +146,7 @@ class Detector:
         architecture: str | None = None,
         score: str | None = None,
         embed: bool = False,
+        infer: Mapping[str, Any] | None = None,
     ) -> Self:
         """Read a detector's folder, see :mod:`meta_ood.detector.folder`; nothing is unpickled.
 
@@ -155,11 +157,15 @@ class Detector:
                 never decides what code is imported.
             embed: Detections have embeddings: means of the network's features over each segment, or where it has no
                 map of them (some transformers, `infer.tile`) the features that the meta classifier scales.
+            infer: Values instead of those that the folder has below ``infer``, such as ``precision``.
 
         Raises FileNotFoundError or ValueError if a file is missing, damaged or not that of detector.json; it is named.
         """
         folder = Path(folder)
         settings = read_settings(folder)
+        if infer:
+            wanted = InferParams.model_validate({**settings.infer.model_dump(), **infer})
+            settings = settings.model_copy(update={"infer": wanted})
         if ":" in settings.score and settings.score != score:
             raise ValueError(f"{folder}: its score is code of its own: load it with score={settings.score!r}")
         network, made_of = checkpoint.load(folder / WEIGHTS, architecture)
@@ -209,20 +215,27 @@ class Detector:
 
     def predict(self, image: Picture) -> Prediction:
         """Return the network's logits for ``(H, W, 3) uint8``; nothing of the target is void."""
-        size = (image.shape[0], image.shape[1])
-        pixels = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1))[None])
+        return self.predict_together([image])[0]
+
+    def predict_together(self, images: Sequence[Picture]) -> list[Prediction]:
+        """Return :meth:`predict` of images of one size; the last bits depend on how many go through together."""
+        size = (images[0].shape[0], images[0].shape[1])
+        pixels = torch.from_numpy(np.stack([image.transpose(2, 0, 1) for image in images]))
         given = self.settings.infer, size, self._others
         logits, maps = logits_and_maps(self._scorer, pixels.to(self._device), *given)
-        # rounded as the stage infer stores them: the same scores, to the bit
-        rounded = as_stored(logits[0].cpu().numpy())
-        stored = {name: map_as_stored(values[0].cpu().numpy()) for name, values in maps.items()}
         align, target = self._scorer.align_corners, np.full(size, IN, np.uint8)
-        features = None
+        features: list[Any] = [None] * len(images)
         if self._features_of:
-            tapped = self._features_of.features[0].float()
+            tapped = self._features_of.features.float()
             # the last pass is that of the mirror image
-            features = (tapped.flip(-1) if self.settings.infer.flip else tapped).cpu().numpy()
-        return Prediction("image", rounded, size, align, target, stored=stored, features=features)
+            features = list((tapped.flip(-1) if self.settings.infer.flip else tapped).cpu().numpy())
+        found = []
+        for place, own in enumerate(logits.cpu().numpy()):
+            # rounded as the stage infer stores them: the same scores, to the bit
+            stored = {name: map_as_stored(values[place].cpu().numpy()) for name, values in maps.items()}
+            rounded = as_stored(own)
+            found.append(Prediction("image", rounded, size, align, target, stored=stored, features=features[place]))
+        return found
 
 
 def _tap(network: nn.Module) -> Tap | None:

@@ -21,9 +21,12 @@ from torch import nn
 from meta_ood.data import files
 from meta_ood.data.overlays import Picture
 from meta_ood.detector.detector import Detector
+from meta_ood.detector.folder import WEIGHTS as WEIGHTS_FILE
 
 Floats = npt.NDArray[np.float32]
 Runner = Callable[[Floats], Floats]  # from (1, 3, H, W) images to logits
+WEIGHTS = "meta_ood.weights"  # property of an ONNX file: SHA-256 of the weights file
+PACKAGES = "ONNX needs more packages: pip install 'meta-ood[export]'"
 
 
 @dataclass(frozen=True)
@@ -37,15 +40,17 @@ class Agreement:
     other: tuple[str, ...]  # names of the images whose segments differ in number, box, size or decision
 
 
-def export(network: nn.Module, path: Path, size: tuple[int, ...] | None = None) -> Runner:
+def export(network: nn.Module, path: Path, size: tuple[int, ...] | None = None, weights: str = "") -> Runner:
     """Write a network as ONNX (``.onnx``) or as a ``torch.export`` program, for images of `size` or of any (None).
 
-    Puts the network into eval mode on the CPU, and returns what the file computes there, by onnxruntime or torch.
+    An ONNX file also holds `weights`, the hash of the network's file, by which :func:`with_onnx` knows it again. The
+    network goes into eval mode on the CPU. Returns what the file computes there, by onnxruntime or torch.
+
     ValueError if the packages for ONNX are not installed, or the exporter cannot follow the network.
     """
     is_onnx = path.suffix == ".onnx"
     if is_onnx and not all(map(importlib.util.find_spec, ("onnx", "onnxscript", "onnxruntime"))):
-        raise ValueError("ONNX needs more packages: pip install 'meta-ood[export]'")
+        raise ValueError(PACKAGES)
     example = (torch.rand(1, 3, *(size or (128, 256)), generator=torch.Generator().manual_seed(0)),)
     free = None if size else ({2: torch.export.Dim.AUTO, 3: torch.export.Dim.AUTO},)
     with files.replacing(path) as temporary, warnings.catch_warnings():
@@ -57,18 +62,41 @@ def export(network: nn.Module, path: Path, size: tuple[int, ...] | None = None) 
                 options: dict[str, Any] = {"opset_version": 18, "external_data": False, "verbose": False}
                 options |= {"input_names": ["image"], "output_names": ["logits"]}
                 torch.onnx.export(program, (), str(temporary), dynamo=True, **options)
+                _describe(temporary, {WEIGHTS: weights})
             else:
                 torch.export.save(program, temporary)
         except OSError:  # a full disk says enough
             raise
         except Exception as error:  # each exporter raises kinds of its own
             raise ValueError(_refusal(network, size, error)) from error
-    if is_onnx:
+    return onnx_runner(path)[0] if is_onnx else network_runner(torch.export.load(path).module())
+
+
+def _describe(path: Path, properties: dict[str, str]) -> None:
+    """Write properties into an ONNX file."""
+    import onnx
+
+    model = onnx.load(path)
+    onnx.helper.set_model_props(model, properties)
+    onnx.save(model, path)
+
+
+def onnx_runner(path: Path, threads: int = 0) -> tuple[Runner, dict[str, str]]:
+    """Return what an ONNX file computes on the CPU, by this number of threads (0: all cores), and its properties.
+
+    ValueError if onnxruntime is not installed, or cannot read the file, which is named.
+    """
+    try:
         import onnxruntime
 
-        session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-        return lambda image: session.run(None, {"image": image})[0]
-    return network_runner(torch.export.load(path).module())
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except ImportError as error:
+        raise ValueError(PACKAGES) from error
+    except Exception as error:  # onnxruntime's own kinds
+        raise ValueError(f"{path}: not an ONNX file that onnxruntime can run: {error}") from error
+    return lambda image: session.run(None, {"image": image})[0], session.get_modelmeta().custom_metadata_map
 
 
 def _refusal(network: nn.Module, size: tuple[int, ...] | None, error: Exception) -> str:
@@ -93,7 +121,8 @@ def network_runner(network: nn.Module) -> Runner:
 def check(network: nn.Module, run: Runner, size: tuple[int, ...] | None = None) -> float:
     """Return the largest difference of logits between an export and its network, on noise of `size`, or of three sizes.
 
-    ValueError if the logits differ in shape or by more than 1e-4; the size is named.
+    ValueError if the logits differ in shape or by more than 1e-4 of the largest (of 1, if that is less); the size is
+    named.
     """
     reference = network_runner(network)
     generator = np.random.default_rng(0)
@@ -105,8 +134,9 @@ def check(network: nn.Module, run: Runner, size: tuple[int, ...] | None = None) 
         if expected.shape != got.shape:
             raise ValueError(f"{height} x {width}: logits {got.shape}, expected {expected.shape}")
         difference = float(np.abs(expected - got).max())
-        if not difference <= 1e-4:  # ten times the rounding observed in float32
-            raise ValueError(f"{height} x {width}: logits differ by {difference:g}, at most 0.0001")
+        most = 1e-4 * max(1.0, float(np.abs(expected).max()))  # ten times the rounding observed in float32
+        if not difference <= most:
+            raise ValueError(f"{height} x {width}: logits differ by {difference:g}, at most {most:g}")
         largest = max(largest, difference)
     return largest
 
@@ -122,8 +152,35 @@ class Exported(nn.Module):
         self._run = run
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Return the logits of ``(1, 3, H, W)`` images in [0, 1]."""
-        return torch.from_numpy(self._run(np.ascontiguousarray(images.numpy())))
+        """Return the logits of ``(N, 3, H, W)`` images in [0, 1], which go through one by one."""
+        given = np.ascontiguousarray(images.numpy())
+        return torch.from_numpy(np.concatenate([self._run(given[place : place + 1]) for place in range(len(given))]))
+
+
+def exported(detector: Detector, run: Runner, embed: bool = False) -> Detector:
+    """Return a detector on the CPU that computes its network by an export, `embed` as in :meth:`Detector.load`.
+
+    ValueError if it needs more than logits, or would show an export of one size others.
+    """
+    infer = detector.settings.infer
+    if infer.scores:
+        raise ValueError(f"an export gives logits alone: detectors with {', '.join(infer.scores)} need the network")
+    if infer.size and (infer.tile or infer.scales != (1.0,)):
+        raise ValueError(
+            "an export takes images of infer.size alone: detectors with infer.scales or infer.tile need more"
+        )
+    return Detector(Exported(detector.network, run), detector.settings, detector.classifier, "cpu", embed=embed)
+
+
+def with_onnx(detector: Detector, path: Path, embed: bool = False) -> Detector:
+    """Return a detector that computes its network by an ONNX file of :func:`export`, on the CPU and one thread.
+
+    ValueError as by :func:`exported`, or if the file is none, or that of other weights.
+    """
+    run, properties = onnx_runner(path, threads=1)
+    if properties.get(WEIGHTS) != detector.settings.files[WEIGHTS_FILE]:
+        raise ValueError(f"{path} holds other weights than the detector: make it of this one by `meta-ood export`")
+    return exported(detector, run, embed)
 
 
 def compare(detector: Detector, run: Runner, images: Sequence[tuple[str, Picture]]) -> Agreement:
@@ -131,16 +188,14 @@ def compare(detector: Detector, run: Runner, images: Sequence[tuple[str, Picture
 
     `images` are names and ``(H, W, 3) uint8`` RGB, of any sizes.
     """
-    if stored := detector.settings.infer.scores:
-        raise ValueError(f"an export gives logits alone: detectors with {', '.join(stored)} cannot be compared")
-    exported = Detector(Exported(detector.network, run), detector.settings, detector.classifier, "cpu")
+    other = exported(detector, run)
     segments = pixels = 0
     largest = 0.0
     different = []
     for name, image in images:
-        a, b = detector.predict(image), exported.predict(image)
+        a, b = detector.predict(image), other.predict(image)
         largest = max(largest, float(np.abs(a.logits - b.logits).max()))
-        ours, theirs = detector.judge(a, image), exported.judge(b, image)
+        ours, theirs = detector.judge(a, image), other.judge(b, image)
         pixels += int((ours.mask != theirs.mask).sum())
         segments += len(ours.segments)
         if [(s.box, s.size, s.kept) for s in ours.segments] != [(s.box, s.size, s.kept) for s in theirs.segments]:

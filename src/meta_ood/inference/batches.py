@@ -1,7 +1,7 @@
 """Decode frames ahead of their use and stack them to batches of equal size."""
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import groupby, islice
@@ -65,7 +65,7 @@ def read(frame: Frame, label_ids: bool = False) -> Sample:
     return Sample(pixels, torch.from_numpy(target), frame.image_id, ids)
 
 
-def read_ahead(call: Callable[[T], R], items: Iterable[T], workers: int, ahead: int) -> Iterator[R]:
+def read_ahead(call: Callable[[T], R], items: Iterable[T], workers: int, ahead: int) -> Generator[R, None, None]:
     """Yield ``call(item)`` for each item, in order; threads compute up to `ahead` of them early."""
     pending: deque[Future[R]] = deque()
     with ThreadPoolExecutor(max(1, workers)) as pool:

@@ -16,7 +16,8 @@ from meta_ood.data.workers import Item, Job, distribute
 from meta_ood.detector.detector import Detector
 from meta_ood.detector.scan import journal, tables
 from meta_ood.detector.scan.manifest import frames_of, read_manifest, write_manifest
-from meta_ood.detector.scan.parts import JOURNAL, Part, Scan, worker
+from meta_ood.detector.scan.parts import JOURNAL, Part, worker
+from meta_ood.detector.scan.task import NETWORK, Scan, prepare_network, torch_detector
 
 FORMAT = "meta-ood scan, version 1"
 SETTINGS, MANIFEST = "scan.json", "manifest.parquet"  # in the output folder
@@ -27,7 +28,7 @@ def prepare(scan: Scan, manifest: pa.Table) -> Detector:
 
     ValueError if the folder holds the results of another scan.
     """
-    detector = Detector.load(scan.detector, "cpu", embed=scan.embeddings)
+    detector = torch_detector(scan, "cpu")
     settings = {
         "format": FORMAT,
         "detector": detector.identity,
@@ -35,6 +36,7 @@ def prepare(scan: Scan, manifest: pa.Table) -> Detector:
         "features": scan.features,
         "embeddings": scan.embeddings,
         "pictures": scan.pictures,
+        "runtime": "torch" if scan.runtime == "torch" else "onnx",
     }
     path, listed = scan.out / SETTINGS, scan.out / MANIFEST
     if path.exists():
@@ -43,9 +45,12 @@ def prepare(scan: Scan, manifest: pa.Table) -> Detector:
         differ = [name for name, value in settings.items() if there.get(name, False) != value]
         if not differ and not read_manifest(str(listed)).equals(manifest):
             differ = [f"frames ({MANIFEST})"]
+        if not differ and there.get("network") != prepare_network(scan, detector):
+            differ = [f"network ({NETWORK})"]
         if differ:
             raise ValueError(f"{scan.out} holds a scan with other {', '.join(differ)}: choose another folder")
     else:
+        settings["network"] = prepare_network(scan, detector)
         write_manifest(listed, manifest)
         files.write_json(path, settings)
     return detector

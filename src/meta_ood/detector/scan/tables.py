@@ -19,7 +19,7 @@ from meta_ood.detector.scan.manifest import ManifestFrame
 from meta_ood.meta_classification.promise import STATISTICS, frame_statistics
 
 KINDS = ("segments", "seconds", "frames")  # in the order of writing: with the last one a part is finished
-STEPS = ("decode", "network", "segments", "pictures")  # of a frame, in this order
+STEPS = ("decode", "wait", "network", "segments", "pictures")  # of a frame; decoding is done beside the others
 
 _FRAME = [("index", pa.int64()), ("sequence", pa.string()), ("time", pa.float64())]  # of both tables
 _OF_STATISTICS = tuple(name.replace(" ", "_") for name in STATISTICS)  # segments, highest_severity, …
