@@ -33,8 +33,14 @@ STAGES: dict[str, str] = {
 """Stage -> what it does; the order is that of the pipeline."""
 
 GROUPS: dict[str, dict[str, str]] = {
-    "Apply a detector": {"detect": "detect", "manifest": "scan", "scan": "scan", "serve": "detect", "export": "models"},
-    "Judge score maps of any method": {"evaluate-maps": "detect", "submit": "detect"},
+    "Apply a detector": {
+        "detect": "detect",
+        **dict.fromkeys(("manifest", "scan"), "scan"),
+        "serve": "detect",
+        "export": "models",
+        **dict.fromkeys(("similar", "cluster", "export-alarms"), "alarms"),
+    },
+    "Judge any score maps": {"evaluate-maps": "detect", "submit": "detect"},
     "Compare": dict.fromkeys(("compare", "compare-meta", "pareto", "thresholds"), "compare"),
     "Runs and models": dict.fromkeys(("ui", "sync", "lineage", "reproduce", "promote"), "tracking"),
     "Set up and look after": {

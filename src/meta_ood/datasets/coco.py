@@ -3,14 +3,14 @@
 import logging
 import re
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from meta_ood.data.labels import CITYSCAPES, IGNORE, OOD, LabelMap
+from meta_ood.data.labels import CITYSCAPES, IGNORE, IN, OOD, LabelMap
 from meta_ood.data.registry import known_names
 from meta_ood.datasets.checks.findings import Finding, find
 from meta_ood.datasets.instances import ListedImage, Span, read_instances, read_spans
@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 # where COCO's files lie below the root
 IMAGES, ANNOTATIONS = "{split}", "annotations/instances_{split}.json"
 # option background -> target value of pixels without annotation; 0 is the train id of road
-BACKGROUNDS = {"ignore": IGNORE, "road": 0, "ood": OOD}
+BACKGROUNDS = {"ignore": IGNORE, "road": 0, "ood": OOD, "in": IN}
 # [px] of the polygons of an annotation; pycocotools takes some 100 bytes for each, people draw some thousand
 LONGEST_OUTLINE = 1_000_000
 # preset of option exclude -> category names; an image with any of them is left out
@@ -40,13 +40,15 @@ def coco(
     known: Mapping[str, str] | None = None,
     images: str = IMAGES,
     annotations: str = ANNOTATIONS,
+    scene: str = "^.+$",
 ) -> Iterator[RawFrame]:
     """Read a split of COCO, or of any dataset with a json in COCO's format.
 
     Args:
         root, split: Folder with images and annotations, and what stands for ``{split}`` in the two options' names.
         min_side: Images with a shorter side [px] are left out.
-        background: What pixels without annotation become: ``ignore`` (void), ``road`` (published) or ``ood``.
+        background: What pixels without annotation become: ``ignore`` (void), ``road`` (published), ``ood``, or ``in``
+            (in-distribution, without a class).
         exclude: ``street``, ``published`` (the same without train), or category names: an image with an annotation of
             one of them, crowds too, is left out. Case does not matter in names.
         include: Category names whose annotations make proxies; all of them if empty.
@@ -54,6 +56,8 @@ def coco(
             with such annotations are read, whose pixels get the train id; all others are void. `background`, `exclude`
             and `include` do not matter.
         images, annotations: Image folder and json below the root, for a dataset that is not laid out as COCO.
+        scene: Regular expression: the part of an image's name that it matches is the scene, the unit of cross
+            validation and of the bootstrap; without a match it is the name.
 
     Raises:
         FileNotFoundError, ValueError: If the json or the folder is missing, or an option or the json is wrong.
@@ -61,6 +65,7 @@ def coco(
     fill = one_of("coco", "background", background, BACKGROUNDS)
     if isinstance(min_side, bool) or not isinstance(min_side, int) or min_side < 0:
         raise ValueError(f"coco reader: option min_side: expected pixels >= 0, got {min_side!r}")
+    scene_of = _scenes(scene)
     folder, json_path = places(root, split, images=images, annotations=annotations)
     instances = read_instances(json_path)
     if not folder.is_dir():
@@ -81,7 +86,7 @@ def coco(
             drawn = [(train_id, spans[image.id]) for train_id, spans in spans_of if image.id in spans]
             if drawn:
                 path, size = folder / image.file_name, (image.height, image.width)
-                yield RawFrame(path.stem, path, path.stem, partial(read_known, json_path, drawn, size))
+                yield RawFrame(path.stem, path, scene_of(path.stem), partial(read_known, json_path, drawn, size))
         return
 
     # 1. which categories exclude an image, and which make proxies
@@ -99,7 +104,16 @@ def coco(
         path, size = folder / image.file_name, (image.height, image.width)
         if image.id not in excluded:
             target = partial(read_target, json_path, spans.get(image.id, ()), size, fill)
-            yield RawFrame(path.stem, path, path.stem, target)
+            yield RawFrame(path.stem, path, scene_of(path.stem), target)
+
+
+def _scenes(expression: str) -> Callable[[str], str]:
+    """Return the function from the name of an image to its scene."""
+    try:
+        pattern = re.compile(expression)
+    except (re.error, TypeError) as error:
+        raise ValueError(f"coco reader: option scene: {expression!r} is no pattern: {error}") from None
+    return lambda name: found[0] if (found := pattern.search(name)) else name
 
 
 def _plain(name: str) -> str:
@@ -161,13 +175,16 @@ def read_known(path: Path, drawn: Iterable[tuple[int, Sequence[Span]]], size: tu
 
 
 def read_target(path: Path, spans: Iterable[Span], size: tuple[int, int], background: int) -> LabelMap:
-    """Read an image's annotations and draw them: ``OOD`` where any of them covers, else `background`."""
+    """Read an image's annotations and draw them: ``OOD`` where any of them covers, else `background`.
+
+    What they cover is :func:`shape_of`.
+    """
     from pycocotools import mask
 
     height, width = size
     runs: list[Any] = []
     for annotation in read_spans(path, spans):
-        segmentation: Any = annotation.get("segmentation")
+        segmentation: Any = shape_of(annotation)
         if fault := segmentation_fault(segmentation, height, width):
             raise ValueError(f"{path}, annotation {annotation.get('id')}: {fault}")
         is_text = isinstance(segmentation, dict) and isinstance(segmentation["counts"], str)
@@ -179,6 +196,16 @@ def read_target(path: Path, spans: Iterable[Span], size: tuple[int, int], backgr
             warnings.filterwarnings("ignore", "__array__ implementation", DeprecationWarning)
             target[mask.decode(mask.merge(runs)).astype(bool)] = OOD
     return target
+
+
+def shape_of(annotation: Mapping[str, Any]) -> Any:
+    """Return the segmentation of an annotation; where it is empty the polygon of its ``bbox``, if that is a box."""
+    bbox: Any = annotation.get("bbox")
+    is_box = isinstance(bbox, list) and len(bbox) == 4 and all(type(value) in (int, float) for value in bbox)
+    if annotation.get("segmentation") or not is_box:
+        return annotation.get("segmentation")
+    left, top, width, height = bbox
+    return [[left, top, left + width, top, left + width, top + height, left, top + height]]
 
 
 def segmentation_fault(segmentation: Any, height: int, width: int) -> str:
