@@ -21,6 +21,7 @@ from PIL import Image
 import children
 from meta_ood import Detector, cli
 from meta_ood.data import workers
+from meta_ood.data.context import Machine
 from meta_ood.data.files import file_hash
 from meta_ood.data.images import read_image
 from meta_ood.detector import demo
@@ -357,10 +358,10 @@ def test_kills_and_numbers_of_processes_change_no_byte(frames, scanned, tmp_path
         return worker
 
     monkeypatch.setattr(workers, "_Worker", make)
-    engine.run(task, manifest, workers=2, shard=(1, 2))
+    engine.run(task, manifest, Machine("cpu", 2), shard=(1, 2))
     assert [worker.process.exitcode for worker in killed] == [-signal.SIGKILL] * 2
     assert tables.finished_parts(tmp_path) == [0, 2]
-    engine.run(task, manifest, workers=1, shard=(2, 2))
+    engine.run(task, manifest, Machine("cpu", 1), shard=(2, 2))
     assert contents(tmp_path) == reference
 
 
@@ -401,7 +402,7 @@ def test_two_scans_of_one_folder_exclude_each_other(frames, tmp_path):
     manifest = make_manifest([str(frames)])
     is_refused = pytest.raises(BlockingIOError, match="is running since")
     with engine.files.running("another", tmp_path / ".shard-1-of-1.lock"), is_refused:
-        engine.run(task, manifest, 1)
+        engine.run(task, manifest, Machine("cpu", 1))
 
 
 def test_a_full_disk_ends_the_scan_with_its_name(frames, tmp_path, monkeypatch):
@@ -410,7 +411,7 @@ def test_a_full_disk_ends_the_scan_with_its_name(frames, tmp_path, monkeypatch):
     engine.prepare(task, manifest)
     (tmp_path / "segments").write_text("a file where the folder should be")
     with pytest.raises(OSError, match="segments"):
-        engine.run(task, manifest, 1)
+        engine.run(task, manifest, Machine("cpu", 1))
     assert tables.finished_parts(tmp_path) == []
 
 

@@ -45,6 +45,15 @@ workers = click.option(
     show_default="all cores",
     help="Processes or threads for images.",
 )
+engine = click.option(
+    "--engine",
+    type=click.Choice(["local", "ray"]),
+    default="local",
+    help="Workers on this machine, or of a ray cluster.",
+)
+address = click.option(
+    "--address", envvar="RAY_ADDRESS", show_envvar=True, help="Of the ray cluster; else one is started on this machine."
+)
 track = click.option("--track/--no-track", default=True, help="Log to MLflow, or do not.")
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts.")
 

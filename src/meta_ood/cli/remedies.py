@@ -21,6 +21,7 @@ OPTIONAL = {
     "segmentation_models_pytorch": ("the networks smp/…", "meta-ood[smp]"),
     "timm": ("the networks timm/…", "meta-ood[timm]"),
     "pyarrow": ("manifest, scan", "pyarrow"),
+    "ray": ("--engine ray", "meta-ood[ray]"),
     "av": ("videos", "meta-ood[video]"),
     "fsspec": ("addresses such as s3://…", "fsspec"),
     "s3fs": ("addresses s3://…", "meta-ood[s3]"),

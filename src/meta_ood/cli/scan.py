@@ -63,6 +63,8 @@ def manifest(inputs: tuple[str, ...], every: int, out: Path) -> None:
     "--batch-size", type=click.IntRange(1), help="Neighbours of one size that go through the network together."
 )
 @options.workers
+@options.engine
+@options.address
 @options.device
 @options.as_json
 def scan(
@@ -79,6 +81,8 @@ def scan(
     precision: Literal["float32", "tf32", "bfloat16"] | None,
     batch_size: int | None,
     workers: int,
+    engine: str,
+    address: str | None,
     device: str,
     as_json: bool,
 ) -> None:
@@ -89,7 +93,9 @@ def scan(
 
     Exit code 3: some frames could not be read; the others are done.
     """
-    from meta_ood.detector.scan import engine, tables
+    from meta_ood.data.context import Machine
+    from meta_ood.detector.scan import tables
+    from meta_ood.detector.scan.engine import prepare, run
     from meta_ood.detector.scan.manifest import make_manifest
     from meta_ood.detector.scan.summary import COUNTED, summarise, worst_alarms, write_sheet
     from meta_ood.detector.scan.task import Scan
@@ -101,9 +107,9 @@ def scan(
     table = make_manifest(inputs, every)
     kept = (pictures, features, frames_per_part, embeddings)
     task = Scan(out, detector, device, *kept, runtime, precision, batch_size)
-    promise = engine.prepare(task, table).settings.promise
+    promise = prepare(task, table).settings.promise
     # 2. the work
-    seconds = engine.run(task, table, workers, share)
+    seconds = run(task, table, Machine(device, workers, engine, address), share)
     # 3. what all finished parts say, also those of other shards
     counts, doubts = summarise(out, promise)
     parts, finished = -(-len(table) // frames_per_part), len(tables.finished_parts(out))

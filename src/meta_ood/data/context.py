@@ -24,10 +24,12 @@ def no_log(values: Mapping[str, float], step: int) -> None:
 
 @dataclass(frozen=True)
 class Machine:
-    """Device and number of workers; they must not change a result."""
+    """Device, workers and where these are; they must not change a result."""
 
     device: str = "auto"  # or "cpu", "cuda"
     workers: int = os.cpu_count() or 1  # processes or threads for independent images, 1 = none beside the main one
+    engine: str = "local"  # or "ray": see data/workers.py
+    address: str | None = None  # of a ray cluster; None: one is started on this machine
 
 
 def progress(items: Iterable[T], what: str, total: int | None = None, unit: str = "img") -> tqdm[T]:

@@ -1,24 +1,34 @@
 """Items of work, each done by one of several processes; a killed process is replaced and its item done again."""
 
 import logging
+import os
+import secrets
 import signal
 import traceback
 from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterable, Iterator
-from contextlib import AbstractContextManager, closing, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from threadpoolctl import threadpool_limits
 
+from meta_ood.data.context import Machine
+from meta_ood.data.registry import lookup
+
 _MOST_ENDS = 3  # an item that ends its process so often at the same point, for lack of memory say, is given up
+_RETRIES = 9  # of ray, which does not see how far an item was
+_STORE = 1 << 27  # [B] of memory that nodes share; a ray of our own keeps small objects only
 logger = logging.getLogger(__name__)
 
 Do = Callable[[Any], Iterator[Any]]
 """Does an item: yields ints, how much more of it is done, and its result last."""
+Events = Generator[tuple[int, Any], None, None]
+"""How much more is done, and the result of an item or None."""
 
 
 class Item(NamedTuple):
@@ -47,16 +57,21 @@ class _Worker:
     done: int = 0
 
 
-def distribute(job: Job, items: Iterable[Item], workers: int) -> Generator[tuple[int, Any], None, None]:
-    """Do items in processes of this machine; yield (how much is done, None) on the way and (0, result) for each item.
+def distribute(job: Job, items: Iterable[Item], machine: Machine) -> Events:
+    """Do items in ``machine.workers`` processes; yield how much more is done, and the result of each item at its end.
 
-    How much is done is below 0 where a process has been lost with what it had done of its item. Processes are as many
-    as there are items at most, each with one thread, and end with this one. Items are taken when a process is free.
+    How much is done is below 0 where a process has been lost with what it had done of its item. Processes have one
+    thread each, and end when this one does. Items are taken when a process is free.
 
     Raises:
-        ChildProcessError: Items have ended their process three times at the same point; named, all others done.
+        ChildProcessError: Items have ended their process again and again; they are named, all others are done.
         OSError, ImportError, ValueError, RuntimeError: Of an item; the others are ended.
     """
+    return lookup("engine", ENGINES, machine.engine)(job, items, machine)
+
+
+def _local(job: Job, items: Iterable[Item], machine: Machine) -> Events:
+    """Do items in processes of this machine."""
     busy: dict[Connection, _Worker] = {}
     ends: Counter[tuple[str, int]] = Counter()  # of processes, by name of their item and how much of it was done
     again: deque[Item] = deque()
@@ -68,7 +83,7 @@ def distribute(job: Job, items: Iterable[Item], workers: int) -> Generator[tuple
     try:
         while True:
             # 1. as many processes as there are items to do
-            while len(busy) < workers and (item := next_item()):
+            while len(busy) < machine.workers and (item := next_item()):
                 pipe, process = _started(job)
                 busy[pipe] = _Worker(process, item)
                 _give(pipe, item)
@@ -109,10 +124,15 @@ def distribute(job: Job, items: Iterable[Item], workers: int) -> Generator[tuple
             worker.process.terminate()
             worker.process.join()
             pipe.close()
-    if lost := [name for (name, _), times in ends.items() if times >= _MOST_ENDS]:
+    _report(name for (name, _), times in ends.items() if times >= _MOST_ENDS)
+
+
+def _report(lost: Iterable[str]) -> None:
+    """Raise a ChildProcessError if there are lost items."""
+    if names := ", ".join(sorted(lost)):
         raise ChildProcessError(
-            f"{', '.join(sorted(lost))} ended their process {_MOST_ENDS} times at the same point, for lack of memory "
-            "perhaps; all others are finished. Fewer --workers need less"
+            f"{names}: ended each process that was at it, for lack of memory perhaps; all others are finished. "
+            "Fewer --workers need less"
         )
 
 
@@ -135,19 +155,93 @@ def _give(pipe: Connection, item: Item) -> None:
 def _work(job: Job, pipe: Connection) -> None:
     """Do items as they come through the pipe, until its other end is closed; say what is done, or what went wrong."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the first process's affair
-    threadpool_limits(1)  # more threads would sum in another order, and processes are as many as there are cores
     with suppress(EOFError, BrokenPipeError):  # nobody there any more
         try:
-            with job.start(*job.given) as do:
+            with _begun(job) as do:
                 while True:
-                    with closing(do(pipe.recv())) as doing:  # type: ignore[type-var]
-                        for said in doing:
-                            pipe.send(said)
+                    for said in do(pipe.recv()):
+                        pipe.send(said)
         except (EOFError, BrokenPipeError):
             raise
-        except (OSError, ImportError) as error:
-            pipe.send(error)
-        except ValueError as error:
-            pipe.send(ValueError(str(error)))  # not all kinds of it can be sent
-        except Exception:
-            pipe.send(RuntimeError(traceback.format_exc()))
+        except Exception as error:
+            pipe.send(_told(error))
+
+
+@contextmanager
+def _begun(job: Job) -> Iterator[Do]:
+    threadpool_limits(1)  # more threads would sum in another order, and processes are as many as there are cores
+    with job.start(*job.given) as do:
+        yield do
+
+
+def _told(error: Exception) -> Exception:
+    """Return an error that another process can read: not all kinds can be sent."""
+    if isinstance(error, OSError | ImportError):
+        return error
+    return ValueError(str(error)) if isinstance(error, ValueError) else RuntimeError(traceback.format_exc())
+
+
+# --- ray -----------------------------------------------------------------------------------------
+
+
+def _ray(job: Job, items: Iterable[Item], machine: Machine) -> Events:
+    """Do items as tasks of a ray cluster, whose nodes share a file system under the same paths."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    import ray
+    from ray.exceptions import RayError, RayTaskError
+
+    # 1. the cluster; one of our own is not found by others and ends with this process, even if that is killed
+    is_ours = not ray.is_initialized()
+    if is_ours:
+        own = {"num_cpus": machine.workers, "include_dashboard": False, "object_store_memory": _STORE}
+        given = {} if machine.address else own
+        ray.init(machine.address or "local", log_to_driver=False, logging_level=logging.ERROR, **given)
+    running: dict[ray.ObjectRef, str] = {}
+    lost = []
+    try:
+        gpus = int(machine.device != "cpu" and ray.cluster_resources().get("GPU", 0) > 0)
+        # ray starts a task again whose process or node is lost, and keeps processes for the next ones (max_calls)
+        task = ray.remote(num_cpus=1, num_gpus=gpus, max_retries=_RETRIES, max_calls=0)(_do_there)
+        begin = ray.put((secrets.token_hex(8), job, Path.cwd()))
+        remaining = iter(items)
+        while True:
+            # 2. as many tasks as there may be processes
+            while len(running) < machine.workers and (item := next(remaining, None)):
+                running[task.remote(begin, item.value)] = item.name
+            if not running:
+                break
+            # 3. what they say
+            (ready,), _ = ray.wait(list(running))
+            name = running.pop(ready)
+            try:
+                yield ray.get(ready)
+            except RayTaskError as error:
+                raise error.cause from None
+            except RayError as error:
+                logger.warning("process of %s ended: %s", name, error)
+                lost.append(name)
+    finally:
+        for ref in running:
+            ray.cancel(ref, force=True)
+        if is_ours:
+            ray.shutdown()
+    _report(lost)
+
+
+_begun_here: dict[str, Do] = {}  # in a process of ray, by a token of the job; it ends with the process
+
+
+def _do_there(begin: tuple[str, Job, Path], value: Any) -> tuple[int, Any]:
+    """Do an item in a process of ray; return how much is done in all, and the result."""
+    token, job, folder = begin
+    try:
+        if token not in _begun_here:
+            os.chdir(folder)
+            _begun_here[token] = ExitStack().enter_context(_begun(job))
+        *done, result = _begun_here[token](value)
+    except Exception as error:
+        raise _told(error) from None
+    return sum(done), result
+
+
+ENGINES: dict[str, Callable[[Job, Iterable[Item], Machine], Events]] = {"local": _local, "ray": _ray}

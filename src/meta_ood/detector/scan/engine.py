@@ -11,7 +11,7 @@ from contextlib import closing
 import pyarrow as pa
 
 from meta_ood.data import files
-from meta_ood.data.context import progress
+from meta_ood.data.context import Machine, progress
 from meta_ood.data.workers import Item, Job, distribute
 from meta_ood.detector.detector import Detector
 from meta_ood.detector.scan import journal, tables
@@ -56,18 +56,18 @@ def prepare(scan: Scan, manifest: pa.Table) -> Detector:
     return detector
 
 
-def run(scan: Scan, manifest: pa.Table, workers: int, shard: tuple[int, int] = (1, 1)) -> dict[str, float]:
+def run(scan: Scan, manifest: pa.Table, machine: Machine, shard: tuple[int, int] = (1, 1)) -> dict[str, float]:
     """Do the parts of a prepared scan that are not finished; return seconds by step, of all processes together.
 
     Args:
         scan: What :func:`prepare` was called with.
         manifest: The same.
-        workers: Number of processes, each with one thread.
+        machine: Number of processes, each with one thread, and the engine that starts them.
         shard: (k, n) does the k-th of every n parts only, k = 1 … n.
 
     Raises:
         BlockingIOError: Another process does the same shard in this folder.
-        ChildProcessError: A part ended its process three times; all others are finished.
+        ChildProcessError: A part ended its process again and again; all others are finished.
         OSError: Results cannot be written; what is finished is kept.
     """
     k, n = shard
@@ -81,7 +81,7 @@ def run(scan: Scan, manifest: pa.Table, workers: int, shard: tuple[int, int] = (
             Item(f"part {number}", Part(number, frames_of(manifest, starts[number], scan.frames_per_part)))
             for number in waiting
         )
-        events = distribute(Job(worker, (scan,)), parts, workers)
+        events = distribute(Job(worker, (scan,)), parts, machine)
         with progress((), "scan", frames, "frame") as bar, closing(events):
             for done, spent in events:
                 bar.update(done)
