@@ -6,6 +6,7 @@ from base64 import b64decode, b64encode
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -35,7 +36,8 @@ class Part(NamedTuple):
     frames: Sequence[ManifestFrame]
 
 
-class _Read(NamedTuple):
+@dataclass(frozen=True)
+class _Read:
     """A frame that has been read, or could not be."""
 
     index: int
