@@ -3,6 +3,7 @@
 import io
 import itertools
 import json
+import math
 import os
 import shutil
 import signal
@@ -24,10 +25,12 @@ from meta_ood.data import workers
 from meta_ood.data.context import Machine
 from meta_ood.data.files import file_hash
 from meta_ood.data.images import read_image
+from meta_ood.data.overlays import KEPT
 from meta_ood.detector import demo
 from meta_ood.detector.scan import engine, parts, sources, summary, tables
 from meta_ood.detector.scan.manifest import SCHEMA, frames_of, make_manifest, read_manifest, write_manifest
 from meta_ood.detector.scan.task import Scan
+from meta_ood.detector.scan.video import VIDEO
 
 PHOTOS = sorted(demo.PHOTOS.iterdir())
 
@@ -315,15 +318,48 @@ def test_pictures_are_those_of_the_frames_with_an_alarm(scanned):
         assert (mask == 255).sum() == sum(row["size"] for row in kept)
 
 
-def test_the_sheet_shows_the_worst_of_objects_that_differ(scanned):
+def test_the_sheet_shows_the_worst_of_each_track(scanned):
     out, told = scanned
     assert told["sheet"] == str(out / summary.SHEET)
-    kept = [row for row in pq.read_table(out / "segments").to_pylist() if row["kept"]]
-    chosen = summary.worst_alarms(out, count=4)
-    weight = [row["severity"] ** 2 * row["size"] for row in kept]  # in the order of severity times the root of the size
-    assert chosen[0]["size"] == kept[int(np.argmax(weight))]["size"]
-    assert len({(row["frame"], row["top"], row["left"]) for row in summary.worst_alarms(out, count=1000)}) == len(kept)
+    segments, temporal = pq.read_table(out / "segments").to_pylist(), pq.read_table(out / "temporal").to_pylist()
+    kept = [
+        (row["sequence"], own["track"], row["severity"] * math.sqrt(row["size"]))
+        for row, own in zip(segments, temporal, strict=True)
+        if row["kept"]
+    ]
+    chosen = summary.worst_alarms(out, count=1000)
+    assert len(chosen) == len({row[:2] for row in kept})
+    # alarms first, and of those the worst
+    order = [("no alarm" not in row["note"], row["severity"] * math.sqrt(row["size"])) for row in chosen]
+    assert order == sorted(order, reverse=True)
+    assert max(weight for _, weight in order) == max(row[2] for row in kept)
+    assert summary.worst_alarms(out, count=2) == chosen[:2]
     assert read_image(out / summary.SHEET).shape[1] == 1000
+
+
+def test_tracks_again_with_another_rule(scanned, tmp_path):
+    """With one segment needed each track with a kept segment is an alarm."""
+    out = shutil.copytree(scanned[0], tmp_path / "scan")
+    told = json.loads(invoke("tracks", out, "--needed", "1", "--window", "1", "--json"))
+    tracks = pq.read_table(out / "tracks.parquet").to_pylist()
+    assert [row["alarm"] for row in tracks] == [row["kept"] > 0 for row in tracks]
+    assert told["followed"]["alarms"] == sum(row["alarm"] for row in tracks) > scanned[1]["followed"]["alarms"]
+    assert told["rule"]["needed"] == 1
+    assert "cannot lie in" in invoke("tracks", out, "--needed", "4", "--window", "3", code=2)
+
+
+def test_the_video_shows_boxes_of_alarms(scanned, tmp_path):
+    av = pytest.importorskip("av")
+    out = shutil.copytree(scanned[0], tmp_path / "scan")
+    invoke("tracks", out, "--needed", "1", "--window", "1", "--video")
+    with av.open(str(out / VIDEO)) as container:
+        pictures = [frame.to_ndarray(format="rgb24").astype(int) for frame in container.decode(video=0)]
+    frames = pq.read_table(out / "frames").to_pylist()
+    readable = [row for row in frames if row["error"] is None]
+    assert len(pictures) == len(readable)
+    for picture, row in zip(pictures, readable, strict=True):
+        orange = (np.abs(picture - KEPT) < 40).all(axis=2).sum()  # compression changes colours a little
+        assert (orange > 200) == row["alarm"]
 
 
 def test_a_second_run_does_nothing_and_another_scan_is_refused(frames, scanned, monkeypatch):

@@ -35,7 +35,7 @@ STAGES: dict[str, str] = {
 GROUPS: dict[str, dict[str, str]] = {
     "Apply a detector": {
         "detect": "detect",
-        **dict.fromkeys(("manifest", "scan"), "scan"),
+        **dict.fromkeys(("manifest", "scan", "tracks"), "scan"),
         "serve": "detect",
         "export": "models",
         **dict.fromkeys(("similar", "cluster", "export-alarms"), "alarms"),

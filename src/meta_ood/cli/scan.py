@@ -1,14 +1,20 @@
 """Commands for many frames: drives, videos, archives."""
 
+from dataclasses import asdict
+from importlib import import_module
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
 from meta_ood.cli import options
-from meta_ood.cli.options import FILE, FOLDER
+from meta_ood.cli.options import EXISTING_FOLDER, FILE, FOLDER
+
+if TYPE_CHECKING:
+    from meta_ood.detector.scan.tracks import Rule
 
 _inputs = click.argument("inputs", nargs=-1, required=True, metavar="INPUT...")
+_video = click.option("--video", is_flag=True, help="Write the frames with the boxes of alarms as alarms.mp4.")
 _every = click.option("--every", type=click.IntRange(1), default=1, help="Take every n-th frame of each sequence.")
 
 
@@ -62,6 +68,7 @@ def manifest(inputs: tuple[str, ...], every: int, out: Path) -> None:
 @click.option(
     "--batch-size", type=click.IntRange(1), help="Neighbours of one size that go through the network together."
 )
+@_video
 @options.workers
 @options.engine
 @options.address
@@ -80,13 +87,14 @@ def scan(
     runtime: str,
     precision: Literal["float32", "tf32", "bfloat16"] | None,
     batch_size: int | None,
+    video: bool,
     workers: int,
     engine: str,
     address: str | None,
     device: str,
     as_json: bool,
 ) -> None:
-    """Find OoD segments in many frames: tables of frames and segments, and a contact sheet of the worst alarms.
+    """Find OoD segments in many frames: tables of frames, segments and tracks, and a contact sheet of the worst alarms.
 
     INPUTs are images, folders, patterns, lists, tar archives and videos, or one manifest of `meta-ood manifest`. Run it
     again after any kill to go on.
@@ -97,12 +105,15 @@ def scan(
     from meta_ood.detector.scan import tables
     from meta_ood.detector.scan.engine import prepare, run
     from meta_ood.detector.scan.manifest import make_manifest
-    from meta_ood.detector.scan.summary import COUNTED, summarise, worst_alarms, write_sheet
+    from meta_ood.detector.scan.summary import COUNTED, summarise
     from meta_ood.detector.scan.task import Scan
+    from meta_ood.detector.scan.tracks import rule_of
 
     share = _share(shard)
     if runtime not in ("torch", "onnx") and not (runtime.endswith(".onnx") and Path(runtime).is_file()):
         raise click.UsageError(f"--runtime {runtime}: expected torch, onnx, or a file that ends with .onnx")
+    if video:
+        import_module("av")  # a missing one is reported before the work
     # 1. what is to be done: reports wrong inputs before any process starts
     table = make_manifest(inputs, every)
     kept = (pictures, features, frames_per_part, embeddings)
@@ -113,7 +124,8 @@ def scan(
     # 3. what all finished parts say, also those of other shards
     counts, doubts = summarise(out, promise)
     parts, finished = -(-len(table) // frames_per_part), len(tables.finished_parts(out))
-    sheet = write_sheet(out, worst_alarms(out)) if finished == parts else None
+    told: dict[str, Any] = {"out": str(out), "parts": parts, "finished": finished, "doubts": doubts, "seconds": seconds}
+    told |= {"promise": promise.text if promise else None, "sheet": None}
     found = "{frames} frames, {segments} segments, {removed} of them removed as false alarms".format_map(counts)
     lines = [f"{found}: {out}", f"{counts['alarm']} frames raise an alarm"]
     if promise:
@@ -123,14 +135,57 @@ def scan(
         lines.append(f"{counts['unreadable']} frames could not be read: column error of {out / 'frames'}")
     if finished < parts:
         lines.append(f"{finished} of {parts} parts are finished, the others are those of other shards")
-    if sheet:
-        lines.append(f"the worst alarms: {sheet}")
+    else:
+        followed, more = _followed(out, rule_of(out), video)
+        told |= followed
+        lines += more
     work = {step: value for step, value in seconds.items() if step != "decode"}
     if total := sum(work.values()):
         shares = ", ".join(f"{step} {value / total:.0%}" for step, value in work.items())
         lines.append(f"{total:.0f} s of work: {shares}; beside it {seconds.get('decode', 0):.0f} s of decoding")
-    told = {"out": str(out), "parts": parts, "finished": finished, "doubts": doubts, "seconds": seconds}
-    told |= {"promise": promise.text if promise else None, "sheet": str(sheet) if sheet else None}
     options.answer(as_json, {key: counts[key] for key in COUNTED} | told, "\n".join(lines))
     if counts["unreadable"]:
         raise SystemExit(3)
+
+
+@click.command()
+@click.argument("folder", type=EXISTING_FOLDER)
+@click.option("--gap", type=click.IntRange(0), help="Frames in which a track may be missed, one after another.")
+@click.option("--overlap", type=click.FloatRange(0, 1, min_open=True), help="The least IoU with the predicted box.")
+@click.option("--needed", type=click.IntRange(1), help="An alarm needs so many segments that count in --window frames.")
+@click.option("--window", type=click.IntRange(1), help="[frames]")
+@click.option("--severity", type=float, help="A segment counts from this severity on; without it, if it is kept.")
+@_video
+@options.as_json
+def tracks(folder: Path, video: bool, as_json: bool, **given: float | None) -> None:
+    """Link the segments of a finished scan to tracks again, with another rule for alarms.
+
+    FOLDER is that of `meta-ood scan`, which does the same at its end. Writes tables of tracks and of temporal features,
+    and the contact sheet; a rule that is not the default stays with the folder.
+    """
+    from meta_ood.detector.scan.tracks import Rule
+
+    rule = Rule(**{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]
+    if rule.needed > rule.window:
+        raise click.UsageError(f"--needed {rule.needed} segments cannot lie in --window {rule.window} frames")
+    told, lines = _followed(folder, rule, video)
+    options.answer(as_json, told, "\n".join(lines))
+
+
+def _followed(out: Path, rule: "Rule", video: bool) -> tuple[dict[str, Any], list[str]]:
+    """Write what follows from the tables of a finished scan; return it for scripts and in words."""
+    from meta_ood.detector.scan.summary import worst_alarms, write_sheet
+    from meta_ood.detector.scan.tracks import link
+    from meta_ood.detector.scan.video import write_video
+
+    counts = link(out, rule)
+    sheet = write_sheet(out, worst_alarms(out))
+    lines = [f"{counts['tracks']} tracks, {counts['alarms']} of them are alarms"]
+    if counts["minutes"]:
+        lines[0] += (
+            f": {counts['alarms_per_minute']:.3g} a minute; {counts['alarm_frames_per_minute']:.3g} frames a minute "
+            "have a kept segment"
+        )
+    lines += [f"the worst alarms: {sheet}"] if sheet else []
+    lines += [f"their video: {write_video(out)}"] if video else []
+    return {"followed": counts, "rule": asdict(rule), "sheet": str(sheet) if sheet else None}, lines

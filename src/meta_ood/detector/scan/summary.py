@@ -19,6 +19,7 @@ from meta_ood.detector.scan import tables
 from meta_ood.detector.scan.engine import MANIFEST
 from meta_ood.detector.scan.manifest import frames_of, read_manifest
 from meta_ood.detector.scan.sources import Reader
+from meta_ood.detector.scan.tracks import SIDES, TRACKS_FILE
 from meta_ood.meta_classification.promise import STATISTICS, Promise, monitor
 
 SHEET = "alarms.jpg"
@@ -54,25 +55,28 @@ def summarise(out: Path, promise: Promise | None) -> tuple[Counter[str], list[st
 
 
 def worst_alarms(out: Path, count: int = _TILES) -> list[dict[str, Any]]:
-    """Return the kept segments with the highest severity times the root of their pixels, as rows of ``segments``.
+    """Return the worst segment of each track that has a kept one, as rows for :func:`write_sheet`.
 
-    By severity alone specks of few pixels lead, for which it is extrapolated (docs/drives.md). Of segments whose boxes
-    overlap, in the same sequence and at most 50 frames apart, all but the worst come last: they are mostly the same
-    object.
+    Tracks that are alarms come first; among them those with the highest severity times the root of the pixels: by
+    severity alone specks of few pixels lead, for which it is extrapolated (docs/drives.md).
     """
-    batches = dataset(out, "segments").to_batches(columns=ALARM, filter=pc.field("kept"))
-    rows = (row for batch in batches for row in batch.to_pylist())
-    # ties, as of parts in any order, are decided by place: the same sheet however the work was done
-    order = heapq.nlargest(_NEAR * count, rows, key=_worst_first)
-    first: list[dict[str, Any]] = []
-    again: list[dict[str, Any]] = []
-    for row in order:
-        (again if any(is_same(row, other) for other in first) else first).append(row)
-    return (first + again)[:count]
+    # 1. the tracks
+    names = ["track", "alarm", "worst_index", "worst_segment", "worst_severity", "worst_size"]
+    batches = ds.dataset(out / TRACKS_FILE).to_batches(columns=names, filter=pc.field("kept") > 0)
+    tracks = heapq.nlargest(count, (row for batch in batches for row in batch.to_pylist()), key=_worst_first)
+    # 2. their worst segments
+    wanted = pc.field("index").isin([track["worst_index"] for track in tracks])
+    rows = dataset(out, "segments").to_table(ALARM, filter=wanted).to_pylist()
+    found = {(row["index"], row["segment"]): row for row in rows}
+    notes = (f"track {track['track']}{'' if track['alarm'] else ' (no alarm)'}, " for track in tracks)
+    worst = (found[track["worst_index"], track["worst_segment"]] for track in tracks)
+    return [{**row, "note": note} for row, note in zip(worst, notes, strict=True)]
 
 
-def _worst_first(row: dict[str, Any]) -> tuple[float, int, int]:
-    return row["severity"] * math.sqrt(row["size"]), -row["index"], -row["top"]
+def _worst_first(track: dict[str, Any]) -> tuple[bool, float, int, int]:
+    weight = track["worst_severity"] * math.sqrt(track["worst_size"])
+    # ties are decided by place: the same sheet whatever the order of the rows
+    return track["alarm"], weight, -track["worst_index"], -track["worst_segment"]
 
 
 def is_same(a: Mapping[str, Any], b: Mapping[str, Any]) -> bool:
@@ -122,7 +126,7 @@ def _tiles(out: Path, alarms: Sequence[Mapping[str, Any]]) -> Iterator[Image.Ima
 
 def _draw(tile: Image.Image, whole: Image.Image, alarm: Mapping[str, Any]) -> None:
     """Draw a frame with the box of an alarm, and right of it a square around the box."""
-    top, left, bottom, right = (alarm[side] for side in ("top", "left", "bottom", "right"))
+    top, left, bottom, right = (alarm[side] for side in SIDES)
     # 1. the frame
     scale = min(_WIDTH / whole.width, _HEIGHT / whole.height)
     small = whole.resize((max(1, round(whole.width * scale)), max(1, round(whole.height * scale))))
