@@ -350,6 +350,34 @@ def test_given_weights_change_the_digest_of_their_stage_alone(tmp_path: Path, mo
         assert (status, "is not below data/weights" in output) == (2, True)
 
 
+def test_members_of_an_ensemble_are_in_the_digests_of_what_runs_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(code_digest, "stage_digest", lambda stage: "")
+    Path("data/weights").mkdir(parents=True)
+    text = (ROOT / "params.yaml").read_text()
+
+    def digests(weights: str = "") -> dict[str, str]:
+        chosen = f"  scores: [mutual_information]\n  repetition: {{weights: ['{weights}']}}\n" if weights else ""
+        Path("params.yaml").write_text(text.replace("\ninfer:\n", f"\ninfer:\n{chosen}"))
+        assert CliRunner().invoke(cli.main, ["code"]).exit_code == 0
+        return {path.stem: path.read_text() for path in Path("data/code").rglob("*.txt")}
+
+    # a file for each network and variant, of which one is not there
+    name = "data/weights/{network}-{variant}.safetensors"
+    members = [Path(name.format(network=n, variant=v)) for n in PARAMS.networks for v in PARAMS.variants]
+    for member in members[1:]:
+        member.write_bytes(b"1")
+    without, first = digests(), digests(name)
+    assert {stage for stage in first if first[stage] != without[stage]} == {"infer", "detector"}
+    assert all(str(member) in first["infer"] for member in members)
+    assert "missing" in first["infer"]
+    members[-1].write_bytes(b"2")
+    second = digests(name)
+    assert {stage for stage in first if first[stage] != second[stage]} == {"infer", "detector"}
+
+
 def test_a_module_of_ones_own_is_in_the_digests_of_its_stages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
