@@ -157,6 +157,8 @@ def test_a_tap_by_name() -> None:
     message = r"options.features: no module 'decoder.layer.3'; known: decoder.layers, decoder.output_conv; did you mean"
     with pytest.raises(ValueError, match=message):
         models.build("erfnet", 19, features="decoder.layer.3")
+    with pytest.raises(ValueError, match=r"no module 'layers.3'; known: decoder.layers.3, encoder.layers.3"):
+        models.build("erfnet", 19, features="layers.3")
 
 
 def test_features_that_cannot_be_changed_alone() -> None:

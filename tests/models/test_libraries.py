@@ -10,6 +10,7 @@ from meta_ood import models
 from meta_ood.config import InferParams
 from meta_ood.data.labels import CITYSCAPES
 from meta_ood.inference import average_logits
+from meta_ood.inference.features import Tap
 from meta_ood.inference.stored_scores import Scorer
 from meta_ood.models import checkpoint, published
 from tiny_networks import write_folder
@@ -111,6 +112,21 @@ def test_oneformer_is_told_its_task():
             1, 2
         ) @ outputs.masks_queries_logits.sigmoid().flatten(2)
         torch.testing.assert_close(network.eval()(image).exp().flatten(2), mass, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("kind", MASKS)
+@torch.inference_mode()
+def test_features_of_mask_models_are_what_queries_are_multiplied_by(tiny, kind):
+    """So the mask logits of each query are a linear function of them."""
+    _, _, network = tiny(kind)
+    masks = []
+    network.model.register_forward_hook(lambda module, given, found: masks.append(found.masks_queries_logits))
+    tap = Tap(network)
+    (logits,) = tap(image_of()[None] / 255)
+    assert tap.features.shape[2:] == logits.shape[2:]
+    rows, expected = tap.features[0].flatten(1).T.double(), masks[0][0].flatten(1).T.double()
+    assert len(rows) > 2 * rows.shape[1]
+    torch.testing.assert_close(rows @ (torch.linalg.pinv(rows) @ expected), expected, atol=1e-4, rtol=0)
 
 
 @pytest.mark.parametrize("kind", ["mask2former", "eomt"])

@@ -114,14 +114,15 @@ def build(name: str, num_classes: int, **options: Any) -> nn.Module:
 
 
 def check_module(network: nn.Module, name: str) -> None:
-    """Refuse a name that is no module of a network; the ValueError lists those in its deepest known parent."""
+    """Refuse a name that is no module of a network; the ValueError lists modules that end so or its known parent's."""
     known = dict(network.named_modules())
     if name in known:
         return
     parent = name
     while parent not in known:
         parent = parent.rpartition(".")[0]
-    names = [f"{parent}.{child}".lstrip(".") for child, _ in known[parent].named_children()]
+    names = [full for full in known if full.endswith(f".{name}")]  # library networks are below `model.`
+    names = names or [f"{parent}.{child}".lstrip(".") for child, _ in known[parent].named_children()]
     raise ValueError(f"options.features: no module {name!r}; {known_names(name, names)}")
 
 

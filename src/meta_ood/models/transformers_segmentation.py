@@ -20,8 +20,16 @@ from meta_ood.models.pixels import Normalisation, upsample
 
 _log = logging.getLogger(__name__)
 
-# Model types whose outputs are class and mask of each query; the others give a logit of each class at each pixel.
-MASK_TYPES = ("eomt", "eomt_dinov3", "mask2former", "maskformer", "oneformer")
+# Model types whose outputs are class and mask of each query; the others give a logit of each class at each pixel. The
+# module whose output at a pixel is multiplied by a query's to its mask: features, where options.features names no other
+_DECODER = "model.model.pixel_level_module.decoder.mask_projection"
+MASK_TYPES = {
+    "eomt": "model.upscale_block",
+    "eomt_dinov3": "model.upscale_block",
+    "mask2former": _DECODER,
+    "maskformer": _DECODER,
+    "oneformer": _DECODER,
+}
 # Those that take images of one size only, a square of their `image_size`.
 FIXED_TYPES = ("beit", "data2vec-vision", "dpt", "eomt", "eomt_dinov3")
 # Entries of config.json that are not kept: paths of a machine, code from elsewhere.
@@ -152,6 +160,7 @@ class TransformersSegmentation(nn.Module):
         self.model = getattr(transformers, _class_name(config, "config"))._from_config(settings, dtype=torch.float32)
         self.normalisation = Normalisation(mean, std)
         self.no_object = nn.Identity()
+        self.features = MASK_TYPES.get(settings.model_type, "")
         self.backbone_prefixes = (f"model.{self.model.base_model_prefix}.",)
         self._outputs, self._size, self._bgr = outputs, size, bgr
         self._task: Tensor | None
