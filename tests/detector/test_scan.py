@@ -68,8 +68,9 @@ def drives(tmp_path, monkeypatch):
 
 def test_folder_pattern_and_lists_name_the_same_frames(drives):
     expected = [
-        ("fleet/a/10.JPG", "fleet/a/10.JPG", None, "fleet/a", None, None),
+        # numbers in their order: without zeros before them too, frames follow each other
         ("fleet/a/2.png", "fleet/a/2.png", None, "fleet/a", None, None),
+        ("fleet/a/10.JPG", "fleet/a/10.JPG", None, "fleet/a", None, None),
         ("fleet/b/cam/1.png", "fleet/b/cam/1.png", None, "fleet/b/cam", None, None),
     ]
     assert rows(make_manifest(["fleet"])) == expected

@@ -175,6 +175,8 @@ def _of_address(address: str) -> Iterator[ManifestFrame]:
                 own = f"{name}/{part.name}"
                 yield ManifestFrame(own, address, part.position, _sequence(own), part.time, None)
         except (OSError, ValueError) as error:
+            if sources.is_gone(address):
+                raise ConnectionError(f"no answer any more: {error}") from error
             yield ManifestFrame(f"{name}/damaged", address, None, name, None, str(error))
     else:
         for file in sources.files_below(address):

@@ -40,7 +40,7 @@ class Part(NamedTuple):
 class _Read:
     """A frame that has been read, or could not be."""
 
-    index: int
+    number: int  # row of the manifest
     frame: ManifestFrame
     pixels: RgbImage  # none at all if it could not
     digest: str
@@ -79,8 +79,8 @@ def _do_part(scan: Scan, detector: Detector, reader: Reader, part: Part) -> Iter
             waited = (time.perf_counter() - started) / len(batch)
             for read, (record, spent) in zip(batch, _do_batch(scan, detector, batch, waited), strict=True):
                 total.update(spent)
-                if read.index not in records:
-                    records[read.index] = record
+                if read.number not in records:
+                    records[read.number] = record
                     append(record)
                     yield 1
             started = time.perf_counter()
@@ -135,14 +135,14 @@ def _do_frame(
     scan: Scan, detector: Detector, read: _Read, prediction: Prediction | None, spent: dict[str, float]
 ) -> tuple[journal.Record, dict[str, float]]:
     """Return the rows of a frame, and seconds by step: those `spent`, and those of what is done here."""
-    row = tables.frame_row(read.frame, read.index)
+    row = tables.frame_row(read.frame, read.number)
     if prediction is None:
         row |= {"error": read.error}
         return {"frames": [row], "segments": [], "features": "", "seconds": [{"id": read.frame.id}]}, spent
     times = [time.perf_counter()]
     found = detector.judge(prediction, read.pixels)
     row |= {**tables.found_columns(found), "sha256": read.digest}
-    segments = list(tables.segment_rows(read.frame, read.index, found))
+    segments = list(tables.segment_rows(read.frame, read.number, found))
     # as bytes: a tenth of the time of their digits
     features = b64encode(found.table.features.tobytes() if scan.features else b"").decode()
     times.append(time.perf_counter())
