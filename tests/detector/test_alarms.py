@@ -4,6 +4,7 @@ import csv
 import json
 import shutil
 import tarfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,14 +12,17 @@ import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
 from PIL import Image
+from pycocotools import mask
 from pycocotools.coco import COCO
 
-from meta_ood import Detector, cli
+from meta_ood import Detector, SegmentTable, cli, fit, measure_segments
 from meta_ood.data.files import write_json
 from meta_ood.data.images import read_image
 from meta_ood.data.labels import IN, OOD
 from meta_ood.datasets import read
+from meta_ood.demo.drives import write_drives
 from meta_ood.detector import demo
+from meta_ood.detector.folder import read_settings, write_folder
 from meta_ood.detector.scan import labelling, similar, tables
 
 PHOTOS = sorted(demo.PHOTOS.iterdir())
@@ -244,3 +248,50 @@ def test_labels_that_come_back_are_targets(scanned, tmp_path):
     np.testing.assert_array_equal(frame.target(), expected)
     assert frame.image.name == labels["images"][0]["file_name"]
     assert frame.scene.endswith("__")
+
+
+def judge(annotation, target):
+    """Return the category of a labeller who knows the target: ood or false alarm."""
+    with_object = (mask.decode(annotation["segmentation"]) > 0) & (target == OOD)
+    return 2 if with_object.any() else 3
+
+
+def measured(detector, frame):
+    prediction = replace(detector.predict(read_image(frame.image)), target=frame.target(), scene=frame.scene)
+    return measure_segments(prediction, detector.settings.score, detector.settings.threshold)
+
+
+def test_labels_of_alarms_make_a_detector_better_on_other_drives(tmp_path):
+    """A network without meta classifier keeps all segments; people judge those of two drives; two others test it."""
+    # 1. drawn drives, and a scan of the first two
+    assert sum(write_drives(tmp_path / "raw", 4, 4, seed=4, height=128, width=256)) == 16
+    frames = read("lost_and_found", tmp_path / "raw", "test")
+    first, second = frames[:8], frames[8:]
+    settings = read_settings(demo.DETECTOR).model_copy(update={"promise": None, "files": {}})
+    before, scan, labels = (tmp_path / name for name in ("detector", "scan", "labels"))
+    write_folder(before, demo.DETECTOR / "weights.safetensors", None, settings)
+    folders = sorted({frame.image.parent for frame in first})
+    invoke("scan", *folders, "--detector", before, "--out", scan, "--pictures", "alarms", "--workers", 1)
+    # 2. its alarms, judged
+    invoke("export-alarms", scan, "--out", labels)
+    path = labels / labelling.LAYOUTS["cvat"][1]
+    said = json.loads(path.read_text())
+    targets = {frame.image.stem: frame.target() for frame in first}
+    by_image = {image["id"]: targets[Path(image["frame"]).stem] for image in said["images"]}
+    for annotation in said["annotations"]:
+        annotation["category_id"] = judge(annotation, by_image[annotation["image_id"]])
+    write_json(path, said)
+    # 3. a meta classifier fitted on what came back
+    detector = Detector.load(before, "cpu")
+    back = read("coco", labels, "all", OPTIONS)
+    assert [scene[-10:] for scene in sorted({frame.scene for frame in back})] == ["00_Drive__", "01_Drive__"]
+    table = SegmentTable.concatenate([measured(detector, frame) for frame in back])
+    categories = [annotation["category_id"] for annotation in said["annotations"]]
+    assert table.is_false.tolist() == [category == 3 for category in categories]
+    classifier = fit(table)
+    # 4. on the other drives
+    truth = SegmentTable.concatenate([measured(detector, frame) for frame in second])
+    kept = classifier.probability(truth) <= classifier.operating_point
+    assert np.bincount(truth.is_false).min() >= 5
+    assert kept[truth.is_false].mean() < 0.05
+    assert kept[~truth.is_false].mean() > 0.7

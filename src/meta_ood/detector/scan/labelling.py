@@ -84,8 +84,9 @@ def _write_frame(folder: Path, frame: ManifestFrame, index: int, pixels: RgbImag
     """Write a frame as an image and return its name: a copy of an image file, else a PNG."""
     own = Path(frame.source)
     is_file = frame.position is None and not is_remote(frame.source) and own.suffix.lower() in _COPIED
-    # file systems take 255 bytes
-    name = frame.id.replace("/", "__").removesuffix(own.suffix)[-100:]
+    # file systems take 255 bytes; folders are cut alike, as they are scenes
+    parent, slash, name = frame.id.rpartition("/")
+    name = f"{parent.replace('/', '__')[-120:]}{slash and '__'}{name.removesuffix(own.suffix)[-100:]}"
     target = folder / f"{index:08d}_{name}{own.suffix if is_file else '.png'}"
     if is_file:
         with files.replacing(target) as temporary:
