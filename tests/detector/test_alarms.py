@@ -23,7 +23,7 @@ from meta_ood.datasets import read
 from meta_ood.demo.drives import write_drives
 from meta_ood.detector import demo
 from meta_ood.detector.folder import read_settings, write_folder
-from meta_ood.detector.scan import labelling, similar, tables
+from meta_ood.detector.scan import labelling, similar, tables, tracks
 
 PHOTOS = sorted(demo.PHOTOS.iterdir())
 # pycocotools 2.0 has not caught up with NumPy 2
@@ -52,6 +52,9 @@ def write_segments(out: Path, vectors: np.ndarray, **columns: list) -> None:
         rows.append(row | {name: values[k] for name, values in columns.items()})
     for part, some in enumerate((rows[1::2], rows[::2])):
         tables.write_part(tables.part_path(out, "segments", part), some, tables.SEGMENTS)
+        tables.write_part(tables.part_path(out, "temporal", part), [{"track": 0} for _ in some], tracks.TEMPORAL)
+        tables.write_part(tables.part_path(out, "frames", part), [], tables.FRAMES)
+    (out / tracks.TRACKS_FILE).touch()
 
 
 @pytest.fixture
@@ -84,8 +87,8 @@ def test_the_nearest_are_those_of_all_pairs(tmp_path, vectors):
         np.testing.assert_allclose([d for _, d in found], sorted(expected)[1:], atol=1e-5)
 
 
-def test_of_an_object_in_frames_that_follow_each_other_the_nearest_alarm_is_listed(tmp_path, vectors):
-    """Frames 0 to 19 and 20 to 39 are two drives, in which something raises an alarm at the same place all the time."""
+def test_of_each_other_track_the_nearest_alarm_is_listed(tmp_path, vectors):
+    """Frames 0 to 19 and 20 to 39 are two drives of one track each."""
     write_segments(tmp_path, vectors[0], sequence=["a"] * 20 + ["b"] * 20)
     found = list(similar.read_alarms(tmp_path).nearest(0))
     expected = slow_distances(vectors[0], 0)

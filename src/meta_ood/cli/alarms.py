@@ -18,9 +18,8 @@ _scan = click.argument("folder", type=EXISTING_FOLDER)
 def similar(folder: Path, alarm: str, count: int, as_json: bool) -> None:
     """Find what is most like an ALARM of the scan in FOLDER: seen before?
 
-    ALARM is a frame and the number of its segment, such as drive/000012.jpg:3. Of each object that raises alarms in
-    frames that follow each other the nearest alarm is listed. Needs `scan --embeddings`. Writes similar.csv and
-    similar.jpg, which begins with ALARM itself.
+    ALARM is a frame and the number of its segment, such as drive/000012.jpg:3. Of each other track the nearest alarm
+    is listed. Needs `scan --embeddings`. Writes similar.csv and similar.jpg, which begins with ALARM itself.
     """
     from itertools import islice
 
@@ -74,7 +73,7 @@ def cluster(folder: Path, least: int, as_json: bool) -> None:
         for which in ("typical", "farthest")
     ]
     sheet = write_sheet(folder, tiles, "groups.jpg")
-    numbers = ("group", "alarms", "frames", "sequences")
+    numbers = ("group", "alarms", "tracks", "frames", "sequences")
     rows = [
         (g["typical"]["name"], *(str(g[name]) for name in numbers), f"{g['severity']:.2g}", f"{g['size']:.0f}")
         for g in found

@@ -13,10 +13,13 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from meta_ood.data.predictions import FloatMap
 from meta_ood.data.registry import known_names
-from meta_ood.detector.scan.summary import ALARM, dataset, is_same
+from meta_ood.detector.scan import tables
+from meta_ood.detector.scan.summary import ALARM
+from meta_ood.detector.scan.tracks import TRACKS_FILE
 from meta_ood.meta_classification.features import Scaling
 
 Labels = npt.NDArray[np.int64]
@@ -27,7 +30,7 @@ COMPONENTS = 16  # principal ones that groups are looked for in
 class Alarms:
     """The alarms of a scan, in the order of frames and segments, and their unit vectors."""
 
-    table: pa.Table  # N rows, columns summary.ALARM
+    table: pa.Table  # N rows, columns summary.ALARM and track
     vectors: FloatMap  # (N, F) float32
 
     def row(self, number: int) -> dict[str, Any]:
@@ -55,16 +58,13 @@ class Alarms:
         return distances
 
     def nearest(self, number: int) -> Iterator[tuple[int, float]]:
-        """Yield the alarms of other objects and their distances, the nearest first; of each object one.
-
-        What an object is, is guessed as for the contact sheet, see :func:`meta_ood.detector.scan.summary.is_same`.
-        """
+        """Yield the nearest alarm of each other track and its distance, the nearest first."""
         distances = self.distances(number)
-        taken = [self.row(number)]
+        tracks = list(zip(self.table["sequence"].to_pylist(), self.table["track"].to_pylist(), strict=True))
+        taken = {tracks[number]}
         for other in np.argsort(distances, kind="stable").tolist():
-            row = self.row(other)
-            if not any(is_same(row, before) for before in taken):
-                taken.append(row)
+            if tracks[other] not in taken:
+                taken.add(tracks[other])
                 yield other, float(distances[other])
 
     def groups(self, least: int) -> Labels:
@@ -90,13 +90,23 @@ class Alarms:
 
 def read_alarms(out: Path) -> Alarms:
     """Read the alarms of a scan; ValueError if there is none, or it was made without ``--embeddings``."""
-    found = dataset(out, "segments").to_table([*ALARM, "embedding"], filter=pc.field("kept"))
+    if not (out / TRACKS_FILE).exists():
+        raise ValueError(f"{out}: not finished, there are no tracks yet: run `meta-ood scan` again")
+    # 1. the rows of temporal are those of segments
+    parts = []
+    for number in tables.finished_parts(out):
+        columns = {"columns": [*ALARM, "kept", "embedding"], "schema": tables.SEGMENTS}
+        segments = pq.read_table(tables.part_path(out, "segments", number), **columns)
+        track = pq.read_table(tables.part_path(out, "temporal", number), columns=["track"])["track"]
+        parts.append(segments.append_column("track", track).filter(segments["kept"]).drop_columns("kept"))
+    found = pa.concat_tables(parts)
     if not len(found):
         raise ValueError(f"{out}: no alarm")
     found = found.sort_by([("index", "ascending"), ("segment", "ascending")])
     embedding = found["embedding"].combine_chunks()
     if embedding.null_count:
         raise ValueError(f"{out}: no embeddings of alarms: scan with --embeddings, into another folder")
+    # 2. standardised, of length 1
     raw = embedding.flatten().to_numpy().reshape(len(found), -1)
     scaled = Scaling.of(raw.astype(np.float64))(raw)
     length = np.linalg.norm(scaled, axis=1, keepdims=True)
@@ -117,6 +127,7 @@ def describe_groups(alarms: Alarms, groups: Labels) -> Iterator[dict[str, Any]]:
             "alarms": len(members),
             "frames": pc.count_distinct(table["frame"]).as_py(),
             "sequences": pc.count_distinct(table["sequence"]).as_py(),
+            "tracks": len(table.group_by(["sequence", "track"]).aggregate([])),
             "severity": pc.mean(table["severity"]).as_py(),
             "size": pc.mean(table["size"]).as_py(),
             "typical": alarms.row(int(members[likeness.argmax()])),

@@ -28,7 +28,6 @@ _TILES, _COLUMNS = 24, 2
 _WIDTH, _HEIGHT, _LINE = 320, 180, 16  # [px] of a frame in the sheet, and of the line below it
 ALARM = ["frame", "index", "sequence", "time", "segment", "top", "left", "bottom", "right"]  # columns of a row here
 ALARM += ["size", "severity", "unlike_training"]
-_NEAR = 50  # frames of a sequence within which alarms at the same place are taken for the same object
 
 
 def summarise(out: Path, promise: Promise | None) -> tuple[Counter[str], list[str]]:
@@ -77,13 +76,6 @@ def _worst_first(track: dict[str, Any]) -> tuple[bool, float, int, int]:
     weight = track["worst_severity"] * math.sqrt(track["worst_size"])
     # ties are decided by place: the same sheet whatever the order of the rows
     return track["alarm"], weight, -track["worst_index"], -track["worst_segment"]
-
-
-def is_same(a: Mapping[str, Any], b: Mapping[str, Any]) -> bool:
-    """Return whether two alarms are taken for the same object."""
-    is_near = a["sequence"] == b["sequence"] and abs(a["index"] - b["index"]) <= _NEAR
-    rows = min(a["bottom"], b["bottom"]) > max(a["top"], b["top"])
-    return bool(is_near and rows and min(a["right"], b["right"]) > max(a["left"], b["left"]))
 
 
 def write_sheet(out: Path, alarms: Sequence[Mapping[str, Any]], name: str = SHEET) -> Path | None:
