@@ -125,9 +125,9 @@ def outcome(drives: list[Drive], alarms: Alarms, at: float) -> Outcome:
 
 
 def curve(drives: list[Drive], alarms: Alarms) -> list[Outcome]:
-    """Return the outcomes at 24 thresholds, from those that few segments reach to those that most do."""
+    """Return the outcomes at 16 thresholds, from those that few segments reach to those that most do."""
     severity = [segment.severity for drive in drives for seen in drive for segment in seen.segments]
-    shares = np.geomspace(0.001, 0.5, 24)
+    shares = np.geomspace(0.001, 0.3, 16)
     return [outcome(drives, alarms, float(np.quantile(severity, 1 - share))) for share in shares]
 
 

@@ -351,16 +351,23 @@ def test_tracks_again_with_another_rule(scanned, tmp_path):
 
 def test_the_video_shows_boxes_of_alarms(scanned, tmp_path):
     av = pytest.importorskip("av")
-    out = shutil.copytree(scanned[0], tmp_path / "scan")
-    invoke("tracks", out, "--needed", "1", "--window", "1", "--video")
-    with av.open(str(out / VIDEO)) as container:
-        pictures = [frame.to_ndarray(format="rgb24").astype(int) for frame in container.decode(video=0)]
-    frames = pq.read_table(out / "frames").to_pylist()
-    readable = [row for row in frames if row["error"] is None]
-    assert len(pictures) == len(readable)
-    for picture, row in zip(pictures, readable, strict=True):
-        orange = (np.abs(picture - KEPT) < 40).all(axis=2).sum()  # compression changes colours a little
-        assert (orange > 200) == row["alarm"]
+    out = shutil.copytree(scanned[0], tmp_path / "scan", ignore=shutil.ignore_patterns("pictures"))
+
+    def shown(*rule):
+        """Return the numbers of orange and of white pixels of each picture."""
+        invoke("tracks", out, *rule, "--video")
+        with av.open(str(out / VIDEO)) as container:
+            pictures = [frame.to_ndarray(format="rgb24").astype(int) for frame in container.decode(video=0)]
+        # compression changes colours a little
+        orange = [(np.abs(picture - KEPT) < 40).all(axis=2).sum() for picture in pictures]
+        return orange, [(picture > 200).all(axis=2).sum() for picture in pictures]
+
+    readable = [row for row in pq.read_table(out / "frames").to_pylist() if row["error"] is None]
+    orange, white = shown("--needed", "1", "--window", "1")
+    # with no alarm the boxes of kept segments are white
+    none, more = shown("--needed", "99", "--window", "99")
+    assert [box > photo + 200 for box, photo in zip(orange, none, strict=True)] == [row["alarm"] for row in readable]
+    assert [box > photo + 200 for box, photo in zip(more, white, strict=True)] == [row["alarm"] for row in readable]
 
 
 def test_a_second_run_does_nothing_and_another_scan_is_refused(frames, scanned, monkeypatch):

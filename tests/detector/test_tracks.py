@@ -185,8 +185,8 @@ def test_of_equal_pairs_the_older_track_and_the_first_segment_come_first():
 def test_an_alarm_counts_from_a_severity_or_what_is_kept():
     frames = [[at(50, 50, severity=severity)] for severity in (0.6, 2.0, 0.6, 2.0, 0.6, 2.0)]
     assert follow(frames, RULE)[1][0].alarm.row == 5
-    assert follow(frames, Rule(severity=0.5))[1][0].alarm.row == 2
-    assert follow(frames, Rule(severity=2.5))[1][0].alarm is None
+    assert follow(frames, Rule(needed=3, window=5, severity=0.5))[1][0].alarm.row == 2
+    assert follow(frames, Rule(needed=3, window=5, severity=2.5))[1][0].alarm is None
     assert follow(frames, Rule(needed=3, window=4))[1][0].alarm is None
     assert follow(frames, Rule(needed=1, window=1))[1][0].alarm.row == 1
 

@@ -66,8 +66,8 @@ class Rule:
 
     gap: int = 3  # frames in which a track may be missed, one after another
     overlap: float = 0.1  # the least IoU with the predicted box
-    needed: int = 3  # an alarm is a track with so many segments that count …
-    window: int = 5  # … in so many frames
+    needed: int = 2  # an alarm is a track with so many segments that count …
+    window: int = 3  # … in so many frames
     severity: float | None = None  # a segment counts from this severity on; None: if it is kept
 
 

@@ -29,14 +29,15 @@ _LARGEST = 1280, 720  # [px] width and height: frames are scaled to fit in
 _UNKNOWN_RATE = 10  # frames a second where the manifest has no times
 _LINE, _FONT = 2, 14  # [px] of boxes, of texts
 
-Boxes = Sequence[dict[str, Any]]  # of one frame: the sides [px], track, highest_severity
+Boxes = Sequence[dict[str, Any]]  # of one frame: the sides [px], track, highest_severity, alarm (whether it is one yet)
 
 
 def write_video(out: Path) -> Path:
     """Write the frames of a scan with its alarms, in the order of the manifest, as an MP4 file (H.264).
 
-    The box of a track is drawn from its alarm on, with its number and its highest severity so far; kept pixels are
-    orange where the scan wrote masks. Frames that cannot be read any more are left out.
+    The box of a track is drawn from its alarm on, with its number and its highest severity so far, other kept segments
+    with a thin white box; kept pixels are orange where the scan wrote masks. Frames that cannot be read any more are
+    left out.
 
     Raises:
         ImportError: PyAV (extra ``video``) is not installed.
@@ -76,12 +77,14 @@ def _shown(out: Path, manifest: pa.Table) -> Iterator[tuple[ManifestFrame, Image
         done = 0
         for part in tables.finished_parts(out):
             # 2. the boxes of this part; rows of `temporal` are those of `segments`
-            segments = pq.read_table(tables.part_path(out, "segments", part), columns=["index", "sequence", *SIDES])
+            columns = ["index", "sequence", "kept", *SIDES]
+            segments = pq.read_table(tables.part_path(out, "segments", part), columns=columns)
             temporal = pq.read_table(tables.part_path(out, "temporal", part), columns=["track", "highest_severity"])
             boxes: dict[int, list[dict[str, Any]]] = defaultdict(list)
             for box, own in zip(segments.to_pylist(), temporal.to_pylist(), strict=True):
-                if box["index"] >= since.get((box["sequence"], own["track"]), len(manifest)):
-                    boxes[box["index"]].append(box | own)
+                is_alarm = box["index"] >= since.get((box["sequence"], own["track"]), len(manifest))
+                if is_alarm or box["kept"]:
+                    boxes[box["index"]].append({**box, **own, "alarm": is_alarm})
             # 3. its frames
             count = pq.read_metadata(tables.part_path(out, "frames", part)).num_rows
             for index, frame in enumerate(frames_of(manifest, done, count), start=done):
@@ -108,7 +111,9 @@ def _picture(whole: Image.Image, boxes: Boxes, frame: ManifestFrame, size: tuple
     for box in boxes:
         top, left, bottom, right = (round(scale * box[side]) for side in SIDES)
         edges = x + left - _LINE, y + top - _LINE, x + right + _LINE - 1, y + bottom + _LINE - 1
-        draw.rectangle(edges, outline=KEPT, width=_LINE)
+        draw.rectangle(edges, outline=KEPT if box["alarm"] else "white", width=_LINE if box["alarm"] else 1)
+        if not box["alarm"]:
+            continue
         text, above = f"{box['track']}: {box['highest_severity']:.1f}", max(edges[1] - _FONT - 4, 0)
         draw.rectangle(draw.textbbox((edges[0] + 2, above), text, font), fill="black")
         draw.text((edges[0] + 2, above), text, KEPT, font)
