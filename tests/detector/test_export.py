@@ -99,3 +99,20 @@ def test_a_difference_is_found(detector):
 
 def test_latency_is_measured(detector):
     assert export.latency(export.network_runner(detector.network), (64, 64), times=1) > 0
+
+
+@pytest.mark.filterwarnings("ignore")  # of torch.export and the exporter
+def test_eight_bits_are_near_and_know_their_weights(detector, parts, tmp_path, capsys):
+    path, target = tmp_path / "network.onnx", tmp_path / "network-int8.onnx"
+    weights = detector.settings.files["weights.safetensors"]
+    exact = export.export(detector.network, path, weights=weights)
+    images = [read_image(frame.image) for frame in parts.frames]
+    run = export.quantise(detector, path, target, images)
+    assert target.stat().st_size < 0.5 * path.stat().st_size
+    given = np.stack([images[0].transpose(2, 0, 1)]).astype(np.float32) / 255
+    expected, got = exact(given), run(given)
+    # rounding to 256 steps of each layer, not another network
+    assert 0 < np.abs(got - expected).mean() < 0.2 * expected.std()
+    np.testing.assert_array_equal(export.with_onnx(detector, target).predict(images[0]).size, images[0].shape[:2])
+    assert capsys.readouterr().out == ""
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["network-int8.onnx", "network.onnx"]

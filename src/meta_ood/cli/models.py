@@ -125,22 +125,34 @@ def show(file: Path) -> None:
 @click.option("--size", type=(int, int), default=(512, 1024), help="Height and width at which latency is taken [px].")
 @click.option("--frames", type=options.FOLDER, help="A prepared dataset: are the same segments found in its frames?")
 @click.option("--count", default=20, help="How many of its frames.")
-def export(source: Path, kind: str, out: Path, size: tuple[int, int], frames: Path | None, count: int) -> None:
+@click.option(
+    "--int8", type=options.EXISTING_FOLDER, help="Photos like those of training: calibrate and write 8 bits too."
+)
+def export(
+    source: Path, kind: str, out: Path, size: tuple[int, int], frames: Path | None, count: int, int8: Path | None
+) -> None:
     """Write the network of a detector for another runtime, check it, and time it.
 
-    SOURCE is a detector's folder (data/detectors/NETWORK/VARIANT), or a weights file; --frames needs the former. Exit
-    code 3: some frames have other segments.
+    SOURCE is a detector's folder (data/detectors/NETWORK/VARIANT), or a weights file; --frames and --int8 need the
+    former. Exit code 3: some frames have other segments.
     """
+    from meta_ood.data.files import file_hash
+    from meta_ood.data.images import read_image
     from meta_ood.detector import export as exporting
     from meta_ood.detector.detector import Detector
+    from meta_ood.detector.folder import WEIGHTS
+    from meta_ood.detector.images import find_images
     from meta_ood.models import checkpoint
+
+    if int8 and kind != "onnx":
+        raise click.UsageError("--int8 needs --format onnx")
 
     # 1. the network, of a detector or of a weights file
     detector = Detector.load(source, "cpu") if source.is_dir() else None
     if detector:
         network, name = detector.network, f"{detector.settings.network}-{detector.settings.variant}"
-    elif frames is not None:
-        raise click.UsageError("--frames needs a detector's folder, not a weights file")
+    elif frames is not None or int8 is not None:
+        raise click.UsageError("--frames and --int8 need a detector's folder, not a weights file")
     else:
         network, made_of = checkpoint.load(source)
         name = f"{made_of['name']}-{made_of['variant']}"
@@ -148,16 +160,21 @@ def export(source: Path, kind: str, out: Path, size: tuple[int, int], frames: Pa
     path = out / f"{name}.{'onnx' if kind == 'onnx' else 'pt2'}"
     # a detector may resize what its network sees: other sizes do not reach it
     fixed = detector.settings.infer.size if detector else None
-    run = exporting.export(network, path, fixed)
+    run = exporting.export(network, path, fixed, file_hash(source / WEIGHTS if detector else source))
     difference = exporting.check(network, run, fixed)
     sizes = f"{fixed[0]} x {fixed[1]}" if fixed else "any height and width"
     click.echo(f"{path}: {path.stat().st_size / 1e6:.1f} MB, {sizes}")
     click.echo(f"  largest difference of logits at {sizes if fixed else 'three sizes'}: {difference:.2g}")
+    if detector is not None and int8 is not None:
+        photos = find_images([int8])
+        few = (read_image(file) for _, file in photos[:: -(-len(photos) // exporting.CALIBRATION)])
+        path = path.with_stem(f"{path.stem}-int8")
+        run = exporting.quantise(detector, out / f"{name}.onnx", path, few)
+        click.echo(f"{path}: {path.stat().st_size / 1e6:.1f} MB, 8 bits: finds other segments, evaluate it before use")
     # 3. the segments of both in real frames
     other: tuple[str, ...] = ()
     if detector is not None and frames is not None:
         from meta_ood.data.frames import read_frames
-        from meta_ood.data.images import read_image
 
         chosen = read_frames(frames, Path.cwd())[:count]
         images = [(frame.image_id, read_image(frame.image)) for frame in chosen]

@@ -4,11 +4,14 @@ Both take one image ``(1, 3, H, W) float32`` in [0, 1], of any size or of the on
 (``infer.size``), and return the logits at the network's own stride; scores and segments follow in NumPy.
 """
 
+import contextlib
 import importlib.util
+import io
+import logging
 import statistics
 import timeit
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +29,7 @@ from meta_ood.detector.folder import WEIGHTS as WEIGHTS_FILE
 Floats = npt.NDArray[np.float32]
 Runner = Callable[[Floats], Floats]  # from (1, 3, H, W) images to logits
 WEIGHTS = "meta_ood.weights"  # property of an ONNX file: SHA-256 of the weights file
+CALIBRATION = 8  # photos that ranges of 8 bits are taken from, spread over those given
 PACKAGES = "ONNX needs more packages: pip install 'meta-ood[export]'"
 
 
@@ -116,6 +120,64 @@ def network_runner(network: nn.Module) -> Runner:
         return logits
 
     return run
+
+
+def quantise(detector: Detector, path: Path, target: Path, images: Iterable[Picture]) -> Runner:
+    """Write an ONNX file of :func:`export` again, with weights and activations of 8 bits; return what that computes.
+
+    Static quantisation: the range of an activation is that of all but the outermost 0.001 % of its values (percentile
+    of onnxruntime) in what the network of `detector` sees of `images`, ``(H, W, 3) uint8`` RGB; that of weights is
+    found for each channel. What was tried and what it costs: docs/results/speed.md.
+    """
+    from onnxruntime import quantization
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    # 1. what the network sees
+    reference = network_runner(detector.network)
+    seen: list[Floats] = []
+
+    def run(image: Floats) -> Floats:
+        seen.append(image)
+        return reference(image)
+
+    watched = exported(detector, run)
+    for image in images:
+        watched.predict(image)
+    given = iter(seen)
+
+    class Images(quantization.CalibrationDataReader):  # type: ignore[misc]
+        def get_next(self) -> dict[str, Floats] | None:
+            image = next(given, None)
+            return None if image is None else {"image": image}
+
+    # 2. the ranges of that, one image in memory at a time; onnxruntime prints how it goes
+    kinds = quantization.QuantType
+    with files.replacing(target) as temporary, contextlib.redirect_stdout(io.StringIO()), _quiet():
+        prepared = temporary.with_suffix(".prepared")
+        try:
+            quant_pre_process(str(path), str(prepared), skip_symbolic_shape=True)  # it needs fixed sizes
+            quantization.quantize_static(
+                *(str(prepared), str(temporary), Images()),
+                activation_type=kinds.QUInt8,
+                weight_type=kinds.QInt8,
+                per_channel=True,
+                calibrate_method=quantization.CalibrationMethod.Percentile,
+                extra_options={"CalibMaxIntermediateOutputs": 1},
+            )
+        finally:
+            prepared.unlink(missing_ok=True)
+        _describe(temporary, onnx_runner(path)[1])
+    return onnx_runner(target)[0]
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep onnxruntime's advice about its preparation out of the output."""
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(logging.NOTSET)
 
 
 def check(network: nn.Module, run: Runner, size: tuple[int, ...] | None = None) -> float:
