@@ -19,6 +19,7 @@ import random
 import shutil
 import sys
 import time
+from functools import cache
 from hashlib import sha256
 from pathlib import Path
 
@@ -53,15 +54,7 @@ class Drawn(AbstractFileSystem):
         rng = np.random.default_rng(0)
         coarse = rng.integers(60, 120, (8, SIZE[0] // 8, SIZE[1] // 8, 3), np.uint8)
         self._grounds = coarse.repeat(8, axis=1).repeat(8, axis=2)
-        # frames are read ahead, so what has been done twice is counted where the network's answer is judged
-        notes = os.open(Path(os.environ[NOTES], f"{os.getpid()}-{time.time_ns()}"), os.O_CREAT | os.O_WRONLY)
-        judge = Detector.judge
-
-        def noted(*given, **more):
-            os.write(notes, b".")
-            return judge(*given, **more)
-
-        Detector.judge = noted
+        _note_frames()
 
     def _open(self, path, mode="rb", **options):
         number = int(path)
@@ -70,6 +63,19 @@ class Drawn(AbstractFileSystem):
         for row, column, height, width, *colour in rng.integers(0, (100, 220, 28, 36, 256, 256, 256), (4, 7)).tolist():
             image[row : row + height, column : column + width] = colour
         return io.BytesIO(b"P6 %d %d 255\n" % SIZE[::-1] + image.tobytes())
+
+
+@cache
+def _note_frames() -> None:
+    """Let this process note each frame that it judges; frames are read ahead, so reads would not say what is done."""
+    notes = os.open(Path(os.environ[NOTES], f"{os.getpid()}-{time.time_ns()}"), os.O_CREAT | os.O_WRONLY)
+    judge = Detector.judge
+
+    def noted(*given, **more):
+        os.write(notes, b".")
+        return judge(*given, **more)
+
+    Detector.judge = noted
 
 
 def make_world(folder: Path, frames: int) -> dict[str, str]:
@@ -160,6 +166,7 @@ class Run:
                 "seconds": now - started,
                 "since": now - last,
                 "frames": self.frames(),
+                "workers": len(workers),
                 "driver": memory[driver.pid],
                 "worker": max((memory[worker.pid] for worker in workers), default=0),
                 "oldest": max(ages, default=0),
@@ -186,7 +193,7 @@ class Run:
                 driver.kill()
                 driver.wait()
                 self.killed["driver"] += 1
-                _, orphans = psutil.wait_procs(others, timeout=20)
+                _, orphans = psutil.wait_procs(others, timeout=60)
                 self.orphans += sum(orphan.is_running() for orphan in orphans)
                 driver, last = self.start(), time.monotonic()
             # 2. a worker
@@ -202,16 +209,16 @@ class Run:
         """Return what the run shows."""
         tables = [p for kind in ("frames", "segments") for p in sorted((self.out / "scan" / kind).glob("*.parquet"))]
         digest = sha256(b"".join(sha256(path.read_bytes()).digest() for path in tables)).hexdigest()
-        # stretches between two samples in which nothing was disturbed
+        # stretches between two samples in which nothing was disturbed and all workers worked
         pairs = [
             (a, b) for a, b in zip(self.samples, self.samples[1:], strict=False) if AFTER < a["since"] < b["since"]
         ]
         calm = sum(b["seconds"] - a["seconds"] for a, b in pairs)
         gained = {key: sum(b[key] - a[key] for a, b in pairs) for key in ("frames", "cpu", "cpu_driver")}
-        quarter = len(self.samples) // 4 or 1
+        quarter = len(pairs) // 4 or 1
         flat = {}
         for key in ("driver", "worker", "all"):
-            values = [sample[key] for sample in self.samples if sample["since"] > AFTER] or [0.0]
+            values = [a[key] for a, _ in pairs] or [0.0]
             flat[key] = [round(float(np.median(values[:quarter]))), round(float(np.median(values[-quarter:])))]
         twice = self.frames() - frames
         # with the driver its workers may be killed in their frames

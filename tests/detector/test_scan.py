@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -407,6 +408,24 @@ def test_kills_and_numbers_of_processes_change_no_byte(frames, scanned, tmp_path
     assert tables.finished_parts(tmp_path) == [0, 2]
     engine.run(task, manifest, Machine("cpu", 1), shard=(2, 2))
     assert contents(tmp_path) == reference
+
+
+@pytest.mark.parametrize("engine_name", ["local", "ray"])
+def test_a_killed_driver_leaves_no_process_and_the_same_call_goes_on(frames, scanned, tmp_path, engine_name):
+    if engine_name == "ray":
+        pytest.importorskip("ray")
+    task, machine = Scan(tmp_path, demo.DETECTOR, "cpu", "none", True, 3, True), Machine("cpu", 2, engine_name)
+    manifest = make_manifest([str(frames)])
+    engine.prepare(task, manifest)
+    driver = children.start(engine.run, task, manifest, machine)
+    while not any(tmp_path.glob("journal/*/*")):
+        time.sleep(0.01)
+    started = psutil.Process(driver.pid).children(recursive=True)
+    driver.kill()
+    driver.join()
+    assert psutil.wait_procs(started, timeout=60)[1] == []
+    engine.run(task, manifest, machine)
+    assert contents(tmp_path) == contents(scanned[0])
 
 
 def kill_when(worker, is_time):

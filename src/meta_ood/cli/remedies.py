@@ -49,7 +49,7 @@ def remedy(error: Exception, command: str) -> str:
     # 1. what kind of error it is
     if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
         return "free some space, then run the same command again: what is done is kept"
-    if isinstance(error, PermissionError):
+    if isinstance(error, PermissionError) or getattr(error, "errno", None) == errno.EROFS:
         return "give your user the right to it, or choose another folder (--out)"
     if type(error).__name__ == "ConfigError":
         return "correct it in the params file or in --set; `meta-ood STAGE --help` lists the keys and what they take"
