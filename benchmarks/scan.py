@@ -189,7 +189,7 @@ class Run:
                 next_sample = now + 1
             # 1. the driver, after each third of the frames; the same command goes on
             if self.killed["driver"] < 2 and self.frames() > frames * (self.killed["driver"] + 1) / 3:
-                others = alive(driver)
+                others = self.workers_of(driver)
                 driver.kill()
                 driver.wait()
                 self.killed["driver"] += 1
