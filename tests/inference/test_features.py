@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from meta_ood import models
-from meta_ood.inference.features import CLIPPED, DISTANCES, SHAPINGS, FeatureSums, Tap, k_centres
+from meta_ood.inference.features import CLIPPED, DISTANCES, SHAPINGS, FeatureSums, Tap, distances, k_centres
 from meta_ood.inference.stored_scores import Scorer
 
 CLASSES, WIDTH = 4, 10
@@ -136,6 +136,16 @@ def test_feature_scores_are_those_of_pytorch_ood() -> None:
         for name, values in pairs.items():
             found, values = scores[name].double(), values.double() * len(x)
             torch.testing.assert_close(found, values, rtol=1e-3, atol=1e-3 * float(values.abs().max()))
+
+
+@torch.inference_mode()
+def test_distances_are_computed_in_float32_whatever_the_network_s_precision() -> None:
+    torch.manual_seed(0)
+    statistics, _, _ = fitted(Net().eval(), np.random.default_rng(0))
+    features = torch.rand(2, WIDTH, 3, 4).bfloat16()
+    expected = distances(list(DISTANCES), features.float(), statistics)
+    with torch.autocast("cpu", torch.bfloat16):
+        torch.testing.assert_close(distances(list(DISTANCES), features, statistics), expected, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("name", ["erfnet", "espnetv2", "deeplabv3plus_mini", "dualgcn_mini"])
