@@ -210,9 +210,9 @@ class Run:
         tables = [p for kind in ("frames", "segments") for p in sorted((self.out / "scan" / kind).glob("*.parquet"))]
         digest = sha256(b"".join(sha256(path.read_bytes()).digest() for path in tables)).hexdigest()
         # stretches between two samples in which nothing was disturbed and all workers worked
-        pairs = [
-            (a, b) for a, b in zip(self.samples, self.samples[1:], strict=False) if AFTER < a["since"] < b["since"]
-        ]
+        neighbours = zip(self.samples, self.samples[1:], strict=False)
+        full = ((a, b) for a, b in neighbours if a["workers"] == b["workers"] == self.workers)
+        pairs = [(a, b) for a, b in full if AFTER < a["since"] < b["since"]]
         calm = sum(b["seconds"] - a["seconds"] for a, b in pairs)
         gained = {key: sum(b[key] - a[key] for a, b in pairs) for key in ("frames", "cpu", "cpu_driver")}
         quarter = len(pairs) // 4 or 1

@@ -12,6 +12,7 @@ from PIL import Image
 from children import kill_eight_times, start
 from meta_ood import models
 from meta_ood.data import frames, prediction_files
+from meta_ood.data.context import Machine
 from meta_ood.data.files import ROOT
 from meta_ood.data.labels import CITYSCAPES
 from meta_ood.inference.statistics import write_statistics
@@ -68,3 +69,10 @@ def test_eight_kills_leave_no_trace(prepared: Path) -> None:
         lambda: start(infer_frames, prepared, out), lambda: len(list(ROOT.glob("*/*.h5"))), FRAMES, check
     )
     assert len(seen) > 2
+
+
+def test_ray_does_not_change_a_byte(prepared: Path) -> None:
+    pytest.importorskip("ray")
+    infer_frames(prepared, Path("here"))
+    infer_frames(prepared, Path("there"), Machine("cpu", 2, "ray"))
+    assert contents(Path("here")) == contents(Path("there"))

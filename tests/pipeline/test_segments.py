@@ -97,6 +97,15 @@ def test_workers_do_not_change_a_byte(predictions: Path, tmp_path: Path, monkeyp
     assert len(contents) == 1
 
 
+def test_ray_does_not_change_a_byte(predictions: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("ray")
+    monkeypatch.chdir(tmp_path)
+    given = arguments(predictions, Path("here.h5"))
+    segments.run(PARAMS, **given)
+    segments.run(PARAMS, **given | {"segments": Path("there.h5"), "machine": Machine("cpu", 2, "ray")})
+    assert Path("here.h5").read_bytes() == Path("there.h5").read_bytes()
+
+
 def test_finished_batches_are_kept_and_changed_inputs_are_not_taken_for_them(
     predictions: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

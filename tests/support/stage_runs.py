@@ -13,7 +13,7 @@ from meta_ood.pipeline import infer
 PARAMS = load(Path(__file__).parents[2] / "params.yaml")
 
 
-def infer_frames(prepared: Path, predictions: Path) -> None:
+def infer_frames(prepared: Path, predictions: Path, machine: Machine = Machine("cpu", 2)) -> None:  # noqa: B008
     torch.set_num_threads(1)
     infer.run(
         PARAMS,
@@ -25,5 +25,5 @@ def infer_frames(prepared: Path, predictions: Path) -> None:
         statistics=prepared.parent / "statistics.safetensors",
         predictions=predictions,
         log=no_log,
-        machine=Machine("cpu", 2),
+        machine=machine,
     )

@@ -31,6 +31,8 @@ def stage_command(stage: str, text: str) -> click.Command:
         device: str,
         workers: int,
         as_json: bool,
+        engine: str = "local",
+        address: str | None = None,
         experiments: Path | None = None,
         compare: tuple[str, str] | None = None,
         **given: Any,
@@ -45,7 +47,7 @@ def stage_command(stage: str, text: str) -> click.Command:
             raise click.UsageError("--experiments needs --out other than data: what DVC owns holds results of one run")
         keys = {key: given.pop(key) for key in layout.STAGES[stage]}
         more = {"experiments": read_text(experiments)} if experiments else {}
-        written = run_stage(stage, keys, machine=Machine(device, workers), more=more, **given)
+        written = run_stage(stage, keys, machine=Machine(device, workers, engine, address), more=more, **given)
         if as_json:
             options.answer(True, {name: str(path) for name, path in written.items()}, "")
         elif stage == "report" and "DVC_STAGE" not in os.environ:
@@ -57,6 +59,8 @@ def stage_command(stage: str, text: str) -> click.Command:
     decorators = [options.KEYS[key] for key in layout.STAGES[stage]]
     decorators += [options.params_file, options.overrides, out, options.device, options.workers, options.track]
     decorators.append(options.as_json)
+    if stage in ("infer", "segments"):
+        decorators += [options.engine, options.address]
     if stage == "report":
         about = "What `dvc exp show --csv` prints: adds a section over seeds; needs --out."
         decorators.append(click.option("--experiments", type=EXPERIMENTS, help=about))

@@ -228,7 +228,9 @@ def _ray(job: Job, items: Iterable[Item], machine: Machine) -> Events:
     _report(lost)
 
 
-_begun_here: dict[str, Do] = {}  # in a process of ray, by a token of the job; it ends with the process
+# in a process of ray: jobs that have begun, by a token; they end with the process
+_jobs_here = ExitStack()
+_begun_here: dict[str, Do] = {}
 
 
 def _do_there(begin: tuple[str, Job, Path], value: Any) -> tuple[int, Any]:
@@ -237,7 +239,7 @@ def _do_there(begin: tuple[str, Job, Path], value: Any) -> tuple[int, Any]:
     try:
         if token not in _begun_here:
             os.chdir(folder)
-            _begun_here[token] = ExitStack().enter_context(_begun(job))
+            _begun_here[token] = _jobs_here.enter_context(_begun(job))
         *done, result = _begun_here[token](value)
     except Exception as error:
         raise _told(error) from None
