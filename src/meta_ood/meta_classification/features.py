@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
@@ -92,6 +93,11 @@ def describe_feature(name: str, class_names: Sequence[str] = ()) -> str:
 
     A class without a name is given by its number; an unknown feature name is returned as it is.
     """
+    return _described(name, tuple(class_names))
+
+
+@lru_cache(maxsize=10_000)  # a detector asks for each segment again
+def _described(name: str, class_names: tuple[str, ...]) -> str:
     if found := re.fullmatch(r"(cprob|ndist)(\d+)", name):
         number = int(found[2])
         named = class_names[number] if number < len(class_names) else f"class {number}"
