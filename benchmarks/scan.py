@@ -49,20 +49,21 @@ class Drawn(AbstractFileSystem):
 
     protocol = "drawn"
 
-    def __init__(self, **options):
-        super().__init__(**options)
-        rng = np.random.default_rng(0)
-        coarse = rng.integers(60, 120, (8, SIZE[0] // 8, SIZE[1] // 8, 3), np.uint8)
-        self._grounds = coarse.repeat(8, axis=1).repeat(8, axis=2)
-        _note_frames()
-
     def _open(self, path, mode="rb", **options):
+        _note_frames()
         number = int(path)
         rng = np.random.default_rng(number)
-        image = self._grounds[number % len(self._grounds)].copy()
+        image = _grounds()[number % len(_grounds())].copy()
         for row, column, height, width, *colour in rng.integers(0, (100, 220, 28, 36, 256, 256, 256), (4, 7)).tolist():
             image[row : row + height, column : column + width] = colour
         return io.BytesIO(b"P6 %d %d 255\n" % SIZE[::-1] + image.tobytes())
+
+
+@cache
+def _grounds() -> np.ndarray:
+    """Return eight frames of squares without things; fsspec keeps a file system for each thread, which hold none."""
+    coarse = np.random.default_rng(0).integers(60, 120, (8, SIZE[0] // 8, SIZE[1] // 8, 3), np.uint8)
+    return coarse.repeat(8, axis=1).repeat(8, axis=2)
 
 
 @cache
