@@ -125,9 +125,9 @@ def outcome(drives: list[Drive], alarms: Alarms, at: float) -> Outcome:
 
 
 def curve(drives: list[Drive], alarms: Alarms) -> list[Outcome]:
-    """Return the outcomes at 16 thresholds, from those that few segments reach to those that most do."""
+    """Return the outcomes at 20 thresholds, from those that few segments reach to those that most do."""
     severity = [segment.severity for drive in drives for seen in drive for segment in seen.segments]
-    shares = np.geomspace(0.001, 0.3, 16)
+    shares = np.geomspace(0.0002, 0.3, 20)
     return [outcome(drives, alarms, float(np.quantile(severity, 1 - share))) for share in shares]
 
 
@@ -156,6 +156,9 @@ def choose(drives: list[Drive]) -> Rule:
 def compare(drives: list[Drive], rules: dict[str, Rule]) -> None:
     """Print false alarms a minute and delays at equal shares of objects."""
     ways = {"single frames": alarms_of_frames, **{name: alarms_of_tracks(rule) for name, rule in rules.items()}}
+    kept = [segment.severity for drive in drives for seen in drive for segment in seen.segments if segment.kept]
+    for name, alarms in ways.items():
+        print(f"{name:>32} at the detector's threshold, {min(kept):.3g}: {outcome(drives, alarms, min(kept))}")
     single = curve(drives, alarms_of_frames)
     for name, alarms in ways.items():
         outcomes = curve(drives, alarms)

@@ -114,7 +114,7 @@ def _picture(whole: Image.Image, boxes: Boxes, frame: ManifestFrame, size: tuple
         draw.rectangle(edges, outline=KEPT if box["alarm"] else "white", width=_LINE if box["alarm"] else 1)
         if not box["alarm"]:
             continue
-        text, above = f"{box['track']}: {box['highest_severity']:.1f}", max(edges[1] - _FONT - 4, 0)
+        text, above = f"{box['track']}: {box['highest_severity']:.2g}", max(edges[1] - _FONT - 4, 0)
         draw.rectangle(draw.textbbox((edges[0] + 2, above), text, font), fill="black")
         draw.text((edges[0] + 2, above), text, KEPT, font)
     when = "" if frame.time is None else f", {frame.time:.1f} s"
