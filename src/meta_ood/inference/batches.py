@@ -2,7 +2,8 @@
 
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from itertools import groupby, islice
 from typing import Self, TypeVar
@@ -67,17 +68,23 @@ def read(frame: Frame, label_ids: bool = False) -> Sample:
 
 def read_ahead(call: Callable[[T], R], items: Iterable[T], workers: int, ahead: int) -> Generator[R, None, None]:
     """Yield ``call(item)`` for each item, in order; threads compute up to `ahead` of them early."""
+    with ThreadPoolExecutor(max(1, workers)) as pool, closing(call_ahead(pool, call, items, ahead)) as results:
+        yield from results
+
+
+def call_ahead(pool: Executor, call: Callable[[T], R], items: Iterable[T], ahead: int) -> Generator[R, None, None]:
+    """Yield ``call(item)`` for each item, in order; `pool` computes up to `ahead` of them early."""
     pending: deque[Future[R]] = deque()
-    with ThreadPoolExecutor(max(1, workers)) as pool:
-        try:
-            for item in items:
-                pending.append(pool.submit(call, item))
-                if len(pending) > ahead:
-                    yield pending.popleft().result()
-            while pending:
+    try:
+        for item in items:
+            pending.append(pool.submit(call, item))
+            if len(pending) > ahead:
                 yield pending.popleft().result()
-        finally:  # also if the consumer stops early: calls that have not begun are dropped
-            pool.shutdown(wait=False, cancel_futures=True)
+        while pending:
+            yield pending.popleft().result()
+    finally:  # also if the consumer stops early: calls that have not begun are dropped
+        for future in pending:
+            future.cancel()
 
 
 def equal_sizes(samples: Iterable[Sample], most: int) -> Iterator[Batch]:

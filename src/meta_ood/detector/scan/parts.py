@@ -5,6 +5,7 @@ import time
 from base64 import b64decode, b64encode
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +23,7 @@ from meta_ood.detector.scan import journal, tables
 from meta_ood.detector.scan.manifest import ManifestFrame
 from meta_ood.detector.scan.sources import Reader
 from meta_ood.detector.scan.task import Scan, scan_detector
-from meta_ood.inference.batches import read_ahead
+from meta_ood.inference.batches import call_ahead
 from meta_ood.segments.features import feature_names
 
 PICTURES, JOURNAL = "pictures", "journal"  # in the output folder
@@ -53,11 +54,14 @@ def worker(scan: Scan) -> Iterator[Callable[[Part], Iterator[int | Mapping[str, 
     """Yield what does a part: it yields 1 after each frame, and seconds by step after the last."""
     torch.set_num_threads(1)  # more would sum in another order, and the processes are as many as there are cores
     detector = scan_detector(scan)
-    with closing(Reader()) as reader:
-        yield lambda part: _do_part(scan, detector, reader, part)
+    # one thread reads for all parts: fsspec opens a connection for each thread, and never closes it
+    with closing(Reader()) as reader, ThreadPoolExecutor(1) as pool:
+        yield lambda part: _do_part(scan, detector, reader, pool, part)
 
 
-def _do_part(scan: Scan, detector: Detector, reader: Reader, part: Part) -> Iterator[int | Mapping[str, float]]:
+def _do_part(
+    scan: Scan, detector: Detector, reader: Reader, pool: Executor, part: Part
+) -> Iterator[int | Mapping[str, float]]:
     folder = scan.out / JOURNAL / f"{part.number:08d}"
     # 1. what a process has said that was killed at this part
     records = journal.read(folder)
@@ -69,9 +73,10 @@ def _do_part(scan: Scan, detector: Detector, reader: Reader, part: Part) -> Iter
     size = detector.settings.infer.batch_size
     batches = (numbers[first : first + size] for first in range(0, len(numbers), size))
     waiting = (batch for batch in batches if any(index not in records for index in batch))
-    decoded = read_ahead(
+    decoded = call_ahead(
+        pool,
         lambda batch: [_read(reader, index, part.frames[index - numbers.start]) for index in batch],
-        *(waiting, 1, _AHEAD),
+        *(waiting, _AHEAD),
     )
     with journal.appending(folder) as append, closing(decoded):
         started = time.perf_counter()
