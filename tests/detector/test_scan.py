@@ -428,3 +428,51 @@ def test_a_killed_driver_leaves_no_process_and_the_same_call_goes_on(frames, sca
     assert contents(tmp_path) == contents(scanned[0])
 
 
+def test_a_kill_costs_the_frame_in_hand_only(frames, scanned, tmp_path, monkeypatch):
+    do_frame, worked = parts._do_frame, []
+
+    def counting(scan, detector, read, *given):
+        worked.append(Path(read.frame.id).name)
+        return do_frame(scan, detector, read, *given)
+
+    monkeypatch.setattr(parts, "_do_frame", counting)
+    manifest = make_manifest([str(frames)])
+    part = parts.Part(0, frames_of(manifest, 0, 12))
+    with parts.worker(Scan(tmp_path / "whole", demo.DETECTOR, "cpu", "none", True, 12)) as do:
+        assert [said for said in do(part) if isinstance(said, int)] == [1] * 12
+    # two processes end within the part, the first while it writes the record of the sixth frame
+    for done, said in ((5, [1] * 5), (2, [5, 1])):
+        with parts.worker(Scan(tmp_path / "cut", demo.DETECTOR, "cpu", "none", True, 12)) as do:
+            assert list(itertools.islice(do(part), len(said))) == said
+        if done == 5:
+            (file,) = (tmp_path / "cut" / "journal").rglob("*.jsonl")
+            file.write_bytes(file.read_bytes() + file.read_bytes()[:100])
+    with parts.worker(Scan(tmp_path / "cut", demo.DETECTOR, "cpu", "none", True, 12)) as do:
+        assert list(do(part))[:-1] == [6] + [1] * 6
+    assert worked == [f"{number:02d}.png" for number in range(12)] * 2
+    assert contents(tmp_path / "cut") == contents(tmp_path / "whole")
+    assert not any((tmp_path / "cut" / "journal").iterdir())
+
+
+def test_two_scans_of_one_folder_exclude_each_other(frames, tmp_path):
+    task = Scan(tmp_path, demo.DETECTOR, "cpu")
+    manifest = make_manifest([str(frames)])
+    is_refused = pytest.raises(BlockingIOError, match="is running since")
+    with engine.files.running("another", tmp_path / ".shard-1-of-1.lock"), is_refused:
+        engine.run(task, manifest, Machine("cpu", 1))
+
+
+def test_a_full_disk_ends_the_scan_with_its_name(frames, tmp_path, monkeypatch):
+    task = Scan(tmp_path, demo.DETECTOR, "cpu", frames_per_part=12)
+    manifest = make_manifest([str(frames)])
+    engine.prepare(task, manifest)
+    (tmp_path / "segments").write_text("a file where the folder should be")
+    with pytest.raises(OSError, match="segments"):
+        engine.run(task, manifest, Machine("cpu", 1))
+    assert tables.finished_parts(tmp_path) == []
+
+
+def test_the_schema_of_a_manifest_is_that_of_its_rows():
+    from meta_ood.detector.scan.manifest import ManifestFrame
+
+    assert tuple(SCHEMA.names) == ManifestFrame._fields
