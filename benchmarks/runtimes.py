@@ -14,10 +14,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from meta_ood.data.images import read_image
 from meta_ood.detector import export
 from meta_ood.detector.detector import Detector
-from meta_ood.detector.images import find_images
 
 SIZE = (512, 1024)  # [px] where the detector has none
 TIMES = 5
@@ -45,9 +43,8 @@ def main() -> None:
             export.export(detector.network, path, detector.settings.infer.size)
             runners = {"onnxruntime": export.onnx_runner(path, threads=1)[0]}
             if given.int8:
-                photos = find_images([given.int8])[:: len(find_images([given.int8])) // export.CALIBRATION]
                 target = path.with_stem("int8")
-                export.quantise(detector, path, target, (read_image(file) for _, file in photos))
+                export.quantise(detector, path, target, export.calibration_images(given.int8))
                 runners["onnxruntime int8"] = export.onnx_runner(target, threads=1)[0]
             calls = {
                 "eager": partial(eager, detector.network, image, bfloat16=False),

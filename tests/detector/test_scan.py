@@ -418,6 +418,7 @@ def test_a_killed_driver_leaves_no_process_and_the_same_call_goes_on(frames, sca
     engine.prepare(task, manifest)
     driver = children.start(engine.run, task, manifest, machine)
     while not any(tmp_path.glob("journal/*/*")):
+        assert driver.is_alive()
         time.sleep(0.01)
     started = psutil.Process(driver.pid).children(recursive=True)
     started = [process for process in started if "Agent" not in process.name()]  # ray's own take a minute to end

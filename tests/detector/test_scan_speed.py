@@ -113,9 +113,10 @@ def test_frames_are_read_while_the_network_works_and_not_too_many(manifest, tmp_
         *_, spent = doing
     assert threading.current_thread() not in threads
     assert {*spent} == {*tables.STEPS, "write"}
+    # of the broken frame, too, time is spent, but its row has none
     rows = pq.read_table(tmp_path / "seconds").to_pylist()
-    assert spent["decode"] == pytest.approx(sum(row["decode"] or 0 for row in rows), rel=0.5)
-    assert spent["network"] == pytest.approx(sum(row["network"] or 0 for row in rows), rel=0.01)
+    for step in tables.STEPS:
+        assert 0 < sum(row[step] or 0 for row in rows) <= spent[step] + 1e-9, step
 
 
 def test_a_store_that_is_gone_ends_the_scan_and_keeps_what_is_done(manifest, tmp_path, monkeypatch):

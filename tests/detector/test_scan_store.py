@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from meta_ood.data.context import Machine
 from meta_ood.detector import demo
 from meta_ood.detector.scan import engine, parts, sources
 from meta_ood.detector.scan.manifest import frames_of, make_manifest
@@ -78,7 +79,7 @@ def test_a_bucket_gives_the_tables_of_the_folder(folder, server, tmp_path, monke
     for name, manifest in frames.items():
         scan = Scan(tmp_path / name, demo.DETECTOR, "cpu")
         engine.prepare(scan, manifest)
-        engine.run(scan, manifest, workers=2)
+        engine.run(scan, manifest, Machine("cpu", 2))
         made[name] = tables_of(scan.out)
     assert made["folder"] == made["bucket"]
 

@@ -137,11 +137,9 @@ def export(
     former. Exit code 3: some frames have other segments.
     """
     from meta_ood.data.files import file_hash
-    from meta_ood.data.images import read_image
     from meta_ood.detector import export as exporting
     from meta_ood.detector.detector import Detector
     from meta_ood.detector.folder import WEIGHTS
-    from meta_ood.detector.images import find_images
     from meta_ood.models import checkpoint
 
     if int8 and kind != "onnx":
@@ -166,15 +164,14 @@ def export(
     click.echo(f"{path}: {path.stat().st_size / 1e6:.1f} MB, {sizes}")
     click.echo(f"  largest difference of logits at {sizes if fixed else 'three sizes'}: {difference:.2g}")
     if detector is not None and int8 is not None:
-        photos = find_images([int8])
-        few = (read_image(file) for _, file in photos[:: -(-len(photos) // exporting.CALIBRATION)])
-        path = path.with_stem(f"{path.stem}-int8")
-        run = exporting.quantise(detector, out / f"{name}.onnx", path, few)
+        exact, path = path, path.with_stem(f"{path.stem}-int8")
+        run = exporting.quantise(detector, exact, path, exporting.calibration_images(int8))
         click.echo(f"{path}: {path.stat().st_size / 1e6:.1f} MB, 8 bits: finds other segments, evaluate it before use")
     # 3. the segments of both in real frames
     other: tuple[str, ...] = ()
     if detector is not None and frames is not None:
         from meta_ood.data.frames import read_frames
+        from meta_ood.data.images import read_image
 
         chosen = read_frames(frames, Path.cwd())[:count]
         images = [(frame.image_id, read_image(frame.image)) for frame in chosen]

@@ -22,14 +22,16 @@ import torch
 from torch import nn
 
 from meta_ood.data import files
+from meta_ood.data.images import read_image
 from meta_ood.data.overlays import Picture
 from meta_ood.detector.detector import Detector
-from meta_ood.detector.folder import WEIGHTS as WEIGHTS_FILE
+from meta_ood.detector.folder import WEIGHTS
+from meta_ood.detector.images import find_images
 
 Floats = npt.NDArray[np.float32]
 Runner = Callable[[Floats], Floats]  # from (1, 3, H, W) images to logits
-WEIGHTS = "meta_ood.weights"  # property of an ONNX file: SHA-256 of the weights file
-CALIBRATION = 8  # photos that ranges of 8 bits are taken from, spread over those given
+WEIGHTS_PROPERTY = "meta_ood.weights"  # of an ONNX file: SHA-256 of the weights file
+CALIBRATION = 8  # photos, at most, that ranges of 8 bits are taken from
 PACKAGES = "ONNX needs more packages: pip install 'meta-ood[export]'"
 
 
@@ -66,7 +68,7 @@ def export(network: nn.Module, path: Path, size: tuple[int, ...] | None = None, 
                 options: dict[str, Any] = {"opset_version": 18, "external_data": False, "verbose": False}
                 options |= {"input_names": ["image"], "output_names": ["logits"]}
                 torch.onnx.export(program, (), str(temporary), dynamo=True, **options)
-                _describe(temporary, {WEIGHTS: weights})
+                _describe(temporary, {WEIGHTS_PROPERTY: weights})
             else:
                 torch.export.save(program, temporary)
         except OSError:  # a full disk says enough
@@ -120,6 +122,12 @@ def network_runner(network: nn.Module) -> Runner:
         return logits
 
     return run
+
+
+def calibration_images(folder: Path) -> Iterator[Picture]:
+    """Yield at most :data:`CALIBRATION` of the images below a folder, spread over them, as RGB."""
+    found = find_images([folder])
+    yield from (read_image(file) for _, file in found[:: -(-len(found) // CALIBRATION)])
 
 
 def quantise(detector: Detector, path: Path, target: Path, images: Iterable[Picture]) -> Runner:
@@ -240,7 +248,7 @@ def with_onnx(detector: Detector, path: Path, embed: bool = False) -> Detector:
     ValueError as by :func:`exported`, or if the file is none, or that of other weights.
     """
     run, properties = onnx_runner(path, threads=1)
-    if properties.get(WEIGHTS) != detector.settings.files[WEIGHTS_FILE]:
+    if properties.get(WEIGHTS_PROPERTY) != detector.settings.files[WEIGHTS]:
         raise ValueError(f"{path} holds other weights than the detector: make it of this one by `meta-ood export`")
     return exported(detector, run, embed)
 

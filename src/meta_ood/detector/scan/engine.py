@@ -42,7 +42,7 @@ def prepare(scan: Scan, manifest: pa.Table) -> Detector:
     if path.exists():
         read = files.read_json(path)
         there = read if isinstance(read, dict) else {}
-        differ = [name for name, value in settings.items() if there.get(name, False) != value]
+        differ = [name for name, value in settings.items() if there.get(name) != value]
         if not differ and not read_manifest(str(listed)).equals(manifest):
             differ = [f"frames ({MANIFEST})"]
         if not differ and there.get("network") != prepare_network(scan, detector):

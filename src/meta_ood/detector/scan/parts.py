@@ -73,19 +73,19 @@ def _do_part(
     size = detector.settings.infer.batch_size
     batches = (numbers[first : first + size] for first in range(0, len(numbers), size))
     waiting = (batch for batch in batches if any(index not in records for index in batch))
-    decoded = call_ahead(
-        pool,
-        lambda batch: [_read(reader, index, part.frames[index - numbers.start]) for index in batch],
-        *(waiting, _AHEAD),
-    )
+
+    def read(batch: range) -> list[_Read]:
+        return [_read(reader, index, part.frames[index - numbers.start]) for index in batch]
+
+    decoded = call_ahead(pool, read, waiting, _AHEAD)
     with journal.appending(folder) as append, closing(decoded):
         started = time.perf_counter()
         for batch in decoded:
             waited = (time.perf_counter() - started) / len(batch)
-            for read, (record, spent) in zip(batch, _do_batch(scan, detector, batch, waited), strict=True):
+            for frame, (record, spent) in zip(batch, _do_batch(scan, detector, batch, waited), strict=True):
                 total.update(spent)
-                if read.number not in records:
-                    records[read.number] = record
+                if frame.number not in records:
+                    records[frame.number] = record
                     append(record)
                     yield 1
             started = time.perf_counter()

@@ -215,7 +215,9 @@ class Reader:
             except Exception as error:  # of tarfile, FFmpeg or a remote store; they share no base class
                 told = f"{address}: {type(error).__name__}: {error}"
                 if not is_gone(address):
-                    raise (error if isinstance(error, ValueError) else ValueError(told)) from error
+                    if isinstance(error, ValueError) and address in str(error):
+                        raise
+                    raise ValueError(told) from error
                 self.close()  # what was open leads nowhere
                 if pause is None:
                     raise ConnectionError(f"no answer any more: {told}") from error
