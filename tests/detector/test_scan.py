@@ -344,7 +344,7 @@ def test_tracks_again_with_another_rule(scanned, tmp_path):
     told = json.loads(invoke("tracks", out, "--needed", "1", "--window", "1", "--json"))
     tracks = pq.read_table(out / "tracks.parquet").to_pylist()
     assert [row["alarm"] for row in tracks] == [row["kept"] > 0 for row in tracks]
-    assert told["followed"]["alarms"] == sum(row["alarm"] for row in tracks) > scanned[1]["followed"]["alarms"]
+    assert told["tracks"]["alarms"] == sum(row["alarm"] for row in tracks) > scanned[1]["tracks"]["alarms"]
     assert told["rule"]["needed"] == 1
     assert "cannot lie in" in invoke("tracks", out, "--needed", "4", "--window", "3", code=2)
 

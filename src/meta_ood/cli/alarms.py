@@ -1,4 +1,4 @@
-"""Commands for the alarms of a scan: which ones are alike, and their way to people who label them."""
+"""Commands for the alarms of a scan: which ones are alike, and their export for labelling."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ _scan = click.argument("folder", type=EXISTING_FOLDER)
 @click.command()
 @_scan
 @click.argument("alarm")
-@click.option("--count", type=click.IntRange(1), default=23, help="How many.")
+@click.option("--count", type=click.IntRange(1), default=23, help="Most alarms that are listed.")
 @options.as_json
 def similar(folder: Path, alarm: str, count: int, as_json: bool) -> None:
     """Find what is most like an ALARM of the scan in FOLDER: seen before?
@@ -31,9 +31,8 @@ def similar(folder: Path, alarm: str, count: int, as_json: bool) -> None:
     alarms = read_alarms(folder)
     number = alarms.find(alarm)
     found = [(alarms.row(other), distance) for other, distance in islice(alarms.nearest(number), count)]
-    write_csv(
-        folder / "similar.csv", ["frame", "segment", "distance"], [(r["frame"], r["segment"], d) for r, d in found]
-    )
+    listed = [{"frame": row["frame"], "segment": row["segment"], "distance": d} for row, d in found]
+    write_csv(folder / "similar.csv", ["frame", "segment", "distance"], [list(row.values()) for row in listed])
     tiles = [
         {**alarms.row(number), "note": "this one: "},
         *({**row, "note": f"distance {d:.2f}: "} for row, d in found),
@@ -41,7 +40,6 @@ def similar(folder: Path, alarm: str, count: int, as_json: bool) -> None:
     sheet = write_sheet(folder, tiles, "similar.jpg")
     rows = [(row["name"], f"{d:.3f}", f"{row['severity']:.2g}", str(row["size"])) for row, d in found]
     table = text_table(["alarm", "distance", "severity", "size"], rows)
-    listed = [{"frame": row["frame"], "segment": row["segment"], "distance": d} for row, d in found]
     told = {"alarm": alarm, "similar": listed, "sheet": str(sheet)}
     options.answer(as_json, told, f"{table}\nof {len(alarms.table)} alarms: {folder / 'similar.csv'}, {sheet}")
 

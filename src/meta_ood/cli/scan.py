@@ -136,8 +136,8 @@ def scan(
     if finished < parts:
         lines.append(f"{finished} of {parts} parts are finished, the others are those of other shards")
     else:
-        followed, more = _followed(out, rule_of(out), video)
-        told |= followed
+        linked, more = _write_tracks(out, rule_of(out), video)
+        told |= linked
         lines += more
     work = {step: value for step, value in seconds.items() if step != "decode"}
     if total := sum(work.values()):
@@ -168,12 +168,12 @@ def tracks(folder: Path, video: bool, as_json: bool, **given: float | None) -> N
     rule = Rule(**{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]
     if rule.needed > rule.window:
         raise click.UsageError(f"--needed {rule.needed} segments cannot lie in --window {rule.window} frames")
-    told, lines = _followed(folder, rule, video)
+    told, lines = _write_tracks(folder, rule, video)
     options.answer(as_json, told, "\n".join(lines))
 
 
-def _followed(out: Path, rule: "Rule", video: bool) -> tuple[dict[str, Any], list[str]]:
-    """Write what follows from the tables of a finished scan; return it for scripts and in words."""
+def _write_tracks(out: Path, rule: "Rule", video: bool) -> tuple[dict[str, Any], list[str]]:
+    """Write tracks, contact sheet and video of a finished scan; return what they are as JSON and as lines."""
     from meta_ood.detector.scan.summary import worst_alarms, write_sheet
     from meta_ood.detector.scan.tracks import link
     from meta_ood.detector.scan.video import write_video
@@ -188,4 +188,4 @@ def _followed(out: Path, rule: "Rule", video: bool) -> tuple[dict[str, Any], lis
         )
     lines += [f"the worst alarms: {sheet}"] if sheet else []
     lines += [f"their video: {write_video(out)}"] if video else []
-    return {"followed": counts, "rule": asdict(rule), "sheet": str(sheet) if sheet else None}, lines
+    return {"tracks": counts, "rule": asdict(rule), "sheet": str(sheet) if sheet else None}, lines

@@ -89,12 +89,12 @@ def _local(job: Job, items: Iterable[Item], machine: Machine) -> Events:
                 _give(pipe, item)
             if not busy:
                 break
-            # 2. what they say
+            # 2. their messages: an error, how much more is done, or the result of an item
             for ready in wait(list(busy)):
                 pipe = ready  # type: ignore[assignment]
                 worker = busy[pipe]
                 try:
-                    said = pipe.recv()
+                    message = pipe.recv()
                 except (EOFError, OSError):  # killed, by the kernel for its memory say: the item is done again
                     worker.process.join()
                     del busy[pipe]
@@ -105,13 +105,13 @@ def _local(job: Job, items: Iterable[Item], machine: Machine) -> Events:
                         again.append(worker.item)
                     yield -worker.done, None
                     continue
-                if isinstance(said, Exception):
-                    raise said
-                if isinstance(said, int):
-                    worker.done += said
-                    yield said, None
+                if isinstance(message, Exception):
+                    raise message
+                if isinstance(message, int):
+                    worker.done += message
+                    yield message, None
                     continue
-                yield 0, said
+                yield 0, message
                 if item := next_item():
                     worker.item, worker.done = item, 0
                     _give(pipe, item)
@@ -148,34 +148,35 @@ def _started(job: Job) -> tuple[Connection, BaseProcess]:
 
 
 def _give(pipe: Connection, item: Item) -> None:
-    with suppress(OSError):  # the process has ended: `recv` will say so
+    with suppress(OSError):  # the process has ended: the next `recv` raises an EOFError
         pipe.send(item.value)
 
 
 def _work(job: Job, pipe: Connection) -> None:
-    """Do items as they come through the pipe, until its other end is closed; say what is done, or what went wrong."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the first process's affair
-    with suppress(EOFError, BrokenPipeError):  # nobody there any more
+    """Do items as they come through the pipe, until its other end is closed; send what is done, or an error."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the first process handles Ctrl-C
+    with suppress(EOFError, BrokenPipeError):  # the other end is closed
         try:
-            with _begun(job) as do:
+            with _started_job(job) as do:
                 while True:
-                    for said in do(pipe.recv()):
-                        pipe.send(said)
+                    for message in do(pipe.recv()):
+                        pipe.send(message)
         except (EOFError, BrokenPipeError):
             raise
         except Exception as error:
-            pipe.send(_told(error))
+            pipe.send(_picklable(error))
 
 
 @contextmanager
-def _begun(job: Job) -> Iterator[Do]:
+def _started_job(job: Job) -> Iterator[Do]:
+    """Yield what does items of a job, in one thread."""
     threadpool_limits(1)  # more threads would sum in another order, and processes are as many as there are cores
     with job.start(*job.given) as do:
         yield do
 
 
-def _told(error: Exception) -> Exception:
-    """Return an error that another process can read: not all kinds can be sent."""
+def _picklable(error: Exception) -> Exception:
+    """Return an error that can be sent to another process: not all kinds can."""
     if isinstance(error, OSError | ImportError):
         return error
     return ValueError(str(error)) if isinstance(error, ValueError) else RuntimeError(traceback.format_exc())
@@ -190,7 +191,7 @@ def _ray(job: Job, items: Iterable[Item], machine: Machine) -> Events:
     import ray
     from ray.exceptions import RayError, RayTaskError
 
-    # 1. the cluster; one of our own is not found by others and ends with this process, even if that is killed
+    # 1. the cluster; one that is started here is not found by others and ends with this process, even if it is killed
     is_ours = not ray.is_initialized()
     if is_ours:
         own = {"num_cpus": machine.workers, "include_dashboard": False, "object_store_memory": _STORE}
@@ -202,15 +203,15 @@ def _ray(job: Job, items: Iterable[Item], machine: Machine) -> Events:
         gpus = int(machine.device != "cpu" and ray.cluster_resources().get("GPU", 0) > 0)
         # ray starts a task again whose process or node is lost, and keeps processes for the next ones (max_calls)
         task = ray.remote(num_cpus=1, num_gpus=gpus, max_retries=_RETRIES, max_calls=0)(_do_there)
-        begin = ray.put((secrets.token_hex(8), job, Path.cwd()))
+        shared = ray.put((secrets.token_hex(8), job, Path.cwd()))
         remaining = iter(items)
         while True:
             # 2. as many tasks as there may be processes
             while len(running) < machine.workers and (item := next(remaining, None)):
-                running[task.remote(begin, item.value)] = item.name
+                running[task.remote(shared, item.value)] = item.name
             if not running:
                 break
-            # 3. what they say
+            # 3. the result or the error of the next one that ends
             (ready,), _ = ray.wait(list(running))
             name = running.pop(ready)
             try:
@@ -228,21 +229,21 @@ def _ray(job: Job, items: Iterable[Item], machine: Machine) -> Events:
     _report(lost)
 
 
-# in a process of ray: jobs that have begun, by a token; they end with the process
+# in a process of ray: jobs that have been started, by a token; they end with the process
 _jobs_here = ExitStack()
-_begun_here: dict[str, Do] = {}
+_started_here: dict[str, Do] = {}
 
 
-def _do_there(begin: tuple[str, Job, Path], value: Any) -> tuple[int, Any]:
+def _do_there(given: tuple[str, Job, Path], value: Any) -> tuple[int, Any]:
     """Do an item in a process of ray; return how much is done in all, and the result."""
-    token, job, folder = begin
+    token, job, folder = given
     try:
-        if token not in _begun_here:
+        if token not in _started_here:
             os.chdir(folder)
-            _begun_here[token] = _jobs_here.enter_context(_begun(job))
-        *done, result = _begun_here[token](value)
+            _started_here[token] = _jobs_here.enter_context(_started_job(job))
+        *done, result = _started_here[token](value)
     except Exception as error:
-        raise _told(error) from None
+        raise _picklable(error) from None
     return sum(done), result
 
 

@@ -177,14 +177,14 @@ def read_known(path: Path, drawn: Iterable[tuple[int, Sequence[Span]]], size: tu
 def read_target(path: Path, spans: Iterable[Span], size: tuple[int, int], background: int) -> LabelMap:
     """Read an image's annotations and draw them: ``OOD`` where any of them covers, else `background`.
 
-    What they cover is :func:`shape_of`.
+    What they cover is :func:`segmentation_of`.
     """
     from pycocotools import mask
 
     height, width = size
     runs: list[Any] = []
     for annotation in read_spans(path, spans):
-        segmentation: Any = shape_of(annotation)
+        segmentation: Any = segmentation_of(annotation)
         if fault := segmentation_fault(segmentation, height, width):
             raise ValueError(f"{path}, annotation {annotation.get('id')}: {fault}")
         is_text = isinstance(segmentation, dict) and isinstance(segmentation["counts"], str)
@@ -198,7 +198,7 @@ def read_target(path: Path, spans: Iterable[Span], size: tuple[int, int], backgr
     return target
 
 
-def shape_of(annotation: Mapping[str, Any]) -> Any:
+def segmentation_of(annotation: Mapping[str, Any]) -> Any:
     """Return the segmentation of an annotation; where it is empty the polygon of its ``bbox``, if that is a box."""
     bbox: Any = annotation.get("bbox")
     is_box = isinstance(bbox, list) and len(bbox) == 4 and all(type(value) in (int, float) for value in bbox)

@@ -15,7 +15,7 @@ from meta_ood.datasets import READERS, check_options, find_reader, read
 from meta_ood.datasets.checks.archives import check_archives
 from meta_ood.datasets.checks.findings import Finding, Report, find
 from meta_ood.datasets.checks.frames import check_frames, most_common_sizes
-from meta_ood.datasets.coco import EXCLUDES, missing_categories, on_disk, places, segmentation_fault, shape_of
+from meta_ood.datasets.coco import EXCLUDES, missing_categories, on_disk, places, segmentation_fault, segmentation_of
 from meta_ood.datasets.instances import read_instances
 from meta_ood.datasets.reader import (
     Layout,
@@ -196,7 +196,7 @@ def check_coco(root: Path, split: str, options: Mapping[str, Any], sample: int, 
     faults = {}
     for annotation in instances.read_annotations():
         image = images.get(annotation["image_id"])
-        if image and (fault := segmentation_fault(shape_of(annotation), image.height, image.width)):
+        if image and (fault := segmentation_fault(segmentation_of(annotation), image.height, image.width)):
             faults[f"{json_path}, annotation {annotation.get('id')}"] = fault
     findings += find("json_segmentation", faults, example=next(iter(faults.values()), ""))
     street = EXCLUDES["street"] if isinstance(options.get("exclude", "street"), str) else ()

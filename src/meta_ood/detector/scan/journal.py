@@ -1,4 +1,4 @@
-"""The journal of a part: what its finished frames have said, until the files of the part are in place.
+"""The journal of a part: the rows of its finished frames, until the files of the part are in place.
 
 So a kill costs the frame in hand only. Each process appends to a file of its own: one that was given up and yet lives,
 on a node that could not be reached say, does no harm, since the rows of a frame are the same whoever made them.

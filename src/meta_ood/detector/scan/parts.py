@@ -63,7 +63,7 @@ def _do_part(
     scan: Scan, detector: Detector, reader: Reader, pool: Executor, part: Part
 ) -> Iterator[int | Mapping[str, float]]:
     folder = scan.out / JOURNAL / f"{part.number:08d}"
-    # 1. what a process has said that was killed at this part
+    # 1. what processes have finished that were killed at this part
     records = journal.read(folder)
     if records:
         yield len(records)

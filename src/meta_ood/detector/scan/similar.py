@@ -1,4 +1,4 @@
-"""Seen before? The alarms of a scan that are nearest to one, and groups of alarms that are alike.
+"""The alarms of a scan that are nearest to one, and groups of alarms that are alike.
 
 Distances are those of embeddings (see :class:`meta_ood.detector.detector.Detection`), each number of them standardised
 over the alarms of the scan: 1 - the cosine of the angle between two, in [0, 2]; 1 = nothing in common.
@@ -114,7 +114,7 @@ def read_alarms(out: Path) -> Alarms:
 
 
 def describe_groups(alarms: Alarms, groups: Labels) -> Iterator[dict[str, Any]]:
-    """Yield what is to be said of each group, the largest first.
+    """Yield counts and means of each group, the largest first.
 
     ``typical`` is the alarm nearest to the mean of the group, ``farthest`` the one least like it.
     """

@@ -1,4 +1,4 @@
-"""Tracks: segments of one sequence that are taken for the same thing, what they say over time, and alarms.
+"""Tracks: segments of one sequence that are taken for the same thing, their features over time, and alarms.
 
 Everything follows from the tables of a finished scan, frame by frame and from the past alone, so that it could be had
 while driving. Memory is that of one part and of the tracks that may go on.

@@ -26,7 +26,7 @@ from meta_ood.detector.scan.tracks import SIDES, TRACKS_FILE
 
 VIDEO = "alarms.mp4"
 _LARGEST = 1280, 720  # [px] width and height: frames are scaled to fit in
-_UNKNOWN_RATE = 10  # frames a second where the manifest has no times
+_UNKNOWN_RATE = 10  # frames a second where the manifest has no times, or a frame in half an hour
 _LINE, _FONT = 2, 14  # [px] of boxes, of texts
 
 Boxes = Sequence[dict[str, Any]]  # of one frame: the sides [px], track, highest_severity, alarm (whether it is one yet)
@@ -56,7 +56,7 @@ def write_video(out: Path) -> Path:
     # 2. the rate is that of most frames
     steps = np.diff(manifest["time"].to_numpy().astype(np.float64))
     known = steps[steps > 0]  # from one sequence to the next it falls
-    rate = Fraction(1 / float(np.median(known))).limit_denominator(1000) if len(known) else Fraction(_UNKNOWN_RATE)
+    rate = Fraction(1 / float(np.median(known)) if len(known) else 0).limit_denominator(1000) or Fraction(_UNKNOWN_RATE)
     with files.replacing(out / VIDEO) as temporary, av.open(str(temporary), "w", format="mp4") as container:
         stream = container.add_stream("libx264", rate)
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"  # what browsers play
