@@ -54,6 +54,9 @@ ELSEWHERE = {
     "meta-ood detect": "tests/detector, on other images",
     "meta-ood manifest": "tests/detector, on other images",
     "meta-ood scan": "as meta-ood manifest",
+    "meta-ood tracks": "tests/detector, on a scan of other images",
+    "meta-ood similar": "as meta-ood tracks",
+    "meta-ood cluster": "as meta-ood tracks",
     "meta-ood serve": "serves until it is stopped; tests/detector asks it in its process",
     "meta-ood export": "tests/detector",
     "meta-ood promote": "tests/tracking",
@@ -73,6 +76,7 @@ ELSEWHERE = {
     "base64": "as curl",
     "first=": "needs SLURM",
     "srun": "needs SLURM; tests/training starts two processes",
+    "ray start": "needs several machines; the tests start ray on one",
     "torchrun": "tests/training starts two processes",
 }
 

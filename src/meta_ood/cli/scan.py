@@ -120,7 +120,8 @@ def scan(
     task = Scan(out, detector, device, *kept, runtime, precision, batch_size)
     promise = prepare(task, table).settings.promise
     # 2. the work
-    seconds = run(task, table, Machine(device, workers, engine, address), share)
+    on = device if runtime == "torch" else "cpu"  # else workers of ray would wait for GPUs
+    seconds = run(task, table, Machine(on, workers, engine, address), share)
     # 3. what all finished parts say, also those of other shards
     counts, doubts = summarise(out, promise)
     parts, finished = -(-len(table) // frames_per_part), len(tables.finished_parts(out))

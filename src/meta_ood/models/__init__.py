@@ -114,7 +114,10 @@ def build(name: str, num_classes: int, **options: Any) -> nn.Module:
 
 
 def check_module(network: nn.Module, name: str) -> None:
-    """Refuse a name that is no module of a network; the ValueError lists modules that end so or its known parent's."""
+    """Refuse a name that is no module of a network.
+
+    The ValueError lists the modules whose names end so, or if there are none those in its deepest known parent.
+    """
     known = dict(network.named_modules())
     if name in known:
         return

@@ -20,9 +20,10 @@ from meta_ood.models.pixels import Normalisation, upsample
 
 _log = logging.getLogger(__name__)
 
-# Model types whose outputs are class and mask of each query; the others give a logit of each class at each pixel. The
-# module whose output at a pixel is multiplied by a query's to its mask: features, where options.features names no other
+# The module whose output at a pixel is multiplied by the embedding of a query to its mask.
 _DECODER = "model.model.pixel_level_module.decoder.mask_projection"
+# Model types whose outputs are class and mask of each query -> module of the features, unless options.features names
+# another. All other types give a logit of each class at each pixel.
 MASK_TYPES = {
     "eomt": "model.upscale_block",
     "eomt_dinov3": "model.upscale_block",
