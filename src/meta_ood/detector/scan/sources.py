@@ -99,7 +99,7 @@ def _answered(address: str) -> Iterator[None]:
 
 
 def is_gone(address: str) -> bool:
-    """Return whether the store of an address, after an error, says nothing of the file any more."""
+    """Return whether the store of an address does not answer any more; to be asked after an error."""
     if not is_remote(address):
         return False
     store, path = _file_system(address)

@@ -35,7 +35,9 @@ def torch_detector(scan: Scan, device: str) -> Detector:
     precision = scan.precision
     if scan.runtime != "torch":
         if scan.device == "cuda" or precision not in (None, "float32"):
-            raise ValueError("ONNX Runtime computes on the CPU here, in its file's precision: give neither beside it")
+            raise ValueError(
+                "ONNX Runtime computes on the CPU in its file's precision: leave out --device and --precision"
+            )
         precision, device = "float32", "cpu"
     wanted = {"precision": precision, "batch_size": scan.batch_size}
     infer = {name: value for name, value in wanted.items() if value}
