@@ -10,6 +10,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 from torch.nn.functional import interpolate
 
 from meta_ood.config import EvaluateParams
+from meta_ood.data.context import Machine
 from meta_ood.data.labels import IN, OOD
 from meta_ood.data.prediction_files import read_prediction, write_prediction
 from meta_ood.data.predictions import Prediction
@@ -61,7 +62,7 @@ def test_standardised_max_logit_by_hand(tmp_path: Path) -> None:
         score[winner == c] = (chosen.mean() - chosen) / chosen.std()
     target = np.stack([one.target for one in stored])
     settings = EvaluateParams(scores=["max_logit", STANDARDISED])
-    found = count_files(paths, "entropy", settings, workers=2)
+    found = count_files(paths, "entropy", settings, machine=Machine("cpu", 2))
     m = pixel_metrics(found.histograms[STANDARDISED])
     assert m.auroc == pytest.approx(roc_auc_score(target.ravel() == OOD, score.ravel()), abs=1e-5)
     np.testing.assert_allclose(found.class_statistics().mean, [best[winner == c].mean() for c in range(3)], rtol=1e-6)

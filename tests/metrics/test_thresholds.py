@@ -92,7 +92,7 @@ def test_thresholds_are_evenly_spaced_and_add_up() -> None:
     np.testing.assert_allclose(spread(-4, 6)[[0, -1]], [-4 + 0.05, 6 - 0.05])
     target = label_maps(0)
     one, two = (AtThresholds.of(score_map(s, target.shape), target, CLASSES, spread(), (0, 9)) for s in (1, 2))
-    rows = one.plus(two).segment_columns((0, 9))
+    rows = (one + two).segment_columns((0, 9))
     assert {len(column) for column in rows.values()} == {2 * 39}
     assert rows["least_size"][:4].tolist() == [0, 9, 0, 9]
     assert rows["false_segments"].sum() == one.segments[..., 0].sum() + two.segments[..., 0].sum()

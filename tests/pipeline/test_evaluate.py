@@ -48,7 +48,9 @@ def make_predictions(ood: bool) -> list[Prediction]:
     return predictions
 
 
-def run(folder: Path, predictions: list[Prediction], workers: int = 1, **overrides: object) -> dict:
+def run(
+    folder: Path, predictions: list[Prediction], workers: int = 1, engine: str = "local", **overrides: object
+) -> dict:
     names = [f"c{i}" for i in range(CLASSES)]
     (folder / "infer").mkdir(parents=True)
     (folder / "prepare").mkdir()
@@ -71,10 +73,12 @@ def run(folder: Path, predictions: list[Prediction], workers: int = 1, **overrid
             print(f"{i},{table.image_ids[image]},{p},{int(p > 0.5)}", file=file)
     calibration = {"count": [2, 3], "predicted": [0.1, 0.9], "observed": [0.5, 1.0]}
     (folder / "meta/metrics.json").write_text(json.dumps({"calibration": calibration, "differing_decisions": 3}))
-    return evaluate_again(folder, workers, **overrides)
+    return evaluate_again(folder, workers, engine=engine, **overrides)
 
 
-def evaluate_again(folder: Path, workers: int = 1, network: str = "n", **overrides: object) -> dict:
+def evaluate_again(
+    folder: Path, workers: int = 1, network: str = "n", engine: str = "local", **overrides: object
+) -> dict:
     params = config.load(ROOT / "params.yaml", [f"{k}={v}" for k, v in overrides.items()])
     evaluate.run(
         params,
@@ -91,7 +95,7 @@ def evaluate_again(folder: Path, workers: int = 1, network: str = "n", **overrid
         pictures=folder / "pictures",
         masks=folder / "masks.h5",
         log=lambda values, step: None,
-        machine=Machine("cpu", workers),
+        machine=Machine("cpu", workers, engine),
     )
     return json.loads((folder / "metrics.json").read_text())
 
@@ -253,12 +257,17 @@ def test_each_file_is_read_once_or_twice(
     assert sorted(read) == sorted(reads * list((tmp_path / "infer").iterdir()))
 
 
-def test_workers_change_nothing(tmp_path: Path) -> None:
+@pytest.mark.parametrize("engine", ["local", "ray"])
+def test_workers_change_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, engine: str) -> None:
+    if engine == "ray":
+        pytest.importorskip("ray")
+    monkeypatch.setattr(counting, "BATCH", 2)
     predictions = make_predictions(ood=True)
-    run(tmp_path / "one", predictions, 1)
-    run(tmp_path / "three", predictions, 3)
+    protocols = {"evaluate.protocols": [*PROTOCOLS], "evaluate.scores": ["entropy", counting.STANDARDISED]}
+    run(tmp_path / "one", predictions, 1, **protocols)
+    run(tmp_path / "three", predictions, 3, engine, **protocols)
     for path in sorted((tmp_path / "one").rglob("*")):
-        if path.suffix in (".json", ".csv", ".png"):
+        if path.suffix in (".json", ".csv", ".png") or path.name == "masks.h5":
             other = tmp_path / "three" / path.relative_to(tmp_path / "one")
             if path.name != "frames.csv":
                 assert path.read_bytes() == other.read_bytes(), path.name

@@ -59,7 +59,7 @@ def stage_command(stage: str, text: str) -> click.Command:
     decorators = [options.KEYS[key] for key in layout.STAGES[stage]]
     decorators += [options.params_file, options.overrides, out, options.device, options.workers, options.track]
     decorators.append(options.as_json)
-    if stage in ("infer", "segments"):
+    if stage in ("infer", "segments", "evaluate"):
         decorators += [options.engine, options.address]
     if stage == "report":
         about = "What `dvc exp show --csv` prints: adds a section over seeds; needs --out."

@@ -7,21 +7,26 @@ was among the first 256 MB, which stay in memory.
 """
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, Self, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from meta_ood.config import IN_UNIT_RANGE, EvaluateParams
-from meta_ood.data.context import progress
+from meta_ood.data.context import Machine, progress
 from meta_ood.data.labels import OOD, LabelMap
 from meta_ood.data.prediction_files import read_prediction
 from meta_ood.data.predictions import FloatMap, Prediction
 from meta_ood.data.registry import lookup, resolve
+from meta_ood.data.workers import Item as Work
+from meta_ood.data.workers import Job, distribute
 from meta_ood.metrics import Floats, Integers, semantic
 from meta_ood.metrics.component import TRACKS, Cut, Overlaps, of_mask
 from meta_ood.metrics.pixel import PER_IMAGE, RESIZED, ScoreHistogram, Sweep, ThinCounts, sweep
@@ -30,9 +35,13 @@ from meta_ood.scores import SCORES, PixelMaps, find_score, pixel_maps
 
 Item = TypeVar("Item")
 Found = TypeVar("Found")
+Visit = Callable[[Prediction, PixelMaps], Any]
+Held = dict[Path, Prediction]
 
 HELD = 1 << 28
 """Bytes of predictions that stay in memory for the second pass."""
+BATCH = 64
+"""Frames that a worker of an engine counts at a time: counts of a frame are as large as those of many."""
 STANDARDISED = "standardised_max_logit"
 """A score that needs the statistics of a whole set; the others are those of ``scores.find_score``."""
 _OF_STATISTICS = {"max_logit", "arg_max"}  # pixel maps that it is made of
@@ -65,6 +74,7 @@ class SetCounts:
         overlaps: Name of a cut -> image -> sIoU and PPV of its components and segments.
         reliability: How often the arg max is right at each confidence.
         at_thresholds: Segments, objects and interior pixels at thresholds of the main score.
+        visited: Image -> what `visit` of :func:`count_files` returned.
         curve: Sweep of the main score over the whole set; set by :func:`count_files`.
         components: Name -> component metrics of the main score; set by :func:`count_files`.
     """
@@ -111,16 +121,41 @@ class SetCounts:
         # by image, so that sums of floats do not depend on the order of adding; (3, C) each
         self._class_sums: dict[str, list[Floats]] = {}
         self.overlaps: dict[str, dict[str, Overlaps]] = {}
+        self.visited: dict[str, Any] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what another process adds to its own counts: neither locks nor formulas."""
+        return {name: value for name, value in vars(self).items() if name not in ("_locks", "_scores")}
+
+    def __iadd__(self, other: Self) -> Self:
+        """Add the counts of other frames, or of a second pass; no thread may add meanwhile."""
+        for mine, theirs in ((self.histograms, other.histograms), (self.resized, other.resized)):
+            for score, histogram in theirs.items():
+                mine[score] += histogram
+        for scene, thin in other.thin.items():
+            self._add_scene(scene, thin, other.confusion[scene])
+        for name in ("reliability", "at_thresholds"):
+            if hasattr(other, name):
+                self._add_up(name, getattr(other, name))
+        self._class_sums |= other._class_sums
+        self.visited |= other.visited
+        for cut, overlaps in other.overlaps.items():
+            self.overlaps.setdefault(cut, {}).update(overlaps)
+        return self
 
     def add(
-        self, prediction: Prediction, cuts: Mapping[str, Cut] | None = None, thresholds: Floats | None = None
-    ) -> PixelMaps:
-        """Count one frame, with segments at known cuts and thresholds; return the pixel maps of the tempered logits.
+        self,
+        prediction: Prediction,
+        cuts: Mapping[str, Cut] | None = None,
+        thresholds: Floats | None = None,
+        visit: Visit | None = None,
+    ) -> None:
+        """Count one frame, with segments at known cuts and thresholds; `visit` as in :func:`count_files`.
 
         Raises:
             ValueError: Wrong target values or NaN; the frame is named.
         """
-        prediction = tempered(prediction, self._temperature)
+        given, prediction = prediction, tempered(prediction, self._temperature)
         target, scene = prediction.target, prediction.scene
         classes = prediction.logits.shape[0]
         maps = pixel_maps(prediction, self._needs)
@@ -141,17 +176,16 @@ class SetCounts:
         confusion = semantic.confusion_matrix(maps.arg_max, target, classes)
         reliability = semantic.reliability(maps.first, maps.arg_max, target, classes)
         with self._locks[""]:
-            self.thin[scene] = self.thin[scene] + thin if scene in self.thin else thin
-            self.confusion[scene] = self.confusion.get(scene, 0) + confusion
-            is_first = not hasattr(self, "reliability")
-            self.reliability = reliability if is_first else self.reliability + reliability
+            self._add_scene(scene, thin, confusion)
+            self._add_up("reliability", reliability)
         # 3. what the standardised max logit will need of the whole set: sums of powers of the largest logits
         if self._is_standardised:
             index, logit = maps.arg_max.ravel(), maps.max_logit.ravel().astype(np.float64)
             sums = [np.bincount(index, logit**power, classes).astype(np.float64) for power in range(3)]
             with self._locks[""]:
                 self._class_sums[prediction.image_id] = sums
-        return maps
+        if visit:
+            self.visited[prediction.image_id] = visit(given, maps)
 
     def add_again(
         self,
@@ -215,8 +249,18 @@ class SetCounts:
             return
         found = AtThresholds.of(values, target, classes, thresholds, self.least)
         with self._locks[""]:
-            is_first = not hasattr(self, "at_thresholds")
-            self.at_thresholds = found if is_first else self.at_thresholds.plus(found)
+            self._add_up("at_thresholds", found)
+
+    def _add_scene(self, scene: str, thin: ThinCounts, confusion: Integers) -> None:
+        self.thin[scene] = self.thin[scene] + thin if scene in self.thin else thin
+        self.confusion[scene] = self.confusion.get(scene, 0) + confusion
+
+    def _add_up(self, name: str, found: semantic.Reliability | AtThresholds) -> None:
+        setattr(self, name, getattr(self, name) + found if hasattr(self, name) else found)
+
+
+Start = Callable[[], SetCounts]
+Add = Callable[[SetCounts, Prediction], None]
 
 
 def tempered(prediction: Prediction, temperature: float) -> Prediction:
@@ -257,8 +301,8 @@ def count_files(
     settings: EvaluateParams,
     *,
     threshold: float | None = None,
-    workers: int = 1,
-    visit: Callable[[Prediction, PixelMaps], None] | None = None,
+    machine: Machine | None = None,
+    visit: Visit | None = None,
 ) -> SetCounts:
     """Count stored predictions.
 
@@ -267,8 +311,9 @@ def count_files(
         score: The main score.
         settings: Other scores, protocols, temperature, and track of components.
         threshold: Of the main score, for components; None takes the best pixel F1 of this very set.
-        workers: Threads; the result does not depend on them.
-        visit: Called with each prediction and its pixel maps, of the logits divided by the temperature.
+        machine: Number of threads, or of processes of an engine, on which the result does not depend; None: one.
+        visit: Called with each prediction and its pixel maps, of the logits divided by the temperature; ``visited``
+            has what it returns. For an engine both can be pickled.
 
     Returns:
         The counts. ``components`` has ``of_score`` and, if ``smiyc`` is among the protocols, ``smiyc``: component
@@ -279,28 +324,23 @@ def count_files(
     """
     if not paths:
         raise ValueError("no prediction to count")
-    counts = SetCounts(
+    machine = machine or Machine(workers=1)
+    start = partial(
+        SetCounts,
         tuple(dict.fromkeys((score, *settings.scores))),
         curves=bool({*PER_IMAGE} & {*settings.protocols}),
         resized=RESIZED in settings.protocols,
         temperature=settings.temperature,
         track=settings.component_track,
     )
+    counts = start()
     # 1. each frame by itself
     known = {} if threshold is None else {"of_score": Cut("given", threshold)}
     # of a score without bounds, thresholds are spread over what occurs in the set
     thresholds = spread() if score in IN_UNIT_RANGE else None
-    held: dict[Path, Prediction] = {}
-
-    def count(path: Path) -> None:
-        prediction = read_prediction(path)
-        if sum(one.logits.nbytes + one.target.nbytes for one in list(held.values())) < HELD:
-            held[path] = prediction
-        maps = counts.add(prediction, known, thresholds)
-        if visit:
-            visit(prediction, maps)
-
-    for_each(count, paths, "evaluate", workers)
+    held: Held = {}
+    add = partial(SetCounts.add, cuts=known, thresholds=thresholds, visit=visit)
+    _count_each(counts, start, add, paths, "evaluate", machine, held)
 
     # 2. thresholds that the whole set decides
     histogram = counts.histograms[score]
@@ -317,12 +357,8 @@ def count_files(
     # 3. a second pass over the frames, where one is needed
     statistics = counts.class_statistics() if STANDARDISED in counts.histograms else None
     if chosen or statistics or late is not None:
-
-        def count_again(path: Path) -> None:
-            prediction = held.pop(path) if path in held else read_prediction(path)
-            counts.add_again(prediction, chosen, statistics, late)
-
-        for_each(count_again, paths, "second look", workers)
+        again = partial(SetCounts.add_again, cuts=chosen, statistics=statistics, thresholds=late)
+        _count_each(counts, start, again, paths, "second look", machine, held)
 
     # 4. component metrics, of the frames in the order of their names
     counts.components = {"of_score": {}}
@@ -331,6 +367,43 @@ def count_files(
         whole = Overlaps.concatenate([parts[image] for image in sorted(parts)])
         counts.components[name] = cut.values(settings.component_track, whole)
     return counts
+
+
+def _count_each(
+    counts: SetCounts, start: Start, add: Add, paths: Sequence[Path], what: str, machine: Machine, held: Held
+) -> None:
+    """Count every file: on threads of this process, or in batches by workers of an engine."""
+    if machine.engine == "local":
+
+        def count(path: Path) -> None:
+            if (prediction := held.get(path)) is None:
+                prediction = read_prediction(path)
+                if sum(one.logits.nbytes + one.target.nbytes for one in list(held.values())) < HELD:
+                    held[path] = prediction
+            add(counts, prediction)
+
+        for_each(count, paths, what, machine.workers)
+        return
+    items = (Work(f"frames from {paths[k].stem}", paths[k : k + BATCH]) for k in range(0, len(paths), BATCH))
+    with progress((), what, len(paths)) as bar:
+        for done, part in distribute(Job(_worker, (start, add)), items, machine):
+            bar.update(done)
+            if part:
+                counts += deepcopy(part)  # ray's arrays cannot be written
+
+
+@contextmanager
+def _worker(start: Start, add: Add) -> Iterator[Callable[[Sequence[Path]], Iterator[int | SetCounts]]]:
+    """Yield what counts a batch: it yields 1 after each file, and their counts after the last."""
+
+    def do(paths: Sequence[Path]) -> Iterator[int | SetCounts]:
+        counts = start()
+        for path in paths:
+            add(counts, read_prediction(path))
+            yield 1
+        yield counts
+
+    yield do
 
 
 def for_each(function: Callable[[Item], Found], items: Sequence[Item], what: str, workers: int) -> list[Found]:

@@ -1,7 +1,8 @@
 """Counts at thresholds of a score: segments and objects of frames, interior pixels of the known classes."""
 
 from collections.abc import Sequence
-from typing import NamedTuple, Self
+from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
@@ -56,7 +57,8 @@ def interior_counts(score: FloatMap, target: LabelMap, classes: int, thresholds:
     return np.bincount(cells, minlength=classes * (thresholds.size + 1)).reshape(classes, -1)
 
 
-class AtThresholds(NamedTuple):
+@dataclass(frozen=True)
+class AtThresholds:
     """Counts at rising thresholds; those of several frames add up.
 
     Attributes:
@@ -75,7 +77,7 @@ class AtThresholds(NamedTuple):
         segments = count_segments(score, target, coarse(thresholds), least)
         return cls(thresholds, segments, interior_counts(score, target, classes, thresholds))
 
-    def plus(self, other: Self) -> Self:
+    def __add__(self, other: Self) -> Self:
         """Return the counts of both."""
         return type(self)(self.thresholds, self.segments + other.segments, self.interior + other.interior)
 
