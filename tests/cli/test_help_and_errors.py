@@ -36,6 +36,7 @@ def test_the_first_screen_names_every_command_in_a_screen() -> None:
     [
         (ConfigError("seed: got x"), "train", "meta-ood STAGE --help"),
         (OSError(errno.ENOSPC, "No space left on device"), "infer", "run the same command again"),
+        (OSError(errno.ENOMEM, "8 images do not fit"), "scan", "--batch-size"),
         (ValueError("data/networks/a/ood_trained.safetensors: damaged"), "detect", "dvc repro train"),
         (FileNotFoundError("data/evaluate/a/b is missing"), "compare", "dvc repro evaluate"),
         (FileNotFoundError("data/raw/demo/coco is missing"), "prepare", "dvc repro synthesize"),

@@ -49,6 +49,10 @@ def remedy(error: Exception, command: str) -> str:
     # 1. what kind of error it is
     if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
         return "free some space, then run the same command again: what is done is kept"
+    if getattr(error, "errno", None) == errno.ENOMEM:
+        return (
+            "a smaller batch (--batch-size, --set infer.batch_size=1) or fewer --workers need less, so does infer.tile"
+        )
     if isinstance(error, PermissionError) or getattr(error, "errno", None) == errno.EROFS:
         return "give your user the right to it, or choose another folder (--out)"
     if type(error).__name__ == "ConfigError":

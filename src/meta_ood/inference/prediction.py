@@ -1,6 +1,9 @@
 """From frames to predictions: logits at the network's own stride."""
 
+import errno
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 
 import torch
@@ -17,6 +20,9 @@ from meta_ood.inference.stored_scores import Scorer
 from meta_ood.inference.tiles import outputs_of, tiled_outputs
 from meta_ood.models import upsample
 from meta_ood.models.device import device_of, set_tf32
+
+# how PyTorch, cuBLAS and ONNX Runtime say it; not all of them by a type of its own
+_NO_MEMORY = re.compile("out of memory|not enough memory|allocate memory|ALLOC_FAILED")
 
 
 def predict(
@@ -73,7 +79,31 @@ def logits_and_maps(
         params: See :func:`average_logits`.
         size: (H, W) of the frame, see :meth:`Scorer.split`.
         others: Networks on the same device that :func:`meta_ood.inference.repetition.check_members` accepted.
+
+    Raises:
+        OSError: With ``errno.ENOMEM``: the images do not fit into the device's memory together.
     """
+    with _enough_memory(images):
+        return _logits_and_maps(scorer, images, params, size, others)
+
+
+@contextmanager
+def _enough_memory(images: Tensor) -> Iterator[None]:
+    """Raise a lack of memory as an OSError that says what was to go through the network."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not isinstance(error, MemoryError) and not _NO_MEMORY.search(str(error)):
+            raise
+        number, _, height, width = images.shape
+        what = f"a batch of {number} ({height}x{width} px) does not fit into the memory of {images.device}"
+        raise OSError(errno.ENOMEM, f"{what}: {error}") from error
+
+
+def _logits_and_maps(
+    scorer: Scorer, images: Tensor, params: InferParams, size: tuple[int, int], others: Sequence[nn.Module]
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """See :func:`logits_and_maps`."""
     repetition, members = params.repetition, Members()
 
     def run(network: nn.Module, is_member: bool) -> list[Tensor]:
