@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
-from PIL import Image
+from PIL import ExifTags, Image
 from pycocotools import mask
 from pycocotools.coco import COCO
 
@@ -24,6 +24,7 @@ from meta_ood.demo.drives import write_drives
 from meta_ood.detector import demo
 from meta_ood.detector.folder import read_settings, write_folder
 from meta_ood.detector.scan import labelling, similar, tables, tracks
+from meta_ood.detector.scan.manifest import ManifestFrame
 
 PHOTOS = sorted(demo.PHOTOS.iterdir())
 # pycocotools 2.0 has not caught up with NumPy 2
@@ -200,6 +201,20 @@ def test_pycocotools_reads_boxes_and_masks_of_the_alarms(scanned, tmp_path, layo
     (copied,) = images.glob("*__0.png")
     assert copied.read_bytes() == (folder / "0.png").read_bytes()
     assert "choose another folder" in invoke("export-alarms", out, "--format", layout, "--out", tmp_path, code=2)
+
+
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_photos_that_lie_on_their_side_are_written_upright(tmp_path, orientation):
+    photo = tmp_path / "a.jpg"
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    Image.open(PHOTOS[0]).convert("RGB").save(photo, exif=exif)
+    upright = read_image(photo)
+    frame = ManifestFrame("a.jpg", str(photo), None, "s", None, None)
+    written = tmp_path / "out" / labelling._write_frame(tmp_path / "out", frame, 7, upright)
+    # a tool that knows nothing of EXIF sees what the annotations are of
+    np.testing.assert_array_equal(np.asarray(Image.open(written)), upright)
+    assert (written.read_bytes() == photo.read_bytes()) == (orientation == 1)
 
 
 def test_without_pictures_there_are_boxes_and_a_lost_frame_is_said(scanned, tmp_path):

@@ -76,6 +76,12 @@ def image_size(path: Path) -> tuple[int, int]:
         return (image.width, image.height) if swapped else (image.height, image.width)
 
 
+def is_upright(path: Path) -> bool:
+    """Return whether an image lies in its file as it is seen, without EXIF rotation; errors as :func:`read_image`."""
+    with path.open("rb") as file, _opened(file, str(path), FORMATS) as image:
+        return _orientation(image) == 1
+
+
 def image_header(content: bytes, name: str) -> tuple[str, dict[Any, Any]]:
     """Return Pillow's mode and metadata of an image file's content; `name` is for messages."""
     with _opened(content, name, FORMATS) as image:

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 
 from meta_ood.data import files
 from meta_ood.data.context import progress
-from meta_ood.data.images import RgbImage, read_numbers, write_image
+from meta_ood.data.images import RgbImage, is_upright, read_numbers, write_image
 from meta_ood.detector.scan.engine import MANIFEST
 from meta_ood.detector.scan.manifest import ManifestFrame, frames_of, read_manifest
 from meta_ood.detector.scan.parts import PICTURES
@@ -81,9 +81,10 @@ def export_alarms(scan: Path, out: Path, layout: str) -> Counter[str]:
 
 
 def _write_frame(folder: Path, frame: ManifestFrame, index: int, pixels: RgbImage) -> str:
-    """Write a frame as an image and return its name: a copy of an image file, else a PNG."""
+    """Write a frame as an image and return its name: a copy of an upright image file, else a PNG."""
     own = Path(frame.source)
     is_file = frame.position is None and not is_remote(frame.source) and own.suffix.lower() in _COPIED
+    is_file = is_file and is_upright(own)  # not all tools turn an image as its EXIF data say; annotations are upright
     # file systems take 255 bytes; folders are cut alike, as they are scenes
     parent, slash, name = frame.id.rpartition("/")
     name = f"{parent.replace('/', '__')[-120:]}{slash and '__'}{name.removesuffix(own.suffix)[-100:]}"
