@@ -1,5 +1,6 @@
 """`meta-ood manifest` and `meta-ood scan`: inputs, tables against the detector itself, kills."""
 
+import errno
 import io
 import itertools
 import json
@@ -8,7 +9,11 @@ import os
 import shutil
 import signal
 import tarfile
+import threading
 import time
+from contextlib import closing
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +21,7 @@ import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 from click.testing import CliRunner
 from PIL import Image
 
@@ -31,6 +37,7 @@ from meta_ood.detector.scan import engine, parts, sources, summary, tables
 from meta_ood.detector.scan.manifest import SCHEMA, frames_of, make_manifest, read_manifest, write_manifest
 from meta_ood.detector.scan.task import Scan
 from meta_ood.detector.scan.video import VIDEO
+from meta_ood.inference import prediction
 
 PHOTOS = sorted(demo.PHOTOS.iterdir())
 
@@ -144,6 +151,20 @@ def test_wrong_inputs_are_named(drives):
     assert "K/N" in invoke("scan", "fleet", "--detector", demo.DETECTOR, "--shard", "5/4", code=2)
 
 
+def test_a_subfolder_without_rights_is_not_left_out(tmp_path, monkeypatch):
+    (tmp_path / "private").mkdir()
+    shutil.copyfile(PHOTOS[0], tmp_path / "0.png")
+    listed = os.scandir
+
+    def scandir(path):
+        if str(path).endswith("private"):  # root ignores rights
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return listed(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    assert "private" in invoke("manifest", tmp_path, "--out", tmp_path / "m.parquet", code=2)
+
+
 def read_all(manifest):
     reader = sources.Reader()
     try:
@@ -230,6 +251,23 @@ def test_other_file_systems_have_the_same_frames(drives):
         assert make_manifest(["memory://bucket/list.txt"])["id"].to_pylist() == ["bucket/a/1.png"]
     finally:
         store.rm("/bucket", recursive=True)
+
+
+def test_a_web_server_that_goes_away_is_no_missing_file(tmp_path, monkeypatch):
+    pytest.importorskip("aiohttp")
+    monkeypatch.setattr(sources, "_PAUSES", (0.1,))
+    shutil.copyfile(PHOTOS[0], tmp_path / "0.png")
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(SimpleHTTPRequestHandler, directory=tmp_path))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    address = f"http://127.0.0.1:{server.server_port}"
+    with closing(sources.Reader()) as reader:
+        assert reader(f"{address}/0.png", None)[1] == file_hash(PHOTOS[0])
+        with pytest.raises(FileNotFoundError):
+            reader(f"{address}/1.png", None)
+        server.shutdown()
+        server.server_close()
+        with pytest.raises(ConnectionError, match=r"no answer any more: http://127.*0\.png"):
+            reader(f"{address}/0.png", None)
 
 
 # --- tables ------------------------------------------------------------------------------------
@@ -461,6 +499,22 @@ def test_two_scans_of_one_folder_exclude_each_other(frames, tmp_path):
     is_refused = pytest.raises(BlockingIOError, match="is running since")
     with engine.files.running("another", tmp_path / ".shard-1-of-1.lock"), is_refused:
         engine.run(task, manifest, Machine("cpu", 1))
+
+
+def test_a_lack_of_memory_says_what_was_too_much(frames, tmp_path, monkeypatch):
+    def too_large(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
+
+    monkeypatch.setattr(prediction, "_logits_and_maps", too_large)
+    task = Scan(tmp_path, demo.DETECTOR, "cpu", batch_size=2)
+    manifest = make_manifest([str(frames)])
+    with parts.worker(task) as do, pytest.raises(OSError, match=r"a batch of 1 \(128x256 px\) .* 20\.00 GiB") as caught:
+        list(do(parts.Part(0, frames_of(manifest, 0, 4))))
+    assert caught.value.errno == errno.ENOMEM
+    # what is no lack of memory stays a defect
+    monkeypatch.setattr(prediction, "_logits_and_maps", lambda *_: torch.zeros(2) @ torch.zeros(3))
+    with parts.worker(task) as do, pytest.raises(RuntimeError, match="size"):
+        list(do(parts.Part(0, frames_of(manifest, 0, 4))))
 
 
 def test_a_full_disk_ends_the_scan_with_its_name(frames, tmp_path, monkeypatch):
