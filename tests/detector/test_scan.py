@@ -128,7 +128,10 @@ def test_a_manifest_needs_ids_and_sources_only(tmp_path):
 
 @pytest.mark.parametrize(
     ("ids", "says"),
-    [(["a", "b", "a"], "'a' stands for two"), (["../a"], "without .."), (["/a"], "without .."), ([""], "without ..")],
+    [
+        (["a", "b", "a"], "'a' stands for two"),
+        *(([name], r"without \.\. and control") for name in ("../a", "/a", "", "a/..", "a\0", "a\nb")),
+    ],
 )
 def test_ids_that_no_picture_can_be_named_by_are_refused(tmp_path, ids, says):
     path = tmp_path / "own.parquet"
@@ -141,7 +144,7 @@ def test_wrong_inputs_are_named(drives):
     for given, says in (
         ("nothing.png", "nothing.png: no such file"),
         ("fleet/*.gif", "matches no file"),
-        ("fleet/a/note.md", "no such file or folder"),
+        ("fleet/a/note.md", "note.md: expected a folder or one of .png"),
     ):
         with pytest.raises(FileNotFoundError, match=says.replace("*", r"\*")):
             make_manifest([given])
@@ -163,6 +166,30 @@ def test_a_subfolder_without_rights_is_not_left_out(tmp_path, monkeypatch):
 
     monkeypatch.setattr(os, "scandir", scandir)
     assert "private" in invoke("manifest", tmp_path, "--out", tmp_path / "m.parquet", code=2)
+
+
+def test_times_that_say_nothing(drives):
+    """Writers without nulls say NaN, and a scan with one could not go on: NaN is unlike itself."""
+    pq.write_table(pa.table({"id": ["a", "b"], "source": ["x.png"] * 2, "time": [np.nan, 1.0]}), "own.parquet")
+    assert make_manifest(["own.parquet"])["time"].to_pylist() == [None, 1.0]
+    Path("own.csv").write_text("source,time\nx.png,nan\n")
+    with pytest.raises(ValueError, match="'nan' of x"):
+        make_manifest(["own.csv"])
+
+
+def test_a_name_of_other_bytes_is_told(drives):
+    Path("fleet/a/2.png").rename(os.fsdecode(b"fleet/a/\xff.png"))
+    with pytest.raises(ValueError, match="not UTF-8: rename it"):
+        make_manifest(["fleet"])
+
+
+def test_names_too_long_for_pictures_are_told_before_the_work(drives):
+    name, words = 200 * "x" + 7 * "日" + ".png", ("scan", "long", "--detector", demo.DETECTOR, "--out", "out")
+    Path("long").mkdir()
+    shutil.copyfile(PHOTOS[0], Path("long", name))
+    assert "longer than 220 bytes" in invoke(*words, "--pictures", "all", code=2)
+    # a shard without a part of its own, before the others, has nothing to say and is no failure
+    assert "0 of 1 parts" in invoke(*words, "--shard", "2/2")
 
 
 def read_all(manifest):
@@ -445,6 +472,24 @@ def test_kills_and_numbers_of_processes_change_no_byte(frames, scanned, tmp_path
     assert tables.finished_parts(tmp_path) == [0, 2]
     engine.run(task, manifest, Machine("cpu", 1), shard=(2, 2))
     assert contents(tmp_path) == reference
+
+
+@pytest.mark.parametrize(
+    ("lost", "added", "says"),
+    [
+        ("scan.json", None, "settings (scan.json) are lost"),
+        (None, "frames/part-00000001 (copy).parquet", "(copy).parquet: expected part-"),
+        (None, "tracks.parquet", "tracks.parquet: damaged: make it again"),
+    ],
+)
+def test_a_damaged_folder_is_told(frames, scanned, tmp_path, lost, added, says):
+    out = shutil.copytree(scanned[0], tmp_path / "scan")
+    if lost:
+        (out / lost).unlink()
+    if added:
+        (out / added).write_bytes(b"")
+    task = ("scan", frames, "--detector", demo.DETECTOR, "--out", out, "--features", "--embeddings")
+    assert says in invoke(*task, "--frames-per-part", 3, "--pictures", "alarms", code=2)
 
 
 @pytest.mark.parametrize("engine_name", ["local", "ray"])

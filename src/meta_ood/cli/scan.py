@@ -188,5 +188,5 @@ def _write_tracks(out: Path, rule: "Rule", video: bool) -> tuple[dict[str, Any],
             "have a kept segment"
         )
     lines += [f"the worst alarms: {sheet}"] if sheet else []
-    lines += [f"their video: {write_video(out)}"] if video else []
+    lines += [f"their video: {path}"] if video and (path := write_video(out)) else []
     return {"tracks": counts, "rule": asdict(rule), "sheet": str(sheet) if sheet else None}, lines

@@ -9,6 +9,7 @@ from collections import Counter
 from contextlib import closing
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from meta_ood.data import files
 from meta_ood.data.context import Machine, progress
@@ -21,13 +22,18 @@ from meta_ood.detector.scan.task import NETWORK, Scan, prepare_network, torch_de
 
 FORMAT = "meta-ood scan, version 1"
 SETTINGS, MANIFEST = "scan.json", "manifest.parquet"  # in the output folder
+_LONGEST = 220  # bytes of a frame's name that become that of a picture: file systems take 255, with what is added to it
 
 
 def prepare(scan: Scan, manifest: pa.Table) -> Detector:
     """Write the manifest and the settings of a scan into its folder, unless the same are there; return the detector.
 
-    ValueError if the folder holds the results of another scan.
+    ValueError if the folder holds the results of another scan, or pictures cannot have the names of their frames.
     """
+    names = pc.binary_length(pc.replace_substring_regex(manifest["id"], ".*/", ""))
+    if scan.pictures != "none" and len(too_long := manifest["id"].filter(pc.greater(names, _LONGEST))):
+        what = f"the name of {too_long[0].as_py()!r} is longer than {_LONGEST} bytes"
+        raise ValueError(f"--pictures: {what}: give a list with shorter ids, or none of pictures")
     detector = torch_detector(scan, "cpu")
     settings = {
         "format": FORMAT,
@@ -49,6 +55,8 @@ def prepare(scan: Scan, manifest: pa.Table) -> Detector:
             differ = [f"network ({NETWORK})"]
         if differ:
             raise ValueError(f"{scan.out} holds a scan with other {', '.join(differ)}: choose another folder")
+    elif (scan.out / JOURNAL).exists() or tables.finished_parts(scan.out):
+        raise ValueError(f"{scan.out} holds a scan whose settings ({SETTINGS}) are lost: choose another folder")
     else:
         settings["network"] = prepare_network(scan, detector)
         write_manifest(listed, manifest)

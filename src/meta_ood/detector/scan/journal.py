@@ -20,7 +20,7 @@ def read(folder: Path) -> dict[int, Record]:
     records: dict[int, Record] = {}
     for path in folder.glob("*.jsonl"):
         for line in path.read_bytes().split(b"\n"):
-            with suppress(ValueError):
+            with suppress(ValueError, LookupError):
                 record = json.loads(line)
                 records[record["frames"][0]["index"]] = record
     return records

@@ -87,7 +87,7 @@ def _write_frame(folder: Path, frame: ManifestFrame, index: int, pixels: RgbImag
     is_file = is_file and is_upright(own)  # not all tools turn an image as its EXIF data say; annotations are upright
     # file systems take 255 bytes; folders are cut alike, as they are scenes
     parent, slash, name = frame.id.rpartition("/")
-    name = f"{parent.replace('/', '__')[-120:]}{slash and '__'}{name.removesuffix(own.suffix)[-100:]}"
+    name = f"{_end(parent.replace('/', '__'), 110)}{slash and '__'}{_end(name.removesuffix(own.suffix), 90)}"
     target = folder / f"{index:08d}_{name}{own.suffix if is_file else '.png'}"
     if is_file:
         with files.replacing(target) as temporary:
@@ -95,6 +95,11 @@ def _write_frame(folder: Path, frame: ManifestFrame, index: int, pixels: RgbImag
     else:
         write_image(target, pixels)
     return target.name
+
+
+def _end(name: str, size: int) -> str:
+    """Return as much of the end of a name as fits into bytes of UTF-8."""
+    return name.encode()[-size:].decode(errors="ignore")
 
 
 def _annotations(picture: Path, alarms: list[dict[str, Any]], before: int) -> list[dict[str, Any]]:

@@ -7,6 +7,7 @@ could not even be listed, null if it was).
 
 import glob
 import itertools
+import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -69,8 +70,11 @@ def make_manifest(inputs: Sequence[str], every: int = 1) -> pa.Table:
     rows = _thinned((row for address in inputs for row in _of_input(address)), every)
     batches = []
     while some := list(itertools.islice(rows, _BATCH)):
-        columns = [pa.array(column, field.type) for column, field in zip(zip(*some, strict=True), SCHEMA, strict=True)]
-        batches.append(pa.record_batch(columns, SCHEMA))
+        columns = zip(zip(*some, strict=True), SCHEMA, strict=True)
+        try:
+            batches.append(pa.record_batch([pa.array(column, field.type) for column, field in columns], SCHEMA))
+        except UnicodeEncodeError as error:  # file systems take any bytes
+            raise ValueError(f"{error.object!r}: the name is not UTF-8: rename it") from error
     if not batches:
         raise FileNotFoundError(f"no image, tar archive or video in {', '.join(inputs)}")
     return _checked(pa.Table.from_batches(batches, SCHEMA), "the inputs")
@@ -93,8 +97,10 @@ def read_manifest(address: str) -> pa.Table:
         except (pa.ArrowException, KeyError) as error:
             expected = "a Parquet file with the columns id, source"
             raise ValueError(f"{address}: not a manifest, expected {expected}: {error}") from error
-    # frames without a sequence are those of one
-    return _checked(table.set_column(3, SCHEMA.field(3), pc.fill_null(table["sequence"], "")), address)
+    # frames without a sequence are those of one; writers without nulls say NaN for an unknown time
+    table = table.set_column(3, SCHEMA.field(3), pc.fill_null(table["sequence"], ""))
+    known = pc.if_else(pc.is_finite(table["time"]), table["time"], None)
+    return _checked(table.set_column(4, SCHEMA.field(4), known), address)
 
 
 def write_manifest(path: Path, table: pa.Table) -> None:
@@ -114,9 +120,10 @@ def _checked(table: pa.Table, what: str) -> pa.Table:
     if not len(table):
         raise ValueError(f"{what}: no frame")
     # pictures are written below the output folder
-    unsafe = pc.match_substring_regex(ids, r"^/|^$|(^|/)\.\.(/|$)")
+    unsafe = pc.match_substring_regex(ids, r"^/|^$|(^|/)\.\.(/|$)|[\x00-\x1f]")
     if (wrong := ids.filter(pc.fill_null(unsafe, True))).null_count or len(wrong):
-        raise ValueError(f"{what}: the id {wrong[0].as_py()!r}: expected a relative path without ..")
+        expected = "expected a relative path without .. and control characters"
+        raise ValueError(f"{what}: the id {wrong[0].as_py()!r}: {expected}")
     if pc.count_distinct(ids).as_py() < len(table):
         counts = pc.value_counts(ids)
         twice = next(item["values"] for item in counts.to_pylist() if item["counts"] > 1)
@@ -198,6 +205,8 @@ def _of_list(address: str) -> Iterator[ManifestFrame]:
         name = row["id"] or _name(source)
         try:
             time = float(row["time"]) if row["time"] else None
+            if time is not None and not math.isfinite(time):
+                raise ValueError
         except ValueError:
             raise ValueError(f"{address}: the time {row['time']!r} of {name}: expected seconds") from None
         yield ManifestFrame(name, source, None, row["sequence"] or _sequence(name), time, None)

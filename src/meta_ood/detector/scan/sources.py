@@ -70,6 +70,9 @@ def files_below(folder: str) -> Iterator[str]:
         yield from map(files.unstrip_protocol, in_order(found))
         return
     if not Path(folder).is_dir():
+        if Path(folder).exists():
+            endings = ", ".join((*IMAGES, *TARS, *VIDEOS))
+            raise FileNotFoundError(f"{folder}: expected a folder or one of {endings}; a manifest is given alone")
         raise FileNotFoundError(f"{folder}: no such file or folder")
 
     def refuse(error: OSError) -> None:  # a folder without rights, which would be left out without a word

@@ -32,6 +32,8 @@ ALARM += ["size", "severity", "unlike_training"]
 
 def summarise(out: Path, promise: Promise | None) -> tuple[Counter[str], list[str]]:
     """Return the counts over all finished parts by :data:`COUNTED`, and reasons to distrust the promise."""
+    if not tables.finished_parts(out):  # a shard without a part of its own, before the others
+        return Counter(), []
     names = [name.replace(" ", "_") for name in STATISTICS]
     frames = dataset(out, "frames").to_table(["alarm", "kept", "error", "sequence", "time", *names])
     readable = frames.filter(pc.is_null(frames["error"]))
@@ -79,11 +81,12 @@ def _worst_first(track: dict[str, Any]) -> tuple[bool, float, int, int]:
 
 
 def write_sheet(out: Path, alarms: Sequence[Mapping[str, Any]], name: str = SHEET) -> Path | None:
-    """Write alarms as one picture, each frame beside what its box holds; None if there is no alarm.
+    """Write alarms as one picture, each frame beside what its box holds; None, and no picture, if there is no alarm.
 
     Rows have the columns :data:`ALARM`, and perhaps a ``note`` that begins the line below.
     """
     if not alarms:
+        (out / name).unlink(missing_ok=True)  # of alarms that were there before
         return None
     rows = -(-len(alarms) // _COLUMNS)
     tile = _WIDTH + _HEIGHT, _HEIGHT + _LINE  # [px]
@@ -105,8 +108,10 @@ def _tiles(out: Path, alarms: Sequence[Mapping[str, Any]]) -> Iterator[Image.Ima
             when = "" if alarm["time"] is None else f" at {alarm['time']:.1f} s"
             unsure = ", unlike training" if alarm["unlike_training"] else ""
             text = f"{alarm.get('note', '')}severity {alarm['severity']:.2g}, {alarm['size']} px{unsure}{when}, "
-            # as much of the id's end as fits
-            draw.text((2, _HEIGHT + 2), text + frame.id[len(text) - 80 :], "white", ImageFont.load_default())
+            name, font = frame.id, ImageFont.load_default()
+            while name and draw.textlength(text + name, font) > tile.width - 4:  # as much of its end as fits
+                name = name[1:]
+            draw.text((2, _HEIGHT + 2), text + name, "white", font)
             try:
                 whole = Image.fromarray(reader(frame.source, frame.position)[0])
             except (OSError, ValueError):  # gone since
@@ -137,5 +142,7 @@ def _draw(tile: Image.Image, whole: Image.Image, alarm: Mapping[str, Any]) -> No
 
 
 def dataset(out: Path, kind: str) -> ds.Dataset:
-    """Return a table of a scan by :data:`tables.KINDS`, without columns of features."""
+    """Return a table of a scan by :data:`tables.KINDS`, without columns of features; a ValueError if there is none."""
+    if not tables.finished_parts(out):
+        raise ValueError(f"{out}: expected the folder of a scan with a finished part")
     return ds.dataset(out / kind, tables.SCHEMAS[kind], format="parquet")

@@ -118,5 +118,12 @@ def write_part(
 
 
 def finished_parts(out: Path) -> list[int]:
-    """Return the numbers of the parts that are complete; that of ``frames`` is written last."""
-    return sorted(int(path.stem.removeprefix("part-")) for path in (out / "frames").glob("part-*.parquet"))
+    """Return the numbers of the parts that are complete; that of ``frames`` is written last.
+
+    ValueError if there is another table, such as a copy of a part: all in the folder are read as one.
+    """
+    numbers = {path: path.stem.removeprefix("part-") for path in (out / "frames").glob("*.parquet")}
+    for path, number in numbers.items():
+        if not number.isdecimal():
+            raise ValueError(f"{path}: expected part-<8 digits>.parquet: move it out of the scan's folder")
+    return sorted(map(int, numbers.values()))

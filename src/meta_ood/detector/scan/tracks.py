@@ -253,9 +253,19 @@ def _overlap(a: Sequence[int], b: Sequence[int]) -> float:
 
 
 def rule_of(out: Path) -> Rule:
-    """Return the rule with which the tracks of a scan were made; the default if there are none."""
+    """Return the rule with which the tracks of a scan were made; the default if there are none.
+
+    ValueError if their table is damaged.
+    """
     path = out / TRACKS_FILE
-    return Rule(**json.loads(pq.read_schema(path).metadata[b"rule"])) if path.exists() else Rule()
+    if not path.exists():
+        return Rule()
+    try:
+        return Rule(**json.loads(pq.read_schema(path).metadata[b"rule"]))
+    except (pa.ArrowException, KeyError, TypeError) as error:
+        raise ValueError(
+            f"{path}: damaged: make it again with `meta-ood tracks` and the rule it had: {error}"
+        ) from error
 
 
 def link(out: Path, rule: Rule) -> dict[str, float | int | None]:

@@ -32,16 +32,15 @@ _LINE, _FONT = 2, 14  # [px] of boxes, of texts
 Boxes = Sequence[dict[str, Any]]  # of one frame: the sides [px], track, highest_severity, alarm (whether it is one yet)
 
 
-def write_video(out: Path) -> Path:
+def write_video(out: Path) -> Path | None:
     """Write the frames of a scan with its alarms, in the order of the manifest, as an MP4 file (H.264).
 
     The box of a track is drawn from its alarm on, with its number and its highest severity so far, other kept segments
     with a thin white box; kept pixels are orange where the scan wrote masks. Frames that cannot be read any more are
-    left out.
+    left out; None if there is no other.
 
     Raises:
         ImportError: PyAV (extra ``video``) is not installed.
-        ValueError: No frame can be read.
     """
     import av
 
@@ -50,7 +49,7 @@ def write_video(out: Path) -> Path:
     shown = iter(progress(_shown(out, manifest), "video", len(manifest)))
     first = next(shown, None)
     if first is None:
-        raise ValueError(f"{out}: no frame can be read any more")
+        return None
     scale = min(_LARGEST[0] / first[1].width, _LARGEST[1] / first[1].height)
     width, height = (max(2, 2 * round(side * scale / 2)) for side in first[1].size)
     # 2. the rate is that of most frames
@@ -104,7 +103,7 @@ def _picture(whole: Image.Image, boxes: Boxes, frame: ManifestFrame, size: tuple
     """Return a frame as it is in the video; one of another shape gets black edges."""
     picture = Image.new("RGB", size)
     scale = min(size[0] / whole.width, size[1] / whole.height)
-    inner = round(whole.width * scale), round(whole.height * scale)
+    inner = max(1, round(whole.width * scale)), max(1, round(whole.height * scale))
     x, y = (size[0] - inner[0]) // 2, (size[1] - inner[1]) // 2
     picture.paste(whole.resize(inner), (x, y))
     draw, font = ImageDraw.Draw(picture), ImageFont.load_default(_FONT)
