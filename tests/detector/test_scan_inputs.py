@@ -43,10 +43,10 @@ def found(out: Path) -> list[list[tuple[object, ...]]]:
     return [[tuple(row[name] for name in names) for row in rows if row["index"] == index] for index in range(9)]
 
 
-def encode(path: Path, frames: Path, codec: str, pixels: str, **options: str) -> None:
+def encode(path: Path, frames: Path, codec: str, pixels: str, rate: int = 10, **options: str) -> None:
     av = pytest.importorskip("av")
     with av.open(path, "w") as container:
-        stream = container.add_stream(codec, rate=10, options=options)
+        stream = container.add_stream(codec, rate=rate, options=options)
         stream.width, stream.height, stream.pix_fmt = 256, 128, pixels
         for number in range(9):
             image = read_image(frames / f"{number}.png")
@@ -77,6 +77,14 @@ def test_a_cut_video_keeps_the_frames_that_are_whole(drawn):
     (folder / "cut.ts").write_bytes(content[: len(content) * 2 // 3])
     frames = pq.read_table(scanned(folder / "cut", folder / "cut.ts") / "frames").to_pylist()
     assert 3 <= sum(row["error"] is None for row in frames) < 9
+    # its header says how long it was
+    encode(folder / "whole.mkv", folder / "frames", "libx264", "yuv420p", rate=1, g="3", tune="zerolatency")
+    content = (folder / "whole.mkv").read_bytes()
+    (folder / "cut.mkv").write_bytes(content[: len(content) // 2])
+    *whole, last = pq.read_table(scanned(folder / "cut-mkv", folder / "cut.mkv") / "frames").to_pylist()
+    assert 3 <= len(whole) < 9
+    assert all(row["error"] is None for row in whole[:-1])
+    assert "cut.mkv: damaged: its frames end after" in last["error"]
     # an mp4 has its index at the end: without it no frame can be found, which is a row too
     encode(folder / "whole.mp4", folder / "frames", "libx264", "yuv420p")
     content = (folder / "whole.mp4").read_bytes()

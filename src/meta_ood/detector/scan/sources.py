@@ -152,17 +152,20 @@ def tar_images(address: str) -> Iterator[Part]:
 def video_frames(address: str) -> Iterator[Part]:
     """Yield the frames of the first video stream in the order of their times, without decoding them.
 
-    ValueError if it is no video or damaged.
+    ValueError if it is no video or damaged; after the frames, if it ends long before the time that its header states.
     """
     try:
         with closing(_Video(address)) as video:
             times = video.times()
-            unit = float(video.stream.time_base)
+            unit, stated = float(video.stream.time_base), video.stated_seconds
     except (FileNotFoundError, PermissionError, ImportError):
         raise
     except Exception as error:  # FFmpeg's errors; no video stream; frames without any time
         raise ValueError(f"{address}: not a video, or damaged: {error}") from error
     yield from (Part(f"{number:06d}", time, time * unit) for number, time in enumerate(times))
+    seen = (times[-1] - times[0]) * unit if times else 0.0
+    if stated > 1 + 1.1 * seen:  # sound may be a little longer than the pictures
+        raise ValueError(f"{address}: damaged: its frames end after {seen:.1f} s, its header says {stated:.1f} s")
 
 
 class _Video:
@@ -178,6 +181,13 @@ class _Video:
             self.close = stack.pop_all().close
         self._frames: Iterator[Any] = iter(())
         self._last: int | None = None  # time stamp of the frame decoded last; None: seek first
+
+    @property
+    def stated_seconds(self) -> float:
+        """How long it is by its header; 0 if that does not say."""
+        if self.stream.duration:
+            return float(self.stream.duration * self.stream.time_base)
+        return (self._container.duration or 0) / 1e6  # [µs]
 
     def times(self) -> list[int]:
         """Return the time stamps of all frames, ascending."""
